@@ -1,0 +1,47 @@
+"""The command line: typer, with everything heavy imported inside the command that needs it."""
+
+import os
+import sys
+
+import typer
+
+from handreid import __version__
+from handreid.cli import data
+from handreid.cli.experiments import add_to
+from handreid.errors import HandreidError
+
+app = typer.Typer(
+    help="Recognise a person from a photo of a hand: a measured ladder of CLIP fine-tuning strategies.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+add_to(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"handreid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """What the `handreid` command runs: an error made on purpose is its message and exit code 2, never a trace."""
+    # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except HandreidError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,231 @@
+"""`handreid recipes, train, evaluate, ladder, demo`."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handreid.cli import output
+from handreid.progress import for_people
+
+if TYPE_CHECKING:
+    from handreid.recipe import Recipe
+    from handreid.training.ladder import Rung
+
+LADDER = ("zero-shot", "stage1-cross-entropy")
+TINY_LADDER = ("tiny-zero-shot", "tiny-cross-entropy")
+DEMO = {"identities": 240, "photos": 16, "size": 128, "seed": 0}
+
+
+class Protocol(StrEnum):
+    hands11k = "hands11k"
+    hd = "hd"
+    disjoint = "disjoint"
+    prepared = "prepared"
+
+
+Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change the recipe: path.to.key=value.", metavar="KEY=VALUE")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def recipes(json: Json = False) -> None:
+    """List the built-in recipes, each in a line."""
+    from handreid.recipe import builtin_names, load_recipe
+
+    found = {name: load_recipe(name) for name in builtin_names()}
+    if json:
+        output.as_json({name: recipe.model_dump(mode="json") for name, recipe in found.items()})
+        return
+    output.table("built-in recipes", ("name", "about"), [(n, r.about) for n, r in found.items()], left=2)
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Built-in name or YAML file; not needed with --resume.")] = None,
+    out: Out = Path("run"),
+    data: Data = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+) -> None:
+    """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
+    from handreid.recipe import load_recipe
+    from handreid.training.train import train as train_run
+
+    chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    with _resumable(f"handreid train --resume --out {out}"):
+        run = train_run(chosen, data, out, resume=resume, progress=for_people())
+    typer.echo(f"{run.model} is ready; next: handreid evaluate {out}")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Data = None,
+    protocol: Annotated[Protocol | None, typer.Option(help="Another protocol than the recipe's.")] = None,
+    aspect: Annotated[
+        str | None, typer.Option(help="all, dorsal-right, dorsal-left, palmar-right, palmar-left.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="What an identity is: subject, hand or aspect.")] = None,
+    mirrored: Annotated[
+        bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
+    from handreid.training.assess import evaluate as evaluate_run
+    from handreid.training.runs import open_run
+
+    changes = {"protocol": protocol.value if protocol else None, "aspect": aspect, "label": label}
+    with _resumable(f"handreid evaluate {run}"):
+        path, found = evaluate_run(open_run(run), data=data, changes=changes, mirrored=mirrored, progress=for_people())
+    if json:
+        output.as_json(found)
+        return
+    _print_evaluation(found)
+    typer.echo(f"written to {path}")
+
+
+def ladder(
+    out: Out = Path("ladder"),
+    data: Data = None,
+    rungs: Annotated[
+        list[str] | None, typer.Option("--rungs", help="Recipes, by name or file; give it once per rung.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Another tower for all rungs: a name of open_clip, handreid-tiny, or a YAML file of model keys."
+        ),
+    ] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Train and evaluate rung after rung, and say for each whether it beats the one below."""
+    default = TINY_LADDER if backbone == "handreid-tiny" else LADDER
+    names = [name for given in rungs or default for name in given.split(",")]
+    _climb([_rung(name, backbone, set_ or ()) for name in names], data, out, json=json)
+
+
+def demo(
+    out: Out = Path("demo"),
+    identities: Annotated[int, typer.Option(help="People to draw.", min=12)] = DEMO["identities"],
+    photos: Annotated[int, typer.Option(help="Photos of each person, over four aspects.", min=8)] = DEMO["photos"],
+    set_: Set = None,
+) -> None:
+    """The ladder on hands that are drawn on the spot, with a tower small enough for two cores."""
+    from handreid.data import sources
+    from handreid.data.rendered import render
+
+    progress = for_people()
+    hands = out / f"hands-{identities}-{photos}"
+    with (
+        _resumable(f"handreid demo --out {out}"),
+        progress.step("drawing hands", identities * photos, "photos") as advance,
+    ):
+        table = render(
+            hands, identities=identities, photos=photos, seed=DEMO["seed"], size=DEMO["size"], progress=advance
+        )
+    manifest = hands / "manifest.parquet"
+    sources.csv(table).write(manifest)
+    _climb([_rung(name, None, set_ or ()) for name in TINY_LADDER], manifest, out / "ladder", json=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (recipes, train, evaluate, ladder, demo):
+        app.command()(command)
+
+
+def _rung(name: str, backbone: str | None, overrides: Sequence[str]) -> "Recipe":
+    from handreid.recipe import load_recipe
+
+    return load_recipe(name, [*_backbone_overrides(backbone), *overrides])
+
+
+def _backbone_overrides(backbone: str | None) -> list[str]:
+    """A tower for all rungs as --set would say it: by name, or every key of a YAML file below `model`."""
+    import yaml
+
+    from handreid.errors import RecipeError
+
+    if backbone is None:
+        return []
+    path = Path(backbone)
+    if path.suffix not in (".yaml", ".yml"):
+        weights = (
+            ["model.backbone.weights=none", "model.backbone.image_size=null"] if backbone == "handreid-tiny" else []
+        )
+        return [f"model.backbone.name={backbone}", *weights]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"--backbone {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"--backbone {path} holds no keys; write it like the `model:` part of a recipe")
+    return [
+        f"model.{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}" for key, value in content.items()
+    ]
+
+
+def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: bool) -> None:
+    from handreid.training.ladder import climb
+
+    with _resumable("the same command"):
+        rungs = climb(recipes, data, out, progress=for_people())
+    if json:
+        output.as_json(
+            {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}
+        )
+        return
+    _print_ladder(rungs, out)
+
+
+def _print_ladder(rungs: "Sequence[Rung]", out: Path) -> None:
+    from handreid.training import ladder as of
+
+    for rung in rungs:
+        if rung.evaluation.get("prompts"):
+            _print_prompts(rung.name, rung.evaluation["prompts"])
+    output.table("the ladder", of.COLUMNS, [of.cells(rung) for rung in rungs])
+    typer.echo(of.caption(rungs[-1]))
+    typer.echo(f"written to {out / 'ladder.md'} and {out / 'ladder.json'}")
+
+
+def _print_evaluation(found: dict[str, Any]) -> None:
+    from handreid.training.ladder import Rung, caption, percent
+
+    shown = {"rank-1": "rank1", "rank-5": "rank5", "rank-10": "rank10", "mAP": "map", "mAP trapezoid": "map_trapezoid"}
+    shown |= {"MRR": "mrr", "mINP": "minp"}
+    parts = {"all": found, **found["aspects"]} if len(found["aspects"]) > 1 else {"all": found}
+    rows = [[name, *(percent(part["metrics"][key]) for key in shown.values())] for name, part in parts.items()]
+    output.table(found["recipe"], ("queries", *shown), rows)
+    typer.echo(caption(Rung(found["recipe"], found, None)))
+    if found.get("prompts"):
+        _print_prompts(found["recipe"], found["prompts"])
+
+
+def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:
+    from handreid.training.ladder import percent
+
+    rows = [
+        (
+            entry["template"] or "all of them, averaged",
+            *(percent(entry["accuracy"][k]) for k in ("view", "aspect", "side")),
+        )
+        for entry in prompts
+    ]
+    columns = ("prompt", "view (chance 25)", "dorsal or palmar (50)", "left or right (50)")
+    output.table(f"{name}: what do words see? accuracy on {prompts[0]['photos']} test photos", columns, rows)
+
+
+@contextlib.contextmanager
+def _resumable(command: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with: {command}", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,71 @@
+"""What commands print: tables for people on standard output, JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+
+def as_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """A plain table; the first `left` columns are words, the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe has no width of its own: nothing is folded
+        console = Console(highlight=False, width=200)
+    console.print(drawn, markup=False)
+
+
+def description(found: dict[str, Any]) -> None:
+    """`handreid data describe` for people: counts of photos and people, then what each protocol would use."""
+    typer.echo(
+        f"{found['photos']:,} photos of {found['subjects']:,} subjects, {found['dataset']}, hash {found['hash'][:16]}"
+    )
+    if found["views"]:
+        rows = [(view, f"{n['photos']:,}", f"{n['subjects']:,}") for view, n in found["views"].items()]
+        table("views", ("view", "photos", "subjects"), rows)
+    kinds = found["photos_per_identity"].items()
+    columns = ("identity", "identities", "fewest", "median", "most", "with_one_photo")
+    table("photos per identity", columns, [(k, *(f"{n[c]:g}" for c in columns[1:])) for k, n in kinds])
+    known = [(name, _values(of)) for name, of in found["metadata"].items()]
+    if known:
+        table("what else is known", ("column", "values"), known, left=2)
+    _protocols(found["protocols"])
+    for note in found["notes"]:
+        typer.echo(f"note: {note}")
+
+
+def _values(of: dict[str, Any]) -> str:
+    if "counts" in of:
+        return ", ".join(f"{value} {count:,}" for value, count in of["counts"].items())
+    span = f", {of['lowest']:g} to {of['highest']:g}" if of.get("lowest") is not None else ""
+    return f"{of['distinct']:,} distinct{span}" + (f", {of['missing']:,} missing" if of["missing"] else "")
+
+
+def _protocols(protocols: dict[str, Any]) -> None:
+    rows, remarks = [], []
+    for name, views in protocols.items():
+        for view, of in views.items():
+            if "error" in of:
+                remarks.append(f"{name}, {view}: {of['error']}")
+                continue
+            train = f"{of['train_identities']:,} / {of['train_photos']:,}"
+            test = f"{of['test_identities']:,} / {of['test_photos']:,}"
+            rows.append((name, view, train, test, f"{of['queries']:,}", f"{of['gallery']:,}", of["draws_hash"][:8]))
+            remarks += [f"{name}, {view}: {note}" for note in of["notes"]]
+    columns = ("protocol", "view", "train ids / photos", "test ids / photos", "queries", "gallery", "draws hash")
+    table("what each protocol would use (queries and gallery of the first draw)", columns, rows, left=2)
+    for remark in remarks:
+        typer.echo(f"note: {remark}")

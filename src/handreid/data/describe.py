@@ -1,0 +1,127 @@
+"""What is in a manifest, as plain values: counts per view, identity and metadata, and what protocols make of it."""
+
+import statistics
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from handreid.data.manifest import LabelKind, Manifest
+from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID, view_rows
+from handreid.data.splits import Protocol, make_split
+from handreid.errors import DataError
+
+_MOST_VALUES = 20  # a metadata column with more distinct values is told by its range
+
+
+def describe(manifest: Manifest, *, seed: int = 0, draws: int = 10) -> dict[str, Any]:
+    """Counts and hashes, ready for JSON. A protocol that the data cannot give has an `error` in place of its counts."""
+    table = manifest.table
+    return {
+        "dataset": manifest.dataset,
+        "root": str(manifest.root),
+        "hash": manifest.hash,
+        "photos": len(manifest),
+        "subjects": table["subject"].n_unique(),
+        "views": {view: _group(table, np.array(manifest.views) == view) for view in _names(manifest)},
+        "photos_per_identity": {kind: _per_identity(manifest.labels(kind)) for kind in _kinds(manifest)},
+        "splits": _counts(table["split"]),
+        "metadata": {name: _values(table[name]) for name in (*_core(table), *manifest.metadata)},
+        "protocols": {protocol: _protocol(manifest, protocol, seed, draws) for protocol in _protocols(manifest)},
+        "notes": list(manifest.notes),
+    }
+
+
+def _names(manifest: Manifest) -> list[str]:
+    return sorted({view for view in manifest.views if view})
+
+
+def _group(table: pl.DataFrame, rows: Any) -> dict[str, int]:
+    part = table.filter(pl.Series(rows))
+    return {"photos": part.height, "subjects": part["subject"].n_unique()}
+
+
+def _kinds(manifest: Manifest) -> list[LabelKind]:
+    """The label kinds for which every row has what is needed, the finest last."""
+    complete = [name for name in ("side", "aspect") if manifest.table[name].null_count() == 0]
+    if "side" not in complete:
+        return ["subject"]
+    return ["subject", "hand", "aspect"] if "aspect" in complete else ["subject", "hand"]
+
+
+def _per_identity(labels: list[str]) -> dict[str, int | float]:
+    count = list(Counter(labels).values())
+    if not count:
+        return {"identities": 0}
+    return {
+        "identities": len(count),
+        "fewest": min(count),
+        "median": statistics.median(count),
+        "most": max(count),
+        "with_one_photo": count.count(1),
+    }
+
+
+def _core(table: pl.DataFrame) -> list[str]:
+    return [name for name in ("camera", "session") if table[name].null_count() < table.height]
+
+
+def _values(column: pl.Series) -> dict[str, Any]:
+    if column.n_unique() <= _MOST_VALUES:
+        return {"counts": _counts(column)}
+    told: dict[str, Any] = {"distinct": column.n_unique(), "missing": column.null_count()}
+    if column.dtype.is_numeric():
+        told |= {"lowest": column.min(), "highest": column.max()}
+    return told
+
+
+def _counts(column: pl.Series) -> dict[str, int]:
+    """Rows per value, most frequent first; equal counts by name."""
+    counts = Counter("missing" if value is None else str(value) for value in column)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _protocols(manifest: Manifest) -> list[Protocol]:
+    found: list[Protocol] = ["disjoint"]
+    if set(manifest.table["split"].drop_nulls()) - {"distractor"}:
+        found.insert(0, "prepared")
+    own: dict[str, Protocol] = {"hands11k": "hands11k", "hd": "hd"}
+    return [own[manifest.dataset], *found] if manifest.dataset in own else found
+
+
+def _protocol(manifest: Manifest, protocol: Protocol, seed: int, draws: int) -> dict[str, Any]:
+    """Counts of the pooled split under `pooled`; for 11k Hands also of every view, as the papers have it."""
+    there = _names(manifest)
+    views = [None, *(view for view in HANDS11K_LAST_TRAIN_ID if view in there)] if protocol == "hands11k" else [None]
+    label = _kinds(manifest)[-1]
+    return {view or "pooled": _split_counts(manifest, protocol, view, label, seed, draws) for view in views}
+
+
+def _split_counts(
+    manifest: Manifest, protocol: Protocol, view: str | None, label: LabelKind, seed: int, draws: int
+) -> dict[str, Any]:
+    try:
+        split = make_split(manifest, protocol=protocol, view=view, label=label, seed=seed, draws=draws)
+    except DataError as error:
+        return {"error": str(error)}
+    seen = view_rows(manifest, view)
+    train = [row for row in (*split.train, *split.validation_rows) if seen[row]]
+    first = split.test[0]
+    queried = {split.identities[row] for row in first.query}
+    distractor = (manifest.table["split"] == "distractor").fill_null(value=False)
+    tested = [row for row in (*first.query, *first.gallery) if seen[row] and not distractor[int(row)]]
+    return {
+        "label": label,
+        "train_identities": len({split.identities[row] for row in train}),
+        "train_photos": len(train),
+        "test_identities": len({split.identities[row] for row in tested}),
+        "test_photos": len(set(tested)),
+        "test_identities_with_queries": len(queried),
+        "draws": len(split.test),
+        "queries": len(first.query),
+        "gallery": len(first.gallery),
+        "split_hash": split.hash,
+        "draws_hash": split.draws_hash,
+        "notes": list(split.notes),
+    }

@@ -1,0 +1,67 @@
+"""Seeded choices that are the same on every machine, and the gallery draws made with them.
+
+A choice is the order of SHA-256 over seed, purpose and name. It depends neither on the order of the rows, nor on the
+version of Python or NumPy, and a photo that is added disturbs the choice of its own identity only.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One evaluation: rows of the manifest to search in, and rows to search with; each in the order of the paths."""
+
+    gallery: Int64[np.ndarray, " gallery"]
+    query: Int64[np.ndarray, " query"]
+
+
+def chance(seed: int, purpose: str, draw: int, key: str) -> str:
+    """A number from 0 to 1 in disguise: 64 hex digits that order keys at random."""
+    return hashlib.sha256(f"{seed}/{purpose}/{draw}/{key}".encode()).hexdigest()
+
+
+def choose(keys: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
+    """`count` of the keys, all choices being equally likely."""
+    return set(sorted(keys, key=lambda key: chance(seed, purpose, 0, key))[:count])
+
+
+def one_each(
+    rows: Iterable[int], labels: Sequence[str], keys: Sequence[str], seed: int, purpose: str, draw: int
+) -> set[int]:
+    """One row of every label among the rows. `labels` and `keys` are looked up by row; keys are photo paths."""
+    best: dict[str, tuple[str, int]] = {}
+    for row in rows:
+        mine = (chance(seed, purpose, draw, keys[row]), row)
+        best[labels[row]] = min(best.get(labels[row], mine), mine)
+    return {row for _, row in best.values()}
+
+
+def gallery_draw(
+    searched: Sequence[int],
+    queried: set[int],
+    always: Sequence[int],
+    labels: Sequence[str],
+    keys: Sequence[str],
+    seed: int,
+    purpose: str,
+    draw: int,
+) -> Draw:
+    """One photo of every identity of `searched` becomes gallery; the others that are in `queried` become queries.
+
+    An identity with queried photos is represented by one of them. `always` joins every gallery as distractors.
+    """
+    with_queries = {labels[row] for row in searched if row in queried}
+    candidates = [row for row in searched if row in queried or labels[row] not in with_queries]
+    chosen = one_each(candidates, labels, keys, seed, purpose, draw)
+    gallery = [*chosen, *always]
+    return Draw(in_path_order(gallery, keys), in_path_order(queried.intersection(searched) - chosen, keys))
+
+
+def in_path_order(rows: Iterable[int], keys: Sequence[str]) -> Int64[np.ndarray, " rows"]:
+    """Rows as an array, ordered by their paths so that the order of a table never decides anything."""
+    return np.array(sorted(rows, key=lambda row: keys[row]), dtype=np.int64)

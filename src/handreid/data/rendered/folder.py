@@ -1,0 +1,271 @@
+"""Folders and processes: many people's photos on disk, and the table that says what they are.
+
+* Every photo has its own random generators, keyed by (seed, identity, photo): neither the number of workers nor of
+  other identities changes a byte of it.
+* `rendered.json` records what was asked for before the first photo, `hands.csv` is written after the last: a folder
+  with a table is complete, one without is continued by the same call. Each file appears whole or not at all.
+"""
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
+from handreid.data.rendered.captions import caption
+from handreid.data.rendered.exposure import expose
+from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
+from handreid.data.rendered.skin import Surface, surface
+from handreid.errors import DataError
+
+RENDERER = 1  # goes up whenever the same arguments give other pixels
+ASPECTS: tuple[tuple[Aspect, Side], ...] = (
+    ("dorsal", "right"),
+    ("dorsal", "left"),
+    ("palmar", "right"),
+    ("palmar", "left"),
+)
+SMALLEST = 32
+ALONE = 64  # photos below which starting processes costs more than it saves
+Row = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Request:
+    renderer: int
+    identities: int
+    photos: int
+    seed: int
+    size: int
+    aspects: tuple[tuple[Aspect, Side], ...]
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def render(
+    out: Path,
+    *,
+    identities: int,
+    photos: int,
+    seed: int = 0,
+    size: int = 128,
+    aspects: Sequence[tuple[Aspect, Side]] = ASPECTS,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Draw `photos` photos of each of `identities` people into `out/Hands`, and return the path of `out/hands.csv`.
+
+    Photo k of a person shows the k-th of `aspects`, round and round. `size` is the side in pixels. `workers` is the
+    number of processes, by default one per core. `progress` is told the number of photos that are done so far. A folder
+    that is complete is returned as it is, one that was interrupted is continued.
+
+    Raises:
+        DataError: an argument is out of range, or the folder holds something else.
+
+    """
+    request = _checked(identities, photos, seed, size, aspects)
+    if workers is not None and workers < 1:
+        raise DataError(f"workers is {workers}: give 1 or more, or leave it out for one per core")
+    _claim(out, request)
+    table = out / "hands.csv"
+    missing = _missing(out, request)
+    done = identities * photos - sum(len(photos_of) for photos_of in missing.values())
+    if progress:
+        progress(done)
+    for drawn in _drawn(out, request, missing, workers or _cores()):
+        done += drawn
+        if progress:
+            progress(done)
+    if not table.exists():
+        _write(table, _table(request).encode())
+    return table
+
+
+def _checked(identities: int, photos: int, seed: int, size: int, aspects: Sequence[tuple[Aspect, Side]]) -> Request:
+    for name, value, least in (
+        ("identities", identities, 1),
+        ("photos", photos, 1),
+        ("seed", seed, 0),
+        ("size", size, SMALLEST),
+    ):
+        if value < least:
+            raise DataError(f"{name} is {value}: rendered hands need at least {least}")
+    known = [pair for pair in aspects if pair in ASPECTS]
+    if not known or len(known) < len(aspects) or len(set(known)) < len(known):
+        raise DataError(f"aspects are {list(aspects)}: give one or more of {list(ASPECTS)}, each once")
+    return Request(RENDERER, identities, photos, seed, size, tuple(known))
+
+
+def _claim(out: Path, request: Request) -> None:
+    """Make the folder ours, or find that it already is."""
+    record = out / "rendered.json"
+    if record.exists():
+        found = record.read_text(encoding="utf-8")
+        if found != request.text():
+            raise DataError(
+                f"{out} was rendered with other arguments ({_short(found)}) than now ({_short(request.text())}): "
+                "choose another folder, or delete that one"
+            )
+        return
+    if (out / "hands.csv").exists() or (out / "Hands").exists():
+        raise DataError(f"{out} already holds hands that were not rendered here: choose another folder")
+    (out / "Hands").mkdir(parents=True, exist_ok=True)
+    _write(record, request.text().encode())
+
+
+def _short(record: str) -> str:
+    return " ".join(record.split()).strip("{} ")
+
+
+def _missing(out: Path, request: Request) -> dict[int, list[int]]:
+    """For each identity the photos that are not on disk yet."""
+    (out / "Hands").mkdir(exist_ok=True)
+    there = {entry.name for entry in os.scandir(out / "Hands")}
+    missing = {
+        k: [j for j in range(request.photos) if _name(k, j, request) not in there] for k in range(request.identities)
+    }
+    return {k: photos for k, photos in missing.items() if photos}
+
+
+def _name(identity: int, photo: int, request: Request) -> str:
+    aspect, side = request.aspects[photo % len(request.aspects)]
+    return f"p{identity:05d}_{photo:02d}_{aspect}_{side}.jpg"
+
+
+def _drawn(out: Path, request: Request, missing: dict[int, list[int]], workers: int) -> Iterator[int]:
+    """Draw what is missing; yields how many photos became ready."""
+    if workers == 1 or sum(map(len, missing.values())) < ALONE:
+        for identity, photos in missing.items():
+            yield _draw(out, request, identity, photos)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_settle)
+    try:
+        waiting = {pool.submit(_draw, out, request, identity, photos) for identity, photos in missing.items()}
+        while waiting:
+            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in ready:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"a process that drew hands into {out} ended early: the photos so far are kept, run it again to continue, "
+            "with one worker if memory is short or the calling script has no `if __name__ == '__main__'`"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _settle() -> None:
+    """In a worker: leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
+
+
+def _follow(wait_for_parent: Callable[[], None]) -> None:
+    wait_for_parent()
+    os._exit(1)
+
+
+def _draw(out: Path, request: Request, identity: int, photos: list[int]) -> int:
+    for photo in photos:
+        shot = _shot(request, identity, photo)
+        picture = expose(shot.who, shot.marks, shot.scene, request.size)
+        quality = shot.scene.finish.quality
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+        _write(out / "Hands" / _name(identity, photo, request), file.getvalue())
+    return len(photos)
+
+
+@dataclass(frozen=True)
+class Shot:
+    who: Person
+    marks: Surface
+    scene: Scene
+
+
+def _shot(request: Request, identity: int, photo: int) -> Shot:
+    aspect, side = request.aspects[photo % len(request.aspects)]
+    who = _person(request.seed, identity)
+    rng = stream(request.seed, identity, 3, photo)
+    session = int(rng.integers(1, 3))
+    scene = sample_scene(rng, who.hands[side], aspect, session, _polish(request.seed, identity, session))
+    return Shot(who, _surface(request.seed, identity, side, aspect), scene)
+
+
+@cache
+def _person(seed: int, identity: int) -> Person:
+    return person(seed, identity)
+
+
+@cache
+def _surface(seed: int, identity: int, side: Side, aspect: Aspect) -> Surface:
+    return surface(seed, identity, _person(seed, identity), side, aspect)
+
+
+def _polish(seed: int, identity: int, session: int) -> str | None:
+    """A quarter of the people paint their nails, most days, in whatever colour."""
+    paints = stream(seed, identity, 4).uniform() < 0.25
+    day = stream(seed, identity, 4, session)
+    return list(POLISHES)[int(day.integers(len(POLISHES)))] if paints and day.uniform() < 0.75 else None
+
+
+def _table(request: Request) -> str:
+    rows = [_row(request, identity, photo) for identity in range(request.identities) for photo in range(request.photos)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _row(request: Request, identity: int, photo: int) -> Row:
+    shot = _shot(request, identity, photo)
+    who, scene, worn = shot.who, shot.scene, shot.scene.worn
+    return {
+        "path": f"Hands/{_name(identity, photo, request)}",
+        "subject": who.subject,
+        "side": scene.side,
+        "aspect": scene.aspect,
+        "camera": scene.camera.name,
+        "session": scene.session,
+        "caption": caption(stream(request.seed, identity, 5, photo), who, shot.marks, scene),
+        "skin": who.skin,
+        "skin_tone": round(who.tone, 4),
+        "age": who.age,
+        "nails": who.nails,
+        "polish": worn.polish or "none",
+        "moles": shot.marks.moles,
+        "scar": shot.marks.scar or "none",
+        "accessories": int(worn.ring is not None),
+        "ring": worn.ring or "none",
+        "sleeve": worn.sleeve or "none",
+        "background": scene.background.kind,
+        "pose": scene.pose.words,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+__all__ = ["ASPECTS", "RENDERER", "render"]

@@ -1,0 +1,88 @@
+"""PolyU Hand Dorsal (HD): folders `1-501` and `502-712` with files `ID_n.jpg`.
+
+The photos of `502-712` are distractors in every gallery, under id + 1000, so that they never share an identity with the
+first folder. All photos show the back of a hand; the file names do not tell the side, so it stays empty.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from handreid.data.manifest import Manifest
+from handreid.data.sources.files import files_below
+from handreid.data.tables import listed
+from handreid.errors import ManifestError
+
+PEOPLE, DISTRACTORS = "1-501", "502-712"
+DISTRACTOR_OFFSET = 1000
+_NAME = re.compile(r"(?P<id>\d{1,9})_(?P<photo>\d+)\.\w+")
+
+
+def hd(root: Path | str) -> Manifest:
+    """The photos of both folders, which may lie anywhere below `root`, at any depth.
+
+    Raises ManifestError for a folder that is not there and for names that are not `ID_n`.
+    """
+    root = Path(root)
+    files = files_below(root)
+    folder = {path: _folder(path) for path in files.photos}
+    for wanted in (PEOPLE, DISTRACTORS):
+        if wanted not in folder.values():
+            here = sorted({path.split("/")[0] for path in (*files.photos, *files.others)})
+            raise ManifestError(
+                f"{root}: no folder {wanted!r} with photos; found {listed(here) or 'nothing'}. "
+                "Both folders of the data set are needed: without the distractors the gallery is an easier one."
+            )
+    photos = [path for path in files.photos if folder[path]]
+    ids = _ids(root, photos)
+    extra = [folder[path] == DISTRACTORS for path in photos]
+    subjects = [str(number + DISTRACTOR_OFFSET * more) for number, more in zip(ids, extra, strict=True)]
+    _no_collision(root, subjects, extra)
+    table = pl.DataFrame(
+        {
+            "path": photos,
+            "subject": subjects,
+            "aspect": ["dorsal"] * len(photos),
+            "split": pl.Series(["distractor" if more else None for more in extra], dtype=pl.String),
+            "origin": photos,
+        }
+    )
+    return Manifest(
+        table, root.absolute(), "hd", (*_counts(subjects, extra), *_elsewhere(files.photos, folder), *files.note())
+    )
+
+
+def _folder(path: str) -> str | None:
+    return next((part for part in path.split("/")[:-1] if part in (PEOPLE, DISTRACTORS)), None)
+
+
+def _ids(root: Path, photos: Sequence[str]) -> list[int]:
+    matches = [_NAME.fullmatch(path.rsplit("/", 1)[-1]) for path in photos]
+    wrong = [path for path, match in zip(photos, matches, strict=True) if match is None]
+    if wrong:
+        raise ManifestError(f"{root}: {len(wrong)} photos are not named ID_n, such as 12_3.jpg: {listed(wrong)}")
+    return [int(match["id"]) for match in matches if match is not None]
+
+
+def _no_collision(root: Path, subjects: Sequence[str], extra: Sequence[bool]) -> None:
+    people = {subject for subject, more in zip(subjects, extra, strict=True) if not more}
+    both = people & {subject for subject, more in zip(subjects, extra, strict=True) if more}
+    if both:
+        raise ManifestError(
+            f"{root}: ids of {PEOPLE} are ids of {DISTRACTORS} + {DISTRACTOR_OFFSET}: {listed(sorted(both))}"
+        )
+
+
+def _counts(subjects: Sequence[str], extra: Sequence[bool]) -> tuple[str, ...]:
+    parts = []
+    for name, wanted in ((PEOPLE, False), (DISTRACTORS, True)):
+        mine = [subject for subject, more in zip(subjects, extra, strict=True) if more == wanted]
+        parts.append(f"{name}: {len(mine):,} photos of {len(set(mine)):,} ids")
+    return (*parts, f"ids of {DISTRACTORS} are counted from {DISTRACTOR_OFFSET} on, as distractors in every gallery")
+
+
+def _elsewhere(photos: Sequence[str], folder: dict[str, str | None]) -> tuple[str, ...]:
+    others = [path for path in photos if folder[path] is None]
+    return (f"{len(others)} photos in other folders left out: {listed(others, 3)}",) if others else ()

@@ -1,0 +1,53 @@
+"""Photos to `Features`: an image tower, what of it may learn, and its order from input to output."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from handreid.errors import RecipeError
+from handreid.models.clip import build_image_tower, feature_widths, image_features, layers_in_order
+from handreid.types import Features
+
+
+class Backbone(nn.Module):
+    """An image tower of open_clip; `config` rebuilds it without the recipe or the original weights."""
+
+    def __init__(self, visual: nn.Module, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.visual = visual
+        self.config = config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Backbone":
+        return cls(build_image_tower(config), config)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input height and width in pixels."""
+        size: Any = self.visual.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return feature_widths(self.visual)
+
+    def forward(self, photos: Float[Tensor, "batch 3 height width"]) -> Features:
+        return image_features(self.visual, photos)
+
+    def freeze(self, blocks: int) -> None:
+        """The stem and the first `blocks` blocks learn nothing from here on; 0 freezes nothing."""
+        layers = layers_in_order(self.visual)
+        if blocks >= len(layers):
+            raise RecipeError(f"freeze_blocks is {blocks}, but the tower has {len(layers) - 1} blocks")
+        for layer in layers[: blocks + 1] if blocks else []:
+            for parameter in layer:
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As `nn.Module.train`, but a frozen batch norm keeps its statistics too."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self

@@ -1,0 +1,253 @@
+"""The towers: with `clip_weights.py` the only place that touches open_clip.
+
+* A tower is built at the size its weights were made for, loaded strictly, and only then resized: so nothing is
+  resized that fits, and nothing is left unresized because the number of positions happens to agree.
+* Weights are fp32 here whatever the file holds; half precision is autocast's business.
+* open_clip is untyped: towers are `Any` in here, and modules to everybody else.
+"""
+
+import difflib
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip.coca_model import CoCa
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from handreid.errors import WeightsError
+from handreid.models.clip_weights import adopt_grid, find_weights, load_weights
+from handreid.types import Features
+
+TINY = "handreid-tiny"
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClipTowers:
+    """`config` is complete: a tower built from it takes the image tower's parameters as they are."""
+
+    image: nn.Module
+    text: "TextEncoder"
+    config: Config
+
+
+class TextEncoder(nn.Module):
+    """Words to the joint space; equal to open_clip's `encode_text`."""
+
+    def __init__(self, clip: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
+        super().__init__()
+        self.clip = clip
+        self.tokenizer = tokenizer
+
+    def forward(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts joint"]:
+        features: Tensor = self.clip.encode_text(tokens)
+        return features
+
+    def encode(self, texts: list[str]) -> Float[Tensor, "texts joint"]:
+        device = next(self.parameters()).device
+        features: Tensor = self(self.tokenizer(texts).to(device))
+        return features
+
+
+def backbone_names() -> list[str]:
+    """Every model of open_clip with a ViT or ResNet tower of open_clip's own, and ours."""
+    configs = ((name, open_clip.get_model_config(name)) for name in open_clip.list_models())
+    return [TINY, *(name for name, config in configs if "timm_model_name" not in config["vision_cfg"])]
+
+
+def clip_config(name: str, given: Config | Path | None = None) -> Config:
+    """The towers' config by name, from a JSON file, or as given. Raises WeightsError naming what is wrong."""
+    if given is not None:
+        config = deepcopy(given) if isinstance(given, dict) else _read_json(given)
+        absent = {"embed_dim", "vision_cfg", "text_cfg"} - config.keys()
+        if absent:
+            raise WeightsError(f"backbone config lacks {', '.join(sorted(absent))}; see open_clip's model configs")
+        return config
+    if name == TINY:
+        return _read_json(Path(str(resources.files("handreid") / "models" / f"{TINY}.json")))
+    if name not in backbone_names():
+        raise WeightsError(f"backbone {name!r} is not known; {_nearest(name)}")
+    config = open_clip.get_model_config(name)
+    return dict(config)
+
+
+def load_clip(
+    name: str,
+    *,
+    weights: str = "none",
+    towers: Literal["both", "image"] = "both",
+    image_size: int | tuple[int, int] | None = None,
+    config: Config | Path | None = None,
+    seed: int = 0,
+) -> ClipTowers:
+    """Both towers in eval mode, fp32.
+
+    `weights` is a pretrained tag, a file (open_clip, OpenAI or safetensors) or "none". With `towers="image"` the file
+    holds the image tower alone and the text tower stays random, drawn from `seed`. Raises WeightsError.
+    """
+    complete = clip_config(name, config)
+    state, quick_gelu = (
+        (None, None) if weights == "none" else find_weights(name, weights, tagged=config is None and name != TINY)
+    )
+    if quick_gelu is not None:
+        complete["quick_gelu"] = quick_gelu
+    if state is not None:
+        adopt_grid(complete, state, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = _build(complete, name)
+    if state is not None:
+        load_weights(clip, state, towers, weights)
+    if image_size is not None:
+        resize_input(clip.visual, image_size)
+        complete["vision_cfg"]["image_size"] = list(clip.visual.image_size)
+    visual = clip.visual.float().eval()
+    del clip.visual
+    text = TextEncoder(clip.float().eval(), _tokenizer(name, complete, config is not None))
+    return ClipTowers(visual, text, complete)
+
+
+def build_image_tower(config: Config) -> nn.Module:
+    """The image tower of a complete config with random parameters, at the (possibly non-square) size it names."""
+    native = deepcopy(config)
+    size = native["vision_cfg"].get("image_size", 224)
+    if isinstance(native["vision_cfg"].get("layers"), list) and not isinstance(size, int):
+        native["vision_cfg"]["image_size"] = max(size)  # open_clip builds ResNets square only
+    native["text_cfg"] = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 64}  # thrown away
+    native.pop("custom_text", None)
+    native.pop("multimodal_cfg", None)
+    visual: nn.Module = _build(native, "saved model").visual
+    resize_input(visual, size)
+    return visual
+
+
+def image_features(visual: Any, photos: Float[Tensor, "batch 3 height width"]) -> Features:
+    """One pass through the image tower; `joint` equals `encode_image` to the last bit."""
+    if isinstance(visual, VisionTransformer):
+        return _vit_features(visual, photos)
+    return _resnet_features(visual, photos)
+
+
+def feature_widths(visual: Any) -> dict[str, int]:
+    if isinstance(visual, VisionTransformer):
+        pooled = visual.ln_post.normalized_shape[0]
+        return {"joint": visual.output_dim, "pooled": pooled, "penultimate": visual.transformer.width}
+    last = visual.attnpool.q_proj.in_features
+    return {"joint": visual.output_dim, "pooled": last, "penultimate": last // 2}
+
+
+def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
+    """Parameters from the input up: the stem, then each block; what comes after the last block is not in it."""
+    if isinstance(visual, VisionTransformer):
+        stem = [visual.conv1.weight, visual.class_embedding, visual.positional_embedding, *visual.ln_pre.parameters()]
+        return [stem, *(list(block.parameters()) for block in visual.transformer.resblocks)]
+    parts = (visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3)
+    stem = [parameter for part in parts for parameter in part.parameters()]
+    blocks = [block for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4) for block in layer]
+    return [stem, *(list(block.parameters()) for block in blocks)]
+
+
+def resize_input(visual: Any, size: int | tuple[int, int] | list[int]) -> None:
+    """Sets the input size (height, width) in place, position embeddings resized bicubically. Raises WeightsError."""
+    height, width = (size, size) if isinstance(size, int) else size
+    step = visual.patch_size if isinstance(visual, VisionTransformer) else (32, 32)
+    if height % step[0] or width % step[1]:
+        low, high = height // step[0] * step[0], (height // step[0] + 1) * step[0]
+        raise WeightsError(
+            f"image_size {height} x {width} does not fit a grid of {step[0]}-pixel patches; "
+            f"use multiples of {step[0]}, such as {low} or {high}"
+        )
+    grid = (height // step[0], width // step[1])
+    if isinstance(visual, VisionTransformer):
+        visual.positional_embedding = _resized(visual.positional_embedding, visual.grid_size, grid)
+        visual.grid_size = grid
+    else:
+        old = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size, visual.image_size)
+        pool = visual.attnpool
+        pool.positional_embedding = _resized(pool.positional_embedding, (old[0] // 32, old[1] // 32), grid)
+    visual.image_size = (height, width)
+
+
+def _vit_features(visual: Any, photos: Tensor) -> Features:
+    x = visual._embeds(photos)
+    blocks = visual.transformer.resblocks
+    for block in blocks[:-1]:
+        x = block(x)
+    penultimate = x[:, 0]
+    x = blocks[-1](x)
+    pooled, tokens = visual._pool(x)
+    joint = pooled if visual.proj is None else pooled @ visual.proj
+    if visual.attn_pool is not None:  # its tokens are learned queries, not places in the photo
+        tokens = x[:, 1:]
+    rows, cols = visual.grid_size
+    return Features(joint, pooled, penultimate, tokens.reshape(len(tokens), rows, cols, -1))
+
+
+def _resnet_features(visual: Any, photos: Tensor) -> Features:
+    before = visual.layer3(visual.layer2(visual.layer1(visual.stem(photos))))
+    last = visual.layer4(before)
+    patches = last.permute(0, 2, 3, 1)
+    return Features(visual.attnpool(last), last.mean((2, 3)), before.mean((2, 3)), patches)
+
+
+def _build(config: Config, name: str) -> Any:
+    arguments = deepcopy(config)
+    vision = arguments["vision_cfg"]
+    if "timm_model_name" in vision:
+        raise WeightsError(f"backbone {name!r} has a timm tower; handreid reads open_clip's own ViT and ResNet towers")
+    vision["patch_dropout"] = 0.0  # the patch grid stays whole: part heads and maps need every place
+    custom_text = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
+    kind = CLIP if not custom_text else CoCa if "multimodal_cfg" in arguments else CustomTextCLIP
+    try:
+        return kind(**arguments)
+    except (TypeError, AssertionError, RuntimeError, OSError) as error:
+        raise WeightsError(f"backbone {name!r} cannot be built from its config: {error}") from None
+
+
+def _resized(positions: nn.Parameter, old: tuple[int, int], new: tuple[int, int]) -> nn.Parameter:
+    if tuple(old) == tuple(new):
+        return positions
+    token, grid = positions.detach()[:1], positions.detach()[1:]
+    grid = grid.reshape(1, old[0], old[1], -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
+    grid = grid.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1)
+    return nn.Parameter(torch.cat([token, grid]), requires_grad=positions.requires_grad)
+
+
+def _tokenizer(name: str, config: Config, own_config: bool) -> Callable[[list[str]], Tensor]:
+    if own_config or name == TINY:
+        tokenizer: Callable[[list[str]], Tensor] = open_clip.SimpleTokenizer(
+            context_length=config["text_cfg"].get("context_length", 77)
+        )
+    else:
+        tokenizer = open_clip.get_tokenizer(name)
+    return tokenizer
+
+
+def _read_json(path: Path) -> Config:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"backbone config {path} cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"backbone config {path} line {error.lineno} is not JSON: {error.msg}") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"backbone config {path} holds {type(config).__name__}, not an object")
+    return dict(config.get("model_cfg", config))
+
+
+def _nearest(name: str) -> str:
+    if name in open_clip.list_models():
+        return "its image tower is timm's; handreid reads open_clip's own ViT and ResNet towers"
+    near = difflib.get_close_matches(name, backbone_names(), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(backbone_names())}"

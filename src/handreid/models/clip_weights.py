@@ -1,0 +1,147 @@
+"""Weights of CLIP's towers: found by pretrained tag or in a file, and checked parameter by parameter.
+
+Whether the towers want QuickGELU is decided by the weights, not by the model's name: the wrong one costs points
+silently. OpenAI's own archives always want it.
+"""
+
+import os
+import socket
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import scan_cache_dir
+from huggingface_hub.errors import CacheNotFound
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+from torch import Tensor
+
+from handreid.errors import WeightsError
+
+State = dict[str, Tensor]
+
+
+def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool | None]:
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return _read_state(path)
+    tags = list_pretrained_tags_by_model(name) if tagged else []
+    if weights not in tags:
+        known = f"the tags of {name} are {', '.join(tags)}" if tags else f"{name} has no pretrained tags"
+        raise WeightsError(f"weights {weights!r}: no such file, and {known}; or use 'none'")
+    tag = get_pretrained_cfg(name, weights)
+    state, _ = _read_state(_download(name, weights, tag))
+    return state, bool(tag.get("quick_gelu", False))
+
+
+def _download(name: str, weights: str, tag: dict[str, Any]) -> Path:
+    offline = f"weights {weights!r} of {name} are not on this machine and cannot be fetched"
+    advice = "give a downloaded file instead: model.backbone.weights=/path/to/file"
+    host = "huggingface.co" if tag.get("hf_hub") else str(tag.get("url", "")).split("/")[2]
+    if not _cached(tag) and not _reachable(os.environ.get("HF_ENDPOINT", host).split("//")[-1]):
+        raise WeightsError(f"{offline} (no connection to {host}); {advice}")
+    try:
+        return Path(download_pretrained(tag))
+    except Exception as error:  # whatever the hub's client raises, the user's way out is the same
+        raise WeightsError(f"{offline} ({type(error).__name__}: {error}); {advice}") from None
+
+
+def _cached(tag: dict[str, Any]) -> bool:
+    if not tag.get("hf_hub"):
+        return (Path("~/.cache/clip").expanduser() / Path(str(tag.get("url", ""))).name).is_file()
+    try:
+        return any(repo.repo_id == tag["hf_hub"].rstrip("/") for repo in scan_cache_dir().repos)
+    except CacheNotFound:
+        return False
+
+
+def _reachable(host: str) -> bool:
+    if any(os.environ.get(proxy) for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return True  # only the client knows how to ask the proxy
+    try:
+        socket.create_connection((host.split("/")[0], 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _read_state(path: Path) -> tuple[State, bool | None]:
+    """Parameters of a file, and whether it is an OpenAI archive (which always wants QuickGELU; None: cannot tell)."""
+    if _is_torchscript(path):
+        state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+        return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
+    try:
+        return dict(open_clip.factory.load_state_dict(str(path))), None
+    except Exception as error:  # unpickling raises anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise WeightsError(f"weights file {path} cannot be read as parameters of a CLIP ({reason})") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.endswith("constants.pkl") for entry in archive.namelist())
+
+
+def adopt_grid(config: dict[str, Any], state: State, weights: str) -> None:
+    """Builds the tower at the size the file was made for, when that is not the config's."""
+    vision = config["vision_cfg"]
+    resnet = isinstance(vision.get("layers"), list)
+    found = state.get("visual.attnpool.positional_embedding" if resnet else "visual.positional_embedding")
+    if found is None:
+        return
+    step = 32 if resnet else vision.get("patch_size", 16)
+    size = vision.get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    positions = found.shape[0] - 1
+    if positions == (height // step) * (width // step):
+        return
+    side = round(positions**0.5)
+    if side * side != positions:
+        raise WeightsError(f"weights {weights!r} have {positions} positions, not a square: give image_size in config")
+    vision["image_size"] = side * step
+
+
+def load_weights(clip: Any, state: State, towers: str, weights: str) -> None:
+    if towers == "image":
+        state = {key if key.startswith("visual.") else f"visual.{key}": value for key, value in state.items()}
+        expected = {key: value for key, value in clip.state_dict().items() if key.startswith("visual.")}
+    else:
+        state = open_clip.factory.convert_state_dict(clip, state)
+        if "positional_embedding" in state and "positional_embedding" not in clip.state_dict():
+            state = open_clip.model.convert_to_custom_text_state_dict(state)
+        expected = clip.state_dict()
+    problems = _differences(expected, state)
+    if problems:
+        hint = (
+            ""
+            if towers == "image" or any(not k.startswith("visual.") for k in state)
+            else ("\nThe file holds an image tower alone; if that is meant, say model.backbone.towers=image")
+        )
+        raise WeightsError(f"weights {weights!r} do not fit the tower:\n" + "\n".join(problems) + hint)
+    clip.load_state_dict(state, strict=False)
+
+
+def _differences(expected: State, found: State) -> list[str]:
+    missing = sorted(expected.keys() - found.keys())
+    surplus = sorted(found.keys() - expected.keys())
+    common = expected.keys() & found.keys()
+    shapes = [
+        f"{k} {tuple(found[k].shape)} for {tuple(expected[k].shape)}"
+        for k in sorted(common)
+        if found[k].numel() != expected[k].numel() or found[k].squeeze().shape != expected[k].squeeze().shape
+    ]
+    named = (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
+    return [f"  {len(keys)} {what}: {_shortened(keys)}" for what, keys in named if keys]
+
+
+def _shortened(keys: list[str], most: int = 12) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def trained_normalisation(name: str, weights: str) -> tuple[Any, Any] | None:
+    """Channel means and standard deviations that a pretrained tag was trained with; None when it is not a known tag."""
+    tag = get_pretrained_cfg(name, weights)
+    return (tuple(tag["mean"]), tuple(tag["std"])) if tag and "mean" in tag else None

@@ -1,0 +1,137 @@
+"""The thing that is trained, saved, evaluated and served: backbone + head + preprocessing, in one file.
+
+* It takes no labels: what is known of a test photo cannot reach its embedding.
+* The file is a safetensors with the configuration in its metadata; loading it needs neither recipe nor weights.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from handreid.errors import WeightsError
+from handreid.models.backbone import Backbone
+from handreid.models.heads import BnneckHead, PlainHead
+from handreid.types import FeatureName, Outputs, Preprocessing
+
+FORMAT = 1
+_HEADS = {"linear": PlainHead, "bnneck": BnneckHead}
+
+
+class Embedder(nn.Module):
+    """Photos of hands to embeddings of unit length.
+
+    `necks` names the features that go through the head; `test_features` those that are concatenated to the embedding,
+    taken before or after the neck.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        preprocessing: Preprocessing,
+        *,
+        head: Literal["linear", "bnneck"] = "linear",
+        necks: tuple[FeatureName, ...] = ("joint",),
+        test_features: tuple[FeatureName, ...] = ("joint",),
+        test_neck: Literal["before", "after"] = "before",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.preprocessing = preprocessing
+        self.head = _HEADS[head]({name: backbone.widths[name] for name in necks})
+        self.test_features = test_features
+        self.test_neck = test_neck
+        self._head_kind = head
+        self._necks = necks
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return sum(self.backbone.widths[name] for name in self.test_features)
+
+    def normalise(self, photos: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        return photos.float().div(255).sub(self.mean).div(self.std)
+
+    def forward(self, photos: UInt8[Tensor, "batch 3 height width"]) -> Outputs:
+        features = self.backbone(self.normalise(photos))
+        return Outputs(features, self.head(features))
+
+    @torch.inference_mode()
+    def embed(
+        self, photos: UInt8[Tensor, "batch 3 height width"], *, mirrored: bool = False
+    ) -> Float[Tensor, "batch dim"]:
+        """Embeddings of unit length, always in eval mode.
+
+        With `mirrored`, the features of photo and mirror image are summed first. A mirrored right hand is a left hand:
+        where sides are told apart this mixes them.
+        """
+        training = self.training
+        self.eval()
+        embedding = self._compared(self(photos))
+        if mirrored:
+            embedding = embedding + self._compared(self(photos.flip(-1)))
+        self.train(training)
+        return F.normalize(embedding.float(), dim=1)
+
+    def save(self, path: Path) -> None:
+        """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half."""
+        temporary = path.with_name(f".{path.name}.writing")
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, temporary, metadata={"handreid": json.dumps(self._config())})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Embedder":
+        """The embedder in eval mode. Raises WeightsError when the file is not one that `save` wrote."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                config = json.loads((file.metadata() or {}).get("handreid", "null"))
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"model {path} cannot be read: {error}") from None
+        if config is None or config["format"] != FORMAT:
+            raise WeightsError(
+                f"model {path} is not a handreid model of format {FORMAT}; train or evaluate a run folder"
+            )
+        embedder = cls(
+            Backbone.from_config(config["backbone"]),
+            _preprocessing(config["preprocessing"]),
+            head=config["head"],
+            necks=tuple(config["necks"]),
+            test_features=tuple(config["test_features"]),
+            test_neck=config["test_neck"],
+        )
+        embedder.load_state_dict(state)
+        return embedder.eval()
+
+    def _compared(self, outputs: Outputs) -> Tensor:
+        if self.test_neck == "after":
+            return torch.cat([outputs.necked[name] for name in self.test_features], dim=1)
+        return torch.cat([getattr(outputs.features, name) for name in self.test_features], dim=1)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "backbone": self.backbone.config,
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "head": self._head_kind,
+            "necks": self._necks,
+            "test_features": self.test_features,
+            "test_neck": self.test_neck,
+        }
+
+
+def _preprocessing(stored: dict[str, Any]) -> Preprocessing:
+    tuples = {name: tuple(stored[name]) for name in ("size", "mean", "std")}
+    return Preprocessing(**{**stored, **tuples})

@@ -1,0 +1,38 @@
+"""Identity classification."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from handreid.objectives.objective import Objective
+from handreid.types import Outputs, Targets
+
+
+class CrossEntropy(Objective):
+    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), summed over one classifier per feature.
+
+    The classifiers read the features behind the neck and have no bias. As in the hand papers' baseline and CLIP-ReID
+    (Li et al. 2023, L_id) the classifiers before and after CLIP's projection are two, and their losses add up. With
+    smoothing e over n identities the target is 1 - e + e/n for the right one and e/n for the others.
+    """
+
+    def __init__(self, widths: dict[str, int], identities: int, *, label_smoothing: float = 0.1) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.classifiers = nn.ModuleDict({name: _classifier(width, identities) for name, width in widths.items()})
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
+        losses = [
+            F.cross_entropy(classifier(outputs.necked[name]), targets.labels, label_smoothing=self.label_smoothing)
+            for name, classifier in self.classifiers.items()
+        ]
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total
+
+
+def _classifier(width: int, identities: int) -> nn.Linear:
+    classifier = nn.Linear(width, identities, bias=False)
+    nn.init.normal_(classifier.weight, std=0.001)  # an untrained classifier's loss is ln(identities)
+    return classifier

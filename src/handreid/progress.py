@@ -1,0 +1,93 @@
+"""How far a long step is: bars on a terminal, a plain line now and then where there is none, nothing in a library.
+
+Floors below the command line take a `Progress` and never print.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
+
+Advance = Callable[[int], None]
+
+
+@runtime_checkable
+class Progress(Protocol):
+    def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """A long step of `total` units; the context gives a function that says how many more are done."""
+        ...
+
+    def say(self, line: str) -> None: ...
+
+
+class Silent:
+    def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        return nullcontext(_ignore)
+
+    def say(self, line: str) -> None:
+        pass
+
+
+class Terminal:
+    """Bars on standard error when it is a terminal, else a line at the end of each step and every `every` seconds."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self.every = every
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        return self._bar(what, total, unit) if self.console.is_terminal else self._lines(what, total, unit)
+
+    @contextmanager
+    def _bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        rate = TextColumn(f"{{task.fields[rate]}} {unit}/s")
+        columns = (BarColumn(24), MofNCompleteColumn(), rate, TimeElapsedColumn(), TimeRemainingColumn())
+        began, done = time.monotonic(), 0
+        with Bars(TextColumn("{task.description}"), *columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(what, total=total, rate="-")
+
+            def advance(count: int) -> None:
+                nonlocal done
+                done += count
+                bars.update(task, completed=done, rate=f"{done / max(time.monotonic() - began, 1e-9):,.0f}")
+
+            yield advance
+        self.say(_summary(what, done, unit, time.monotonic() - began))
+
+    @contextmanager
+    def _lines(self, what: str, total: int, unit: str) -> Iterator[Advance]:
+        began = said = time.monotonic()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done, said
+            done += count
+            now = time.monotonic()
+            if now - said >= self.every and done < total:
+                said = now
+                left = (total - done) * (now - began) / max(done, 1)
+                self.say(f"{what}: {done:,} of {total:,} {unit}, {done / (now - began):,.0f}/s, {left:,.0f} s left")
+
+        yield advance
+        self.say(_summary(what, done, unit, time.monotonic() - began))
+
+
+def for_people() -> Progress:
+    return Terminal() if sys.stderr is not None else Silent()
+
+
+def _summary(what: str, done: int, unit: str, seconds: float) -> str:
+    return f"{what}: {done:,} {unit} in {seconds:,.1f} s ({done / max(seconds, 1e-9):,.0f}/s)"
+
+
+def _ignore(_: int) -> None:
+    pass

@@ -1,0 +1,48 @@
+"""What an experiment is, as data: plain frozen values, no torch, nothing built yet."""
+
+from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
+from handreid.recipe.schema import (
+    Augmentation,
+    Backbone,
+    Bnneck,
+    ConstantSchedule,
+    CosineSchedule,
+    CrossEntropy,
+    Data,
+    Evaluate,
+    FineTune,
+    Model,
+    MultistepSchedule,
+    OneCycleSchedule,
+    Optimizer,
+    PlainHead,
+    Preprocess,
+    Prompts,
+    Recipe,
+    Schedule,
+)
+
+__all__ = [
+    "Augmentation",
+    "Backbone",
+    "Bnneck",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "CrossEntropy",
+    "Data",
+    "Evaluate",
+    "FineTune",
+    "Model",
+    "MultistepSchedule",
+    "OneCycleSchedule",
+    "Optimizer",
+    "PlainHead",
+    "Preprocess",
+    "Prompts",
+    "Recipe",
+    "Schedule",
+    "builtin_names",
+    "dump_recipe",
+    "load_recipe",
+    "parse_recipe",
+]

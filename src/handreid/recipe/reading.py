@@ -1,0 +1,188 @@
+"""From YAML to a checked recipe and back; every complaint names the key, its line and file, and what to do."""
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from handreid.errors import RecipeError
+from handreid.recipe.schema import Recipe
+
+_BUILTIN = resources.files("handreid") / "recipes"
+Location = tuple[str | int, ...]
+
+
+def builtin_names() -> list[str]:
+    return sorted(entry.name.removesuffix(".yaml") for entry in _BUILTIN.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by built-in name or file, with `path.to.key=value` overrides applied before checking.
+
+    Raises RecipeError that names key, line, file and the nearest right spelling.
+    """
+    text, where = _text_of(source)
+    return parse_recipe(text, where, overrides)
+
+
+def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
+    try:
+        raw = yaml.safe_load(text)
+        node = yaml.compose(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of keys like name, data, model, stages; found {raw!r}")
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, node, where, raw)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The complete recipe, defaults written out, as YAML that reads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def _text_of(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except OSError as error:
+            raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+    if str(source) in builtin_names():
+        return (_BUILTIN / f"{source}.yaml").read_text(encoding="utf-8"), f"built-in recipe {source}"
+    near = difflib.get_close_matches(str(source), builtin_names(), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise RecipeError(f"no recipe {str(source)!r}: neither a file nor one of {', '.join(builtin_names())}{hint}")
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {override!r}: write it as path.to.key=value")
+    keys = path.split(".")
+    place: Any = raw
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(place, list):
+            if not key.isdigit() or int(key) >= len(place):
+                raise RecipeError(f"--set {override!r}: {key!r} is not an index of a list of {len(place)}")
+            index: Any = int(key)
+        elif isinstance(place, dict):
+            index = key
+            if not last:
+                place.setdefault(key, {})
+        else:
+            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} holds {place!r}, not keys")
+        if last:
+            place[index] = _value(override, value)
+        else:
+            place = place[index]
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value; quote it") from None
+
+
+def _explain(error: ValidationError, node: yaml.Node | None, where: str, raw: dict[str, Any]) -> str:
+    lines = []
+    for problem in error.errors():
+        keys = _written(problem["loc"], raw)
+        line = _line_of(node, keys)
+        place = f"{where}{f' line {line}' if line else ''}"
+        lines.append(f"{place}: {_complaint(keys, problem, raw)}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _complaint(keys: Location, problem: Any, raw: dict[str, Any]) -> str:
+    path = ".".join(map(str, keys))
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _known_keys(keys[:-1], raw)
+            near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            return f"unknown key {path!r}; {hint}"
+        case "missing":
+            return f"key {path!r} is missing"
+        case "union_tag_invalid":
+            found = str(problem["ctx"]["tag"])
+            known = [tag.strip(" '") for tag in str(problem["ctx"]["expected_tags"]).split(",")]
+            near = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            return f"{path}.kind {found!r} is not one of {', '.join(known)}{hint}"
+        case "union_tag_not_found":
+            return f"{path}: key 'kind' is missing"
+        case _:
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            shown = "" if isinstance(problem["input"], dict | list) else f" is {problem['input']!r}"
+            return f"{path}{shown}: {message}"
+
+
+def _written(location: Location, raw: Any) -> Location:
+    """Pydantic's location without the tags of unions, which are nowhere in the file."""
+    keys: list[str | int] = []
+    for position, key in enumerate(location):
+        if isinstance(raw, dict) and key not in raw and raw.get("kind") == key and position < len(location) - 1:
+            continue
+        if isinstance(raw, dict) and key not in raw and position < len(location) - 1:
+            continue
+        keys.append(key)
+        raw = raw[key] if isinstance(raw, dict) and key in raw else _item(raw, key)
+    return tuple(keys)
+
+
+def _item(raw: Any, key: str | int) -> Any:
+    return raw[key] if isinstance(raw, list) and isinstance(key, int) and key < len(raw) else None
+
+
+def _line_of(node: yaml.Node | None, keys: Location) -> int | None:
+    """Line (from 1) of the deepest of the keys that is in the file."""
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(key)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _known_keys(keys: Location, raw: Any) -> list[str]:
+    model: type[BaseModel] | None = Recipe
+    for key in keys:
+        raw = raw[key] if isinstance(raw, dict) else _item(raw, key)
+        if isinstance(key, str) and model is not None and key in model.model_fields:
+            candidates = _models_in(model.model_fields[key].annotation)
+            kind = raw.get("kind") if isinstance(raw, dict) else None
+            model = _of_kind(candidates, kind)
+            options = candidates
+        elif isinstance(key, int):
+            model = _of_kind(options, raw.get("kind") if isinstance(raw, dict) else None)
+    return list(model.model_fields) if model is not None else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _of_kind(models: list[type[BaseModel]], kind: object) -> type[BaseModel] | None:
+    for model in models:
+        if "kind" in model.model_fields and model.model_fields["kind"].default == kind:
+            return model
+    return models[0] if models else None

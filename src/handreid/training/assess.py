@@ -1,0 +1,193 @@
+"""A run on test identities: embeddings once, every metric from them, evaluation.json with what they rest on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from handreid.data.loading import decode_all
+from handreid.errors import ProtocolError, RunError
+from handreid.evaluation.extraction import Photos, embed_photos, joint_features
+from handreid.evaluation.intervals import intervals
+from handreid.evaluation.protocol import QueryScores, score, summarise
+from handreid.evaluation.zero_shot import classify, view_index
+from handreid.models.embedder import Embedder
+from handreid.progress import Progress, Silent
+from handreid.recipe import Prompts, Recipe
+from handreid.training.build import build_towers
+from handreid.training.runs import Run, environment, read_json, write_text
+from handreid.training.train import Material, read_material
+
+
+def evaluate(
+    run: Run,
+    *,
+    data: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    mirrored: bool | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
+
+    `changes` replaces keys of the recipe's `data` (protocol, label, aspect). Raises RunError for an unfinished run,
+    ProtocolError when test subjects were trained on.
+    """
+    if not run.finished:
+        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
+    progress = progress or Silent()
+    recipe = run.recipe
+    own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
+    asked = _changed(recipe, changes or {}, mirrored)
+    material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
+    _check_unseen(run, recipe, material)
+    content = _assess(run, asked, material, progress)
+    path = run.evaluation if _is_own(run, recipe, asked, material) else _named(run, content)
+    write_text(path, _dumped(content))
+    return path, content
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What `evaluate` wrote. Raises RunError."""
+    return read_json(path)
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None) -> Recipe:
+    raw = recipe.model_dump()
+    raw["data"] |= {name: value for name, value in changes.items() if value is not None}
+    if mirrored is not None:
+        raw["evaluate"]["mirrored"] = mirrored
+    return Recipe.model_validate(raw)
+
+
+def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) -> dict[str, Any]:
+    embedder = Embedder.load(run.model)
+    embedder.to("cuda" if torch.cuda.is_available() else "cpu")
+    split = material.split
+    rows = np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))
+    paths = material.manifest.paths()
+    photos = decode_all(
+        [paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress
+    )
+    chosen = recipe.evaluate
+    embeddings = embed_photos(
+        embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored, progress=progress
+    )
+    scores = score(embeddings, rows, split.test, split.identities)
+    views = np.array([view or "unknown" for view in material.manifest.views])
+    content: dict[str, Any] = {
+        "recipe": recipe.name,
+        "protocol": {"name": split.protocol, "label": split.label, "aspect": split.view or "all"},
+        **_summary(scores, np.ones(len(scores.rows), bool), material, chosen.resamples),
+        "aspects": {
+            str(view): _summary(scores, views[scores.rows] == view, material, chosen.resamples)
+            for view in np.unique(views[scores.rows])
+        },
+        "hashes": {**_hashes(material), "model": _file_hash(run.model)},
+        "mirrored": chosen.mirrored,
+        "notes": list(split.notes),
+        "environment": environment(),
+    }
+    content["counts"] |= {
+        "gallery": len(split.test[0].gallery),
+        "identities": len({split.identities[row] for draw in split.test for row in draw.query}),
+        "draws": len(split.test),
+        "dim": embedder.dim,
+    }
+    if chosen.prompts is not None:
+        content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, rows, material, progress)
+    return content | _queries(scores, material)
+
+
+def _summary(
+    scores: QueryScores, chosen: Bool[np.ndarray, " entry"], material: Material, resamples: int
+) -> dict[str, Any]:
+    return summarise(scores, chosen, material.split.subjects, resamples=resamples, seed=0)
+
+
+def _prompts(
+    recipe: Recipe,
+    prompts: Prompts,
+    embedder: Embedder,
+    photos: Photos,
+    rows: Int[np.ndarray, " photos"],
+    material: Material,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Zero-shot aspect classification of the test photos, with intervals over subjects, per template and ensemble."""
+    table = material.manifest.table
+    views = view_index(table["aspect"].gather(rows).to_list(), table["side"].gather(rows).to_list())
+    known = views >= 0
+    if not known.any():
+        return []
+    text = build_towers(recipe).text.eval()
+    with torch.inference_mode():
+        images = joint_features(embedder, photos, batch_size=recipe.evaluate.batch_size, progress=progress)[known]
+        found = classify(images, views[known], prompts.templates, text.encode)
+    owner = np.unique([material.split.subjects[row] for row in rows[known]], return_inverse=True)[1]
+    entries = []
+    for one in found:
+        values = {"view": one.view, "aspect": one.aspect, "side": one.side}
+        bounds = intervals({k: v.astype(float) for k, v in values.items()}, owner, resamples=recipe.evaluate.resamples)
+        accuracies = {k: {"value": b.value, "low": b.low, "high": b.high} for k, b in bounds.items()}
+        entries.append({"template": one.template, "photos": int(known.sum()), "accuracy": accuracies})
+    return entries
+
+
+def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
+    """Every query of every draw: its photo, its person, and the ranks of its right answers."""
+    used = np.unique(scores.rows)
+    return {
+        "photos": [material.split.paths[row] for row in used],
+        "subjects": [material.split.subjects[row] for row in used],
+        "draws": [
+            {
+                "query": np.searchsorted(used, scores.rows[scores.draws == number]).tolist(),
+                "ranks": [r for r, n in zip(scores.ranks, scores.draws, strict=True) if n == number],
+            }
+            for number in np.unique(scores.draws)
+        ],
+    }
+
+
+def _check_unseen(run: Run, recipe: Recipe, material: Material) -> None:
+    """No test identity of the same photos was trained on (trap 7), whatever protocol is asked for now."""
+    if run.facts["manifest_hash"] != material.manifest.hash or material.split.protocol == "prepared":
+        return
+    trained = read_material(recipe, material.path).split.train
+    seen = {material.split.identities[row] for row in trained} if recipe.stages else set()
+    tested = {material.split.identities[row] for draw in material.split.test for row in draw.query}
+    both = sorted(tested & seen)
+    if both:
+        raise ProtocolError(
+            f"{len(both)} of {len(tested)} test identities were trained on in {run.folder} (such as {both[0]}): "
+            "train a run under the protocol it is to be evaluated with"
+        )
+
+
+def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: Material) -> bool:
+    same = run.facts["draws_hash"] == material.split.draws_hash
+    return same and recipe.evaluate.mirrored == asked.evaluate.mirrored and recipe.data.aspect == asked.data.aspect
+
+
+def _named(run: Run, content: dict[str, Any]) -> Path:
+    protocol = content["protocol"]
+    parts = [protocol["name"], protocol["label"], protocol["aspect"], content["hashes"]["draws"][:8]]
+    return run.folder / f"evaluation-{'-'.join(parts)}{'-mirrored' if content['mirrored'] else ''}.json"
+
+
+def _hashes(material: Material) -> dict[str, str]:
+    return {"manifest": material.manifest.hash, "split": material.split.hash, "draws": material.split.draws_hash}
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _dumped(content: dict[str, Any]) -> str:
+    """JSON with one key of the top level per line: the ranks would fill thousands."""
+    return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in content.items()) + "\n}\n"

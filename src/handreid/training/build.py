@@ -1,0 +1,117 @@
+"""The only place that turns a recipe's data into objects; constructors elsewhere take plain arguments."""
+
+from typing import Any, get_args
+
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from handreid.data.augment import BackgroundAffine
+from handreid.errors import RecipeError
+from handreid.models.backbone import Backbone
+from handreid.models.clip import ClipTowers, load_clip
+from handreid.models.clip_weights import trained_normalisation
+from handreid.models.embedder import Embedder
+from handreid.objectives.cross_entropy import CrossEntropy
+from handreid.objectives.objective import Objective
+from handreid.recipe import FineTune, Recipe
+from handreid.recipe.schema import Affine, Augmentation, ColourJitter, Crop, Padding, RandomErasing
+from handreid.types import FeatureName, Preprocessing, Triple
+
+NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def build_towers(recipe: Recipe) -> ClipTowers:
+    backbone = recipe.model.backbone
+    return load_clip(
+        backbone.name,
+        weights=backbone.weights,
+        towers=backbone.towers,
+        image_size=backbone.image_size,
+        config=backbone.config,
+        seed=recipe.seed,
+    )
+
+
+def build_embedder(recipe: Recipe, towers: ClipTowers) -> Embedder:
+    """The embedder before any stage: towers' weights, a fresh head."""
+    backbone = Backbone(towers.image, towers.config)
+    test = recipe.model.test_feature
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return Embedder(
+            backbone,
+            build_preprocessing(recipe, backbone.size),
+            head=recipe.model.head.kind,
+            necks=_necks(recipe),
+            test_features=test.features,
+            test_neck=test.neck,
+        ).eval()
+
+
+def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
+    """Raises RecipeError when a pretrained tag was trained with another mean and standard deviation."""
+    wanted = recipe.model.preprocess
+    mean, std = NORMALISATIONS[wanted.normalise]
+    trained = trained_normalisation(recipe.model.backbone.name, recipe.model.backbone.weights)
+    if trained is not None and trained != (mean, std):
+        right = next((name for name, values in NORMALISATIONS.items() if values == trained), None)
+        raise RecipeError(
+            f"model.preprocess.normalise is {wanted.normalise!r}, but the weights {recipe.model.backbone.weights!r} "
+            f"were trained with mean {trained[0]} and std {trained[1]}" + (f": use {right!r}" if right else "")
+        )
+    return Preprocessing(size, mean, std, wanted.resize, wanted.interpolation)
+
+
+def build_objectives(stage: FineTune, widths: dict[str, int], identities: int, seed: int) -> nn.ModuleDict:
+    """Objectives by name in the order of the recipe; their weights stay in the recipe."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built: dict[str, Objective] = {}
+        for number, term in enumerate(stage.objectives):
+            chosen: dict[str, int] = {name: widths[name] for name in term.features}
+            built[f"{number}_{term.kind}"] = CrossEntropy(chosen, identities, label_smoothing=term.label_smoothing)
+        return nn.ModuleDict(built)
+
+
+def enlargement(stage: FineTune) -> float:
+    """How much larger than the input photos are decoded for training."""
+    crops = [step.enlarge for step in stage.augment if isinstance(step, Crop)]
+    return max(crops, default=1.0)
+
+
+def build_augment(stage: FineTune, preprocessing: Preprocessing) -> v2.Compose:
+    """Training's additions to the preprocessing, in the order of the recipe, then the chirality choice."""
+    size = preprocessing.size
+    steps = [_augmentation(step, size, preprocessing.mean) for step in stage.augment]
+    if stage.chirality == "flip":
+        steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose(steps or [v2.Identity()])
+
+
+def _augmentation(step: Augmentation, size: tuple[int, int], mean: Triple) -> Any:  # torchvision is untyped
+    match step:
+        case Crop():
+            return v2.RandomCrop(size)
+        case Padding(pixels=pixels):
+            return v2.RandomCrop(size, padding=pixels, padding_mode="edge")
+        case Affine(degrees=degrees, translate=translate, zoom=zoom):
+            return BackgroundAffine(degrees, translate, zoom)
+        case ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue):
+            return v2.ColorJitter(brightness, contrast, saturation, hue)
+        case RandomErasing(probability=probability, area=area):
+            return v2.RandomErasing(probability, scale=area, ratio=(0.3, 3.3), value=[round(255 * m) for m in mean])
+
+
+def _necks(recipe: Recipe) -> tuple[FeatureName, ...]:
+    """Features behind the head: those that are compared after it, and those that an objective reads there."""
+    used = set(recipe.model.test_feature.features)
+    for stage in recipe.stages:
+        for term in stage.objectives:
+            used |= set(term.features)
+    names: tuple[FeatureName, ...] = get_args(FeatureName)
+    return tuple(name for name in names if name in used)

@@ -1,0 +1,114 @@
+"""After each epoch: validate, keep the best, write what a resumed run needs, decide whether to go on.
+
+* The checkpoint is the last thing an epoch writes. A run killed before it does the epoch again, bit for bit, because
+  nothing random depends on what came before the epoch (see `data/sampling.py`).
+* The best model is a file, not a reference to weights that go on changing.
+* Early stopping lives in the checkpoint: a run that had decided to stop does not train on when it is resumed.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from handreid.models.embedder import Embedder
+from handreid.progress import Advance
+from handreid.training.runs import Run, append_metrics
+from handreid.training.stages.fine_tune import FineTuneModule
+
+Validate = Callable[[Embedder], dict[str, float]]
+MONITOR = "map"
+
+
+class Keeper(L.Callback):
+    """`validate` gives metrics of the embedder on validation identities; the best is the one with the highest mAP."""
+
+    def __init__(
+        self,
+        run: Run,
+        number: int,
+        folder: Path,
+        validate: Validate | None,
+        say: Callable[[str], None],
+        advance: Advance,
+    ) -> None:
+        self.run = run
+        self.number = number
+        self.folder = folder
+        self.validate = validate
+        self.say = say
+        self.advance = advance
+        self.best = -1.0
+        self.since = 0  # validations since the best
+        self.finished = False
+        self.began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "since": self.since, "finished": self.finished}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.since, self.finished = state_dict["best"], state_dict["since"], state_dict["finished"]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.advance(len(batch.rows) * trainer.world_size)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, FineTuneModule)  # noqa: S101 - for the type checker
+        stage, epoch = pl_module.stage, trainer.current_epoch + 1
+        seconds = time.monotonic() - self.began
+        entry = {"stage": self.number, "epoch": epoch, "step": trainer.global_step, **pl_module.epoch_means()}
+        entry |= {f"lr, {group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
+        entry |= {"seconds": seconds, "photos_per_second": len(pl_module.photos) / seconds}
+        last = epoch == stage.epochs
+        if self.validate and (last or epoch % stage.validate_every == 0):
+            entry |= self._validated(trainer, pl_module)
+        stopping = stage.early_stopping is not None and self.since >= stage.early_stopping.patience
+        self.finished = last or stopping
+        if trainer.is_global_zero:
+            append_metrics(self.run, entry)
+            self.say(_line(entry, stage.epochs, self.since == 0))
+        self._checkpoint(trainer)
+        if stopping and not last:
+            self.say(f"no better validation mAP in {self.since} validations: stopped after epoch {epoch}")
+            trainer.should_stop = True
+
+    def _validated(self, trainer: L.Trainer, module: FineTuneModule) -> dict[str, float]:
+        result = self.validate(module.embedder) if self.validate and trainer.is_global_zero else {}
+        result = trainer.strategy.broadcast(result)
+        self.since += 1
+        if result[MONITOR] > self.best:
+            self.best, self.since = result[MONITOR], 0
+            if trainer.is_global_zero:
+                module.embedder.save(self.folder / "best.safetensors")
+        return {f"validation_{name}": value for name, value in result.items()}
+
+    def _checkpoint(self, trainer: L.Trainer) -> None:
+        temporary = self.folder / ".last.ckpt.writing"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.folder / "last.ckpt")
+
+
+def checkpoint_state(folder: Path) -> tuple[int, bool] | None:
+    """Epochs done and whether the stage is finished, by its last checkpoint; None when there is none."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return int(content["epoch"]) + 1, bool(content["callbacks"]["Keeper"]["finished"])
+
+
+def _line(entry: dict[str, Any], epochs: int, best: bool) -> str:
+    line = f"epoch {entry['epoch']}/{epochs}  loss {entry['loss']:.3f}  {entry['photos_per_second']:,.0f} photos/s"
+    if f"validation_{MONITOR}" in entry:
+        line += f"  validation rank-1 {entry['validation_rank1']:.1%}  mAP {entry[f'validation_{MONITOR}']:.1%}"
+        line += "  best so far" if best else ""
+    return line

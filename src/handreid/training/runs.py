@@ -1,0 +1,164 @@
+"""The run folder: all there is to know of a run, in files a person can read.
+
+    recipe.yaml         the complete recipe, defaults written out
+    run.json            versions, hardware, seeds, content hashes of manifest, split and draws
+    metrics.jsonl       one line per epoch: losses term by term, learning rates, gradient norm, validation
+    stages/0-.../       last.ckpt (to resume from), best.safetensors (by validation)
+    model.safetensors   the finished embedder
+    evaluation.json     metrics with intervals, counts, hashes, the rank of every query
+
+Every file is written beside and moved into place. A run without model.safetensors is unfinished and can be resumed.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from handreid.errors import RunError
+from handreid.recipe import Recipe, dump_recipe, load_recipe
+
+_PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        return self.model.exists()
+
+    def stage(self, number: int, kind: str) -> Path:
+        return self.folder / "stages" / f"{number}-{kind}"
+
+    @property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.folder / "recipe.yaml")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return read_json(self.folder / "run.json")
+
+
+def open_run(folder: Path) -> Run:
+    """A run folder that exists. Raises RunError when it is none."""
+    if not (folder / "run.json").is_file():
+        raise RunError(f"{folder} is not a run folder (it has no run.json); train one with `handreid train`")
+    return Run(folder)
+
+
+def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
+    """A fresh run folder. Raises RunError when the folder already holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} already holds something; choose another --out, or --resume if it is this run")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    write_json(folder / "run.json", {"started": _now(), **environment(), "seed": recipe.seed, **facts})
+    return Run(folder)
+
+
+def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
+    """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
+    if recipe is not None and dump_recipe(recipe) != dump_recipe(run.recipe):
+        raise RunError(f"{run.folder} was started with another recipe ({_first_difference(run.recipe, recipe)})")
+    for name in ("manifest_hash", "split_hash", "draws_hash"):
+        if run.facts.get(name) != facts[name]:
+            raise RunError(
+                f"{run.folder} was started on other data: its {name} is {run.facts.get(name)}, now it is {facts[name]}"
+            )
+
+
+def environment() -> dict[str, Any]:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or platform.machine())
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def truncate_metrics(run: Run, stage: int, epochs: int) -> None:
+    """Drops the lines of epochs that a resumed stage will run again, and a half-written last line."""
+    if not run.metrics.exists():
+        return
+    kept = []
+    for line in run.metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if (entry["stage"], entry["epoch"]) <= (stage, epochs):
+            kept.append(line + "\n")
+    write_text(run.metrics, "".join(kept))
+
+
+def append_metrics(run: Run, entry: Mapping[str, Any]) -> None:
+    with run.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} line {error.lineno} is not JSON: {error.msg}") from None
+    return dict(found)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _first_difference(old: Recipe, new: Recipe) -> str:
+    was, now = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    for key in dict.fromkeys([*was, *now]):
+        if was.get(key) != now.get(key):
+            return f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
+    return "differently written"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}".lstrip(".")).items()}
+    if isinstance(value, list) and value:
+        return {k: v for key, item in enumerate(value) for k, v in _flat(item, f"{path}.{key}").items()}
+    return {path: value}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,115 @@
+"""The encoder learns from labels: one Lightning module.
+
+* The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
+* Randomness inside the network (dropout) is seeded anew each epoch, so that a resumed epoch is the same epoch.
+"""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from handreid.data.sampling import RandomBatches, TrainingPhotos
+from handreid.errors import RunError
+from handreid.models.embedder import Embedder
+from handreid.recipe import FineTune
+from handreid.training.optim import build_optimizer, parameter_groups, rate_factor
+from handreid.types import Batch, Targets
+
+
+class FineTuneModule(L.LightningModule):
+    """Trains `embedder` and the objectives' own parameters on `photos`."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        objectives: nn.ModuleDict,
+        stage: FineTune,
+        photos: TrainingPhotos,
+        *,
+        seed: int,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.objectives = objectives
+        self.stage = stage
+        self.photos = photos
+        self.seed = seed
+        self.workers = workers
+        self.term_weights = [term.weight for term in stage.objectives]
+        self.sums: dict[str, Tensor] = {}
+        embedder.backbone.freeze(stage.freeze_blocks)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(
+            self.photos,
+            sampler=self._batches(self.current_epoch),
+            batch_size=None,  # the sampler gives whole batches
+            num_workers=self.workers,
+        )
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed((self.seed << 20) + self.current_epoch)
+        self.sums = {}
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        outputs = self.embedder(batch.photos)
+        targets = Targets(batch.labels)
+        losses = {name: objective(outputs, targets) for name, objective in self.objectives.items()}
+        terms = [weight * loss for weight, loss in zip(self.term_weights, losses.values(), strict=True)]
+        total = torch.stack(terms).sum()
+        if index % 10 == 0 and not torch.isfinite(total):
+            raise RunError(
+                f"the loss is {total.item()} in epoch {self.current_epoch + 1}, batch {index + 1} "
+                f"({', '.join(f'{name} {loss.item():.3g}' for name, loss in losses.items())}): "
+                "lower optimizer.lr, lengthen the warm-up, or set clip_gradients"
+            )
+        self._note(loss=total, **losses)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._note(gradient_norm=nn.utils.get_total_norm(gradients))
+
+    def configure_optimizers(self) -> Any:
+        chosen = self.stage.optimizer
+        groups = parameter_groups(
+            self.embedder.backbone,
+            [self.embedder.head, self.objectives],
+            lr=chosen.lr,
+            new_factor=chosen.new_layers,
+            weight_decay=chosen.weight_decay,
+        )
+        optimizer = build_optimizer(groups, chosen.kind, chosen.momentum)
+        factor = rate_factor(chosen, self.stage.epochs, self.steps_per_epoch)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._batches(0)) // self.stage.accumulate)
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping)."""
+        return {name: (value[0] / value[1]).item() for name, value in self.sums.items()}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return Batch(*(part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows)))
+
+    def _batches(self, epoch: int) -> RandomBatches:
+        return RandomBatches(
+            len(self.photos),
+            self.stage.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            rank=self.trainer.global_rank if self._trainer else 0,
+            world_size=self.trainer.world_size if self._trainer else 1,
+        )
+
+    def _note(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            pair = torch.stack([value.detach().float(), value.new_ones((), dtype=torch.float32)])
+            self.sums[name] = self.sums[name] + pair if name in self.sums else pair

@@ -1,0 +1,59 @@
+"""What travels between the floors, with shapes.
+
+Photos are unsigned bytes until the model: augmentation, caches and transfers stay four times smaller, and the model
+alone knows mean and standard deviation.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+FeatureName = Literal["joint", "pooled", "penultimate"]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the tower's input; stored with the model and used in training and at test alike.
+
+    `size` is (height, width) in pixels; `mean` and `std` are of channels in [0, 1]. A photo of another shape is
+    squashed, cropped at its centre, or padded with white.
+    """
+
+    size: tuple[int, int]
+    mean: Triple
+    std: Triple
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+@dataclass(frozen=True)
+class Batch:
+    photos: UInt8[Tensor, "batch 3 height width"]
+    labels: Int[Tensor, " batch"]  # index of the training identity; -1 where there is none
+    rows: Int[Tensor, " batch"]  # row in the manifest
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone makes of a photo. Every head and objective reads from this; none runs the tower again."""
+
+    joint: Float[Tensor, "batch joint"]  # CLIP's joint image-text space
+    pooled: Float[Tensor, "batch pooled"]  # ViT: class token after the last norm; ResNet: mean of the last map
+    penultimate: Float[Tensor, "batch penultimate"]  # class token one block earlier; ResNet: mean of the map before
+    patches: Float[Tensor, "batch rows cols width"]  # last layer, for part heads, attention and explanation
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Features, and the same features behind the head's neck, by name."""
+
+    features: Features
+    necked: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Targets:
+    labels: Int[Tensor, " batch"]

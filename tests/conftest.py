@@ -1,0 +1,64 @@
+"""Small things that many tests share: a micro tower, a folder of made-up photos, the real photos where they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handreid.data import sources
+from handreid.recipe import Recipe, parse_recipe
+
+REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def micro_recipe() -> Recipe:
+    """Three short epochs of a two-block tower: everything a real recipe has, in a second."""
+    return parse_recipe(MICRO_RECIPE, "micro")
+
+
+MICRO_RECIPE = """
+name: micro
+data: {protocol: disjoint, label: subject, test_share: 0.4, validation_share: 0.3}
+model:
+  backbone:
+    name: micro
+    weights: none
+    config:
+      embed_dim: 32
+      vision_cfg: {image_size: 32, patch_size: 8, width: 64, layers: 2, head_width: 32}
+      text_cfg: {context_length: 24, vocab_size: 49408, width: 32, heads: 2, layers: 2}
+stages:
+  - kind: fine_tune
+    epochs: 3
+    batch_size: 8
+    optimizer: {kind: adamw, lr: 1.0e-3, new_layers: 2, schedule: {kind: cosine, warmup_epochs: 1}}
+    augment: [{kind: crop, enlarge: 1.25}, {kind: colour_jitter}, {kind: random_erasing, probability: 0.3}]
+evaluate: {draws: 3, resamples: 200}
+"""
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 12 people with 4 photos each: a colour and a stripe per person, noise per photo."""
+    root = tmp_path_factory.mktemp("photos")
+    for person in range(12):
+        rng = np.random.default_rng(person)
+        base = np.tile(rng.integers(40, 215, (1, 1, 3)), (40, 48, 1)).astype(float)
+        base[:, int(rng.integers(4, 40)) :][:, :6] = rng.integers(0, 255, 3)
+        for shot in range(4):
+            noisy = base + np.random.default_rng([person, shot]).normal(0, 12, base.shape)
+            path = root / f"p{person:02d}" / f"{shot}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+    manifest = root / "manifest.parquet"
+    sources.folders(root).write(manifest)
+    return manifest
+
+
+@pytest.fixture
+def real_photos() -> Path:
+    if not REAL_PHOTOS.is_dir():
+        pytest.skip("the real photos are not beside this checkout (../shared/data)")
+    return REAL_PHOTOS

@@ -1,0 +1,238 @@
+"""Towers: equal to open_clip's, at any size, from any kind of file; what does not fit is said."""
+
+import json
+import warnings
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from handreid.errors import WeightsError
+from handreid.models.backbone import Backbone
+from handreid.models.clip import backbone_names, build_image_tower, feature_widths, image_features, load_clip
+
+VIT = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
+    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+RESNET = VIT | {
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 32}
+}
+
+
+def clip_of(config: dict, seed: int = 1) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return open_clip.model.CLIP(**json.loads(json.dumps(config))).eval()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.safetensors"
+    save_file(clip_of(VIT).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
+def test_joint_feature_and_text_feature_equal_open_clips(config: dict, tmp_path: Path):
+    clip = clip_of(config)
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    towers = load_clip("own", weights=str(tmp_path / "clip.safetensors"), config=config)
+    photos = torch.randn(3, 3, config["vision_cfg"]["image_size"], config["vision_cfg"]["image_size"])
+    features = image_features(towers.image, photos)
+    assert torch.equal(features.joint, clip.encode_image(photos))
+    tokens = open_clip.SimpleTokenizer(context_length=24)(["a hand", "the back of a right hand"])
+    assert torch.equal(towers.text.encode(["a hand", "the back of a right hand"]), clip.encode_text(tokens))
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-16-quickgelu", "ViT-B-32", "ViT-L-14", "RN50", "coca_ViT-B-32"])
+def test_published_towers_by_construction(name: str):
+    with torch.device("meta"):  # shapes without the memory
+        towers = load_clip(name)
+        features = image_features(towers.image, torch.zeros(2, 3, 224, 224))
+    widths = feature_widths(towers.image)
+    for feature in ("joint", "pooled", "penultimate"):
+        assert getattr(features, feature).shape == (2, widths[feature])
+    assert features.patches.shape[0] == 2
+
+
+def test_the_tiny_tower_is_tiny():
+    towers = load_clip("handreid-tiny")
+    assert 2e6 < sum(p.numel() for p in towers.image.parameters()) < 4e6
+    assert image_features(towers.image, torch.zeros(1, 3, 112, 112)).patches.shape == (1, 8, 8, 192)
+
+
+def test_every_listed_tower_is_one_we_can_read():
+    names = backbone_names()
+    assert {"handreid-tiny", "ViT-B-16", "ViT-B-32", "ViT-L-14", "RN50"} <= set(names)
+    assert "ViT-B-16-SigLIP" not in names  # timm's
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
+@pytest.mark.parametrize("size", [(64, 32), (96, 96), (32, 128)])
+def test_other_sizes_resize_the_position_embedding(config: dict, size: tuple[int, int]):
+    towers = load_clip("own", config=config, image_size=size)
+    photos = torch.randn(2, 3, *size)
+    backbone = Backbone(towers.image, towers.config)
+    assert backbone.size == size
+    again = Backbone.from_config(towers.config)
+    again.load_state_dict(backbone.state_dict())
+    assert torch.equal(again.eval()(photos).joint, backbone(photos).joint)
+
+
+def test_a_grid_of_the_same_number_of_patches_is_resized_too():
+    square, wide = load_clip("own", config=VIT), load_clip("own", config=VIT, image_size=(16, 64))  # 16 patches both
+    before, after = square.image.positional_embedding, wide.image.positional_embedding
+    assert before.shape == after.shape
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1:], after[1:])
+
+
+def test_sizes_off_the_grid_name_the_nearest():
+    with pytest.raises(WeightsError, match=r"30 x 30 .* such as 24 or 32"):
+        load_clip("own", config=VIT, image_size=30)
+
+
+def _openai_archive(clip: torch.nn.Module, path: Path) -> None:
+    """What OpenAI published: a TorchScript archive in half precision."""
+    for name, value in (("input_resolution", 32), ("context_length", 24), ("vocab_size", 49408)):
+        clip.__dict__.pop(name, None)  # open_clip has two of them as plain numbers
+        clip.register_buffer(name, torch.tensor(value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(
+            torch.jit.trace_module(clip, {"encode_image": torch.zeros(1, 3, 32, 32)}, check_trace=False), str(path)
+        )
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "open_clip", "training", "openai"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_weights_from_files(kind: str, tmp_path: Path):
+    clip = clip_of(VIT)
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
+    wanted = {k: v.clone() for k, v in clip.state_dict().items()}
+    match kind:
+        case "safetensors":
+            save_file(clip.state_dict(), path)
+        case "open_clip":
+            torch.save(clip.state_dict(), path)
+        case "training":
+            torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in clip.state_dict().items()}}, path)
+        case "openai":
+            _openai_archive(clip, path)
+    towers = load_clip("own", weights=str(path), config=VIT)
+    found = towers.image.state_dict()
+    assert all(torch.equal(found[k.removeprefix("visual.")], v) for k, v in wanted.items() if k.startswith("visual."))
+    assert towers.config.get("quick_gelu", False) == (kind == "openai")
+
+
+def test_half_precision_files_become_fp32_masters(tmp_path: Path):
+    save_file({k: v.half() for k, v in clip_of(VIT).state_dict().items()}, tmp_path / "h.safetensors")
+    towers = load_clip("own", weights=str(tmp_path / "h.safetensors"), config=VIT)
+    assert {p.dtype for p in [*towers.image.parameters(), *towers.text.parameters()]} == {torch.float32}
+
+
+def test_a_file_made_for_another_size_keeps_its_grid(tmp_path: Path):
+    bigger = VIT | {"vision_cfg": VIT["vision_cfg"] | {"image_size": 48}}
+    clip = clip_of(bigger)
+    save_file(clip.state_dict(), tmp_path / "w.safetensors")
+    towers = load_clip("own", weights=str(tmp_path / "w.safetensors"), config=VIT)
+    assert towers.image.image_size == (48, 48)
+    assert torch.equal(towers.image.positional_embedding, clip.visual.positional_embedding)
+
+
+def test_an_image_tower_alone_loads_when_the_recipe_says_so(tmp_path: Path):
+    state = {k: v for k, v in clip_of(VIT).state_dict().items() if k.startswith("visual.")}
+    save_file(state, tmp_path / "i.safetensors")
+    with pytest.raises(WeightsError, match=r"missing: .*\n.*towers=image"):
+        load_clip("own", weights=str(tmp_path / "i.safetensors"), config=VIT)
+    towers = load_clip("own", weights=str(tmp_path / "i.safetensors"), config=VIT, towers="image")
+    assert torch.equal(towers.image.conv1.weight, state["visual.conv1.weight"])
+
+
+def test_missing_surplus_and_misshapen_parameters_are_listed(tmp_path: Path):
+    state = clip_of(VIT).state_dict()
+    state["visual.extra"] = torch.zeros(1)
+    state["visual.proj"] = torch.zeros(3, 3)
+    del state["visual.ln_post.bias"]
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError) as error:
+        load_clip("own", weights=str(tmp_path / "w.safetensors"), config=VIT)
+    assert "1 missing: visual.ln_post.bias" in str(error.value)
+    assert "1 surplus: visual.extra" in str(error.value)
+    assert "1 of another shape: visual.proj (3, 3) for (64, 32)" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04broken"])
+def test_unreadable_files_are_one_line(content: bytes, tmp_path: Path):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as parameters") as error:
+        load_clip("own", weights=str(tmp_path / "w.pt"), config=VIT)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_names_and_tags():
+    with pytest.raises(WeightsError, match="did you mean 'ViT-B-16'"):
+        load_clip("ViT-B-17")
+    with pytest.raises(WeightsError, match="timm"):
+        load_clip("ViT-B-16-SigLIP")
+    with pytest.raises(WeightsError, match=r"tags of RN50 are openai"):
+        load_clip("RN50", weights="opnai")
+    with pytest.raises(WeightsError, match="has no pretrained tags"):
+        load_clip("handreid-tiny", weights="openai")
+
+
+def test_a_tag_without_network_names_the_file_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", refused)
+    monkeypatch.setattr("handreid.models.clip_weights._cached", lambda tag: False)
+    for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    with pytest.raises(WeightsError, match=r"model\.backbone\.weights=/path/to/file"):
+        load_clip("ViT-B-32", weights="openai")
+
+
+def test_a_tag_goes_through_open_clips_loader(monkeypatch: pytest.MonkeyPatch, saved: Path):
+    """The download itself is open_clip's; here it is told that the file has arrived."""
+    tag = {"hf_hub": "timm/some/", "quick_gelu": True, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    monkeypatch.setattr("handreid.models.clip_weights.list_pretrained_tags_by_model", lambda name: ["openai"])
+    monkeypatch.setattr("handreid.models.clip_weights.get_pretrained_cfg", lambda name, weights: tag)
+    monkeypatch.setattr("handreid.models.clip_weights._cached", lambda tag: True)
+    monkeypatch.setattr("handreid.models.clip_weights.download_pretrained", lambda tag: str(saved))
+    monkeypatch.setattr("handreid.models.clip.clip_config", lambda name, given: json.loads(json.dumps(VIT)))
+    towers = load_clip("ViT-B-32", weights="openai")
+    assert towers.config["quick_gelu"] is True
+    assert torch.equal(towers.image.conv1.weight, clip_of(VIT).visual.conv1.weight)
+
+
+def test_configs_from_a_file_and_their_errors(tmp_path: Path):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(VIT))
+    assert feature_widths(load_clip("own", config=path).image)["joint"] == 32
+    path.write_text("{")
+    with pytest.raises(WeightsError, match="line 1 is not JSON"):
+        load_clip("own", config=path)
+    path.write_text('{"embed_dim": 3}')
+    with pytest.raises(WeightsError, match="lacks text_cfg, vision_cfg"):
+        load_clip("own", config=path)
+    wrong = VIT | {"vision_cfg": {"width": 64, "no_such": 1}}
+    with pytest.raises(WeightsError, match="cannot be built"):
+        load_clip("own", config=wrong)
+
+
+def test_random_towers_are_seeded_and_leave_the_generator_alone():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one, two, other = (load_clip("own", config=VIT, seed=seed).image.proj for seed in (0, 0, 1))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_saved_image_tower_needs_no_text_vocabulary():
+    tower = build_image_tower(load_clip("own", config=VIT).config)
+    assert not any("token_embedding" in name for name in tower.state_dict())
