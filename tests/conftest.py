@@ -1,6 +1,9 @@
 """Small things that many tests share: a micro tower, a folder of made-up photos, the real photos where they are."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several workers share the cores
 
 import numpy as np
 import pytest

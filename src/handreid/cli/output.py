@@ -49,7 +49,7 @@ def description(found: dict[str, Any]) -> None:
 
 def _values(of: dict[str, Any]) -> str:
     if "counts" in of:
-        return ", ".join(f"{value} {count:,}" for value, count in of["counts"].items())
+        return ", ".join(f"{value} ({count:,})" for value, count in of["counts"].items())
     span = f", {of['lowest']:g} to {of['highest']:g}" if of.get("lowest") is not None else ""
     return f"{of['distinct']:,} distinct{span}" + (f", {of['missing']:,} missing" if of["missing"] else "")
 

@@ -212,9 +212,13 @@ class FineTune(Value):
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
-    def _some_objective(self) -> "FineTune":
+    def _makes_sense(self) -> "FineTune":
         if not self.objectives:
             raise ValueError("objectives is empty: nothing would be learned")
+        if self.optimizer.schedule.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
+            )
         return self
 
 

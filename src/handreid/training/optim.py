@@ -69,7 +69,8 @@ def _factor(
             case MultistepSchedule(milestones=milestones, gamma=gamma):
                 return float(gamma ** bisect.bisect_right(sorted(milestones), epoch))
             case CosineSchedule(final_factor=final) | OneCycleSchedule(final_factor=final):
-                return final + (1 - final) * _half_cosine((epoch - warmup) / (epochs - warmup))
+                left = epochs - warmup  # 0 for a stage that is all warm-up
+                return final + (1 - final) * (_half_cosine((epoch - warmup) / left) if left else 1.0)
 
     def factor(epoch: float) -> float:
         if epoch >= warmup:

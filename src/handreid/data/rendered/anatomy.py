@@ -102,12 +102,12 @@ def person(seed: int, identity: int) -> Person:
 
 
 def _hand(rng: np.random.Generator) -> Hand:
-    size, breadth = rng.normal(1.0, 0.05), rng.normal(1.0, 0.05)
-    stature = rng.normal(1.0, 0.06)  # long or short fingers for the palm
-    thickness = float(np.clip(rng.normal(1.0, 0.09), 0.8, 1.25))
-    lengths = rng.normal(1.0, 0.035, 5)
+    size, breadth = rng.normal(1.0, 0.05), rng.normal(1.0, 0.06)
+    stature = float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.2))  # long or short fingers for the palm
+    thickness = float(np.clip(rng.normal(1.0, 0.12), 0.76, 1.3))
+    lengths = rng.normal(1.0, 0.045, 5)
     lengths[1] = lengths[3] * rng.normal(1.0, 0.045)  # the ratio of second to fourth digit varies by itself
-    taper, bulge, waist = rng.normal(0.82, 0.045), rng.normal(1.0, 0.04), float(rng.uniform(0.0, 0.11))
+    taper, bulge, waist = rng.normal(0.82, 0.06), rng.normal(1.0, 0.05), float(rng.uniform(0.0, 0.13))
     nail = Nail(
         width=float(rng.uniform(0.6, 0.82)),
         length=float(rng.uniform(0.85, 1.35)),

@@ -14,7 +14,7 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 Backing = Literal["white", "paper", "gradient", "wood", "cloth", "stone", "clutter"]
 
 BACKINGS: tuple[Backing, ...] = ("white", "paper", "gradient", "wood", "cloth", "stone", "clutter")
-BACKING_SHARES = (0.5, 0.13, 0.1, 0.1, 0.07, 0.05, 0.05)
+BACKING_SHARES = (0.6, 0.12, 0.08, 0.07, 0.05, 0.04, 0.04)
 CLOTHS: dict[str, Colour] = {
     "black": (0.015, 0.015, 0.018),
     "white": (0.75, 0.75, 0.73),
@@ -51,19 +51,16 @@ class Camera:
     blur: tuple[float, float]  # Gaussian sigma as a share of the picture's side
     noise: tuple[float, float]  # standard deviation in grey levels of 255
     quality: tuple[int, int]  # JPEG
-    fill: tuple[float, float]  # share of the picture that the hand takes
+    view: tuple[float, float]  # cm across the picture
     vignette: float
 
 
 CAMERAS = (
-    Camera(
-        "copy-stand", (1.0, 1.0, 1.0), 1.0, 1.05, (0.95, 1.2), (0.0, 0.004), (0.5, 2.5), (85, 96), (0.84, 0.97), 0.0
-    ),
-    Camera("phone", (1.03, 1.0, 0.96), 1.06, 1.1, (0.82, 1.15), (0.0, 0.005), (1.5, 5.0), (72, 93), (0.8, 0.97), 0.1),
-    Camera(
-        "webcam", (0.96, 1.0, 1.05), 0.82, 0.94, (0.7, 1.15), (0.003, 0.008), (3.0, 8.0), (50, 82), (0.76, 0.93), 0.2
-    ),
+    Camera("copy-stand", (1.0, 1.0, 1.0), 1.0, 1.05, (1.0, 1.15), (0.0, 0.004), (0.5, 2.5), (85, 96), (19.5, 21), 0.0),
+    Camera("phone", (1.03, 1.0, 0.96), 1.06, 1.1, (0.88, 1.12), (0.0, 0.005), (1.5, 5), (72, 93), (19.5, 23), 0.1),
+    Camera("webcam", (0.96, 1.0, 1.05), 0.82, 0.94, (0.78, 1.1), (0.003, 0.008), (3, 8), (50, 82), (20, 24), 0.2),
 )
+FULLEST = 0.97  # share of the picture that a large or widely spread hand may take
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def sample_scene(rng: np.random.Generator, hand: Hand, aspect: Aspect, session: 
     camera = CAMERAS[int(rng.choice(len(CAMERAS), p=[0.55, 0.3, 0.15]))]
     pose = sample_pose(rng)
     bones = limbs(hand, pose)
-    framing = _framing(rng, hand, bones, mirrored=(hand.side == "right") != (aspect == "dorsal"), fill=camera.fill)
+    framing = _framing(rng, hand, bones, mirrored=(hand.side == "right") != (aspect == "dorsal"), view=camera.view)
     return Scene(
         aspect=aspect,
         side=hand.side,
@@ -154,10 +151,10 @@ def sample_scene(rng: np.random.Generator, hand: Hand, aspect: Aspect, session: 
 
 
 def _framing(
-    rng: np.random.Generator, hand: Hand, bones: tuple[Limb, ...], *, mirrored: bool, fill: tuple[float, float]
+    rng: np.random.Generator, hand: Hand, bones: tuple[Limb, ...], *, mirrored: bool, view: tuple[float, float]
 ) -> Framing:
-    """Fingers hang down as over a table, turned by up to 30 degrees; the bones fill the picture, the arm leaves it."""
-    turn = math.pi + float(np.clip(rng.normal(0, 0.22), -0.55, 0.55))
+    """Fingers hang down as over a table, turned by up to 30 degrees; the arm leaves the picture."""
+    turn = math.pi + float(np.clip(rng.normal(0, 0.17), -0.5, 0.5))
     squeeze, shear = float(rng.uniform(0.95, 1.05)), float(rng.normal(0, 0.02))
     cos, sin, flip = math.cos(turn), math.sin(turn), -1.0 if mirrored else 1.0
     # mirror, then turn, then tilt, then y down
@@ -170,7 +167,7 @@ def _framing(
     palm = [(-hand.wrist, 1.2), (hand.wrist, 1.2), (hand.digits[4].base[0] + 1.2, hand.digits[4].base[1])]
     marks = np.concatenate([*ends, palm]).tolist()
     xs, ys = [a * x + b * y for x, y in marks], [c * x + d * y for x, y in marks]
-    scale = float(rng.uniform(*fill)) / max(max(xs) - min(xs), max(ys) - min(ys))
+    scale = min(1 / float(rng.uniform(*view)), FULLEST / max(max(xs) - min(xs), max(ys) - min(ys)))
     room = 0.25 * (1 - scale * (max(xs) - min(xs))), 0.25 * (1 - scale * (max(ys) - min(ys)))
     shift = float(rng.uniform(-1, 1)) * room[0], float(rng.uniform(-1, 1)) * room[1]
     return Framing(
@@ -184,11 +181,11 @@ def _framing(
 
 def _light(rng: np.random.Generator, camera: Camera) -> Light:
     azimuth, elevation = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(0.6, 1.35))
-    warmth = float(np.clip(rng.normal(0, 0.4), -1, 1))
+    warmth = float(np.clip(rng.normal(0, 0.35), -1, 1))
     flat = math.cos(elevation)
     return Light(
         direction=(flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)),
-        ambient=float(rng.uniform(0.35, 0.65)),
+        ambient=float(rng.uniform(0.4, 0.7)),
         colour=(1 + 0.06 * warmth, 1.0, 1 - 0.12 * warmth),
         exposure=float(rng.uniform(*camera.exposure)),
         shadow=float(rng.uniform(0.1, 0.6)),

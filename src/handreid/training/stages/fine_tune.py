@@ -4,6 +4,7 @@
 * Randomness inside the network (dropout) is seeded anew each epoch, so that a resumed epoch is the same epoch.
 """
 
+import math
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,7 @@ from handreid.data.sampling import RandomBatches, TrainingPhotos
 from handreid.errors import RunError
 from handreid.models.embedder import Embedder
 from handreid.recipe import FineTune
-from handreid.training.optim import build_optimizer, parameter_groups, rate_factor
+from handreid.training.optim import Group, build_optimizer, parameter_groups, rate_factor
 from handreid.types import Batch, Targets
 
 
@@ -61,12 +62,6 @@ class FineTuneModule(L.LightningModule):
         losses = {name: objective(outputs, targets) for name, objective in self.objectives.items()}
         terms = [weight * loss for weight, loss in zip(self.term_weights, losses.values(), strict=True)]
         total = torch.stack(terms).sum()
-        if index % 10 == 0 and not torch.isfinite(total):
-            raise RunError(
-                f"the loss is {total.item()} in epoch {self.current_epoch + 1}, batch {index + 1} "
-                f"({', '.join(f'{name} {loss.item():.3g}' for name, loss in losses.items())}): "
-                "lower optimizer.lr, lengthen the warm-up, or set clip_gradients"
-            )
         self._note(loss=total, **losses)
         return total
 
@@ -75,26 +70,39 @@ class FineTuneModule(L.LightningModule):
         self._note(gradient_norm=nn.utils.get_total_norm(gradients))
 
     def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.groups(), self.stage.optimizer.kind, self.stage.optimizer.momentum)
+        factor = rate_factor(self.stage.optimizer, self.stage.epochs, self.steps_per_epoch)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def groups(self) -> list[Group]:
+        """All that learns, each parameter once: the encoder, and the layers that are new."""
         chosen = self.stage.optimizer
-        groups = parameter_groups(
+        return parameter_groups(
             self.embedder.backbone,
             [self.embedder.head, self.objectives],
             lr=chosen.lr,
             new_factor=chosen.new_layers,
             weight_decay=chosen.weight_decay,
         )
-        optimizer = build_optimizer(groups, chosen.kind, chosen.momentum)
-        factor = rate_factor(chosen, self.stage.epochs, self.steps_per_epoch)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self._batches(0)) // self.stage.accumulate)
 
     def epoch_means(self) -> dict[str, float]:
-        """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping)."""
-        return {name: (value[0] / value[1]).item() for name, value in self.sums.items()}
+        """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping).
+
+        Raises RunError when the loss was not finite: nothing that comes after it means anything.
+        """
+        means = {name: (value[0] / value[1]).item() for name, value in self.sums.items()}
+        if not math.isfinite(means["loss"]):
+            terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
+            raise RunError(
+                f"the loss is {means['loss']} in epoch {self.current_epoch + 1} ({terms}): "
+                "lower optimizer.lr, lengthen the warm-up, or set clip_gradients"
+            )
+        return means
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return Batch(*(part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows)))

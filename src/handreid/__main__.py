@@ -1,0 +1,5 @@
+"""`python -m handreid`, the same as `handreid`."""
+
+from handreid.cli import main
+
+main()
