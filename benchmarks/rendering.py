@@ -5,19 +5,19 @@ python benchmarks/rendering.py --hardness   rank-1 of pixels and of networks wit
 """
 
 import argparse
-import itertools
 import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
-import torch
 from PIL import Image
-from torchvision.models import VisionTransformer, resnet18
 
 from handreid.data.rendered import render
+
+if TYPE_CHECKING:  # the processes that draw import this file too: it stays light
+    import torch
 
 SEED = 1
 
@@ -46,22 +46,27 @@ def rates(folder: Path, identities: int, size: int) -> None:
 
 
 def hardness(folder: Path, identities: int, size: int) -> None:
+    import polars as pl
+    from torchvision.models import VisionTransformer, resnet18
+
     table = pl.read_csv(render(folder / "hands", identities=identities, photos=8, seed=SEED, size=size))
     photos = np.stack([np.asarray(Image.open(folder / "hands" / path)) for path in table["path"]])
     labels = table.select(pl.concat_str("subject", "side", "aspect").rank("dense")).to_series().to_numpy()
+    vit = VisionTransformer(112, patch_size=16, num_layers=6, num_heads=6, hidden_dim=192, mlp_dim=768)
     features = {
         "pixels, 32 x 32": pixels(photos, 32),
         f"pixels, {size} x {size}": pixels(photos, size),
         "grey pixels, 32 x 32": pixels(photos, 32, grey=True),
         "mean colour": photos.reshape(len(photos), -1, 3).mean(axis=1),
-        "ResNet-18, random weights": network(resnet18(weights=None), photos),
-        "small ViT, random weights": network(small_vit(), photos),
+        "ResNet-18, random weights": untrained(resnet18(weights=None), "fc", photos),
+        "small ViT, random weights": untrained(vit, "heads", photos),
     }
-    print(f"{identities} identities, one gallery photo of each of {len(set(labels.tolist()))} hand aspects, ten draws")
-    print(f"chance: {100 / len(set(labels.tolist())):.2f} % rank-1")
+    aspects = len(set(labels.tolist()))
+    print(f"{identities} identities, {aspects} gallery photos (one of each hand and aspect), ten draws")
+    print(f"chance: {100 / aspects:.2f} % rank-1, {100 / identities:.2f} % right subject")
     for name, values in features.items():
         found = rank_1(values.astype(np.float32), labels)
-        print(f"{name}: {found[0]:.1f} % rank-1; right subject {found[1]:.1f} %")
+        print(f"{name}: {found[0]:.1f} % rank-1, {found[1]:.1f} % right subject")
 
 
 def pixels(photos: np.ndarray, side: int, *, grey: bool = False) -> np.ndarray:
@@ -69,31 +74,21 @@ def pixels(photos: np.ndarray, side: int, *, grey: bool = False) -> np.ndarray:
     return np.stack([np.asarray(i.resize((side, side), Image.Resampling.BOX)).ravel() for i in images])
 
 
-def small_vit() -> torch.nn.Module:
-    return VisionTransformer(112, patch_size=16, num_layers=6, num_heads=6, hidden_dim=192, mlp_dim=768)
+def untrained(model: "torch.nn.Module", last: str, photos: np.ndarray) -> np.ndarray:
+    """Features at 112 px before the layer `last`; batch norm takes each batch's own statistics."""
+    import torch
 
-
-@torch.inference_mode()
-def network(model: torch.nn.Module, photos: np.ndarray) -> np.ndarray:
-    """Penultimate features at 112 px; batch norm takes each batch's own statistics."""
     torch.manual_seed(SEED)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            torch.nn.init.trunc_normal_(module.weight, std=0.02 if isinstance(module, torch.nn.Linear) else 0.05)
-    last = "fc" if hasattr(model, "fc") else "heads"
+    for weight in (p for p in model.parameters() if p.dim() > 1):
+        torch.nn.init.kaiming_normal_(weight, nonlinearity="linear")
     setattr(model, last, torch.nn.Identity())
-    model.train()
     found = []
-    for batch in itertools.batched(photos, 100) if hasattr(itertools, "batched") else batches(photos, 100):
-        images = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        found.append(model(torch.nn.functional.interpolate(images, 112, mode="area")).numpy())
-    features = np.concatenate(found)
-    features -= features.mean(axis=0)
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
-
-
-def batches(photos: np.ndarray, count: int) -> list[np.ndarray]:
-    return [photos[k : k + count] for k in range(0, len(photos), count)]
+    with torch.inference_mode():
+        for batch in torch.from_numpy(photos).permute(0, 3, 1, 2).split(100):
+            images = torch.nn.functional.interpolate(batch.float() / 127.5 - 1, 112, mode="area")
+            found.append(model.train()(images))
+    features = torch.cat(found)
+    return torch.nn.functional.normalize(features - features.mean(dim=0)).numpy()
 
 
 def rank_1(features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

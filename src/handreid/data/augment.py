@@ -1,10 +1,11 @@
 """The augmentation that torchvision has not: everything else is torchvision.transforms.v2, put together by
-`training/build.py`.
+`training/build.py`. On one photo at a time Pillow is three to four times faster than tensors.
 """
 
+import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import Tensor, nn
+from PIL import Image
+from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -21,17 +22,17 @@ class BackgroundAffine(nn.Module):
         self.translate = translate
         self.zoom = zoom
 
-    def forward(self, photo: UInt8[Tensor, "3 height width"]) -> UInt8[Tensor, "3 height width"]:
+    def forward(self, photo: Image.Image) -> Image.Image:
         angle, scale, across, down = (2 * torch.rand(4) - 1).tolist()
-        height, width = photo.shape[1:]
-        border = torch.cat([photo[:, 0], photo[:, -1], photo[:, :, 0], photo[:, :, -1]], dim=1)
-        moved: Tensor = F.affine(
+        pixels = np.asarray(photo)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        moved: Image.Image = F.affine(
             photo,
             angle=angle * self.degrees,
-            translate=[across * self.translate * width, down * self.translate * height],
+            translate=[across * self.translate * photo.width, down * self.translate * photo.height],
             scale=1 + scale * self.zoom,
             shear=[0.0, 0.0],
             interpolation=InterpolationMode.BILINEAR,
-            fill=border.float().median(dim=1).values.tolist(),
+            fill=np.median(border, axis=0).round().astype(int).tolist(),
         )
         return moved

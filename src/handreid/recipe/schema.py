@@ -249,7 +249,7 @@ class Evaluate(Value):
     draws: int = Field(10, ge=1)
     mirrored: bool = False  # flip test-time augmentation: the feature of photo + mirrored photo, summed
     prompts: Prompts | None = None
-    resamples: int = Field(2000, ge=100)
+    resamples: int = Field(10_000, ge=100)
     batch_size: int = Field(64, ge=1)
 
 

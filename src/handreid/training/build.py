@@ -85,12 +85,11 @@ def enlargement(stage: FineTune) -> float:
 
 
 def build_augment(stage: FineTune, preprocessing: Preprocessing) -> v2.Compose:
-    """Training's additions to the preprocessing, in the order of the recipe, then the chirality choice."""
-    size = preprocessing.size
-    steps = [_augmentation(step, size, preprocessing.mean) for step in stage.augment]
-    if stage.chirality == "flip":
-        steps.append(v2.RandomHorizontalFlip())
-    return v2.Compose(steps or [v2.Identity()])
+    """Training's additions to the preprocessing, from a picture to bytes: the recipe's in their order, flips before."""
+    flips = [v2.RandomHorizontalFlip()] if stage.chirality == "flip" else []
+    made = [_augmentation(step, preprocessing.size, preprocessing.mean) for step in stage.augment]
+    erasing = next((at for at, step in enumerate(made) if isinstance(step, v2.RandomErasing)), len(made))
+    return v2.Compose([*flips, *made[:erasing], v2.PILToTensor(), *made[erasing:]])  # erasing takes tensors only
 
 
 def _augmentation(step: Augmentation, size: tuple[int, int], mean: Triple) -> Any:  # torchvision is untyped

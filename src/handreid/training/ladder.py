@@ -55,7 +55,7 @@ def climb(
     return rungs
 
 
-def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 2000) -> dict[str, Any]:
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000) -> dict[str, Any]:
     """Paired difference of two evaluations on the same draws, over subjects. Raises RunError when they are not."""
     if ours["hashes"]["draws"] != theirs["hashes"]["draws"]:
         raise RunError(

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from handreid.data.rendered.anatomy import Person
+from handreid.data.rendered.anatomy import DIGITS, Aspect, Person
+from handreid.data.rendered.marks import PALM, Surface
 from handreid.data.rendered.scene import Backing, Scene
-from handreid.data.rendered.skin import PALM, Surface
 
 PLACES: dict[Backing, tuple[str, ...]] = {
     "white": ("on a white background", "against white"),
@@ -21,7 +21,7 @@ NUMBERS = ("no", "one", "two", "three")
 
 def caption(rng: np.random.Generator, who: Person, marks: Surface, scene: Scene) -> str:
     subject = _subject(rng, who, scene)
-    facts = [*_skin(rng, who), *_nails(who, scene), *_marks(marks, scene), *_worn(scene), scene.pose.words]
+    facts = [f"{who.skin} skin", *_nails(who, scene), *_marks(marks, scene), *_worn(scene), scene.pose.words]
     first = [f for f in facts if rng.uniform() < 0.75]
     rng.shuffle(first)
     if rng.uniform() < 0.7:
@@ -37,12 +37,9 @@ def _subject(rng: np.random.Generator, who: Person, scene: Scene) -> str:
         forms = (f"the back of a {side} hand", f"a {side} hand seen from the back", f"the dorsal side of a {side} hand")
     else:
         forms = (f"the palm of a {side} hand", f"a {side} hand with the palm up", f"the palmar side of a {side} hand")
-    return forms[int(rng.integers(len(forms)))]
-
-
-def _skin(rng: np.random.Generator, who: Person) -> list[str]:
     age = "an older person" if who.age >= 60 else "a young person" if who.age < 30 else "an adult"
-    return [f"{who.skin} skin", *([f"of {age}"] if rng.uniform() < 0.25 else [])]
+    owner = f" of {age}" if rng.uniform() < 0.25 else ""
+    return forms[int(rng.integers(len(forms)))] + owner
 
 
 def _nails(who: Person, scene: Scene) -> list[str]:
@@ -55,14 +52,28 @@ def _nails(who: Person, scene: Scene) -> list[str]:
 
 def _marks(marks: Surface, scene: Scene) -> list[str]:
     facts = []
-    if marks.scar is not None:
-        facts.append(f"a scar {marks.scar}")
-    moles = sum(_in_picture(scene, spot.part, spot.centre) for spot in marks.spots[len(marks.spots) - marks.moles :])
+    if marks.scar and _in_picture(scene, marks.scar.part, marks.scar.start):
+        facts.append(f"a scar {scar_place(marks, scene.aspect)}")
+    moles = sum(_in_picture(scene, mole.part, mole.centre) for mole in marks.moles)
     if moles:
         facts.append(
             "one mole" if moles == 1 else f"{NUMBERS[moles]} moles" if moles < len(NUMBERS) else "several moles"
         )
     return facts
+
+
+def scar_place(marks: Surface, aspect: Aspect) -> str | None:
+    """Where the scar is, in words; None if there is no scar."""
+    if marks.scar is None:
+        return None
+    part, (x, y) = marks.scar.part, marks.scar.start
+    if part != PALM:
+        return f"on the {DIGITS[part]}"
+    if y < 2.2:
+        return "near the wrist"
+    if x < -1.8 and y < 6.5:
+        return "near the thumb"
+    return "on the back of the hand" if aspect == "dorsal" else "on the palm"
 
 
 def _in_picture(scene: Scene, part: int, at: tuple[float, float]) -> bool:

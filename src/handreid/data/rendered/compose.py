@@ -8,10 +8,10 @@ from jaxtyping import Float32
 
 from handreid.data.rendered.anatomy import Hand, Person
 from handreid.data.rendered.form import Grid, digit, palm
+from handreid.data.rendered.marks import Surface
 from handreid.data.rendered.noise import cloudy, streaky, texels
 from handreid.data.rendered.paint import Painted, paint
 from handreid.data.rendered.scene import CLOTHS, Scene
-from handreid.data.rendered.skin import Surface
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]
@@ -85,7 +85,9 @@ def _join(canvas: Canvas, painted: Painted) -> None:
 def _union(one: Plane, other: Plane) -> Plane:
     """Smooth minimum: rounds the corner where a finger leaves the palm."""
     near = np.maximum(np.float32(0.25) - np.abs(one - other), 0)
-    return np.minimum(one, other) - near * near
+    near *= near
+    union: Plane = np.minimum(one, other) - near
+    return union
 
 
 def _sleeve(grid: Grid, canvas: Canvas, hand: Hand, scene: Scene) -> None:

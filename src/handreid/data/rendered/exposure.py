@@ -1,6 +1,7 @@
 """From a canvas to a photo: light and shadow, lens, sensor."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -11,8 +12,8 @@ from handreid.data.rendered.anatomy import Person
 from handreid.data.rendered.backdrop import backdrop
 from handreid.data.rendered.compose import Canvas, compose
 from handreid.data.rendered.form import Grid
+from handreid.data.rendered.marks import Surface
 from handreid.data.rendered.scene import Camera, Finish, Light, Scene
-from handreid.data.rendered.skin import Surface
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]
@@ -20,6 +21,7 @@ Photo = UInt8[np.ndarray, "height width 3"]
 
 SOFTENING = (0.82, 1.0, 1.06)  # red light travels under the skin: shaded skin is warm
 STEEPEST = 2.2
+ROLL = 1 << 20
 STEPS = 2048  # of the tone curve, up to twice white
 FINE_UP_TO = 192  # pictures up to this side are painted at one and a half times their size
 
@@ -105,7 +107,8 @@ def _through_lens(picture: Planes, finish: Finish) -> Planes:
     if length:
         steps = [((k / 4 - 0.5) * length * side) for k in range(5)]
         shifts = [(round(s * math.sin(angle)), round(s * math.cos(angle))) for s in steps]
-        picture = np.mean([np.roll(picture, shift, axis=(1, 2)) for shift in shifts], axis=0, dtype=np.float32)
+        moved = [np.roll(picture, shift, axis=(1, 2)) for shift in shifts]
+        picture = sum(moved[1:], moved[0]) / np.float32(len(moved))
     sigma = finish.blur * side
     if sigma > 0.25:
         picture = ndimage.gaussian_filter(picture, (0, sigma, sigma), mode="nearest", truncate=2.5)
@@ -124,8 +127,7 @@ def _sensed(picture: Planes, scene: Scene) -> Photo:
     if camera.saturation != 1:
         luma = grey[0] * np.float32(0.3) + grey[1] * np.float32(0.59) + grey[2] * np.float32(0.11)
         grey = luma + (grey - luma) * np.float32(camera.saturation)
-    rng = np.random.Generator(np.random.Philox(scene.finish.noise_key))
-    grey += rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(scene.finish.noise)
+    grey += _grains(scene.finish.noise_key, grey.size).reshape(grey.shape) * np.float32(scene.finish.noise)
     return np.ascontiguousarray((np.clip(grey, 0, 255) + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
@@ -135,3 +137,14 @@ def _tone_curve(camera: Camera) -> Float32[np.ndarray, " steps"]:
     x = np.where(x > 0.7, 0.7 + 0.3 * np.tanh((x - 0.7) / 0.3), x)
     srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
     return (255 * np.clip(0.5 + (srgb - 0.5) * camera.contrast, 0, 1)).astype(np.float32)
+
+
+def _grains(key: int, count: int) -> Float32[np.ndarray, " count"]:
+    """Normal noise: a stretch of one long roll, as a new one for each photo takes longer than its hand's skin."""
+    start = key % max(ROLL - count, 1)
+    return np.resize(_roll()[start:], count)
+
+
+@lru_cache(maxsize=1)
+def _roll() -> Float32[np.ndarray, " roll"]:
+    return np.random.Generator(np.random.Philox(4)).standard_normal(ROLL, dtype=np.float32)

@@ -17,16 +17,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
 from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
-from handreid.data.rendered.captions import caption
+from handreid.data.rendered.captions import caption, scar_place
 from handreid.data.rendered.exposure import expose
+from handreid.data.rendered.marks import Surface
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
-from handreid.data.rendered.skin import Surface, surface
+from handreid.data.rendered.skin import surface
 from handreid.errors import DataError
 
 RENDERER = 1  # goes up whenever the same arguments give other pixels
@@ -37,6 +38,7 @@ ASPECTS: tuple[tuple[Aspect, Side], ...] = (
     ("palmar", "left"),
 )
 SMALLEST = 32
+FULL_COLOUR = 90  # JPEG quality from which cameras keep the colour of every pixel
 ALONE = 64  # photos below which starting processes costs more than it saves
 Row = dict[str, str | int | float]
 
@@ -81,15 +83,17 @@ def render(
     _claim(out, request)
     table = out / "hands.csv"
     missing = _missing(out, request)
-    done = identities * photos - sum(len(photos_of) for photos_of in missing.values())
+    done = identities * photos - sum(map(len, missing.values()))
+    rows: dict[int, list[Row]] = {}
     if progress:
         progress(done)
-    for drawn in _drawn(out, request, missing, workers or _cores()):
-        done += drawn
+    for identity, described in _drawn(out, request, missing, workers or _cores()):
+        rows[identity] = described
+        done += len(missing[identity])
         if progress:
             progress(done)
     if not table.exists():
-        _write(table, _table(request).encode())
+        _write(table, _table(request, rows).encode())
     return table
 
 
@@ -144,8 +148,8 @@ def _name(identity: int, photo: int, request: Request) -> str:
     return f"p{identity:05d}_{photo:02d}_{aspect}_{side}.jpg"
 
 
-def _drawn(out: Path, request: Request, missing: dict[int, list[int]], workers: int) -> Iterator[int]:
-    """Draw what is missing; yields how many photos became ready."""
+def _drawn(out: Path, request: Request, missing: dict[int, list[int]], workers: int) -> Iterator[tuple[int, list[Row]]]:
+    """Draw what is missing; yields each identity when its photos are ready, with all its rows of the table."""
     if workers == 1 or sum(map(len, missing.values())) < ALONE:
         for identity, photos in missing.items():
             yield _draw(out, request, identity, photos)
@@ -179,15 +183,15 @@ def _follow(wait_for_parent: Callable[[], None]) -> None:
     os._exit(1)
 
 
-def _draw(out: Path, request: Request, identity: int, photos: list[int]) -> int:
+def _draw(out: Path, request: Request, identity: int, photos: list[int]) -> tuple[int, list[Row]]:
     for photo in photos:
         shot = _shot(request, identity, photo)
         picture = expose(shot.who, shot.marks, shot.scene, request.size)
         quality = shot.scene.finish.quality
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+        Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0 if quality >= FULL_COLOUR else 2)
         _write(out / "Hands" / _name(identity, photo, request), file.getvalue())
-    return len(photos)
+    return identity, _rows(request, identity)
 
 
 @dataclass(frozen=True)
@@ -206,12 +210,12 @@ def _shot(request: Request, identity: int, photo: int) -> Shot:
     return Shot(who, _surface(request.seed, identity, side, aspect), scene)
 
 
-@cache
+@lru_cache(maxsize=4)
 def _person(seed: int, identity: int) -> Person:
     return person(seed, identity)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _surface(seed: int, identity: int, side: Side, aspect: Aspect) -> Surface:
     return surface(seed, identity, _person(seed, identity), side, aspect)
 
@@ -223,13 +227,18 @@ def _polish(seed: int, identity: int, session: int) -> str | None:
     return list(POLISHES)[int(day.integers(len(POLISHES)))] if paints and day.uniform() < 0.75 else None
 
 
-def _table(request: Request) -> str:
-    rows = [_row(request, identity, photo) for identity in range(request.identities) for photo in range(request.photos)]
+def _table(request: Request, rows: dict[int, list[Row]]) -> str:
+    """In the order of identities and photos; what an earlier call drew is described again."""
+    described = [row for k in range(request.identities) for row in rows.get(k) or _rows(request, k)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(described[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(described)
     return text.getvalue()
+
+
+def _rows(request: Request, identity: int) -> list[Row]:
+    return [_row(request, identity, photo) for photo in range(request.photos)]
 
 
 def _row(request: Request, identity: int, photo: int) -> Row:
@@ -248,8 +257,8 @@ def _row(request: Request, identity: int, photo: int) -> Row:
         "age": who.age,
         "nails": who.nails,
         "polish": worn.polish or "none",
-        "moles": shot.marks.moles,
-        "scar": shot.marks.scar or "none",
+        "moles": len(shot.marks.moles),
+        "scar": scar_place(shot.marks, scene.aspect) or "none",
         "accessories": int(worn.ring is not None),
         "ring": worn.ring or "none",
         "sleeve": worn.sleeve or "none",

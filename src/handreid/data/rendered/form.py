@@ -48,8 +48,8 @@ class Grid:
 
     def box(self, points: Points, margin: float) -> Box | None:
         """The pixels around points in the hand's frame; None if the picture has none of them. Margin in cm."""
-        pixels = self.pixels(points)[None]
-        (found,) = boxes(pixels, np.array([margin * self.pixels_per_cm]), (slice(0, self.side), slice(0, self.side)))
+        margins = np.array([margin * self.pixels_per_cm])
+        (found,) = boxes(self.pixels(points), [len(points)], margins, (slice(0, self.side), slice(0, self.side)))
         return found
 
     def coordinates(self, box: Box) -> tuple[Plane, Plane]:
@@ -63,14 +63,13 @@ class Grid:
         return x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
 
 
-def boxes(
-    pixels: Float64[np.ndarray, "boxes points 2"], margins: Float64[np.ndarray, " boxes"], within: Box
-) -> list[Box | None]:
-    """For each group of points the pixels around it, counted from the corner of `within`; None if it has none."""
+def boxes(points: Points, counts: list[int], margins: Float64[np.ndarray, " groups"], within: Box) -> list[Box | None]:
+    """For each group of `counts` points the pixels around it, from the corner of `within`; None if it has none."""
     corner = np.array([within[0].start, within[1].start])
     ends = np.array([within[0].stop, within[1].stop]) - corner
-    low = np.maximum((pixels.min(axis=1) - corner - margins[:, None]).astype(int), 0)
-    high = np.minimum((pixels.max(axis=1) - corner + margins[:, None]).astype(int) + 2, ends)
+    starts = np.cumsum([0, *counts[:-1]])
+    low = np.maximum((np.minimum.reduceat(points, starts) - corner - margins[:, None]).astype(int), 0)
+    high = np.minimum((np.maximum.reduceat(points, starts) - corner + margins[:, None]).astype(int) + 2, ends)
     return [
         (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
         for (top, left), (bottom, right) in zip(low.tolist(), high.tolist(), strict=True)

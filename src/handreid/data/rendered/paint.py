@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from handreid.data.rendered.anatomy import Person
-from handreid.data.rendered.form import Box, Grid, Part, boxes
+from handreid.data.rendered.form import Box, Grid, Part
+from handreid.data.rendered.ink import ink, windows
+from handreid.data.rendered.marks import PALM, Surface
 from handreid.data.rendered.noise import cloudy, grainy, streaky, texels
 from handreid.data.rendered.pose import Limb
 from handreid.data.rendered.scene import METALS, POLISHES, Colour, Scene
-from handreid.data.rendered.skin import PALM, Mark, Spot, Stroke, Surface
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]
@@ -63,8 +64,7 @@ class Painted:
 
 
 def paint(grid: Grid, part: Part, who: Person, marks: Surface, scene: Scene) -> Painted:
-    if part.index in marks.by_part:
-        _mark(grid, part, *marks.by_part[part.index])
+    ink(grid, part, marks)
     painted = Painted(part, _skin(part, who, scene), None)
     if part.index != PALM:
         limb = scene.limbs[part.index]
@@ -72,65 +72,6 @@ def paint(grid: Grid, part: Part, who: Person, marks: Surface, scene: Scene) -> 
         if scene.worn.ring and scene.worn.ring_digit == part.index:
             _ring(painted, METALS[scene.worn.ring], limb)
     return painted
-
-
-def _mark(grid: Grid, part: Part, marks: list[Mark], around: Float64[np.ndarray, "marks 4 2"]) -> None:
-    # a line thinner than a pixel is drawn a pixel wide and fainter, or it would flicker with the pose
-    least = 0.75 / grid.pixels_per_cm
-    widths = [max(mark.width, least) if isinstance(mark, Stroke) else 0.0 for mark in marks]
-    for mark, width, box in zip(marks, widths, _windows(grid, part, around, 2.2 * np.array(widths)), strict=True):
-        if box is not None and isinstance(mark, Stroke):
-            _stroke(part, mark, box, width)
-        elif box is not None and isinstance(mark, Spot):
-            _spot(part, mark, box)
-
-
-def _windows(
-    grid: Grid, part: Part, around: Float64[np.ndarray, "marks 4 2"], margins: Float64[np.ndarray, " marks"]
-) -> list[Box | None]:
-    pixels = grid.pixels(part.places(around.reshape(-1, 2))).reshape(around.shape)
-    return boxes(pixels, margins * grid.pixels_per_cm, part.box)
-
-
-def _add(part: Part, box: Box, amount: Plane, mark: Mark, share: float = 1.0) -> None:
-    for field, gain in (
-        (part.dark, mark.dark),
-        (part.relief, mark.relief),
-        (part.melanin, mark.melanin),
-        (part.blood, mark.blood),
-    ):
-        if gain:
-            field[box] += amount * np.float32(gain * share)
-
-
-def _spot(part: Part, spot: Spot, box: Box) -> None:
-    (cx, cy), (rx, ry) = spot.centre, spot.radii
-    dx = (part.x[box] - np.float32(cx)) * np.float32(1 / rx)
-    dy = (part.y[box] - np.float32(cy)) * np.float32(1 / ry)
-    # (1 - r^2/3)^2 up to r = sqrt(3): a Gaussian's shape that ends
-    amount = np.maximum(1 - (dx * dx + dy * dy) * np.float32(1 / 3), 0)
-    _add(part, box, amount * amount, spot)
-
-
-def _stroke(part: Part, stroke: Stroke, box: Box, width: float) -> None:
-    (x0, y0), (x1, y1) = stroke.start, stroke.end
-    dx, dy = x1 - x0, y1 - y0
-    length = math.hypot(dx, dy)
-    x, y = part.x[box] - np.float32(x0), part.y[box] - np.float32(y0)
-    t = x * np.float32(dx / length**2) + y * np.float32(dy / length**2)
-    n = y * np.float32(dx / length) - x * np.float32(dy / length)
-    inside = t * (1 - t)
-    offset = inside * np.float32(4 * stroke.bend * length)
-    slope = (1 - 2 * t) * np.float32(4 * stroke.bend)
-    if stroke.skew:
-        offset += inside * (1 - 2 * t) * np.float32(stroke.skew * length)
-    if stroke.wave:
-        offset += np.sin(t * np.float32(11) + np.float32(stroke.phase)) * np.float32(stroke.wave * length)
-    n -= offset
-    n *= n
-    n *= np.float32(-1 / width**2) / (1 + slope * slope)
-    amount = np.exp(np.maximum(n, -20)) * np.clip(inside * 9, 0, 1)
-    _add(part, box, amount, stroke, stroke.width / width)
 
 
 def _skin(part: Part, who: Person, scene: Scene) -> Planes:
@@ -174,8 +115,8 @@ def _nail(grid: Grid, painted: Painted, who: Person, limb: Limb, scene: Scene) -
     part, nail = painted.part, limb.digit.nail
     radius, tip = limb.digit.radii[-1], limb.true[-1]
     bed, edge = tip - nail.length - 0.1, tip - 0.1 + nail.free_edge
-    corners = np.array([[(x, u) for x in (-radius, radius) for u in (bed, edge)]])
-    (box,) = _windows(grid, part, corners, np.array([0.15]))
+    corners = np.array([(x, u) for x in (-radius, radius) for u in (bed, edge)])
+    (box,) = windows(grid, part, [corners], np.array([0.15]))
     if box is None:
         return
     palmar = scene.aspect == "palmar"
@@ -201,7 +142,7 @@ def _nail(grid: Grid, painted: Painted, who: Person, limb: Limb, scene: Scene) -
     painted.gloss = gloss
     for c in range(3):
         colour = painted.colour[c][box]
-        colour -= groove * np.float32(0.28)
+        colour -= groove * np.float32(0.38)
         if polish:
             target: Plane | np.float32 = np.float32(math.log(polish[c]))
         else:
@@ -216,7 +157,8 @@ def _nail(grid: Grid, painted: Painted, who: Person, limb: Limb, scene: Scene) -
 
 
 def _power(value: Plane, exponent: float) -> Plane:
-    return np.exp(np.log(np.maximum(value, np.float32(1e-4))) * np.float32(exponent))
+    power: Plane = np.exp(np.log(np.maximum(value, np.float32(1e-4))) * np.float32(exponent))
+    return power
 
 
 def _bare_nail(who: Person) -> Colour:

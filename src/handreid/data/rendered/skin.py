@@ -1,84 +1,16 @@
 """What is written on a person's skin: creases, wrinkles, veins, palm lines, moles and scars.
 
-A mark lives in the frame of one part: the palm (the hand's own frame) or a digit (x across it, y along the bones from
-the knuckle), so it moves and shortens with the pose. Left and right share the plan of creases and veins with small
-differences; moles, scars and the finest lines are each hand's own.
+Left and right share the plan of creases and veins with small differences; moles, scars and the finest lines are each
+hand's own.
 """
 
 import itertools
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
 
-from handreid.data.rendered.anatomy import DIGITS, Aspect, Hand, Person, Point, Side, stream
-
-PALM = 5  # the part after the five digits
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """A curved line. `bend`, `skew` and `wave` are sideways offsets as shares of the chord; `width` is a Gaussian's cm.
-
-    `dark` is log-darkness, `relief` cm of height, `melanin` and `blood` shares added to the skin's own.
-    """
-
-    part: int
-    start: Point
-    end: Point
-    width: float
-    bend: float = 0.0
-    skew: float = 0.0
-    wave: float = 0.0
-    phase: float = 0.0
-    dark: float = 0.0
-    relief: float = 0.0
-    melanin: float = 0.0
-    blood: float = 0.0
-
-    def around(self) -> list[Point]:
-        """Four points whose box holds the line, its width apart."""
-        (x0, y0), (x1, y1) = self.start, self.end
-        dx, dy = x1 - x0, y1 - y0
-        x, y, out = (x0 + x1) / 2, (y0 + y1) / 2, abs(self.bend) + 0.1 * abs(self.skew) + self.wave
-        return [self.start, self.end, (x - dy * out, y + dx * out), (x + dy * out, y - dx * out)]
-
-
-@dataclass(frozen=True)
-class Spot:
-    part: int
-    centre: Point
-    radii: Point
-    dark: float = 0.0
-    relief: float = 0.0
-    melanin: float = 0.0
-    blood: float = 0.0
-
-    def around(self) -> list[Point]:
-        (x, y), (rx, ry) = self.centre, self.radii
-        return [(x + sx * rx, y + sy * ry) for sx in (-1.75, 1.75) for sy in (-1.75, 1.75)]
-
-
-Mark = Stroke | Spot
-
-
-@dataclass(frozen=True)
-class Surface:
-    """One aspect of one hand."""
-
-    strokes: tuple[Stroke, ...]
-    spots: tuple[Spot, ...]
-    moles: int
-    scar: str | None  # where, in words
-
-    @cached_property
-    def by_part(self) -> dict[int, tuple[list[Mark], Float64[np.ndarray, "marks 4 2"]]]:
-        """For each part that has any: its marks, and the points around each."""
-        marks: dict[int, list[Mark]] = {}
-        for mark in (*self.spots, *self.strokes):
-            marks.setdefault(mark.part, []).append(mark)
-        return {part: (found, np.array([m.around() for m in found])) for part, found in marks.items()}
+from handreid.data.rendered.anatomy import Aspect, Hand, Person, Point, Side, stream
+from handreid.data.rendered.marks import PALM, Spot, Stroke, Surface
 
 
 def surface(seed: int, identity: int, who: Person, side: Side, aspect: Aspect) -> Surface:
@@ -91,9 +23,8 @@ def surface(seed: int, identity: int, who: Person, side: Side, aspect: Aspect) -
         strokes = [*_palm_lines(shared, hand), *_flexion_creases(shared, hand), *_minor_lines(own)]
         spots = _pads(shared, hand)
     strokes = [_shifted(s, own) for s in strokes]
-    moles, scars = _moles(own, hand, aspect), _scars(own, hand, aspect)
-    where = _place(scars[0].part, scars[0].start, aspect) if scars else None
-    return Surface((*strokes, *scars), (*spots, *moles), len(moles), where)
+    moles, scar = _moles(own, hand, aspect), _scar(own, hand, aspect)
+    return Surface(tuple(strokes), tuple(spots), tuple(moles), scar)
 
 
 def _shifted(stroke: Stroke, rng: np.random.Generator) -> Stroke:
@@ -306,16 +237,16 @@ def _moles(rng: np.random.Generator, hand: Hand, aspect: Aspect) -> list[Spot]:
     return moles
 
 
-def _scars(rng: np.random.Generator, hand: Hand, aspect: Aspect) -> list[Stroke]:
+def _scar(rng: np.random.Generator, hand: Hand, aspect: Aspect) -> Stroke | None:
     if rng.uniform() > (0.3 if aspect == "dorsal" else 0.15):
-        return []
+        return None
     part, (x, y) = _somewhere(rng, hand, aspect)
     length = float(rng.uniform(0.9, 2.4)) * (1.0 if part == PALM else 0.6)
     angle = float(rng.uniform(0, 3.14))
     end = (x + length * float(np.cos(angle)), y + length * float(np.sin(angle)))
     fresh = float(rng.uniform(-0.1, 0.7))
     bend = float(rng.normal(0, 0.08))
-    return [Stroke(part, (x, y), end, 0.1, bend, dark=-0.12, relief=0.04, melanin=-0.22, blood=fresh)]
+    return Stroke(part, (x, y), end, 0.1, bend, dark=-0.12, relief=0.04, melanin=-0.22, blood=fresh)
 
 
 def _somewhere(rng: np.random.Generator, hand: Hand, aspect: Aspect) -> tuple[int, Point]:
@@ -326,13 +257,3 @@ def _somewhere(rng: np.random.Generator, hand: Hand, aspect: Aspect) -> tuple[in
     digit = hand.digits[part]
     across = 0.6 * digit.radii[1]
     return part, (float(rng.uniform(-across, across)), float(rng.uniform(1.2, digit.joints[-2] + 0.2)))
-
-
-def _place(part: int, at: Point, aspect: Aspect) -> str:
-    if part != PALM:
-        return f"on the {DIGITS[part]}"
-    if at[1] < 2.2:
-        return "near the wrist"
-    if at[0] < -1.8 and at[1] < 6.5:
-        return "near the thumb"
-    return "on the back of the hand" if aspect == "dorsal" else "on the palm"
