@@ -142,8 +142,9 @@ def _fit(
         embedder.train()
         try:
             with warnings.catch_warnings():
-                # with one machine's cores, workers cost more than they bring; see TrainingPhotos
+                # on two cores, workers cost more than they bring; and what Lightning does inside is not the user's
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                warnings.filterwarnings("ignore", message=".*LeafSpec.*")
                 trainer.fit(module, ckpt_path=folder / "last.ckpt" if epochs_done else None, weights_only=True)
         except SystemExit as stopped:  # what Lightning makes of Ctrl-C
             if isinstance(stopped.__context__, KeyboardInterrupt):

@@ -5,15 +5,14 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
-from scipy import ndimage
+from PIL import Image, ImageFilter
 
 from handreid.data.rendered.anatomy import Person
 from handreid.data.rendered.backdrop import backdrop
 from handreid.data.rendered.compose import Canvas, compose
 from handreid.data.rendered.form import Grid
 from handreid.data.rendered.marks import Surface
-from handreid.data.rendered.scene import Camera, Finish, Light, Scene
+from handreid.data.rendered.scene import Finish, Light, Scene
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]
@@ -36,7 +35,7 @@ def expose(who: Person, marks: Surface, scene: Scene, size: int) -> Photo:
     scenery = backdrop(scene.background, size)
     scenery *= (1 - _shadow(cover, scene.light, grid.pixels_per_cm * size / grid.side)) * (1 - cover)
     scenery += hand
-    return _sensed(_through_lens(scenery, scene.finish), scene)
+    return _sensed(scenery, scene)
 
 
 def _lit(canvas: Canvas, light: Light, grid: Grid) -> Planes:
@@ -81,11 +80,11 @@ def _smaller(plane: Plane, size: int) -> Plane:
 
 
 def _blurred(plane: Plane, sigma: float) -> Plane:
-    """A Gaussian blur at a quarter of the resolution: wide blurs need no more."""
+    """About a Gaussian blur, by way of a picture whose pixels are `1.5 sigma` wide: wide blurs need no more."""
     rows, cols = plane.shape
-    small = Image.fromarray(plane).resize((cols // 4, rows // 4), Image.Resampling.BOX)
-    soft = ndimage.gaussian_filter(np.asarray(small), max(sigma / 4, 0.3), mode="nearest")
-    return np.asarray(Image.fromarray(soft).resize((cols, rows), Image.Resampling.BILINEAR))
+    small = max(round(cols / max(1.5 * sigma, 1)), 2), max(round(rows / max(1.5 * sigma, 1)), 2)
+    coarse = Image.fromarray(plane).resize(small, Image.Resampling.BILINEAR)
+    return np.asarray(coarse.resize((cols, rows), Image.Resampling.BICUBIC))
 
 
 def _shadow(cover: Plane, light: Light, ppc: float) -> Plane:
@@ -94,49 +93,56 @@ def _shadow(cover: Plane, light: Light, ppc: float) -> Plane:
     cast = _moved(cover, round(-ly * reach), round(-lx * reach))
     contact = 0.35 * light.shadow
     wide = _blurred(cast, light.softness * ppc) * np.float32(light.shadow - contact)
-    return wide + _blurred(cover, 0.3 * ppc) * np.float32(contact)
+    wide += _blurred(cover, 0.3 * ppc) * np.float32(contact)
+    return np.maximum(wide, 0)
 
 
 def _moved(plane: Plane, down: int, right: int) -> Plane:
-    return ndimage.shift(plane, (down, right), order=0, mode="nearest", prefilter=False)
-
-
-def _through_lens(picture: Planes, finish: Finish) -> Planes:
-    side = picture.shape[1]
-    length, angle = finish.motion
-    if length:
-        steps = [((k / 4 - 0.5) * length * side) for k in range(5)]
-        shifts = [(round(s * math.sin(angle)), round(s * math.cos(angle))) for s in steps]
-        moved = [np.roll(picture, shift, axis=(1, 2)) for shift in shifts]
-        picture = sum(moved[1:], moved[0]) / np.float32(len(moved))
-    sigma = finish.blur * side
-    if sigma > 0.25:
-        picture = ndimage.gaussian_filter(picture, (0, sigma, sigma), mode="nearest", truncate=2.5)
-    return picture
+    """Shifted; what comes in repeats the edge."""
+    rows, cols = (np.clip(np.arange(n) - k, 0, n - 1) for n, k in zip(plane.shape, (down, right), strict=True))
+    return plane[rows][:, cols]
 
 
 def _sensed(picture: Planes, scene: Scene) -> Photo:
-    camera, light, side = scene.camera, scene.light, picture.shape[1]
+    camera, light, finish, side = scene.camera, scene.light, scene.finish, picture.shape[1]
     for c in range(3):
         picture[c] *= np.float32(light.exposure * light.colour[c] * camera.gains[c])
     if camera.vignette:
         away = np.square(np.linspace(-1, 1, side, dtype=np.float32))
         picture *= 1 - np.float32(camera.vignette / 2) * (away[:, None] + away[None, :])
-    curve = _tone_curve(camera)
-    grey = np.take(curve, np.clip(picture * np.float32(STEPS / 2), 0, STEPS - 1).astype(np.intp))
+    picture = _shaken(picture, finish)
+    picture *= np.float32(STEPS / 2)
+    np.minimum(picture, STEPS - 1, out=picture)
+    grey = np.take(_tone_curve(camera.contrast), picture.astype(np.intp))
     if camera.saturation != 1:
         luma = grey[0] * np.float32(0.3) + grey[1] * np.float32(0.59) + grey[2] * np.float32(0.11)
         grey = luma + (grey - luma) * np.float32(camera.saturation)
-    grey += _grains(scene.finish.noise_key, grey.size).reshape(grey.shape) * np.float32(scene.finish.noise)
-    return np.ascontiguousarray((np.clip(grey, 0, 255) + 0.5).astype(np.uint8).transpose(1, 2, 0))
+        np.clip(grey, 0, 255, out=grey)
+    sharp = Image.fromarray(np.ascontiguousarray(grey.astype(np.uint8).transpose(1, 2, 0)))
+    lens = sharp.filter(ImageFilter.GaussianBlur(finish.blur * side))
+    noisy = _grains(finish.noise_key, grey.size).reshape(side, side, 3) * np.float32(finish.noise)
+    noisy += np.asarray(lens)
+    noisy += 0.5
+    return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
-def _tone_curve(camera: Camera) -> Float32[np.ndarray, " steps"]:
+def _shaken(picture: Planes, finish: Finish) -> Planes:
+    """The camera moved while the shutter was open."""
+    length, angle = finish.motion
+    if not length:
+        return picture
+    steps = [(k / 4 - 0.5) * length * picture.shape[1] for k in range(5)]
+    moved = [np.roll(picture, (round(s * math.sin(angle)), round(s * math.cos(angle))), axis=(1, 2)) for s in steps]
+    return sum(moved[1:], moved[0]) / np.float32(len(moved))
+
+
+@lru_cache(maxsize=8)
+def _tone_curve(contrast: float) -> Float32[np.ndarray, " steps"]:
     """Linear light to grey levels: a shoulder for highlights, then sRGB, then contrast about middle grey."""
     x = (np.arange(STEPS) + 0.5) * (2 / STEPS)
     x = np.where(x > 0.7, 0.7 + 0.3 * np.tanh((x - 0.7) / 0.3), x)
     srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    return (255 * np.clip(0.5 + (srgb - 0.5) * camera.contrast, 0, 1)).astype(np.float32)
+    return (255 * np.clip(0.5 + (srgb - 0.5) * contrast, 0, 1)).astype(np.float32)
 
 
 def _grains(key: int, count: int) -> Float32[np.ndarray, " count"]:

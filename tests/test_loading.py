@@ -1,0 +1,149 @@
+"""Decoded photos: right side up, the model's size, once; a cache that cannot be stale (trap 13)."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import handreid.data.loading as loading
+from handreid.data.loading import cache_folder, decode, decode_all
+from handreid.errors import PhotoError
+from handreid.types import Preprocessing
+
+HALF = ((0.5,) * 3, (0.5,) * 3)
+SMALL = Preprocessing((24, 32), *HALF)
+
+
+def save(path: Path, colour: tuple[int, int, int] = (200, 80, 40), size: tuple[int, int] = (64, 48), **options) -> Path:
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Photos that were really decoded, in order."""
+    seen: list[Path] = []
+
+    def noted(path, *rest):
+        seen.append(path)
+        return decode(path, *rest)
+
+    monkeypatch.setattr(loading, "decode", noted)
+    return seen
+
+
+def test_a_photo_has_the_size_channels_and_colours_of_the_file(tmp_path: Path):
+    photo = decode(save(tmp_path / "a.png"), SMALL)
+    assert (photo.shape, photo.dtype) == ((3, 24, 32), np.uint8)
+    assert photo[:, 0, 0].tolist() == [200, 80, 40]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str):
+    Image.new("RGB", (40, 40), (90, 90, 90)).convert(mode).save(tmp_path / f"a.{'jpg' if mode == 'CMYK' else 'png'}")
+    photo = decode(next(tmp_path.glob("a.*")), SMALL)
+    assert photo.shape == (3, 24, 32)
+    assert abs(int(photo[0, 5, 5]) - 90) < 8
+
+
+def test_a_turned_photo_is_upright(tmp_path: Path):
+    """A phone writes the sensor's pixels and says in EXIF how it was held."""
+    upright = Image.new("RGB", (32, 24), (255, 255, 255))
+    upright.paste((0, 0, 0), (0, 0, 16, 24))  # left half black
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    photo = decode(tmp_path / "a.jpg", SMALL)
+    assert photo[0, :, :12].mean() < 20
+    assert photo[0, :, -12:].mean() > 235
+
+
+@pytest.mark.parametrize(("resize", "corner"), [("squash", 0), ("crop", 0), ("pad", 255)])
+def test_what_becomes_of_another_shape(tmp_path: Path, resize: str, corner: int):
+    save(tmp_path / "a.png", (0, 0, 0), (30, 90))
+    photo = decode(tmp_path / "a.png", Preprocessing((32, 32), *HALF, resize=resize))
+    assert photo.shape == (3, 32, 32)
+    assert photo[0, 0, 0] == corner
+    assert photo[0, 16, 16] == 0
+
+
+def test_photos_are_enlarged_for_cropping(tmp_path: Path):
+    assert decode(save(tmp_path / "a.png"), SMALL, 1.25).shape == (3, 30, 40)
+
+
+def test_bad_photos_are_named(tmp_path: Path):
+    whole = save(tmp_path / "a.jpg", size=(300, 200)).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "empty.jpg").touch()
+    for name in ("cut", "text", "empty"):
+        with pytest.raises(PhotoError, match=rf"{name}\.jpg cannot be read as an image"):
+            decode_all([tmp_path / "a.jpg", tmp_path / f"{name}.jpg"], SMALL)
+    with pytest.raises(PhotoError, match=r"gone\.jpg is missing"):
+        decode_all([tmp_path / "gone.jpg"], SMALL)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_photos_keep_their_order_and_cannot_be_written_to(tmp_path: Path, cache: str):
+    paths = [save(tmp_path / f"{number}.png", (number, 0, 0)) for number in (30, 10, 20)]
+    photos = decode_all(paths, SMALL, cache=cache, folder=tmp_path / "cache")
+    assert photos[:, 0, 0, 0].tolist() == [30, 10, 20]
+    with pytest.raises(ValueError, match="read-only"):
+        photos[0] = 0
+
+
+def test_a_second_run_decodes_nothing_again(tmp_path: Path, decoded: list[Path]):
+    paths = [save(tmp_path / f"{number}.png", (number, 0, 0)) for number in range(4)]
+    first = decode_all(paths, SMALL, cache="disk", folder=tmp_path / "cache")
+    assert len(decoded) == 4
+    again = decode_all(paths, SMALL, cache="disk", folder=tmp_path / "cache")
+    assert len(decoded) == 4
+    assert np.array_equal(first, again)
+    assert isinstance(again, np.memmap)
+
+
+def test_a_photo_changed_in_place_is_decoded_anew(tmp_path: Path, decoded: list[Path]):
+    """Same name, same length, same date: only the content tells."""
+    path = save(tmp_path / "a.bmp", (10, 10, 10))
+    before = path.stat()
+    decode_all([path], SMALL, cache="disk", folder=tmp_path / "cache")
+    save(path, (99, 10, 10))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    photos = decode_all([path], SMALL, cache="disk", folder=tmp_path / "cache")
+    assert photos[0, 0, 0, 0] == 99
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Preprocessing((32, 32), *HALF), Preprocessing((24, 32), *HALF, resize="pad"), SMALL],
+    ids=["size", "pad", "zoom"],
+)
+def test_other_preprocessing_is_another_key(tmp_path: Path, other: Preprocessing):
+    path = save(tmp_path / "a.png", size=(90, 30))
+    decode_all([path], SMALL, cache="disk", folder=tmp_path / "cache")
+    enlarge = 1.5 if other == SMALL else 1.0
+    photos = decode_all([path], other, enlarge=enlarge, cache="disk", folder=tmp_path / "cache")
+    assert np.array_equal(photos[0], decode(path, other, enlarge))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_an_interrupted_cache_leaves_nothing_behind(tmp_path: Path):
+    paths = [save(tmp_path / "a.png"), tmp_path / "b.png"]
+    paths[1].write_text("broken")
+    with pytest.raises(PhotoError):
+        decode_all(paths, SMALL, cache="disk", folder=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_large_sets_go_to_disk_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HANDREID_CACHE", str(tmp_path / "elsewhere"))
+    assert cache_folder() == tmp_path / "elsewhere"
+    path = save(tmp_path / "a.png")
+    assert not isinstance(decode_all([path], SMALL), np.memmap)
+    monkeypatch.setattr(loading, "MEMORY_LIMIT", 100)
+    assert isinstance(decode_all([path], SMALL), np.memmap)
+    assert len(list((tmp_path / "elsewhere").glob("photos-*.npy"))) == 1
