@@ -35,7 +35,7 @@ from handreid.training.keeping import Keeper, checkpoint_state
 from handreid.training.optim import parameter_groups, rate_factor
 from handreid.training.runs import Run, read_json
 from handreid.training.stages.fine_tune import FineTuneModule
-from handreid.training.train import read_material, train
+from handreid.training.train import build_trainer, read_material, train
 from handreid.types import Preprocessing
 from tests.conftest import MICRO_RECIPE
 
@@ -60,21 +60,8 @@ def module_of(recipe: Recipe) -> FineTuneModule:
     return FineTuneModule(embedder, objectives, recipe.stages[0], made_up(recipe), seed=0).train()
 
 
-def fit(module: FineTuneModule, *callbacks: L.Callback, **options: object) -> L.Trainer:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        callbacks=list(callbacks),
-        reload_dataloaders_every_n_epochs=1,
-        **quiet,
-        **options,
-    )
+def fit(module: FineTuneModule, *callbacks: L.Callback) -> L.Trainer:
+    trainer = build_trainer(module.stage, list(callbacks), Path())
     trainer.fit(module)
     return trainer
 
@@ -105,7 +92,7 @@ class TestWhatLearns:
         assert rate[id(module.embedder.backbone.visual.ln_post.bias)] == (pytest.approx(1e-3), 0.0)
 
     def test_frozen_parameters_are_bit_identical_after_training_and_the_others_move(self):
-        module = module_of(micro("stages.0.freeze_blocks=1"))
+        module = module_of(micro("stages.0.freeze_blocks=1", "stages.0.epochs=1"))
         before = {name: p.detach().clone() for name, p in module.named_parameters()}
         fit(module)
         for name, parameter in module.named_parameters():
@@ -151,10 +138,11 @@ class TestWhen:
             "stages.0.optimizer.schedule={kind: constant}",
             "stages.0.clip_gradients=0.001",
             "stages.0.batch_size=16",
+            "stages.0.epochs=1",
         )
         module = module_of(recipe)
         before = [p.detach().clone() for p in module.parameters() if p.requires_grad]
-        fit(module, gradient_clip_val=recipe.stages[0].clip_gradients)
+        fit(module)
         moved = torch.cat(
             [
                 (p - b).flatten()
@@ -194,7 +182,7 @@ class TestWhen:
             "stages.0.optimizer.schedule={kind: cosine}",
         )
         module = module_of(recipe)
-        trainer = fit(module, accumulate_grad_batches=accumulate)
+        trainer = fit(module)
         assert trainer.global_step == module.steps_per_epoch == math.ceil(4 / accumulate)
         assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
@@ -207,16 +195,7 @@ class TestWhen:
             return {"map": 1.0 - 0.1 * len(seen), "rank1": 0.0}
 
         keeper = Keeper(Run(tmp_path), 0, tmp_path, validate, Silent().say, lambda n: None)
-        L.Trainer(
-            accelerator="cpu",
-            max_epochs=3,
-            callbacks=[keeper],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            reload_dataloaders_every_n_epochs=1,
-        ).fit(module)
+        fit(module, keeper)
         best = Embedder.load(tmp_path / "best.safetensors").backbone.visual.conv1.weight
         assert torch.equal(best, seen[0])
         assert not torch.equal(best, seen[-1])

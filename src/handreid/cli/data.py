@@ -96,7 +96,7 @@ def render(
     identities: Annotated[int, typer.Option(help="People, two hands each.")] = 200,
     photos: Annotated[int, typer.Option(help="Photos of each person, dealt over the four aspects.")] = 8,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same photos.")] = 0,
 ) -> None:
     """Draw hands nobody owns, with known identity, and their manifest."""
     from handreid.data import sources

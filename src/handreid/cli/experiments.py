@@ -27,6 +27,20 @@ class Protocol(StrEnum):
     prepared = "prepared"
 
 
+class Aspect(StrEnum):
+    every = "all"
+    dorsal_right = "dorsal-right"
+    dorsal_left = "dorsal-left"
+    palmar_right = "palmar-right"
+    palmar_left = "palmar-left"
+
+
+class Label(StrEnum):
+    subject = "subject"
+    hand = "hand"
+    aspect = "aspect"
+
+
 Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Set = Annotated[
@@ -54,23 +68,26 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
+    from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
+    from handreid.training.runs import Run
     from handreid.training.train import train as train_run
 
+    if set_ and not recipe:
+        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given; a run that is resumed keeps its own")
+    before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with _resumable(f"handreid train --resume --out {out}"):
         run = train_run(chosen, data, out, resume=resume, progress=for_people())
-    typer.echo(f"{run.model} is ready; next: handreid evaluate {out}")
+    typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Data = None,
     protocol: Annotated[Protocol | None, typer.Option(help="Another protocol than the recipe's.")] = None,
-    aspect: Annotated[
-        str | None, typer.Option(help="all, dorsal-right, dorsal-left, palmar-right, palmar-left.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="What an identity is: subject, hand or aspect.")] = None,
+    aspect: Annotated[Aspect | None, typer.Option(help="Search with photos of this view only.")] = None,
+    label: Annotated[Label | None, typer.Option(help="What an identity is.")] = None,
     mirrored: Annotated[
         bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
     ] = None,
@@ -80,7 +97,8 @@ def evaluate(
     from handreid.training.assess import evaluate as evaluate_run
     from handreid.training.runs import open_run
 
-    changes = {"protocol": protocol.value if protocol else None, "aspect": aspect, "label": label}
+    asked = {"protocol": protocol, "aspect": aspect, "label": label}
+    changes = {name: choice.value for name, choice in asked.items() if choice}
     with _resumable(f"handreid evaluate {run}"):
         path, found = evaluate_run(open_run(run), data=data, changes=changes, mirrored=mirrored, progress=for_people())
     if json:
@@ -94,7 +112,8 @@ def ladder(
     out: Out = Path("ladder"),
     data: Data = None,
     rungs: Annotated[
-        list[str] | None, typer.Option("--rungs", help="Recipes, by name or file; give it once per rung.")
+        list[str] | None,
+        typer.Option("--rungs", help="Recipes, by name or file: separated by commas, or once per rung."),
     ] = None,
     backbone: Annotated[
         str | None,

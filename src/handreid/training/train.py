@@ -138,7 +138,7 @@ def _fit(
     total = (stage.epochs - epochs_done) * len(photos)
     with progress.step(f"{recipe.name} {stage.kind}", total, "photos") as advance:
         keeper = Keeper(run, number, folder, validate, progress.say, advance)
-        trainer = _trainer(stage, keeper, folder)
+        trainer = build_trainer(stage, [keeper], folder)
         embedder.train()
         try:
             with warnings.catch_warnings():
@@ -153,7 +153,8 @@ def _fit(
     embedder.to("cpu")
 
 
-def _trainer(stage: FineTune, keeper: Keeper, folder: Path) -> L.Trainer:
+def build_trainer(stage: FineTune, callbacks: list[L.Callback], folder: Path) -> L.Trainer:
+    """Lightning's loop as a stage asks for it; nothing is logged or saved but by the callbacks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     precision = {"auto": _auto_precision(), "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[
         stage.precision
@@ -165,7 +166,7 @@ def _trainer(stage: FineTune, keeper: Keeper, folder: Path) -> L.Trainer:
         accumulate_grad_batches=stage.accumulate,
         gradient_clip_val=stage.clip_gradients,
         precision=cast(Any, precision),
-        callbacks=[keeper],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float32
 
-from handreid.data.rendered.noise import cloudy, grainy, streaky, texels
+from handreid.data.rendered.noise import SIDE, cloudy, grainy, streaky, texels
 from handreid.data.rendered.scene import Background
 
 Plane = Float32[np.ndarray, "height width"]
@@ -54,7 +54,7 @@ def _pattern(background: Background, x: Plane, y: Plane) -> tuple[Plane, Plane]:
 
 def _clutter(x: Plane, y: Plane, background: Background) -> Plane:
     """Edges of sheets, books and things."""
-    rng = np.random.Generator(np.random.Philox(background.offset[0] * SIDES + background.offset[1]))
+    rng = np.random.Generator(np.random.Philox(background.offset[0] * SIDE + background.offset[1]))
     mix = np.zeros_like(x)
     for _ in range(6):
         cx, cy, w, h, turn = (float(v) for v in rng.uniform((-0.7, -0.7, 0.08, 0.08, 0), (0.7, 0.7, 0.4, 0.4, 3.1)))
@@ -62,8 +62,5 @@ def _clutter(x: Plane, y: Plane, background: Background) -> Plane:
         u = np.abs(dx * np.float32(math.cos(turn)) + dy * np.float32(math.sin(turn))) - np.float32(w)
         v = np.abs(dy * np.float32(math.cos(turn)) - dx * np.float32(math.sin(turn))) - np.float32(h)
         cover = np.clip(np.maximum(u, v) * -FINE, 0, 1)
-        mix += (np.float32(rng.uniform(-0.4, 1.0)) - mix) * cover
+        mix += (np.float32(rng.uniform(0.0, 1.0)) - mix) * cover
     return mix
-
-
-SIDES = 512

@@ -75,7 +75,7 @@ def _slopes(height: Plane, per_step: float) -> tuple[Plane, Plane]:
     return dy, dx
 
 
-def _smaller(plane: Plane, size: int) -> Plane:
+def _smaller(plane: Plane, size: int) -> Float32[np.ndarray, "{size} {size}"]:
     return np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BOX))
 
 
@@ -100,7 +100,8 @@ def _shadow(cover: Plane, light: Light, ppc: float) -> Plane:
 def _moved(plane: Plane, down: int, right: int) -> Plane:
     """Shifted; what comes in repeats the edge."""
     rows, cols = (np.clip(np.arange(n) - k, 0, n - 1) for n, k in zip(plane.shape, (down, right), strict=True))
-    return plane[rows][:, cols]
+    shifted: Plane = plane[rows][:, cols]
+    return shifted
 
 
 def _sensed(picture: Planes, scene: Scene) -> Photo:
@@ -112,7 +113,7 @@ def _sensed(picture: Planes, scene: Scene) -> Photo:
         picture *= 1 - np.float32(camera.vignette / 2) * (away[:, None] + away[None, :])
     picture = _shaken(picture, finish)
     picture *= np.float32(STEPS / 2)
-    np.minimum(picture, STEPS - 1, out=picture)
+    np.clip(picture, 0, STEPS - 1, out=picture)
     grey = np.take(_tone_curve(camera.contrast), picture.astype(np.intp))
     if camera.saturation != 1:
         luma = grey[0] * np.float32(0.3) + grey[1] * np.float32(0.59) + grey[2] * np.float32(0.11)
@@ -133,7 +134,8 @@ def _shaken(picture: Planes, finish: Finish) -> Planes:
         return picture
     steps = [(k / 4 - 0.5) * length * picture.shape[1] for k in range(5)]
     moved = [np.roll(picture, (round(s * math.sin(angle)), round(s * math.cos(angle))), axis=(1, 2)) for s in steps]
-    return sum(moved[1:], moved[0]) / np.float32(len(moved))
+    mean: Planes = sum(moved[1:], moved[0]) / np.float32(len(moved))
+    return mean
 
 
 @lru_cache(maxsize=8)

@@ -40,7 +40,7 @@ DARK = (0.85, 1.0, 1.05)  # creases are warm
 IVORY = (0.72, 0.63, 0.5)
 
 
-def linear(value: float) -> float:
+def linear(value: int) -> float:
     v = value / 255
     return v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
 
