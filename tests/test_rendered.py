@@ -16,6 +16,7 @@ from handreid.data.rendered.anatomy import SKIN_WORDS, Person, person, stream
 from handreid.data.rendered.compose import compose
 from handreid.data.rendered.exposure import expose
 from handreid.data.rendered.form import Grid
+from handreid.data.rendered.marks import PALM, Spot, Stroke
 from handreid.data.rendered.pose import limbs
 from handreid.data.rendered.scene import Framing, Scene, sample_scene
 from handreid.data.rendered.skin import surface
@@ -186,7 +187,7 @@ def test_left_and_right_are_alike_but_not_equal() -> None:
         who = person(0, identity)
         marks = [surface(0, identity, who, side, "palmar") for side in ("left", "right")]
         assert marks[0].moles != marks[1].moles or not marks[0].moles
-        major = [[s for s in m.strokes if s.width > 0.055 and s.part == 5] for m in marks]
+        major = [[s for s in m.strokes if s.width > 0.055 and s.part == PALM] for m in marks]
         assert len(major[0]) == len(major[1])
         assert major[0] != major[1]
 
@@ -262,3 +263,21 @@ def test_nails_are_on_the_back_only() -> None:
         x, y = scene.framing.place(scene.limbs[2].place(0.0, scene.limbs[2].true[-1] - 0.5))
         changed = np.abs(bare - painted)[:, int(y * 128), int(x * 128)].max() > 0.3
         assert changed == (aspect == "dorsal")
+
+
+@pytest.mark.parametrize("part", [2, PALM])
+def test_marks_are_where_they_belong_in_every_pose(part: int) -> None:
+    spot = Spot(part, (0.1, 3.0), (0.2, 0.2), dark=0.6)
+    line = Stroke(part, (-0.3, 3.0), (0.5, 3.0), 0.1, dark=0.6)
+    for photo in range(3):
+        who, scene = shot(5, photo)
+        grid = Grid(128, scene.framing)
+        plain = replace(surface(0, 5, who, "right", "dorsal"), moles=(), scar=None)
+        for marked in (replace(plain, moles=(spot,)), replace(plain, scar=line)):
+            change = compose(grid, who, plain, scene).colour[1] - compose(grid, who, marked, scene).colour[1]
+            row, column = np.unravel_index(change.argmax(), change.shape)
+            at = scene.limbs[part].place(0.1, 3.0) if part != PALM else (0.1, 3.0)
+            x, y = scene.framing.place(at)
+            assert change.max() > 0.3
+            assert np.hypot(row + 0.5 - y * 128, column + 0.5 - x * 128) < 0.45 * grid.pixels_per_cm
+            assert np.mean(change > 0.05) < 0.01

@@ -9,7 +9,7 @@ import polars as pl
 
 from handreid.data.manifest import LabelKind, Manifest
 from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID, view_rows
-from handreid.data.splits import Protocol, make_split
+from handreid.data.splits import Protocol, make_split, natural_protocol
 from handreid.errors import DataError
 
 _MOST_VALUES = 20  # a metadata column with more distinct values is told by its range
@@ -25,7 +25,7 @@ def describe(manifest: Manifest, *, seed: int = 0, draws: int = 10) -> dict[str,
         "photos": len(manifest),
         "subjects": table["subject"].n_unique(),
         "views": {view: _group(table, np.array(manifest.views) == view) for view in _names(manifest)},
-        "photos_per_identity": {kind: _per_identity(manifest.labels(kind)) for kind in _kinds(manifest)},
+        "photos_per_identity": {kind: _per_identity(manifest.labels(kind)) for kind in manifest.label_kinds},
         "splits": _counts(table["split"]),
         "metadata": {name: _values(table[name]) for name in (*_core(table), *manifest.metadata)},
         "protocols": {protocol: _protocol(manifest, protocol, seed, draws) for protocol in _protocols(manifest)},
@@ -40,14 +40,6 @@ def _names(manifest: Manifest) -> list[str]:
 def _group(table: pl.DataFrame, rows: Any) -> dict[str, int]:
     part = table.filter(pl.Series(rows))
     return {"photos": part.height, "subjects": part["subject"].n_unique()}
-
-
-def _kinds(manifest: Manifest) -> list[LabelKind]:
-    """The label kinds for which every row has what is needed, the finest last."""
-    complete = [name for name in ("side", "aspect") if manifest.table[name].null_count() == 0]
-    if "side" not in complete:
-        return ["subject"]
-    return ["subject", "hand", "aspect"] if "aspect" in complete else ["subject", "hand"]
 
 
 def _per_identity(labels: list[str]) -> dict[str, int | float]:
@@ -83,18 +75,14 @@ def _counts(column: pl.Series) -> dict[str, int]:
 
 
 def _protocols(manifest: Manifest) -> list[Protocol]:
-    found: list[Protocol] = ["disjoint"]
-    if set(manifest.table["split"].drop_nulls()) - {"distractor"}:
-        found.insert(0, "prepared")
-    own: dict[str, Protocol] = {"hands11k": "hands11k", "hd": "hd"}
-    return [own[manifest.dataset], *found] if manifest.dataset in own else found
+    return list(dict.fromkeys([natural_protocol(manifest), "disjoint"]))
 
 
 def _protocol(manifest: Manifest, protocol: Protocol, seed: int, draws: int) -> dict[str, Any]:
     """Counts of the pooled split under `pooled`; for 11k Hands also of every view, as the papers have it."""
     there = _names(manifest)
     views = [None, *(view for view in HANDS11K_LAST_TRAIN_ID if view in there)] if protocol == "hands11k" else [None]
-    label = _kinds(manifest)[-1]
+    label = manifest.label_kinds[-1]
     return {view or "pooled": _split_counts(manifest, protocol, view, label, seed, draws) for view in views}
 
 

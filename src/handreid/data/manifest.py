@@ -106,6 +106,12 @@ class Manifest:
         view = pl.concat_str(*needed, separator="-")
         return self.table.select(pl.concat_str("subject", view, separator="/")).to_series().to_list()
 
+    @cached_property
+    def label_kinds(self) -> tuple[LabelKind, ...]:
+        """The kinds of label for which every row has what is needed, the finest last."""
+        complete = {name for name in ("side", "aspect") if self.table[name].null_count() == 0}
+        return tuple(kind for kind in LABEL_KINDS if complete.issuperset(_NEEDED[kind]))
+
     def _gaps(self, needed: Sequence[str], kind: str) -> list[str]:
         found = []
         for column in needed:

@@ -68,6 +68,16 @@ class Split:
         return sorted((self.paths[row], self.identities[row]) for row in rows)
 
 
+def natural_protocol(manifest: Manifest) -> Protocol:
+    """The data set's own protocol, else the split that the manifest gives, else identity-disjoint."""
+    if manifest.dataset == "hands11k":
+        return "hands11k"
+    if manifest.dataset == "hd":
+        return "hd"
+    given = set(manifest.table["split"].drop_nulls()) - {"distractor"}
+    return "prepared" if given else "disjoint"
+
+
 def make_split(
     manifest: Manifest,
     *,

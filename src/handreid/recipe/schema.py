@@ -25,12 +25,14 @@ class Data(Value):
 
     manifest: Path | None = None
     """The photos; usually given as `--data`."""
-    protocol: Literal["hands11k", "hd", "disjoint", "prepared"] = "disjoint"
-    """Who trains and who is tested, see [data.md](data.md#protocols)."""
+    protocol: Literal["auto", "hands11k", "hd", "disjoint", "prepared"] = "auto"
+    """Who trains and who is tested, see [data.md](data.md#protocols). `auto`: the data set's own, else the split that the
+    manifest gives, else `disjoint`."""
     aspect: Literal["all", "dorsal-right", "dorsal-left", "palmar-right", "palmar-left"] = "all"
     """Train and search with photos of this view; the gallery keeps all views."""
-    label: Literal["subject", "hand", "aspect"] = "aspect"
-    """What an identity is: a person, a person's left or right hand, or one view of it."""
+    label: Literal["auto", "subject", "hand", "aspect"] = "auto"
+    """What an identity is: a person, a person's left or right hand, or one view of it. `auto`: the finest of these that
+    the manifest knows of every photo."""
     validation: Literal["held-back", "closed-set"] = "held-back"
     """What selects the model: training subjects held back, or one photo of each training identity (the papers')."""
     validation_share: Share = 0.2

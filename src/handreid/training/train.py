@@ -14,7 +14,7 @@ import torch
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest, read
 from handreid.data.sampling import TrainingPhotos
-from handreid.data.splits import Split, make_split
+from handreid.data.splits import Split, make_split, natural_protocol
 from handreid.errors import RunError
 from handreid.evaluation.extraction import embed_photos
 from handreid.evaluation.protocol import score
@@ -55,9 +55,9 @@ def read_material(recipe: Recipe, data: Path | None) -> Material:
     chosen = recipe.data
     split = make_split(
         manifest,
-        protocol=chosen.protocol,
+        protocol=natural_protocol(manifest) if chosen.protocol == "auto" else chosen.protocol,
         view=None if chosen.aspect == "all" else chosen.aspect,
-        label=chosen.label,
+        label=manifest.label_kinds[-1] if chosen.label == "auto" else chosen.label,
         validation=chosen.validation,
         validation_share=chosen.validation_share,
         test_share=chosen.test_share,

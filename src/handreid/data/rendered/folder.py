@@ -84,7 +84,7 @@ def render(
     table = out / "hands.csv"
     missing = _missing(out, request)
     done = identities * photos - sum(map(len, missing.values()))
-    rows: dict[int, list[Row]] = {}; _write(table, b"x")
+    rows: dict[int, list[Row]] = {}
     if progress:
         progress(done)
     for identity, described in _drawn(out, request, missing, workers or _cores()):
