@@ -63,9 +63,9 @@ class TestScores:
             score(embeddings, rows(0, 2, 3, 6), [Draw(rows(0, 1), rows(3))], self.IDENTITIES)
 
     def test_labels_are_names_shared_by_gallery_and_query(self):
-        """Trap 10: numbered per folder, `b` is 0 in this gallery and 1 among these queries."""
-        embeddings = np.array([[1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
-        scores = score(embeddings, np.arange(4), [Draw(rows(1, 0), rows(3, 2))], ("a", "b", "b", "a"))
+        """Trap 10: numbered per folder, `b` is 2 in this gallery and 1 among these queries."""
+        embeddings = np.array([[-1, -1], [1, 0], [0, 1], [0, 1], [1, 0]], np.float32)
+        scores = score(embeddings, np.arange(5), [Draw(rows(0, 1, 2), rows(3, 4))], ("z", "a", "b", "b", "a"))
         assert scores.metrics["rank1"].tolist() == [1.0, 1.0]
 
     def test_summaries_have_values_bounds_and_counts(self):

@@ -285,6 +285,20 @@ def command_line(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def test_lines_of_epochs_that_run_again_are_dropped(photos: Path, tmp_path: Path):
+    """Killed between the line of an epoch and its checkpoint, or in the middle of the line."""
+    run = train(micro(), photos, tmp_path / "run")
+    whole = history(run.folder)
+    run.model.unlink()
+    checkpoint = run.stage(0, "fine_tune") / "last.ckpt"
+    kept = checkpoint.with_name("kept")
+    checkpoint.rename(kept)  # now as if killed before the first checkpoint
+    with run.metrics.open("a") as file:
+        file.write('{"stage": 0, "epo')
+    train(None, None, run.folder, resume=True)
+    assert history(run.folder) == whole
+
+
 def history(folder: Path) -> list[dict[str, float]]:
     """metrics.jsonl without the clock."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -21,10 +21,11 @@ app.add_typer(data.app, name="data")
 add_to(app)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"handreid {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

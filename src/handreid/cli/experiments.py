@@ -21,6 +21,7 @@ DEMO = {"identities": 240, "photos": 16, "size": 128, "seed": 0}
 
 
 class Protocol(StrEnum):
+    auto = "auto"
     hands11k = "hands11k"
     hd = "hd"
     disjoint = "disjoint"
@@ -36,6 +37,7 @@ class Aspect(StrEnum):
 
 
 class Label(StrEnum):
+    auto = "auto"
     subject = "subject"
     hand = "hand"
     aspect = "aspect"

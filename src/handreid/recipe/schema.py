@@ -26,8 +26,8 @@ class Data(Value):
     manifest: Path | None = None
     """The photos; usually given as `--data`."""
     protocol: Literal["auto", "hands11k", "hd", "disjoint", "prepared"] = "auto"
-    """Who trains and who is tested, see [data.md](data.md#protocols). `auto`: the data set's own, else the split that the
-    manifest gives, else `disjoint`."""
+    """Who trains and who is tested, see [data.md](data.md#protocols). `auto`: the data set's own, else the split that
+    the manifest gives, else `disjoint`."""
     aspect: Literal["all", "dorsal-right", "dorsal-left", "palmar-right", "palmar-left"] = "all"
     """Train and search with photos of this view; the gallery keeps all views."""
     label: Literal["auto", "subject", "hand", "aspect"] = "auto"

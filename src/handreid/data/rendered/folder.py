@@ -70,7 +70,7 @@ def render(
     """Draw `photos` photos of each of `identities` people into `out/Hands`, and return the path of `out/hands.csv`.
 
     Photo k of a person shows the k-th of `aspects`, round and round. `size` is the side in pixels. `workers` is the
-    number of processes, by default one per core. `progress` is told the number of photos that are done so far. A folder
+    number of processes, by default one per core. `progress` is told how many photos more are done. A folder
     that is complete is returned as it is, one that was interrupted is continued.
 
     Raises:
@@ -89,9 +89,8 @@ def render(
         progress(done)
     for identity, described in _drawn(out, request, missing, workers or _cores()):
         rows[identity] = described
-        done += len(missing[identity])
         if progress:
-            progress(done)
+            progress(len(missing[identity]))
     if not table.exists():
         _write(table, _table(request, rows).encode())
     return table

@@ -64,22 +64,22 @@ class Limb:
 
 
 def sample_pose(rng: np.random.Generator) -> Pose:
-    spread = float(rng.uniform(0, 0.12) if rng.uniform() < 0.2 else np.clip(rng.normal(0.5, 0.2), 0.12, 1.0))
+    spread = float(rng.uniform(0, 0.12) if rng.uniform() < 0.1 else np.clip(rng.normal(0.55, 0.15), 0.12, 1.0))
     fingers = [
-        c + spread * (o - c) + float(rng.normal(0, 0.02 + 0.025 * spread)) for o, c in zip(OPEN, CLOSED, strict=True)
+        c + spread * (o - c) + float(rng.normal(0, 0.015 + 0.015 * spread)) for o, c in zip(OPEN, CLOSED, strict=True)
     ]
-    bend = float(abs(rng.normal(0, 0.16)))
+    bend = float(abs(rng.normal(0, 0.09)))
     return Pose(
         spread=spread,
-        directions=(float(rng.normal(0.1, 0.1)), *fingers[1:]),
-        thumb_swing=float(rng.uniform(-0.14, 0.08) + 0.22 * (1 - spread)),
+        directions=(float(rng.normal(0.1, 0.06)), *fingers[1:]),
+        thumb_swing=float(rng.uniform(-0.1, 0.05) + 0.22 * (1 - spread)),
         shortening=tuple(
-            tuple(math.cos(min(abs(bend + float(rng.normal(0, 0.12))), 0.75)) for _ in range(2 if i == 0 else 3))
+            tuple(math.cos(min(abs(bend + float(rng.normal(0, 0.07))), 0.75)) for _ in range(2 if i == 0 else 3))
             for i in range(5)
         ),
-        bows=tuple(float(v) for v in rng.normal(0, 0.1, 5)),
-        rolls=tuple(float(v) for v in rng.normal((0.5, 0.1, 0.0, -0.08, -0.2), 0.1)),
-        wrist_bend=float(rng.normal(0, 0.15)),
+        bows=tuple(float(v) for v in rng.normal(0, 0.06, 5)),
+        rolls=tuple(float(v) for v in rng.normal((0.5, 0.1, 0.0, -0.08, -0.2), 0.06)),
+        wrist_bend=float(rng.normal(0, 0.08)),
     )
 
 

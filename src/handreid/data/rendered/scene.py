@@ -14,7 +14,7 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 Backing = Literal["white", "paper", "gradient", "wood", "cloth", "stone", "clutter"]
 
 BACKINGS: tuple[Backing, ...] = ("white", "paper", "gradient", "wood", "cloth", "stone", "clutter")
-BACKING_SHARES = (0.6, 0.12, 0.08, 0.07, 0.05, 0.04, 0.04)
+BACKING_SHARES = (0.7, 0.09, 0.06, 0.05, 0.04, 0.03, 0.03)
 CLOTHS: dict[str, Colour] = {
     "black": (0.015, 0.015, 0.018),
     "white": (0.75, 0.75, 0.73),
@@ -135,7 +135,7 @@ class Scene:
 
 
 def sample_scene(rng: np.random.Generator, hand: Hand, aspect: Aspect, session: int, polish: str | None) -> Scene:
-    camera = CAMERAS[int(rng.choice(len(CAMERAS), p=[0.55, 0.3, 0.15]))]
+    camera = CAMERAS[int(rng.choice(len(CAMERAS), p=[0.65, 0.25, 0.1]))]
     pose = sample_pose(rng)
     bones = limbs(hand, pose)
     framing = _framing(rng, hand, bones, mirrored=(hand.side == "right") != (aspect == "dorsal"), view=camera.view)
@@ -157,9 +157,9 @@ def sample_scene(rng: np.random.Generator, hand: Hand, aspect: Aspect, session: 
 def _framing(
     rng: np.random.Generator, hand: Hand, bones: tuple[Limb, ...], *, mirrored: bool, view: tuple[float, float]
 ) -> Framing:
-    """Fingers hang down as over a table, turned by up to 30 degrees; the arm leaves the picture."""
-    turn = math.pi + float(np.clip(rng.normal(0, 0.17), -0.5, 0.5))
-    squeeze, shear = float(rng.uniform(0.95, 1.05)), float(rng.normal(0, 0.02))
+    """Fingers hang down as over a table, turned by up to 20 degrees; the arm leaves the picture."""
+    turn = math.pi + float(np.clip(rng.normal(0, 0.09), -0.35, 0.35))
+    squeeze, shear = float(rng.uniform(0.97, 1.03)), float(rng.normal(0, 0.012))
     cos, sin, flip = math.cos(turn), math.sin(turn), -1.0 if mirrored else 1.0
     # mirror, then turn, then tilt, then y down
     a, b = flip * cos, sin
@@ -172,7 +172,7 @@ def _framing(
     marks = np.concatenate([*ends, palm]).tolist()
     xs, ys = [a * x + b * y for x, y in marks], [c * x + d * y for x, y in marks]
     scale = min(1 / float(rng.uniform(*view)), FULLEST / max(max(xs) - min(xs), max(ys) - min(ys)))
-    room = 0.25 * (1 - scale * (max(xs) - min(xs))), 0.25 * (1 - scale * (max(ys) - min(ys)))
+    room = 0.15 * (1 - scale * (max(xs) - min(xs))), 0.15 * (1 - scale * (max(ys) - min(ys)))
     shift = float(rng.uniform(-1, 1)) * room[0], float(rng.uniform(-1, 1)) * room[1]
     return Framing(
         ((a * scale, b * scale), (c * scale, d * scale)),

@@ -1,0 +1,183 @@
+"""The docs say what is so: commands parse, recipes read, links lead somewhere, nothing is left out."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+
+from handreid.cli import app
+from handreid.recipe import builtin_names, load_recipe, parse_recipe
+from handreid.training.build import build_embedder, build_towers
+from tests.conftest import MICRO_RECIPE
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFRESH = ROOT / "docs" / "refresh.py"
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def command_lines(page: Path) -> list[str]:
+    lines = "\n".join(blocks(page, "sh", "bash", "console")).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("handreid ")]
+
+
+COMMAND_LINES = [pytest.param(line, id=f"{page.name}: {line[:60]}") for page in PAGES for line in command_lines(page)]
+
+
+def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The command's path and parameters; nothing is run. Raises what the command line would complain with."""
+    command, context = typer.main.get_command(app), None
+    name = "handreid"
+    while hasattr(command, "commands"):
+        context = command.make_context(name, [], parent=context, resilient_parsing=True)
+        name, *arguments = arguments
+        assert name in command.commands, f"no command {name!r}"
+        command = command.commands[name]
+    found = command.make_context(name, list(arguments), parent=context)
+    return found.command_path, found.params
+
+
+def leaves() -> Iterator[tuple[str, Any]]:
+    def below(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from below(child, f"{path} {name}")
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    yield from below(typer.main.get_command(app), "handreid")
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_line_is_one(line: str):
+    path, parameters = parsed(shlex.split(line, comments=True)[1:])
+    recipes = [parameters["recipe"]] if path.endswith("train") else parameters.get("rungs") or []
+    for recipe in {name for given in recipes if given for name in given.split(",")} & set(builtin_names()):
+        load_recipe(recipe, parameters["set_"] or ())
+
+
+def test_a_wrong_command_line_would_be_noticed():
+    with pytest.raises(Exception, match="--epochs"):
+        parsed(["train", "zero-shot", "--epochs", "3"])
+    with pytest.raises(Exception, match="hands12k"):
+        parsed(["data", "prepare", "hands12k", "x", "--out", "y.parquet"])
+
+
+def test_every_command_has_an_example_and_every_option_is_told():
+    page = ROOT / "docs" / "handreid.md"
+    shown = {parsed(shlex.split(line, comments=True)[1:])[0] for line in command_lines(page)}
+    assert {path for path, _ in leaves()} == shown
+    for path, command in leaves():
+        told = (ROOT / "docs" / "commands.md").read_text().split(f"\n## {path}\n")[1].split("\n## ")[0]
+        missing = {
+            name for parameter in command.params for name in parameter.opts if name.strip("-") not in told.lower()
+        }
+        assert not missing, path
+
+
+def test_every_parameter_has_help():
+    silent = [f"{path} {one.name}" for path, command in leaves() for one in command.params if not one.help]
+    assert not silent
+
+
+def test_every_builtin_recipe_is_documented():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    assert not [name for name in builtin_names() if f"`{name}`" not in page]
+
+
+def test_recipes_in_the_docs_are_recipes():
+    texts = [text for page in PAGES for text in blocks(page, "yaml")]
+    assert texts
+    for text in texts:
+        parse_recipe(text, "docs")
+        assert "config" not in text or build_towers(parse_recipe(text, "docs"))
+
+
+def test_the_layout_of_the_csv_in_the_docs_is_read(tmp_path: Path):
+    from handreid.data import sources
+
+    (text,) = (text for text in blocks(ROOT / "docs" / "data.md", "text") if text.startswith("path,subject"))
+    (tmp_path / "hands.csv").write_text(text)
+    manifest = sources.csv(tmp_path / "hands.csv")
+    assert (len(manifest), manifest.metadata) == (2, ("age",))
+
+
+def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = parse_recipe(MICRO_RECIPE, "micro")
+    for folder in ("runs/first", "photos/anna", "photos/ben"):
+        (tmp_path / folder).mkdir(parents=True)
+    build_embedder(recipe, build_towers(recipe)).save(tmp_path / "runs/first/model.safetensors")
+    Image.new("RGB", (60, 40), "tan").save(tmp_path / "photos/anna/1.jpg")
+    Image.new("RGB", (60, 40), "brown").save(tmp_path / "photos/ben/1.jpg")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "README.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - it is our own
+    assert names["similarity"].shape == (2, 2)
+    assert names["similarity"][0, 0].item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        file, _, anchor = target.partition("#")
+        there = page.parent / file if file else page
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_the_run_folder_and_evaluation_are_described(photos: Path, tmp_path: Path):
+    """Every file of a run and every key of evaluation.json is in the page."""
+    from handreid.training.assess import evaluate
+    from handreid.training.train import train
+
+    overrides = ["stages.0.epochs=1", "evaluate.prompts={}", "data.label=subject"]
+    run = train(parse_recipe(MICRO_RECIPE, "micro", overrides), photos, tmp_path / "run")
+    _, found = evaluate(run)
+    page = (ROOT / "docs" / "handreid.md").read_text()
+    files = [path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()]
+    assert not [name for name in files if f"| `{name}` |" not in page]
+    keys = {*found, "prompts"}
+    assert not [key for key in keys if not re.search(rf"^\| .*`{key}`.* \|", page, re.MULTILINE)]
+    assert not [key for key in (*found["metrics"], *found["counts"], *found["hashes"]) if f"`{key}`" not in page]
+
+
+@pytest.mark.parametrize("surroundings", [{"COLUMNS": "40", "FORCE_COLOR": "1"}, {"TERM": "dumb", "COLUMNS": "300"}])
+def test_generated_parts_are_fresh_whatever_the_terminal(surroundings: dict[str, str]):
+    checked = subprocess.run([sys.executable, REFRESH, "--check"], env={**os.environ, **surroundings}, check=False)
+    assert checked.returncode == 0, "run `make docs`"
+
+
+def test_stale_docs_are_noticed(tmp_path: Path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("refresh.py", "recipes.md"):
+        (docs / name).write_text((ROOT / "docs" / name).read_text().replace("over 0", "over 1"))
+    checked = subprocess.run([sys.executable, docs / "refresh.py", "--check"], check=False, capture_output=True)
+    assert (checked.returncode, checked.stderr) == (
+        1,
+        b"docs/commands.md, docs/recipes.md: not as the code has it; run `make docs`\n",
+    )
+    subprocess.run([sys.executable, docs / "refresh.py"], check=True)
+    assert (docs / "recipes.md").read_text() == (ROOT / "docs" / "recipes.md").read_text()
+    assert "\x1b" not in (docs / "commands.md").read_text()
+
+
+def test_every_key_of_a_recipe_has_a_meaning():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    rows = [line for line in page.splitlines() if re.match(r"\| `\w+` \| .* \| .* \|", line)]
+    assert len(rows) > 60
+    assert not [row for row in rows if row.endswith("|  |")]
