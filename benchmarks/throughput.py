@@ -41,9 +41,8 @@ def main() -> None:
         stack, bare = arguments.photos / stack_epoch(module), arguments.photos / bare_epoch(module, device)
         ratios.append(stack / bare)
         print(f"round {number}: stack {stack:7.1f} photos/s, bare {bare:7.1f} photos/s, ratio {ratios[-1]:.3f}")
-    print(
-        f"median ratio {statistics.median(ratios):.3f} ({arguments.recipe}, {device}, {torch.get_num_threads()} threads)"
-    )
+    measured = f"{arguments.recipe}, {device}, {torch.get_num_threads()} threads"
+    print(f"median ratio {statistics.median(ratios):.3f} ({measured})")
 
 
 def build_module(name: str, overrides: list[str], count: int) -> FineTuneModule:

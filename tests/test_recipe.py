@@ -61,6 +61,7 @@ def test_overrides_are_applied_before_checking():
     [
         ("seed", "path.to.key=value"),
         ("stages.9.epochs=1", "not an index"),
+        ("evaluate.prompts.templates.0=x", "the recipe has no evaluate.prompts.templates to change"),
         ("name.x=1", "holds 'micro', not keys"),
         ("sed=1", "did you mean 'seed'?"),
     ],

@@ -245,6 +245,11 @@ class TestTheRun:
         with pytest.raises(RunError, match="give a recipe"):
             train(None, photos, tmp_path / "none", resume=True)
 
+    def test_weights_that_cannot_be_had_leave_no_folder_behind(self, photos: Path, tmp_path: Path):
+        with pytest.raises(WeightsError):
+            train(micro("model.backbone.weights=absent.pt"), photos, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_a_loss_that_is_not_finite_says_what_to_do(self, photos: Path, tmp_path: Path):
         with pytest.raises(RunError, match=r"the loss is nan .* lower optimizer\.lr"):
             train(micro("stages.0.optimizer.lr=1e30", "stages.0.epochs=20"), photos, tmp_path / "run")

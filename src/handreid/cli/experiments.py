@@ -1,6 +1,7 @@
 """`handreid recipes, train, evaluate, ladder, demo`."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handreid.cli import output
-from handreid.progress import for_people
+from handreid.progress import Progress, for_people
 
 if TYPE_CHECKING:
     from handreid.recipe import Recipe
@@ -70,6 +71,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
+    progress = _begin()
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
     from handreid.training.runs import Run
@@ -80,7 +82,7 @@ def train(
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with _resumable(f"handreid train --resume --out {out}"):
-        run = train_run(chosen, data, out, resume=resume, progress=for_people())
+        run = train_run(chosen, data, out, resume=resume, progress=progress)
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 
@@ -96,13 +98,14 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
+    progress = _begin()
     from handreid.training.assess import evaluate as evaluate_run
     from handreid.training.runs import open_run
 
     asked = {"protocol": protocol, "aspect": aspect, "label": label}
     changes = {name: choice.value for name, choice in asked.items() if choice}
     with _resumable(f"handreid evaluate {run}"):
-        path, found = evaluate_run(open_run(run), data=data, changes=changes, mirrored=mirrored, progress=for_people())
+        path, found = evaluate_run(open_run(run), data=data, changes=changes, mirrored=mirrored, progress=progress)
     if json:
         output.as_json(found)
         return
@@ -161,10 +164,20 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def _begin() -> Progress:
+    """Tells a person who waits why: torch and Lightning take seconds to import."""
+    progress = for_people()
+    if sys.stderr.isatty():
+        progress.say("loading torch ...")
+    return progress
+
+
 def _rung(name: str, backbone: str | None, overrides: Sequence[str]) -> "Recipe":
     from handreid.recipe import load_recipe
 
-    return load_recipe(name, [*_backbone_overrides(backbone), *overrides])
+    untrained = not load_recipe(name).stages
+    fitting = [override for override in overrides if not (untrained and override.startswith("stages."))]
+    return load_recipe(name, [*_backbone_overrides(backbone), *fitting])
 
 
 def _backbone_overrides(backbone: str | None) -> list[str]:
@@ -193,10 +206,11 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
 
 
 def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: bool) -> None:
+    progress = _begin()
     from handreid.training.ladder import climb
 
     with _resumable("the same command"):
-        rungs = climb(recipes, data, out, progress=for_people())
+        rungs = climb(recipes, data, out, progress=progress)
     if json:
         output.as_json(
             {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}

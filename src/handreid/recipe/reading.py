@@ -78,6 +78,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
+            if not last and keys[depth + 1].isdigit() and key not in place:
+                raise RecipeError(f"--set {override!r}: the recipe has no {'.'.join(keys[: depth + 1])} to change")
             if not last:
                 place.setdefault(key, {})
         else:

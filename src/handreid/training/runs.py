@@ -66,10 +66,15 @@ def open_run(folder: Path) -> Run:
     return Run(folder)
 
 
-def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
-    """A fresh run folder. Raises RunError when the folder already holds something."""
+def check_free(folder: Path) -> None:
+    """Raises RunError when the folder already holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} already holds something; choose another --out, or --resume if it is this run")
+
+
+def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
+    """A fresh run folder. Raises RunError when the folder already holds something."""
+    check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     write_json(folder / "run.json", {"started": _now(), **environment(), "seed": recipe.seed, **facts})

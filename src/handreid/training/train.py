@@ -23,7 +23,7 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import FineTune, Recipe
 from handreid.training.build import build_augment, build_embedder, build_objectives, build_towers, enlargement
 from handreid.training.keeping import Keeper, Validate, checkpoint_state
-from handreid.training.runs import Run, check_same, open_run, start_run, truncate_metrics
+from handreid.training.runs import Run, check_free, check_same, open_run, start_run, truncate_metrics
 from handreid.training.stages.fine_tune import FineTuneModule
 
 
@@ -77,27 +77,28 @@ def train(
     progress = progress or Silent()
     if resume and (out / "run.json").is_file():
         run = open_run(out)
-        recipe_then = run.recipe
-        material = read_material(recipe or recipe_then, data or Path(run.facts["manifest"]))
+        material = read_material(recipe or run.recipe, data or Path(run.facts["manifest"]))
         check_same(run, recipe, material.facts)
-        recipe = recipe_then
-    else:
-        if recipe is None:
-            raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
+        if run.finished:
+            return run
+        embedder = _untrained(run.recipe)
+    elif recipe is not None:
         material = read_material(recipe, data)
+        check_free(out)
+        embedder = _untrained(recipe)  # before the folder: weights that cannot be had leave nothing behind
         run = start_run(out, recipe, material.facts)
+    else:
+        raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
     for note in material.split.notes:
         progress.say(f"note: {note}")
-    if not run.finished:
-        _train_stages(run, recipe, material, progress)
+    for number, stage in enumerate(run.recipe.stages):
+        _train_stage(run, number, stage, run.recipe, embedder, material, progress)
+    embedder.save(run.model)
     return run
 
 
-def _train_stages(run: Run, recipe: Recipe, material: Material, progress: Progress) -> None:
-    embedder = build_embedder(recipe, build_towers(recipe))
-    for number, stage in enumerate(recipe.stages):
-        _train_stage(run, number, stage, recipe, embedder, material, progress)
-    embedder.save(run.model)
+def _untrained(recipe: Recipe) -> Embedder:
+    return build_embedder(recipe, build_towers(recipe))
 
 
 def _train_stage(
