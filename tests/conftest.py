@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several workers share the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: test processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -108,7 +108,6 @@ def _openai_archive(clip: torch.nn.Module, path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "open_clip", "training", "openai"])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_weights_from_files(kind: str, tmp_path: Path):
     clip = clip_of(VIT)
     path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")

@@ -6,6 +6,7 @@ silently. OpenAI's own archives always want it.
 
 import os
 import socket
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def _reachable(host: str) -> bool:
 def _read_state(path: Path) -> tuple[State, bool | None]:
     """Parameters of a file, and whether it is an OpenAI archive (which always wants QuickGELU; None: cannot tell)."""
     if _is_torchscript(path):
-        state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():  # torch deprecates its archives; OpenAI's weights stay in them
+            warnings.simplefilter("ignore")
+            state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
         return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
     try:
         return dict(open_clip.factory.load_state_dict(str(path))), None
