@@ -11,17 +11,11 @@ import pytest
 from PIL import Image
 
 from handreid.data import sources
-from handreid.recipe import Recipe, parse_recipe
 
 REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "data"
 
 
-@pytest.fixture
-def micro_recipe() -> Recipe:
-    """Three short epochs of a two-block tower: everything a real recipe has, in a second."""
-    return parse_recipe(MICRO_RECIPE, "micro")
-
-
+# Three short epochs of a two-block tower: everything a real recipe has, in a second.
 MICRO_RECIPE = """
 name: micro
 data: {protocol: disjoint, label: subject, test_share: 0.4, validation_share: 0.3}

@@ -116,6 +116,8 @@ def load_weights(clip: Any, state: State, towers: str, weights: str) -> None:
         if "positional_embedding" in state and "positional_embedding" not in clip.state_dict():
             state = open_clip.model.convert_to_custom_text_state_dict(state)
         expected = clip.state_dict()
+    derived = {name for name, _ in clip.named_buffers()} - clip.state_dict().keys()  # an archive may hold masks as well
+    state = {key: value for key, value in state.items() if key not in derived}
     problems = _differences(expected, state)
     if problems:
         hint = (
