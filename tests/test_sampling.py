@@ -104,6 +104,25 @@ def test_what_a_rotation_uncovers_has_the_colour_of_the_border():
     assert (moved[:, :, 0] < 50).any()
 
 
+def test_no_rotation_zoom_or_shift_leaves_the_photo_alone():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), np.uint8))
+    assert np.array_equal(np.asarray(BackgroundAffine(0.0, 0.0, 0.0)(picture)), np.asarray(picture))
+
+
+def test_a_photo_turns_about_its_centre_and_moves_by_shares_of_its_size():
+    picture = Image.new("RGB", (100, 60), (255, 255, 255))
+    picture.paste((0, 0, 0), (45, 25, 55, 35))  # in the middle
+    for degrees, translate in ((90.0, 0.0), (0.0, 0.2)):
+        for seed in range(5):
+            torch.manual_seed(seed)
+            _, _, across, down = (2 * torch.rand(4) - 1).tolist()
+            torch.manual_seed(seed)
+            moved = np.asarray(BackgroundAffine(degrees, translate, 0.0)(picture))[:, :, 0]
+            ys, xs = np.nonzero(moved < 128)
+            centre = 49.5 + 100 * translate * across, 29.5 + 60 * translate * down
+            assert (xs.mean(), ys.mean()) == pytest.approx(centre, abs=0.7)
+
+
 def test_unaugmented_photos_come_as_they_are():
     photos = augmented([])
     assert isinstance(photos.augment, v2.Compose)

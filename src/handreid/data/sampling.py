@@ -78,4 +78,5 @@ class TrainingPhotos(Dataset[Batch]):
 
     def _photo(self, position: int, seed: int) -> UInt8[Tensor, "3 height width"]:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device, for 0.1 ms
-        return self.augment(Image.fromarray(self.photos[int(self.rows[position])].transpose(1, 2, 0)))
+        pixels = np.ascontiguousarray(self.photos[int(self.rows[position])].transpose(1, 2, 0))
+        return self.augment(Image.fromarray(pixels))

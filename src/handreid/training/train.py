@@ -133,6 +133,7 @@ def _fit(
         stage,
         photos,
         seed=recipe.seed * 1000 + number,
+        # beside a tower on the CPU, a process that augments takes more from it than it brings
         workers=min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0,
     )
     validate = _validation(recipe, material, embedder, progress)
@@ -143,7 +144,7 @@ def _fit(
         embedder.train()
         try:
             with warnings.catch_warnings():
-                # on two cores, workers cost more than they bring; and what Lightning does inside is not the user's
+                # how many workers is decided above; what Lightning does inside is not the user's affair
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
                 trainer.fit(module, ckpt_path=folder / "last.ckpt" if epochs_done else None, weights_only=True)

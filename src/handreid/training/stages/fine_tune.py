@@ -65,9 +65,18 @@ class FineTuneModule(L.LightningModule):
         self._note(loss=total, **losses)
         return total
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._note(gradient_norm=nn.utils.get_total_norm(gradients))
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the norm over all parameters, which is measured once and noted as it was before."""
+        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+        if gradient_clip_val is not None:
+            nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)
+        self._note(gradient_norm=norm)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.groups(), self.stage.optimizer.kind, self.stage.optimizer.momentum)
