@@ -36,14 +36,14 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     if absent and not allow_missing:
         raise ManifestError(
             f"{root}: {len(absent):,} of the {len(manifest):,} photos in HandInfo.csv are absent "
-            f"({listed(absent, 3)}). Complete the folder, or go on with the photos that are there: --allow-missing"
+            f"({listed(absent, 20)}). Complete the folder, or go on with the photos that are there: --allow-missing"
         )
     found = manifest.filter(pl.col("path").is_in(there))
     if not len(found):
         raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in HandInfo.csv is there")
     notes = [*manifest.notes, f"{len(found):,} photos of {len(manifest):,} in HandInfo.csv found"]
     if absent:
-        notes.append(f"{len(absent):,} photos absent, their rows left out: {listed(absent, 3)}")
+        notes.append(f"{len(absent):,} photos absent, their rows left out: {listed(absent, 20)}")
     unnamed = sorted(there - set(manifest.table["path"]))
     if unnamed:
         notes.append(f"{len(unnamed):,} photos that HandInfo.csv does not name, left out: {listed(unnamed, 3)}")
