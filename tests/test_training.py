@@ -304,6 +304,24 @@ def test_lines_of_epochs_that_run_again_are_dropped(photos: Path, tmp_path: Path
     assert history(run.folder) == whole
 
 
+def test_a_second_stage_starts_from_the_first_and_resumes_without_touching_it(photos: Path, tmp_path: Path):
+    stage = "{kind: fine_tune, epochs: 2, batch_size: 8, freeze_blocks: %d, optimizer: {schedule: {kind: constant}}}"
+    run = train(micro(f"stages=[{stage % 1}, {stage % 0}]"), photos, tmp_path / "run")
+    whole, model = history(run.folder), run.model.read_bytes()
+    assert [(line["stage"], line["epoch"]) for line in whole] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    untouched = build_embedder(micro(), build_towers(micro())).state_dict()
+    first = Embedder.load(run.stage(0, "fine_tune") / "best.safetensors").state_dict()
+    second = torch.load(run.stage(1, "fine_tune") / "last.ckpt", weights_only=True)["state_dict"]
+    stem, bias = "backbone.visual.conv1.weight", "head.necks.pooled.bias"
+    assert torch.equal(first[stem], untouched[stem])  # frozen in the first stage
+    assert not torch.equal(second[f"embedder.{stem}"], untouched[stem])  # and learning again in the second
+    assert not second[f"embedder.{bias}"].any()  # a neck's bias never learns
+    run.model.unlink()
+    train(None, None, run.folder, resume=True)
+    assert history(run.folder) == whole
+    assert run.model.read_bytes() == model
+
+
 def history(folder: Path) -> list[dict[str, float]]:
     """metrics.jsonl without the clock."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -17,6 +17,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.visual = visual
         self.config = config
+        self._frozen: list[nn.Parameter] = []
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Backbone":
@@ -42,7 +43,14 @@ class Backbone(nn.Module):
             raise RecipeError(f"freeze_blocks is {blocks}, but the tower has {len(layers) - 1} blocks")
         for layer in layers[: blocks + 1] if blocks else []:
             for parameter in layer:
-                parameter.requires_grad_(False)
+                if parameter.requires_grad:
+                    parameter.requires_grad_(False)
+                    self._frozen.append(parameter)
+
+    def thaw(self) -> None:
+        """What `freeze` froze may learn again; what never learned stays as it is."""
+        while self._frozen:
+            self._frozen.pop().requires_grad_(True)
 
     def train(self, mode: bool = True) -> "Backbone":
         """As `nn.Module.train`, but a frozen batch norm keeps its statistics too."""

@@ -107,8 +107,8 @@ def _train_stage(
     folder = run.stage(number, stage.kind)
     folder.mkdir(parents=True, exist_ok=True)
     done = checkpoint_state(folder)
-    truncate_metrics(run, number, done[0] if done else 0)
     if done is None or not done[1]:
+        truncate_metrics(run, number, done[0] if done else 0)
         _fit(run, number, stage, recipe, embedder, material, progress, epochs_done=done[0] if done else 0)
     _take_result(folder, stage, embedder)
 
@@ -225,4 +225,4 @@ def _take_result(folder: Path, stage: FineTune, embedder: Embedder) -> None:
         content = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         state = {name.removeprefix("embedder."): v for name, v in content.items() if name.startswith("embedder.")}
     embedder.load_state_dict(state)
-    embedder.eval().requires_grad_(True)
+    embedder.eval().backbone.thaw()
