@@ -61,7 +61,7 @@ def build_module(name: str, overrides: list[str], count: int) -> FineTuneModule:
     material = TrainingPhotos(
         photos, np.arange(count), np.arange(count) % IDENTITIES, build_augment(stage, embedder.preprocessing)
     )
-    objectives = build_objectives(stage, embedder.backbone.widths, IDENTITIES, 0)
+    objectives = build_objectives(stage, embedder.head, IDENTITIES, 0)
     return FineTuneModule(embedder, objectives, stage, material, seed=0)
 
 
@@ -100,7 +100,7 @@ def bare_epoch(module: FineTuneModule, device: str) -> float:
     classifier = torch.nn.Linear(module.embedder.backbone.widths["joint"], IDENTITIES, device=device)
     parameters = [p for p in [*tower.parameters(), *classifier.parameters()] if p.requires_grad]
     optimizer = build_optimizer([{"params": parameters, "lr": 1e-5}], module.stage.optimizer.kind, 0.9)
-    size = module.stage.batch_size
+    size = module.stage.photos_per_batch
     batches = [torch.randn(size, 3, *module.embedder.backbone.size, device=device) for _ in range(2)]
     labels = torch.arange(size, device=device) % IDENTITIES
     began = time.perf_counter()

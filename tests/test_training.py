@@ -56,7 +56,7 @@ def made_up(recipe: Recipe, identities: int = 4, each: int = 4) -> TrainingPhoto
 
 def module_of(recipe: Recipe) -> FineTuneModule:
     embedder = build_embedder(recipe, build_towers(recipe))
-    objectives = build_objectives(recipe.stages[0], embedder.backbone.widths, 4, recipe.seed)
+    objectives = build_objectives(recipe.stages[0], embedder.head, 4, recipe.seed)
     return FineTuneModule(embedder, objectives, recipe.stages[0], made_up(recipe), seed=0).train()
 
 
@@ -435,4 +435,4 @@ def test_parameter_groups_leave_out_what_is_frozen():
 
 def test_stages_default_to_the_published_baseline():
     stage = FineTune()
-    assert (stage.epochs, stage.batch_size, stage.optimizer.lr, stage.chirality) == (70, 20, 5e-6, "none")
+    assert (stage.epochs, stage.photos_per_batch, stage.optimizer.lr, stage.chirality) == (70, 20, 5e-6, "none")

@@ -10,7 +10,8 @@ from typing import Literal
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-FeatureName = Literal["joint", "pooled", "penultimate"]
+FeatureName = Literal["joint", "pooled", "penultimate", "parts"]  # `parts`: what the head makes of the patch grid
+Neck = Literal["before", "after"]
 Triple = tuple[float, float, float]
 
 
@@ -48,12 +49,31 @@ class Features:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Features, and the same features behind the head's neck, by name."""
+    """Features by name, `before` and `after` the head's neck; heads may add parts of their own to both."""
 
     features: Features
-    necked: dict[str, Tensor]
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+
+    def at(self, neck: Neck) -> dict[str, Tensor]:
+        return self.before if neck == "before" else self.after
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Photos that are of two identities each: `shares` of `labels`, the rest of `partners`."""
+
+    partners: Int[Tensor, " batch"]
+    shares: Float[Tensor, " batch"]
 
 
 @dataclass(frozen=True)
 class Targets:
     labels: Int[Tensor, " batch"]
+    mixed: Mixed | None = None
+
+    def parts(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Labels, with the share of the photo that is theirs; None is all of it."""
+        if self.mixed is None:
+            return [(self.labels, None)]
+        return [(self.labels, self.mixed.shares), (self.mixed.partners, 1 - self.mixed.shares)]

@@ -7,7 +7,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from handreid.errors import WeightsError
 from handreid.models.backbone import Backbone
-from handreid.models.heads import BnneckHead, PlainHead
-from handreid.types import FeatureName, Outputs, Preprocessing
+from handreid.models.heads import build_head
+from handreid.types import FeatureName, Neck, Outputs, Preprocessing
 
-FORMAT = 1
-_HEADS = {"linear": PlainHead, "bnneck": BnneckHead}
+FORMAT = 2
 
 
 class Embedder(nn.Module):
     """Photos of hands to embeddings of unit length.
 
-    `necks` names the features that go through the head; `test_features` those that are concatenated to the embedding,
-    taken before or after the neck.
+    `head` is the head's configuration (`kind` and arguments), `features` names the backbone's features that go in, and
+    `necks` those of them that need a neck;
+    `test_features` those that are concatenated to the embedding, taken before or after the neck.
     """
 
     def __init__(
@@ -37,18 +37,20 @@ class Embedder(nn.Module):
         backbone: Backbone,
         preprocessing: Preprocessing,
         *,
-        head: Literal["linear", "bnneck"] = "linear",
-        necks: tuple[FeatureName, ...] = ("joint",),
+        head: dict[str, Any],
+        features: tuple[FeatureName, ...] = ("joint",),
+        necks: tuple[FeatureName, ...] = (),
         test_features: tuple[FeatureName, ...] = ("joint",),
-        test_neck: Literal["before", "after"] = "before",
+        test_neck: Neck = "before",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.preprocessing = preprocessing
-        self.head = _HEADS[head]({name: backbone.widths[name] for name in necks})
+        self.head = build_head(head, {name: backbone.widths[name] for name in features}, necks)
         self.test_features = test_features
-        self.test_neck = test_neck
-        self._head_kind = head
+        self.test_neck: Neck = test_neck
+        self._head_config = head
+        self._features = features
         self._necks = necks
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1), persistent=False)
@@ -58,14 +60,15 @@ class Embedder(nn.Module):
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return sum(self.backbone.widths[name] for name in self.test_features)
+        widths = self.head.before if self.test_neck == "before" else self.head.after
+        return sum(widths[name] for name in self.head.names(self.test_features))
 
     def normalise(self, photos: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         return photos.float().div(255).sub(self.mean).div(self.std)
 
     def forward(self, photos: UInt8[Tensor, "batch 3 height width"]) -> Outputs:
         features = self.backbone(self.normalise(photos))
-        return Outputs(features, self.head(features))
+        return Outputs(features, *self.head(features))
 
     @torch.inference_mode()
     def embed(
@@ -108,6 +111,7 @@ class Embedder(nn.Module):
             Backbone.from_config(config["backbone"]),
             _preprocessing(config["preprocessing"]),
             head=config["head"],
+            features=tuple(config["features"]),
             necks=tuple(config["necks"]),
             test_features=tuple(config["test_features"]),
             test_neck=config["test_neck"],
@@ -116,16 +120,16 @@ class Embedder(nn.Module):
         return embedder.eval()
 
     def _compared(self, outputs: Outputs) -> Tensor:
-        if self.test_neck == "after":
-            return torch.cat([outputs.necked[name] for name in self.test_features], dim=1)
-        return torch.cat([getattr(outputs.features, name) for name in self.test_features], dim=1)
+        named = outputs.at(self.test_neck)
+        return torch.cat([named[name] for name in self.head.names(self.test_features)], dim=1)
 
     def _config(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "backbone": self.backbone.config,
             "preprocessing": dataclasses.asdict(self.preprocessing),
-            "head": self._head_kind,
+            "head": self._head_config,
+            "features": self._features,
             "necks": self._necks,
             "test_features": self.test_features,
             "test_neck": self.test_neck,

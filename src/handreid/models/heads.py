@@ -1,22 +1,48 @@
 """What stands between the backbone's features and the objectives."""
 
+from abc import ABC, abstractmethod
+from typing import Any
+
 from torch import Tensor, nn
 
 from handreid.types import Features
 
+Named = dict[str, Tensor]
 
-class PlainHead(nn.Module):
+
+class Head(nn.Module, ABC):
+    """Made of the widths of the backbone's features that go in, and the names of those that need a neck.
+
+    `before` and `after` are the widths of the features that come out, by name, before and after the neck; `parts` the
+    names among them that the head makes itself, from the patch grid.
+    """
+
+    before: dict[str, int]
+    after: dict[str, int]
+    parts: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, features: Features) -> tuple[Named, Named]:
+        """Features before and after the neck."""
+
+    def names(self, features: tuple[str, ...]) -> tuple[str, ...]:
+        """The names with `parts` replaced by what they are."""
+        return tuple(one for name in features for one in (self.parts if name == "parts" else (name,)))
+
+
+class PlainHead(Head):
     """Features as they are."""
 
-    def __init__(self, widths: dict[str, int]) -> None:
+    def __init__(self, widths: dict[str, int], necked: tuple[str, ...]) -> None:
         super().__init__()
-        self.names = tuple(widths)
+        self.before, self.after = widths, {name: widths[name] for name in necked}
 
-    def forward(self, features: Features) -> dict[str, Tensor]:
-        return {name: getattr(features, name) for name in self.names}
+    def forward(self, features: Features) -> tuple[Named, Named]:
+        named = _named(features, self.before)
+        return named, {name: named[name] for name in self.after}
 
 
-class BnneckHead(nn.Module):
+class BnneckHead(Head):
     """One batch normalisation per feature, its bias frozen at zero.
 
     Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-identification" (2019), section 3.6: the
@@ -24,12 +50,26 @@ class BnneckHead(nn.Module):
     the origin, which is where the cosine of the retrieval looks from.
     """
 
-    def __init__(self, widths: dict[str, int]) -> None:
+    def __init__(self, widths: dict[str, int], necked: tuple[str, ...]) -> None:
         super().__init__()
-        self.necks = nn.ModuleDict({name: _neck(width) for name, width in widths.items()})
+        self.before, self.after = widths, {name: widths[name] for name in necked}
+        self.necks = nn.ModuleDict({name: _neck(width) for name, width in self.after.items()})
 
-    def forward(self, features: Features) -> dict[str, Tensor]:
-        return {name: neck(getattr(features, name)) for name, neck in self.necks.items()}
+    def forward(self, features: Features) -> tuple[Named, Named]:
+        named = _named(features, self.before)
+        return named, {name: neck(named[name]) for name, neck in self.necks.items()}
+
+
+def build_head(config: dict[str, Any], widths: dict[str, int], necked: tuple[str, ...]) -> Head:
+    """The head of a saved configuration: `kind` and its arguments."""
+    arguments = {name: value for name, value in config.items() if name != "kind"}
+    heads: dict[str, Any] = {"linear": PlainHead, "bnneck": BnneckHead}
+    head: Head = heads[config["kind"]](widths, necked, **arguments)
+    return head
+
+
+def _named(features: Features, names: dict[str, int]) -> Named:
+    return {name: getattr(features, name) for name in names}
 
 
 def _neck(width: int) -> nn.BatchNorm1d:

@@ -1,10 +1,11 @@
 """Identity classification."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from handreid.objectives.objective import Objective
+from handreid.objectives.objective import Objective, share_of
 from handreid.types import Outputs, Targets
 
 
@@ -13,7 +14,8 @@ class CrossEntropy(Objective):
 
     The classifiers read the features behind the neck and have no bias. As in the hand papers' baseline and CLIP-ReID
     (Li et al. 2023, L_id) the classifiers before and after CLIP's projection are two, and their losses add up. With
-    smoothing e over n identities the target is 1 - e + e/n for the right one and e/n for the others.
+    smoothing e over n identities the target is 1 - e + e/n for the right one and e/n for the others. A photo mixed of
+    two identities has the loss of each by its share.
     """
 
     def __init__(self, widths: dict[str, int], identities: int, *, label_smoothing: float = 0.1) -> None:
@@ -23,13 +25,11 @@ class CrossEntropy(Objective):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
         losses = [
-            F.cross_entropy(classifier(outputs.necked[name]), targets.labels, label_smoothing=self.label_smoothing)
-            for name, classifier in self.classifiers.items()
+            share_of(F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none"), share)
+            for logits in (classifier(outputs.after[name]) for name, classifier in self.classifiers.items())
+            for labels, share in targets.parts()
         ]
-        total = losses[0]
-        for loss in losses[1:]:
-            total = total + loss
-        return total
+        return torch.stack(losses).sum()
 
 
 def _classifier(width: int, identities: int) -> nn.Linear:

@@ -9,7 +9,21 @@ from handreid.types import Outputs, Targets
 
 
 class Objective(nn.Module, ABC):
-    """Reads `Outputs`, owns its parameters (classifiers, centres), gives one number for the batch."""
+    """Reads `Outputs`, owns its parameters (classifiers, centres), gives one number for the batch.
+
+    A term of the recipe becomes the class in `objectives/<kind>.py` that bears the name of the recipe's model. Its
+    keyword arguments are that model's fields, without `kind`, `weight`, `lr` and `features`. Before them a term that
+    learns (`LearnedTerm`) is given the widths of its features by name and the number of identities; any other is given
+    the names of its features.
+    """
 
     @abstractmethod
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]: ...
+
+    def at_epoch(self, epoch: float) -> None:
+        """Called before every step with the epochs that the stage has done; for what changes with time."""
+
+
+def share_of(loss: Float[Tensor, " batch"], share: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:
+    """Mean over the batch of losses of photos, each weighted by its share; see `Targets.parts`."""
+    return loss.mean() if share is None else (share * loss).mean()

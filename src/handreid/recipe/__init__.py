@@ -1,34 +1,24 @@
 """What an experiment is, as data: plain frozen values, no torch, nothing built yet."""
 
-from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
-from handreid.recipe.schema import (
-    Augmentation,
-    Backbone,
-    Bnneck,
+from handreid.recipe.data import Data
+from handreid.recipe.evaluate import Evaluate, Prompts
+from handreid.recipe.model import Backbone, Model, Preprocess
+from handreid.recipe.optimizer import (
     ConstantSchedule,
     CosineSchedule,
-    CrossEntropy,
-    Data,
-    Evaluate,
-    FineTune,
-    Model,
     MultistepSchedule,
     OneCycleSchedule,
     Optimizer,
-    PlainHead,
-    Preprocess,
-    Prompts,
-    Recipe,
     Schedule,
 )
+from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
+from handreid.recipe.schema import Recipe
+from handreid.recipe.stages import FineTune
 
 __all__ = [
-    "Augmentation",
     "Backbone",
-    "Bnneck",
     "ConstantSchedule",
     "CosineSchedule",
-    "CrossEntropy",
     "Data",
     "Evaluate",
     "FineTune",
@@ -36,7 +26,6 @@ __all__ = [
     "MultistepSchedule",
     "OneCycleSchedule",
     "Optimizer",
-    "PlainHead",
     "Preprocess",
     "Prompts",
     "Recipe",

@@ -1,5 +1,6 @@
 """The only place that turns a recipe's data into objects; constructors elsewhere take plain arguments."""
 
+from importlib import import_module
 from typing import Any, get_args
 
 import torch
@@ -12,10 +13,11 @@ from handreid.models.backbone import Backbone
 from handreid.models.clip import ClipTowers, load_clip
 from handreid.models.clip_weights import trained_normalisation
 from handreid.models.embedder import Embedder
-from handreid.objectives.cross_entropy import CrossEntropy
+from handreid.models.heads import Head
 from handreid.objectives.objective import Objective
 from handreid.recipe import FineTune, Recipe
-from handreid.recipe.schema import Affine, Augmentation, ColourJitter, Crop, Padding, RandomErasing
+from handreid.recipe.augmentations import Affine, Augmentation, ColourJitter, Crop, Padding, RandomErasing
+from handreid.recipe.objectives import AnyTerm, LearnedTerm
 from handreid.types import FeatureName, Preprocessing, Triple
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
@@ -41,13 +43,15 @@ def build_embedder(recipe: Recipe, towers: ClipTowers) -> Embedder:
     """The embedder before any stage: towers' weights, a fresh head."""
     backbone = Backbone(towers.image, towers.config)
     test = recipe.model.test_feature
+    features, necks = _features(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return Embedder(
             backbone,
             build_preprocessing(recipe, backbone.size),
-            head=recipe.model.head.kind,
-            necks=_necks(recipe),
+            head=recipe.model.head.model_dump(),
+            features=features,
+            necks=necks,
             test_features=test.features,
             test_neck=test.neck,
         ).eval()
@@ -67,15 +71,24 @@ def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
     return Preprocessing(size, mean, std, wanted.resize, wanted.interpolation)
 
 
-def build_objectives(stage: FineTune, widths: dict[str, int], identities: int, seed: int) -> nn.ModuleDict:
-    """Objectives by name in the order of the recipe; their weights stay in the recipe."""
+def build_objectives(stage: FineTune, head: Head, identities: int, seed: int) -> nn.ModuleDict:
+    """Objectives by name in the order of the recipe; their weights and rates stay in the recipe."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built: dict[str, Objective] = {}
-        for number, term in enumerate(stage.objectives):
-            chosen: dict[str, int] = {name: widths[name] for name in term.features}
-            built[f"{number}_{term.kind}"] = CrossEntropy(chosen, identities, label_smoothing=term.label_smoothing)
-        return nn.ModuleDict(built)
+        return nn.ModuleDict(
+            {f"{n}_{term.kind}": _objective(term, head, identities) for n, term in enumerate(stage.objectives)}
+        )
+
+
+def _objective(term: AnyTerm, head: Head, identities: int) -> Objective:
+    """The class in objectives/ that bears the names of the term's kind and model; see `Objective`."""
+    made: type[Objective] = getattr(import_module(f"handreid.objectives.{term.kind}"), type(term).__name__)
+    arguments = {name: value for name, value in term if name not in ("kind", "weight", "lr", "features")}
+    names = head.names(term.features)
+    if not isinstance(term, LearnedTerm):
+        return made(names, **arguments)
+    widths = head.before if arguments.get("neck") == "before" else head.after
+    return made({name: widths[name] for name in names}, identities, **arguments)
 
 
 def enlargement(stage: FineTune) -> float:
@@ -106,11 +119,13 @@ def _augmentation(step: Augmentation, size: tuple[int, int], mean: Triple) -> An
             return v2.RandomErasing(probability, scale=area, ratio=(0.3, 3.3), value=[round(255 * m) for m in mean])
 
 
-def _necks(recipe: Recipe) -> tuple[FeatureName, ...]:
-    """Features behind the head: those that are compared after it, and those that an objective reads there."""
-    used = set(recipe.model.test_feature.features)
+def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureName, ...]]:
+    """Features of the backbone that are compared or read by an objective; and those of them, read after the neck."""
+    test = recipe.model.test_feature
+    read = [(name, test.neck) for name in test.features]
     for stage in recipe.stages:
         for term in stage.objectives:
-            used |= set(term.features)
+            read += [(name, getattr(term, "neck", "after")) for name in term.features]
     names: tuple[FeatureName, ...] = get_args(FeatureName)
-    return tuple(name for name in names if name in used)
+    used = tuple(name for name in names if name != "parts" and name in {name for name, _ in read})
+    return used, tuple(name for name in used if (name, "after") in read)

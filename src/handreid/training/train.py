@@ -129,7 +129,7 @@ def _fit(
     identities = int(photos.labels.max()) + 1
     module = FineTuneModule(
         embedder,
-        build_objectives(stage, embedder.backbone.widths, identities, recipe.seed),
+        build_objectives(stage, embedder.head, identities, recipe.seed),
         stage,
         photos,
         seed=recipe.seed * 1000 + number,

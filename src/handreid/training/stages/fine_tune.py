@@ -119,7 +119,7 @@ class FineTuneModule(L.LightningModule):
     def _batches(self, epoch: int) -> RandomBatches:
         return RandomBatches(
             len(self.photos),
-            self.stage.batch_size,
+            self.stage.photos_per_batch,
             seed=self.seed,
             epoch=epoch,
             rank=self.trainer.global_rank if self._trainer else 0,

@@ -1,0 +1,131 @@
+"""What is done to training photos: to each alone, and to two of a batch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from handreid.recipe.values import Value
+
+
+class Crop(Value):
+    """Photo enlarged by `enlarge`, then a random window of the input's size (the papers' 256 -> 224 is 8/7)."""
+
+    kind: Literal["crop"] = "crop"
+    enlarge: float = Field(8 / 7, ge=1, le=2)
+    """How much larger than the input the photo is before the window is cut."""
+
+
+class Padding(Value):
+    """`pixels` of border on every side, then a random window of the input's size."""
+
+    kind: Literal["padding"] = "padding"
+    pixels: int = Field(10, ge=1)
+    """Width of the border, which repeats the photo's edge."""
+
+
+class Affine(Value):
+    """A random rotation, zoom and shift, filled with the colour of the photo's border."""
+
+    kind: Literal["affine"] = "affine"
+    degrees: float = Field(10, ge=0, le=180)
+    """Largest angle, either way."""
+    translate: float = Field(0.05, ge=0, le=0.5)
+    """Largest shift, as a share of the size."""
+    zoom: float = Field(0.1, ge=0, lt=1)
+    """Largest zoom, in or out."""
+
+
+class ColourJitter(Value):
+    """Brightness, contrast, saturation and hue drawn anew for every photo, as torchvision's `ColorJitter`."""
+
+    kind: Literal["colour_jitter"] = "colour_jitter"
+    brightness: float = Field(0.2, ge=0)
+    """Factor drawn from 1 - this to 1 + this."""
+    contrast: float = Field(0.15, ge=0)
+    """Factor drawn from 1 - this to 1 + this."""
+    saturation: float = Field(0.1, ge=0)
+    """Factor drawn from 1 - this to 1 + this."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Largest turn of the colour circle, either way."""
+
+
+class RandomErasing(Value):
+    """A random rectangle becomes the mean colour (Zhong et al. 2020)."""
+
+    kind: Literal["random_erasing"] = "random_erasing"
+    probability: float = Field(0.5, gt=0, le=1)
+    """Share of the photos that lose a rectangle."""
+    area: tuple[float, float] = (0.02, 0.33)
+    """Smallest and largest rectangle, as shares of the photo."""
+
+
+class Perspective(Value):
+    """A random change of the camera's view, filled with the colour of the photo's border."""
+
+    kind: Literal["perspective"] = "perspective"
+    distortion: float = Field(0.2, gt=0, le=1)
+    """How far corners move, as a share of half the photo."""
+    probability: float = Field(0.5, gt=0, le=1)
+    """Share of the photos that are changed."""
+
+
+class Background(Value):
+    """Another background in the place of a light one (11k Hands are shot on white), so that the network reads the hand
+    and not the table. A photo whose border is not light stays as it is.
+    """
+
+    kind: Literal["background"] = "background"
+    probability: float = Field(0.5, gt=0, le=1)
+    """Share of the photos that get another background."""
+    folder: Path | None = None
+    """Photos to take backgrounds from; null draws colours, gradients and textures."""
+
+
+class RandAugment(Value):
+    """`operations` changes of colour and geometry drawn for every photo (Cubuk et al. 2020), without mirroring."""
+
+    kind: Literal["rand_augment"] = "rand_augment"
+    operations: int = Field(2, ge=1)
+    """Changes in a row."""
+    magnitude: int = Field(7, ge=0, le=30)
+    """How strong, of 30."""
+
+
+class AugMix(Value):
+    """Several chains of changes, mixed with the photo (Hendrycks et al. 2020)."""
+
+    kind: Literal["augmix"] = "augmix"
+    severity: int = Field(3, ge=1, le=10)
+    """How strong the changes are."""
+    chains: int = Field(3, ge=1)
+    """Chains that are mixed."""
+
+
+Augmentation = Annotated[
+    Crop | Padding | Affine | Perspective | Background | ColourJitter | RandAugment | AugMix | RandomErasing,
+    Field(discriminator="kind"),
+]
+
+
+class Mixup(Value):
+    """A photo is blended with another of its batch, and its target with the other's (Zhang et al. 2018)."""
+
+    kind: Literal["mixup"] = "mixup"
+    alpha: float = Field(0.2, gt=0)
+    """The share is drawn from Beta(alpha, alpha), once per batch."""
+    probability: float = Field(1.0, gt=0, le=1)
+    """Share of the batches that are mixed."""
+
+
+class CutMix(Value):
+    """A rectangle of a photo is another's of its batch, and so is that share of its target (Yun et al. 2019)."""
+
+    kind: Literal["cutmix"] = "cutmix"
+    alpha: float = Field(1.0, gt=0)
+    """The share is drawn from Beta(alpha, alpha), once per batch."""
+    probability: float = Field(0.5, gt=0, le=1)
+    """Share of the batches that are mixed."""
+
+
+Mix = Annotated[Mixup | CutMix, Field(discriminator="kind")]

@@ -1,0 +1,44 @@
+"""How a run is scored."""
+
+from pydantic import Field, model_validator
+
+from handreid.recipe.values import Value
+
+
+class Prompts(Value):
+    """Handcrafted sentences for zero-shot aspect classification; `{aspect}`, `{surface}` and `{side}` are filled in."""
+
+    templates: tuple[str, ...] = (
+        "A photo of a {aspect} {side} hand of a person.",
+        "A photo of the {surface} of a {side} hand.",
+        "The {surface} of a person's {side} hand on a table.",
+        "A close photo of a {side} human hand, {aspect} view.",
+    )
+    """Each with `{side}`, and `{aspect}` (dorsal, palmar) or `{surface}` (back, palm); also scored averaged."""
+
+    @model_validator(mode="after")
+    def _templates_have_places(self) -> "Prompts":
+        for template in self.templates:
+            try:
+                sides = {template.format(aspect=a, side=s, surface=a) for a in ("x", "y") for s in ("u", "v")}
+            except (KeyError, IndexError, ValueError) as error:
+                places = "{aspect}, {surface} and {side}"
+                raise ValueError(f"template {template!r}: only {places} are filled in") from error
+            if len(sides) < 4:
+                raise ValueError(f"template {template!r} must use {{side}}, and {{aspect}} or {{surface}}")
+        return self
+
+
+class Evaluate(Value):
+    """How a run is scored."""
+
+    draws: int = Field(10, ge=1)
+    """Galleries drawn; the scores are means over them."""
+    mirrored: bool = False
+    """Flip test-time augmentation: the features of photo and mirrored photo, summed."""
+    prompts: Prompts | None = None
+    """Zero-shot aspect classification by the text tower; `{}` for the built-in sentences, null for none."""
+    resamples: int = Field(10_000, ge=100)
+    """Resamples of the subjects behind each interval."""
+    batch_size: int = Field(64, ge=1)
+    """Photos embedded at a time; changes memory, not scores."""

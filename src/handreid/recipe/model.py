@@ -1,0 +1,144 @@
+"""From photo to embedding."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from handreid.recipe.values import FeatureName, Neck, Size, Value
+
+
+class Backbone(Value):
+    """A CLIP image tower: by open_clip's name, by our name `handreid-tiny`, or by a config of its own."""
+
+    name: str = "ViT-B-16-quickgelu"
+    """A model of open_clip with a ViT or ResNet tower of its own, or `handreid-tiny`."""
+    weights: str = "openai"
+    """A pretrained tag of open_clip, a file (open_clip, OpenAI or safetensors), or `none` for random weights."""
+    towers: Literal["both", "image"] = "both"
+    """`image` for a file that holds the image tower alone; the text tower is then random."""
+    image_size: Size | None = None
+    """Input side, or height and width, a multiple of the patch; null is the size the weights were made for."""
+    config: dict[str, object] | Path | None = None
+    """Towers of one's own: open_clip's `embed_dim`, `vision_cfg` and `text_cfg`, here or in a JSON file."""
+
+    @model_validator(mode="after")
+    def _sizes_are_positive(self) -> "Backbone":
+        sizes = (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
+        if any(size < 16 for size in sizes):
+            raise ValueError(f"image_size {self.image_size} is under 16 pixels")
+        return self
+
+
+class Preprocess(Value):
+    """How a photo becomes the tower's input. Stored with the model, so that training and test cannot differ."""
+
+    normalise: Literal["clip", "imagenet", "half"] = "clip"
+    """Mean and standard deviation of the channels: CLIP's, ImageNet's, or 0.5 and 0.5."""
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    """What happens to a photo that is not of the input's shape; `crop` is at its centre, `pad` is with white."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """How pixels are resized."""
+
+
+class HeadValue(Value):
+    """What all heads have."""
+
+    @property
+    def makes_parts(self) -> bool:
+        """Whether the head makes features of its own of the patch grid."""
+        return False
+
+
+class PartsValue(HeadValue):
+    """A head that makes features of its own of the patch grid."""
+
+    @property
+    def makes_parts(self) -> bool:
+        return True
+
+
+class PlainHead(HeadValue):
+    """Features as the backbone gives them; the objectives' classifiers sit directly on them."""
+
+    kind: Literal["linear"] = "linear"
+
+
+class Bnneck(HeadValue):
+    """A batch normalisation without bias between feature and classifier (Luo et al. 2019, BNNeck)."""
+
+    kind: Literal["bnneck"] = "bnneck"
+
+
+class Mlp(HeadValue):
+    """A projection of two layers on each feature, then a batch normalisation (as SimCLR and SupCon have it)."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: int = Field(512, ge=1)
+    """Width of the hidden layer."""
+    width: int = Field(256, ge=2)
+    """Width of the projected feature."""
+
+
+class Pcb(PartsValue):
+    """Horizontal stripes of the patch grid, each a feature with a classifier (Sun et al. 2018), beside BNNecks."""
+
+    kind: Literal["pcb"] = "pcb"
+    stripes: int = Field(6, ge=2)
+    """Stripes from top to bottom."""
+    width: int = Field(256, ge=2)
+    """Width that each stripe is reduced to."""
+
+
+class Mgn(PartsValue):
+    """The whole patch grid, its halves and its thirds, each a feature (Wang et al. 2018), beside BNNecks."""
+
+    kind: Literal["mgn"] = "mgn"
+    width: int = Field(256, ge=2)
+    """Width that each part is reduced to."""
+
+
+class Gem(PartsValue):
+    """Generalised-mean pooling of the patch grid (Radenovic et al. 2018), beside BNNecks."""
+
+    kind: Literal["gem"] = "gem"
+    power: float = Field(3.0, ge=1)
+    """1 is the mean, infinity the maximum; learned from here on."""
+
+
+class AttentionPooling(PartsValue):
+    """A learned query attends to the patch grid, beside BNNecks."""
+
+    kind: Literal["attention"] = "attention"
+    heads: int = Field(4, ge=1)
+    """Heads of the attention; a divisor of the tower's width."""
+
+
+class TestFeature(Value):
+    """What is compared at test time: which features, before or after the head's neck; concatenated, then L2."""
+
+    features: tuple[FeatureName, ...] = ("pooled", "joint")
+    """Which features make the embedding, in this order; `parts` is what the head makes of the patch grid."""
+    neck: Neck = "after"
+    """Taken before or after the head's neck."""
+
+    @model_validator(mode="after")
+    def _some_feature(self) -> "TestFeature":
+        if not self.features or len(set(self.features)) != len(self.features):
+            raise ValueError(f"features {list(self.features)} must name at least one feature, each once")
+        return self
+
+
+class Model(Value):
+    """From photo to embedding; what is saved in model.safetensors."""
+
+    backbone: Backbone = Backbone()
+    """The image tower."""
+    preprocess: Preprocess = Preprocess()
+    """From photo to input."""
+    head: Annotated[PlainHead | Bnneck | Mlp | Pcb | Mgn | Gem | AttentionPooling, Field(discriminator="kind")] = (
+        Bnneck()
+    )
+    """What stands between features and classifiers."""
+    test_feature: TestFeature = TestFeature()
+    """What is compared."""

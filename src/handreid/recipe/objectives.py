@@ -1,0 +1,198 @@
+"""Terms of the loss. A term becomes the class of its own name in `objectives/<kind>.py`.
+
+`weight`, `lr` and `features` are read by `training/build.py`; every other field is an argument of that class.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from handreid.recipe.values import FeatureName, Neck, Share, Value
+
+
+class Term(Value):
+    """What all terms have."""
+
+    weight: float = Field(1.0, gt=0)
+    """What this term is multiplied by in the loss."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether a batch must hold several photos of one identity."""
+        return False
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        """Whether the term means something for a photo that is of two identities."""
+        return True
+
+
+class LearnedTerm(Term):
+    """A term with parameters of its own."""
+
+    lr: float | None = Field(None, gt=0)
+    """Learning rate of this term's own parameters; null is that of new layers."""
+
+
+class CrossEntropy(LearnedTerm):
+    """Identity classification, summed over one classifier per named feature."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the target that is spread over all identities."""
+    features: tuple[FeatureName, ...] = Field(("pooled", "joint"), min_length=1)
+    """Features that get a classifier, behind the head's neck."""
+
+
+class ArcFace(LearnedTerm):
+    """Classification by angle, with a margin that is added to the right identity's angle (Deng et al. 2019)."""
+
+    kind: Literal["arcface"] = "arcface"
+    scale: float = Field(30.0, gt=0)
+    """What cosines are multiplied by."""
+    margin: float = Field(0.5, ge=0, le=1.5)
+    """Added to the angle, in radians."""
+    margin_warmup_epochs: float = Field(0, ge=0)
+    """Epochs over which the margin grows from 0 in a line."""
+    features: tuple[FeatureName, ...] = Field(("pooled", "joint"), min_length=1)
+    """Features that get a classifier, behind the head's neck."""
+
+
+class CosFace(LearnedTerm):
+    """Classification by angle, with a margin that is taken from the right identity's cosine (Wang et al. 2018)."""
+
+    kind: Literal["cosface"] = "cosface"
+    scale: float = Field(30.0, gt=0)
+    """What cosines are multiplied by."""
+    margin: float = Field(0.35, ge=0, le=1)
+    """Taken from the cosine."""
+    margin_warmup_epochs: float = Field(0, ge=0)
+    """Epochs over which the margin grows from 0 in a line."""
+    features: tuple[FeatureName, ...] = Field(("pooled", "joint"), min_length=1)
+    """Features that get a classifier, behind the head's neck."""
+
+
+class Triplet(Term):
+    """A photo is nearer to its identity's photos than to others', by a margin (Hermans et al. 2017)."""
+
+    kind: Literal["triplet"] = "triplet"
+    mining: Literal["batch_all", "batch_hard", "semi_hard", "hard_only"] = "batch_hard"
+    """Which triplets of the batch count."""
+    margin: float | Literal["soft"] = 0.3
+    """In units of the distance; `soft` is ln(1 + e^x) in the place of the hinge."""
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """Euclidean of the features as they are, or 1 - cosine."""
+    quantile: Share = 0.5
+    """`hard_only`: of the triplets that violate the margin only those harder than this quantile count."""
+    features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
+    """Features whose losses are summed."""
+    neck: Neck = "before"
+    """Read before or after the head's neck."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        return True
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        return False
+
+    @model_validator(mode="after")
+    def _margin_is_positive(self) -> "Triplet":
+        if self.margin != "soft" and not self.margin > 0:
+            raise ValueError(f"margin {self.margin} must be over 0, or `soft`")
+        return self
+
+
+class Center(LearnedTerm):
+    """Photos are drawn to a centre of their identity (Wen et al. 2016)."""
+
+    kind: Literal["center"] = "center"
+    weight: float = Field(0.0005, gt=0)
+    """What this term is multiplied by in the loss."""
+    centres: Literal["learnable", "running_mean"] = "learnable"
+    """Parameters that the optimizer steps, or means that follow the photos by the paper's equation 4."""
+    alpha: float = Field(0.5, gt=0, le=1)
+    """`running_mean`: how far centres follow (the paper's alpha)."""
+    push: float = Field(0.0, ge=0)
+    """Weight, within this term, of what pushes the centres of different identities apart; 0 is without."""
+    push_margin: float = Field(1.0, gt=0)
+    """Distance up to which centres push each other."""
+    features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
+    """Features that get centres; their losses are summed."""
+    neck: Neck = "before"
+    """Read before or after the head's neck."""
+
+
+class SupCon(Term):
+    """Supervised contrastive learning (Khosla et al. 2020)."""
+
+    kind: Literal["supcon"] = "supcon"
+    temperature: float = Field(0.1, gt=0)
+    """What cosines are divided by."""
+    features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
+    """Features whose losses are summed."""
+    neck: Neck = "before"
+    """Read before or after the head's neck."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        return True
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        return False
+
+
+CLASSIFYING = (
+    "ArcFaceLoss",
+    "CosFaceLoss",
+    "DynamicSoftMarginLoss",
+    "LargeMarginSoftmaxLoss",
+    "NormalizedSoftmaxLoss",
+    "P2SGradLoss",
+    "ProxyAnchorLoss",
+    "ProxyNCALoss",
+    "SoftTripleLoss",
+    "SphereFaceLoss",
+    "SubCenterArcFaceLoss",
+)
+"""Losses of pytorch-metric-learning that learn something per identity and need no pairs."""
+
+
+class MetricLearning(LearnedTerm):
+    """Any loss of pytorch-metric-learning, by its name there, with or without one of its miners."""
+
+    kind: Literal["metric_learning"] = "metric_learning"
+    loss: str
+    """Name of a class in `pytorch_metric_learning.losses`."""
+    arguments: dict[str, object] = Field({})
+    """Its arguments, but for distance and reducer, and what follows from the data (classes, embedding size)."""
+    miner: str | None = None
+    """Name of a class in `pytorch_metric_learning.miners`; null is without."""
+    miner_arguments: dict[str, object] = Field({})
+    """Its arguments, but for the distance."""
+    distance: Literal["cosine", "dot_product", "euclidean", "squared_euclidean", "normalised_euclidean"] = "euclidean"
+    """What loss and miner compare with; always given to the library, never left to its default."""
+    reducer: Literal["mean", "sum", "mean_of_positive"] = "mean"
+    """How the terms of a batch become one number; the library's own default would average over positive ones."""
+    memory: int | None = Field(None, ge=2)
+    """Photos whose features are remembered from earlier batches and compared too (cross-batch memory, Wang et al.
+    2020); null is without."""
+    features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
+    """Features whose losses are summed."""
+    neck: Neck = "before"
+    """Read before or after the head's neck."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        return self.loss not in CLASSIFYING and self.memory is None
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        return False
+
+
+AnyTerm = Annotated[
+    CrossEntropy | ArcFace | CosFace | Triplet | Center | SupCon | MetricLearning, Field(discriminator="kind")
+]

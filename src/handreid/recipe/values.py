@@ -1,0 +1,14 @@
+"""What every part of a recipe is made of."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Size = int | tuple[int, int]
+FeatureName = Literal["joint", "pooled", "penultimate", "parts"]
+Neck = Literal["before", "after"]
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
