@@ -21,7 +21,14 @@ import torch.nn.functional as F
 
 from handreid.data.sampling import TrainingPhotos
 from handreid.recipe import load_recipe
-from handreid.training.build import build_augment, build_embedder, build_objectives, build_towers, enlargement
+from handreid.training.build import (
+    build_augment,
+    build_batches,
+    build_embedder,
+    build_objectives,
+    build_towers,
+    enlargement,
+)
 from handreid.training.optim import build_optimizer
 from handreid.training.stages.fine_tune import FineTuneModule
 
@@ -62,7 +69,8 @@ def build_module(name: str, overrides: list[str], count: int) -> FineTuneModule:
         photos, np.arange(count), np.arange(count) % IDENTITIES, build_augment(stage, embedder.preprocessing)
     )
     objectives = build_objectives(stage, embedder.head, IDENTITIES, 0)
-    return FineTuneModule(embedder, objectives, stage, material, seed=0)
+    batches = build_batches(stage, material.labels.numpy(), None, seed=0)
+    return FineTuneModule(embedder, objectives, stage, material, batches, seed=0)
 
 
 def stack_epoch(module: FineTuneModule) -> float:

@@ -16,7 +16,7 @@ from handreid.evaluation.zero_shot import VIEWS, classify, view_index
 from handreid.recipe import Recipe, parse_recipe
 from handreid.training.assess import evaluate
 from handreid.training.build import build_embedder, build_towers
-from handreid.training.ladder import climb, compare, markdown, read_scores
+from handreid.training.ladder import Rung, climb, compare, markdown, number, read_scores
 from handreid.training.runs import open_run, read_json, write_text
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
@@ -94,6 +94,14 @@ class TestEvaluationFile:
         again = read_scores(found).means()
         assert again == pytest.approx({name: metric["value"] for name, metric in found["metrics"].items()})
 
+    def test_the_space_is_of_every_test_photo_once(self, run: Path):
+        found = read_json(run / "evaluation.json")
+        assert found["space"]["counts"] == {"photos": 20, "identities": 5, "subjects": 5, "alone": 0}
+        assert found["space"]["subjects"]["photos"] == [4] * 5
+        assert set(found["space"]["subjects"]["name"]) == set(found["subjects"])
+        for one in found["space"]["numbers"].values():
+            assert one["low"] <= one["value"] <= one["high"]
+
     def test_both_average_precisions_keep_their_relation(self, run: Path):
         means = {name: metric["value"] for name, metric in read_json(run / "evaluation.json")["metrics"].items()}
         assert means["map_trapezoid"] == pytest.approx((means["rank1"] + means["mrr"]) / 2)
@@ -142,6 +150,43 @@ class TestLadder:
         difference = compare(found, found)["rank1"]
         assert difference["value"] == 0
         assert difference["verdict"] == "within noise"
+
+    def test_the_space_is_compared_too(self, run: Path):
+        found = read_json(run / "evaluation.json")
+        same = compare(found, found)["space"]
+        assert set(same) == {"ratio", "silhouette"}
+        assert {one["verdict"] for one in same.values()} == {"within noise"}
+
+    def test_a_second_table_tells_of_each_space(self, run: Path):
+        found = read_json(run / "evaluation.json")
+        looser = json.loads(json.dumps(found))
+        sums = looser["space"]["subjects"]
+        sums["intra"] = [2 * value for value in sums["intra"]]
+        sums["silhouette"] = [value - 1 for value in sums["silhouette"]]
+        told = markdown([Rung("loose", looser, None), Rung("tight", found, compare(found, looser))])
+        first, second = (part.splitlines() for part in told.split("\n\n")[::2])
+        assert [line.split(" | ")[0] for line in first[2:]] == ["| loose", "| tight"]
+        assert second[0].startswith("| rung | within (lower) | nearest other (higher) | ratio (lower) |")
+        assert len({line.count("|") for line in second}) == 1
+        assert second[2].endswith("|  |  |")
+        assert second[3].count("better") == 2
+        intra = found["space"]["numbers"]["intra"]
+        assert f"| {intra['value']:.3f} [{intra['low']:.3f}, {intra['high']:.3f}] |" in second[3]
+        assert "20 test photos of 5 identities" in told
+
+    def test_evaluations_from_before_spaces_are_read_with_blanks(self, run: Path):
+        found = read_json(run / "evaluation.json")
+        old = {name: value for name, value in found.items() if name != "space"}
+        assert "space" not in compare(found, old)
+        told = markdown([Rung("old", old, None), Rung("new", found, compare(found, old))])
+        assert "| old |" + "  |" * 9 in told
+        assert told.count("| new |") == 2
+        assert markdown([Rung("old", old, None)]).count("| rung |") == 1
+
+    def test_a_number_that_is_not_defined_is_a_blank(self):
+        assert number({"value": None, "low": None, "high": None}) == ""
+        assert number({"value": 0.51234, "low": None, "high": None}) == "0.512"
+        assert number({"value": 34.56, "low": 8.0, "high": 120.0}) == "34.6 [8.000, 120.0]"
 
     def test_different_draws_are_not_compared(self, run: Path):
         found = read_json(run / "evaluation.json")

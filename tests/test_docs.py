@@ -5,8 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ import typer
 from PIL import Image
 
 from handreid.cli import app
+from handreid.models.heads import PlainHead
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
+from handreid.training import build
 from handreid.training.build import build_embedder, build_towers
 from tests.conftest import MICRO_RECIPE
 
@@ -123,7 +127,7 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(ROOT / "README.md", "python")
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - it is our own
+    exec(compile(code, "README.md", "exec"), names)
     assert names["similarity"].shape == (2, 2)
     assert names["similarity"][0, 0].item() == pytest.approx(1, abs=1e-5)
 
@@ -181,3 +185,31 @@ def test_every_key_of_a_recipe_has_a_meaning():
     rows = [line for line in page.splitlines() if re.match(r"\| `\w+` \| .* \| .* \|", line)]
     assert len(rows) > 60
     assert not [row for row in rows if row.endswith("|  |")]
+
+
+class TestTheWorkedExampleOfAnObjective:
+    """CONTRIBUTING's three blocks: the objective, its recipe model, its test."""
+
+    @pytest.fixture(scope="class")
+    def parts(self) -> list[dict[str, Any]]:
+        text = (ROOT / "CONTRIBUTING.md").read_text()
+        code = [textwrap.dedent(block) for block in re.findall(r"^   ```python\n(.*?)^   ```", text, re.M | re.S)]
+        assert len(code) == 3
+        objective, model = ModuleType("handreid.objectives.uniformity"), ModuleType("model")
+        exec(code[0], objective.__dict__)
+        exec(code[1], model.__dict__)
+        test = {"Uniformity": objective.__dict__["Uniformity"]}
+        exec(code[2], test)
+        return [objective.__dict__, model.__dict__, test]
+
+    def test_its_test_passes(self, parts: list[dict[str, Any]]):
+        parts[2]["test_uniformity_is_its_definition"]()
+
+    def test_a_recipes_term_becomes_the_objective(self, parts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
+        module = ModuleType("handreid.objectives.uniformity")
+        module.__dict__.update(parts[0])
+        monkeypatch.setitem(sys.modules, "handreid.objectives.uniformity", module)
+        term = parts[1]["Uniformity"].model_validate({"kind": "uniformity", "t": 3.0, "features": ["joint"]})
+        made = build._objective(term, PlainHead({"joint": 8}, ()), 4)
+        assert isinstance(made, parts[0]["Uniformity"])
+        assert (made.t, made.features, made.neck) == (3.0, ("joint",), "before")

@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from handreid.data.augment import BackgroundAffine
 from handreid.data.sampling import RandomBatches, TrainingPhotos
+from handreid.errors import ProtocolError
 from handreid.recipe import parse_recipe
 from handreid.training.build import build_augment, enlargement
 from handreid.types import Preprocessing
@@ -31,6 +32,13 @@ def test_ranks_share_the_photos_and_take_as_many_steps(photos: int, size: int, r
     assert len({len(share) for share in shares}) == 1
     assert all(len(list(share)) == len(share) for share in shares)
     assert sorted(p for share in shares for batch in share for p, _ in batch) == list(range(photos))
+
+
+def test_a_single_photo_makes_no_batch():
+    with pytest.raises(ProtocolError, match="photos to train on: 1, but a batch needs two: give more photos"):
+        RandomBatches(1, 8, seed=0)
+    with pytest.raises(ProtocolError, match="photos to train on: 5, but a batch needs two on each of 3 processes"):
+        RandomBatches(5, 8, seed=0, rank=1, world_size=3)
 
 
 def test_order_depends_on_seed_and_epoch_alone():
@@ -121,6 +129,28 @@ def test_a_photo_turns_about_its_centre_and_moves_by_shares_of_its_size():
             ys, xs = np.nonzero(moved < 128)
             centre = 49.5 + 100 * translate * across, 29.5 + 60 * translate * down
             assert (xs.mean(), ys.mean()) == pytest.approx(centre, abs=0.7)
+
+
+def test_mirror_images_are_photos_of_as_many_more_identities():
+    plain = augmented(["{kind: colour_jitter, hue: 0.1}"])
+    rows, labels = plain.rows.numpy(), plain.labels.numpy()
+    both = TrainingPhotos(plain.photos, rows, labels, plain.augment, mirror=True)
+    assert (len(plain), plain.identities, len(both), both.identities) == (4, 2, 8, 4)
+    assert both.rows.tolist() == [5, 3, 1, 0, 5, 3, 1, 0]
+    assert both.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    batch, original = both[[(6, 1), (2, 1), (4, 3)]], plain[[(2, 1), (2, 1), (0, 3)]]
+    assert batch.labels.tolist() == [3, 1, 2]
+    assert batch.rows.tolist() == [1, 1, 5]
+    assert torch.equal(batch.photos[0], original.photos[0].flip(2))
+    assert torch.equal(batch.photos[1], original.photos[1])
+    assert torch.equal(batch.photos[2], original.photos[2].flip(2))
+
+
+def test_a_photo_is_mirrored_before_it_is_augmented():
+    plain = augmented(["{kind: random_erasing, probability: 1.0, area: [0.1, 0.1]}"])
+    both = TrainingPhotos(plain.photos, plain.rows.numpy(), plain.labels.numpy(), plain.augment, mirror=True)
+    mirrored, augmented_then_mirrored = both[[(5, 2)]].photos[0], both[[(1, 2)]].photos[0].flip(2)
+    assert not torch.equal(mirrored, augmented_then_mirrored)
 
 
 def test_unaugmented_photos_come_as_they_are():

@@ -30,12 +30,22 @@ from handreid.recipe import (
     Recipe,
     parse_recipe,
 )
-from handreid.training.build import build_augment, build_embedder, build_objectives, build_towers, enlargement
+from handreid.training.build import (
+    build_augment,
+    build_batches,
+    build_embedder,
+    build_mix,
+    build_objectives,
+    build_towers,
+    enlargement,
+)
+from handreid.training.fitting import build_trainer
 from handreid.training.keeping import Keeper, checkpoint_state
-from handreid.training.optim import parameter_groups, rate_factor
+from handreid.training.material import read_material
+from handreid.training.optim import Part, parameter_groups, rate_factor
 from handreid.training.runs import Run, read_json
 from handreid.training.stages.fine_tune import FineTuneModule
-from handreid.training.train import build_trainer, read_material, train
+from handreid.training.train import train
 from handreid.types import Preprocessing
 from tests.conftest import MICRO_RECIPE
 
@@ -51,13 +61,17 @@ def made_up(recipe: Recipe, identities: int = 4, each: int = 4) -> TrainingPhoto
     count = identities * each
     photos = np.random.default_rng(0).integers(0, 255, (count, 3, big, big), np.uint8)
     preprocessing = Preprocessing(size, (0.5,) * 3, (0.5,) * 3)
-    return TrainingPhotos(photos, np.arange(count), np.arange(count) % identities, build_augment(stage, preprocessing))
+    labels, augment = np.arange(count) % identities, build_augment(stage, preprocessing)
+    return TrainingPhotos(photos, np.arange(count), labels, augment, mirror=stage.chirality == "mirror_as_new_identity")
 
 
-def module_of(recipe: Recipe) -> FineTuneModule:
-    embedder = build_embedder(recipe, build_towers(recipe))
-    objectives = build_objectives(recipe.stages[0], embedder.head, 4, recipe.seed)
-    return FineTuneModule(embedder, objectives, recipe.stages[0], made_up(recipe), seed=0).train()
+def module_of(recipe: Recipe, identities: int = 4) -> FineTuneModule:
+    embedder, stage = build_embedder(recipe, build_towers(recipe)), recipe.stages[0]
+    photos = made_up(recipe, identities)
+    objectives = build_objectives(stage, embedder.head, photos.identities, recipe.seed)
+    labels = photos.labels.numpy()
+    batches = build_batches(stage, labels, labels, seed=0)
+    return FineTuneModule(embedder, objectives, stage, photos, batches, seed=0, mix=build_mix(stage)).train()
 
 
 def fit(module: FineTuneModule, *callbacks: L.Callback) -> L.Trainer:
@@ -199,6 +213,12 @@ class TestWhen:
         best = Embedder.load(tmp_path / "best.safetensors").backbone.visual.conv1.weight
         assert torch.equal(best, seen[0])
         assert not torch.equal(best, seen[-1])
+
+
+def test_batches_are_not_sharded_a_second_time(tmp_path: Path):
+    """Trap 16: the samplers shard themselves, see tests/test_samplers.py."""
+    trainer = build_trainer(FineTune(), [], tmp_path)
+    assert trainer._accelerator_connector.use_distributed_sampler is False
 
 
 class TestTheRun:
@@ -386,7 +406,7 @@ class TestPreprocessing:
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ):
         import handreid.training.assess as assess_module
-        import handreid.training.train as train_module
+        import handreid.training.fitting as train_module
         from handreid.data.loading import decode_all
         from handreid.training.runs import open_run
 
@@ -425,7 +445,8 @@ class TestPreprocessing:
 def test_parameter_groups_leave_out_what_is_frozen():
     encoder, new = nn.Linear(2, 2), nn.Linear(2, 2)
     encoder.weight.requires_grad_(False)
-    groups = parameter_groups(encoder, [new], lr=1.0, new_factor=10.0, weight_decay=0.1)
+    parts = [Part("encoder", list(encoder.parameters()), 1.0), Part("new", list(new.parameters()), 10.0)]
+    groups = parameter_groups(parts, weight_decay=0.1)
     assert [(g["lr"], g["weight_decay"], len(g["params"])) for g in groups] == [
         (1.0, 0.0, 1),
         (10.0, 0.1, 1),

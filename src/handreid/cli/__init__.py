@@ -6,8 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import data
-from handreid.cli.experiments import add_to
+from handreid.cli import data, experiments, space
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -18,7 +17,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
-add_to(app)
+experiments.add_to(app)
+space.add_to(app)
 
 
 def _version(wanted: bool) -> bool:

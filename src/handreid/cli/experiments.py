@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 LADDER = ("zero-shot", "stage1-cross-entropy")
 TINY_LADDER = ("tiny-zero-shot", "tiny-cross-entropy")
+_SPACE = {
+    "intra": ("within an identity", "mean distance to the other photos of the identity", "lower"),
+    "inter": ("nearest other", "distance to the nearest photo of another identity", "higher"),
+    "ratio": ("ratio", "the first by the second; under 1 is separable", "lower"),
+    "fisher": ("Fisher ratio", "scatter between identities by scatter within; 1 is none between", "higher"),
+    "silhouette": ("silhouette", "-1 to 1; at 0 the next identity is as near as the own", "higher"),
+    "alignment": ("alignment", "mean squared distance in pairs of an identity", "lower"),
+    "uniformity": ("uniformity", "how evenly the sphere is filled; 0 is collapsed", "lower"),
+}
 DEMO = {"identities": 240, "photos": 16, "size": 128, "seed": 0}
 
 
@@ -227,6 +236,11 @@ def _print_ladder(rungs: "Sequence[Rung]", out: Path) -> None:
             _print_prompts(rung.name, rung.evaluation["prompts"])
     output.table("the ladder", of.COLUMNS, [of.cells(rung) for rung in rungs])
     typer.echo(of.caption(rungs[-1]))
+    if any("space" in rung.evaluation for rung in rungs):
+        # in two lines a cell, or there are nine columns of twenty signs
+        rows = [[cell.replace(" [", "\n[") for cell in of.space_cells(rung)] for rung in rungs]
+        output.table("the space", of.SPACE_COLUMNS, rows)
+        typer.echo(next(filter(None, map(of.space_caption, reversed(rungs)))))
     typer.echo(f"written to {out / 'ladder.md'} and {out / 'ladder.json'}")
 
 
@@ -239,8 +253,21 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     rows = [[name, *(percent(part["metrics"][key]) for key in shown.values())] for name, part in parts.items()]
     output.table(found["recipe"], ("queries", *shown), rows)
     typer.echo(caption(Rung(found["recipe"], found, None)))
+    _print_space(found)
     if found.get("prompts"):
         _print_prompts(found["recipe"], found["prompts"])
+
+
+def _print_space(found: dict[str, Any]) -> None:
+    from handreid.training.ladder import Rung, number, space_caption
+
+    numbers = found["space"]["numbers"]
+    rows = [(name, about, better, number(numbers[key]) or "-") for key, (name, about, better) in _SPACE.items()]
+    output.table("the space", ("number", "what it is", "better", "value"), rows, left=3)
+    reasons = {of["why"] for of in numbers.values() if "why" in of}
+    for reason in sorted(reasons):
+        typer.echo(f"note: {reason}")
+    typer.echo(space_caption(Rung(found["recipe"], found, None)))
 
 
 def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:

@@ -1,8 +1,11 @@
-"""Which photos make a batch, and the photos of a batch.
+"""Which photos make a batch, and the photos of a batch. Batches that look at whose photos they are: `samplers.py`.
 
 * Everything random is a function of (seed, epoch, position): an epoch that is run again after a kill, with other
   workers or none, gives the same bytes. No state has to be saved for that.
-* A batch sampler shards itself by rank; no wrapper shards it again.
+* A batch sampler shards itself by rank; no wrapper shards it again. Every rank draws the whole epoch and takes its own
+  batches, as many as any other, and as many in every epoch.
+* Batches of an epoch differ in size by one at most, and none is left with a single photo, which a batch norm cannot
+  take, or a single identity, which has nothing to be told from.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,15 +17,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from handreid.errors import ProtocolError
 from handreid.types import Batch
 
 Drawn = tuple[int, int]  # position in the photos, seed of its augmentation
 Augment = Callable[[Image.Image], Tensor]  # to bytes of the shape 3 x height x width
+BatchSampler = Sampler[list[Drawn]]
+Batches = Callable[[int, int, int, np.ndarray | None], BatchSampler]  # of epoch, rank, world size, identity centres
 
 
 class RandomBatches(Sampler[list[Drawn]]):
-    """Every photo once an epoch, in batches whose sizes differ by one at most: no photo is dropped, and no batch is
-    left with a single photo, which a batch norm cannot take.
+    """Every photo once an epoch.
+
+    Raises ProtocolError when there are fewer than two photos for every rank.
     """
 
     def __init__(
@@ -33,10 +40,7 @@ class RandomBatches(Sampler[list[Drawn]]):
         self.epoch = epoch
         self.rank = rank
         self.world_size = world_size
-        batches = -(-photos // batch_size)
-        self.batches = -(-batches // world_size) * world_size  # the same number on every rank
-        if photos < 2 * self.batches:
-            self.batches = max(1, photos // 2 // world_size * world_size)
+        self.batches = batch_count(photos, batch_size, world_size, "photos")
 
     def __len__(self) -> int:
         return self.batches // self.world_size
@@ -53,6 +57,8 @@ class TrainingPhotos(Dataset[Batch]):
     """Decoded photos with their labels; a batch is asked for as a whole, each photo augmented from its own seed.
 
     `photos` may hold more rows than are trained on: `rows` are the trained ones, `labels` theirs (0 .. identities - 1).
+    With `mirror` there are twice as many of both: after all photos come their mirror images, left and right swapped
+    before augmentation, in the same order and with labels of their own, those of the photos + the identities.
     """
 
     def __init__(
@@ -61,11 +67,17 @@ class TrainingPhotos(Dataset[Batch]):
         rows: Int[np.ndarray, " train"],
         labels: Int[np.ndarray, " train"],
         augment: Augment,
+        *,
+        mirror: bool = False,
     ) -> None:
+        if mirror:
+            rows, labels = np.tile(rows, 2), np.concatenate([labels, labels + labels.max() + 1])
         self.photos = photos
         self.rows = torch.from_numpy(rows.astype(np.int64))
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.augment = augment
+        self.unmirrored = len(rows) // 2 if mirror else len(rows)
+        self.identities = int(labels.max()) + 1
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,5 +90,23 @@ class TrainingPhotos(Dataset[Batch]):
 
     def _photo(self, position: int, seed: int) -> UInt8[Tensor, "3 height width"]:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device, for 0.1 ms
-        pixels = np.ascontiguousarray(self.photos[int(self.rows[position])].transpose(1, 2, 0))
-        return self.augment(Image.fromarray(pixels))
+        pixels = self.photos[int(self.rows[position])].transpose(1, 2, 0)
+        if position >= self.unmirrored:
+            pixels = pixels[:, ::-1]
+        return self.augment(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def up_to(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def batch_count(count: int, size: int, world_size: int, what: str) -> int:
+    """How many batches of `size` hold `count` photos or identities, at least two in each, as many on every rank.
+
+    Where one would be left alone, there are fewer batches, of 3 (or with several ranks 4) if `size` is less.
+    """
+    if count < 2 * world_size:
+        where, fewer = (f" on each of {world_size} processes", ", or use fewer") if world_size > 1 else ("", "")
+        raise ProtocolError(f"{what} to train on: {count}, but a batch needs two{where}: give more photos{fewer}")
+    batches = up_to(-(-count // size), world_size)
+    return batches if count >= 2 * batches else count // 2 // world_size * world_size

@@ -21,7 +21,7 @@ bootstrap-t gave widths of up to 70 points. Differences held in 94 to 100 % with
 with 5. Of two equal systems the first was called better in at most 1.5 %.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,9 @@ from jaxtyping import Float, Int
 from handreid.errors import DataError
 
 Verdict = Literal["better", "worse", "within noise"]
+Statistic = Callable[[Float[np.ndarray, "resample subject"]], Float[np.ndarray, " resample"]]
 _PSEUDO_SUBJECTS = 0.5
+_ROWS = 1000  # resamples that a statistic is asked for at once
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,42 @@ def differences(
     return compared
 
 
+def interval_of(
+    statistic: Statistic, subjects: int, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Any statistic of weighted subjects (a ratio of means, a mean over pairs), which need not lie in [0, 1].
+
+    `statistic` gets a row of positive weights per resample and gives a value for each; with all weights 1 it is the
+    estimate. For want of a worst and a best value, the half subject that each end has more is the one seen that pulls
+    the statistic furthest that way. Means and ratios of skewed values (those of `tests/test_compactness.py`, 1,000 trials
+    each) were held in 95 to 96 % with 30 or 70 subjects, in 92 % with 15, in 89 % with 8 and in 80 % with 5; without
+    the half subject in 92 to 94, 89, 85 and 75 to 78 %. Raises `DataError` for fewer than two subjects.
+    """
+    if subjects < 2:
+        raise DataError(f"{subjects} subjects: an interval over subjects needs two or more")
+    weights = _weights(subjects, resamples, seed)
+    pulled = _in_parts(statistic, 1 + np.eye(subjects) / 2)
+    tail = (1 - confidence) / 2
+
+    def end(most: int, point: float) -> float:
+        heavier = weights.subjects.copy()
+        heavier[:, most] += weights.pseudo[:, 0]
+        return float(np.quantile(_in_parts(statistic, heavier), point))
+
+    value = float(statistic(np.ones((1, subjects)))[0])
+    low, high = end(int(pulled.argmin()), tail), end(int(pulled.argmax()), 1 - tail)
+    return Interval(value, low, high, subjects, confidence)
+
+
 def verdict(difference: Interval) -> Verdict:
     """Whether the first system is better: its interval lies wholly above or below 0."""
     if difference.low > 0:
         return "better"
     return "worse" if difference.high < 0 else "within noise"
+
+
+def _in_parts(statistic: Statistic, weights: Float[np.ndarray, "resample subject"]) -> Float[np.ndarray, " resample"]:
+    return np.concatenate([statistic(weights[start : start + _ROWS]) for start in range(0, len(weights), _ROWS)])
 
 
 def _group(subjects: Int[np.ndarray, " query"], draws: Int[np.ndarray, " other"] | None) -> _Groups:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError
-from handreid.models.clip import build_image_tower, feature_widths, image_features, layers_in_order
+from handreid.models.clip import build_image_tower, feature_widths, image_features, layers_in_order, patch_grid
 from handreid.types import Features
 
 
@@ -33,22 +33,40 @@ class Backbone(nn.Module):
     def widths(self) -> dict[str, int]:
         return feature_widths(self.visual)
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Rows, cols and width of the patches."""
+        return patch_grid(self.visual)
+
     def forward(self, photos: Float[Tensor, "batch 3 height width"]) -> Features:
         return image_features(self.visual, photos)
 
+    @property
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters from the input up: the stem, each block, and what comes after the last block."""
+        ordered = layers_in_order(self.visual)
+        inside = {id(parameter) for layer in ordered for parameter in layer}
+        return [*ordered, [parameter for parameter in self.visual.parameters() if id(parameter) not in inside]]
+
     def freeze(self, blocks: int) -> None:
         """The stem and the first `blocks` blocks learn nothing from here on; 0 freezes nothing."""
-        layers = layers_in_order(self.visual)
-        if blocks >= len(layers):
-            raise RecipeError(f"freeze_blocks is {blocks}, but the tower has {len(layers) - 1} blocks")
-        for layer in layers[: blocks + 1] if blocks else []:
+        most = len(self.layers) - 2
+        if blocks > most:
+            raise RecipeError(f"freeze_blocks is {blocks}, but the tower has {most} blocks")
+        self.freeze_layers(blocks + 1 if blocks else 0)
+
+    def freeze_layers(self, count: int) -> None:
+        """The first `count` of `layers` learn nothing from here on, all others as they did before any freezing."""
+        self.thaw()
+        for layer in self.layers[:count]:
             for parameter in layer:
                 if parameter.requires_grad:
                     parameter.requires_grad_(False)
                     self._frozen.append(parameter)
+        self.train(self.training)
 
     def thaw(self) -> None:
-        """What `freeze` froze may learn again; what never learned stays as it is."""
+        """What was frozen may learn again; what never learned stays as it is."""
         while self._frozen:
             self._frozen.pop().requires_grad_(True)
 

@@ -146,6 +146,16 @@ def feature_widths(visual: Any) -> dict[str, int]:
     return {"joint": visual.output_dim, "pooled": last, "penultimate": last // 2}
 
 
+def patch_grid(visual: Any) -> tuple[int, int, int]:
+    """Rows, cols and width of `Features.patches`."""
+    if isinstance(visual, VisionTransformer):
+        rows, cols = visual.grid_size
+        return rows, cols, visual.transformer.width
+    size = visual.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return height // 32, width // 32, visual.attnpool.q_proj.in_features
+
+
 def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
     """Parameters from the input up: the stem, then each block; what comes after the last block is not in it."""
     if isinstance(visual, VisionTransformer):

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from handreid.errors import WeightsError
+from handreid.errors import RecipeError, WeightsError
 from handreid.models.backbone import Backbone
 from handreid.models.heads import build_head
+from handreid.models.lora import merged_state
 from handreid.types import FeatureName, Neck, Outputs, Preprocessing
 
 FORMAT = 2
@@ -28,8 +29,10 @@ class Embedder(nn.Module):
     """Photos of hands to embeddings of unit length.
 
     `head` is the head's configuration (`kind` and arguments), `features` names the backbone's features that go in, and
-    `necks` those of them that need a neck;
-    `test_features` those that are concatenated to the embedding, taken before or after the neck.
+    `necks` those of them that need a neck; `test_features` those that are concatenated to the embedding, taken before
+    or after the neck, `parts` standing for all that the head makes of the patch grid. They are concatenated as they
+    are, as CLIP-ReID, PCB and MGN do, and made of unit length together: a longer feature weighs more in the cosine.
+    Raises RecipeError when the head does not fit the backbone's patch grid.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Embedder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.preprocessing = preprocessing
-        self.head = build_head(head, {name: backbone.widths[name] for name in features}, necks)
+        self.head = build_head(head, {name: backbone.widths[name] for name in features}, necks, backbone.grid)
         self.test_features = test_features
         self.test_neck: Neck = test_neck
         self._head_config = head
@@ -70,6 +73,11 @@ class Embedder(nn.Module):
         features = self.backbone(self.normalise(photos))
         return Outputs(features, *self.head(features))
 
+    def compared(self, outputs: Outputs) -> Float[Tensor, "batch dim"]:
+        """What an embedding is of, not yet of unit length."""
+        named = outputs.at(self.test_neck)
+        return torch.cat([named[name] for name in self.head.names(self.test_features)], dim=1)
+
     @torch.inference_mode()
     def embed(
         self, photos: UInt8[Tensor, "batch 3 height width"], *, mirrored: bool = False
@@ -81,16 +89,19 @@ class Embedder(nn.Module):
         """
         training = self.training
         self.eval()
-        embedding = self._compared(self(photos))
+        embedding = self.compared(self(photos))
         if mirrored:
-            embedding = embedding + self._compared(self(photos.flip(-1)))
+            embedding = embedding + self.compared(self(photos.flip(-1)))
         self.train(training)
         return F.normalize(embedding.float(), dim=1)
 
     def save(self, path: Path) -> None:
-        """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half."""
+        """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half.
+
+        Low-rank changes are written merged.
+        """
         temporary = path.with_name(f".{path.name}.writing")
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        state = {name: value.detach().cpu().contiguous() for name, value in merged_state(self).items()}
         save_file(state, temporary, metadata={"handreid": json.dumps(self._config())})
         temporary.replace(path)
 
@@ -103,25 +114,24 @@ class Embedder(nn.Module):
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"model {path} cannot be read: {error}") from None
-        if config is None or config["format"] != FORMAT:
+        if config is None or config.get("format") != FORMAT:
             raise WeightsError(
                 f"model {path} is not a handreid model of format {FORMAT}; train or evaluate a run folder"
             )
-        embedder = cls(
-            Backbone.from_config(config["backbone"]),
-            _preprocessing(config["preprocessing"]),
-            head=config["head"],
-            features=tuple(config["features"]),
-            necks=tuple(config["necks"]),
-            test_features=tuple(config["test_features"]),
-            test_neck=config["test_neck"],
-        )
+        try:
+            embedder = cls(
+                Backbone.from_config(config["backbone"]),
+                _preprocessing(config["preprocessing"]),
+                head=config["head"],
+                features=tuple(config["features"]),
+                necks=tuple(config["necks"]),
+                test_features=tuple(config["test_features"]),
+                test_neck=config["test_neck"],
+            )
+        except RecipeError as error:
+            raise WeightsError(f"model {path} cannot be built: {error}") from None
         embedder.load_state_dict(state)
         return embedder.eval()
-
-    def _compared(self, outputs: Outputs) -> Tensor:
-        named = outputs.at(self.test_neck)
-        return torch.cat([named[name] for name in self.head.names(self.test_features)], dim=1)
 
     def _config(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from handreid.errors import RecipeError
+from handreid.models.parts import AttentionPooling, Gem, Grid, Mgn, Parts, Pcb
 from handreid.types import Features
 
 Named = dict[str, Tensor]
@@ -60,11 +62,56 @@ class BnneckHead(Head):
         return named, {name: neck(named[name]) for name, neck in self.necks.items()}
 
 
-def build_head(config: dict[str, Any], widths: dict[str, int], necked: tuple[str, ...]) -> Head:
-    """The head of a saved configuration: `kind` and its arguments."""
+class MlpHead(Head):
+    """A projection on each feature that needs a neck, then a batch normalisation without bias.
+
+    Two layers with a batch norm and a ReLU between them, as Chen et al., "A Simple Framework for Contrastive Learning"
+    (2020), section 2.1. There the projection is thrown away after training; to do so compare before the neck, where
+    the features are the backbone's own. The linear layers have no bias, since a batch norm follows each.
+    """
+
+    def __init__(self, widths: dict[str, int], necked: tuple[str, ...], *, hidden: int, width: int) -> None:
+        super().__init__()
+        self.before, self.after = widths, dict.fromkeys(necked, width)
+        self.projections = nn.ModuleDict({name: _projection(widths[name], hidden, width) for name in necked})
+        self.necks = nn.ModuleDict({name: _neck(width) for name in necked})
+
+    def forward(self, features: Features) -> tuple[Named, Named]:
+        named = _named(features, self.before)
+        return named, {name: neck(self.projections[name](named[name])) for name, neck in self.necks.items()}
+
+
+class PartsHead(Head):
+    """What `BnneckHead` does, for the backbone's features and for parts of the patch grid alike.
+
+    Parts are made whether or not anything reads them, and each has its neck.
+    """
+
+    def __init__(self, widths: dict[str, int], necked: tuple[str, ...], maker: Parts) -> None:
+        super().__init__()
+        self.maker = maker
+        self.parts = tuple(maker.widths)
+        self.before = widths | maker.widths
+        self.after = {name: widths[name] for name in necked} | maker.widths
+        self.necks = nn.ModuleDict({name: _neck(width) for name, width in self.after.items()})
+        self._given = widths
+
+    def forward(self, features: Features) -> tuple[Named, Named]:
+        named = _named(features, self._given) | self.maker(features.patches)
+        return named, {name: neck(named[name]) for name, neck in self.necks.items()}
+
+
+def build_head(config: dict[str, Any], widths: dict[str, int], necked: tuple[str, ...], grid: Grid) -> Head:
+    """The head of a saved configuration: `kind` and its arguments. Raises RecipeError when it does not fit the grid."""
     arguments = {name: value for name, value in config.items() if name != "kind"}
-    heads: dict[str, Any] = {"linear": PlainHead, "bnneck": BnneckHead}
-    head: Head = heads[config["kind"]](widths, necked, **arguments)
+    heads: dict[str, Any] = {"linear": PlainHead, "bnneck": BnneckHead, "mlp": MlpHead}
+    makers: dict[str, Any] = {"pcb": Pcb, "mgn": Mgn, "gem": Gem, "attention": AttentionPooling}
+    kind = config["kind"]
+    if kind in makers:
+        return PartsHead(widths, necked, makers[kind](grid, **arguments))
+    if kind not in heads:
+        raise RecipeError(f"head {kind!r} is not known; known are {', '.join([*heads, *makers])}")
+    head: Head = heads[kind](widths, necked, **arguments)
     return head
 
 
@@ -76,3 +123,12 @@ def _neck(width: int) -> nn.BatchNorm1d:
     neck = nn.BatchNorm1d(width)
     neck.bias.requires_grad_(False)
     return neck
+
+
+def _projection(inputs: int, hidden: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, width, bias=False),
+    )

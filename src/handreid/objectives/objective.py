@@ -20,6 +20,10 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]: ...
 
+    def undecayed(self) -> list[nn.Parameter]:
+        """Matrices that are places rather than maps, such as centres: weight decay would pull them to the origin."""
+        return []
+
     def at_epoch(self, epoch: float) -> None:
         """Called before every step with the epochs that the stage has done; for what changes with time."""
 

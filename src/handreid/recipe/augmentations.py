@@ -51,7 +51,7 @@ class ColourJitter(Value):
 
 
 class RandomErasing(Value):
-    """A random rectangle becomes the mean colour (Zhong et al. 2020)."""
+    """A random rectangle becomes the mean colour (Zhong et al. 2020), after all other steps wherever it is named."""
 
     kind: Literal["random_erasing"] = "random_erasing"
     probability: float = Field(0.5, gt=0, le=1)
@@ -65,25 +65,26 @@ class Perspective(Value):
 
     kind: Literal["perspective"] = "perspective"
     distortion: float = Field(0.2, gt=0, le=1)
-    """How far corners move, as a share of half the photo."""
+    """How far corners move inwards at most, as a share of half the photo."""
     probability: float = Field(0.5, gt=0, le=1)
     """Share of the photos that are changed."""
 
 
 class Background(Value):
     """Another background in the place of a light one (11k Hands are shot on white), so that the network reads the hand
-    and not the table. A photo whose border is not light stays as it is.
+    and not the table. A photo whose border is not light, or whose skin is nearly as pale, stays as it is.
     """
 
     kind: Literal["background"] = "background"
     probability: float = Field(0.5, gt=0, le=1)
     """Share of the photos that get another background."""
     folder: Path | None = None
-    """Photos to take backgrounds from; null draws colours, gradients and textures."""
+    """Photos to take backgrounds from, at any depth, all kept in memory; null draws colours, gradients, stripes and
+    clouds."""
 
 
 class RandAugment(Value):
-    """`operations` changes of colour and geometry drawn for every photo (Cubuk et al. 2020), without mirroring."""
+    """`operations` changes of colour and geometry drawn for every photo (Cubuk et al. 2020), none of which mirrors."""
 
     kind: Literal["rand_augment"] = "rand_augment"
     operations: int = Field(2, ge=1)
@@ -93,7 +94,9 @@ class RandAugment(Value):
 
 
 class AugMix(Value):
-    """Several chains of changes, mixed with the photo (Hendrycks et al. 2020)."""
+    """Several chains of changes, mixed with the photo (Hendrycks et al. 2020), none of which mirrors. The paper's loss
+    between differently mixed copies is no part of it.
+    """
 
     kind: Literal["augmix"] = "augmix"
     severity: int = Field(3, ge=1, le=10)

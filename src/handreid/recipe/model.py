@@ -65,13 +65,16 @@ class PlainHead(HeadValue):
 
 
 class Bnneck(HeadValue):
-    """A batch normalisation without bias between feature and classifier (Luo et al. 2019, BNNeck)."""
+    """A batch normalisation without bias between feature and classifier (Luo et al. 2019); they compare after it."""
 
     kind: Literal["bnneck"] = "bnneck"
 
 
 class Mlp(HeadValue):
-    """A projection of two layers on each feature, then a batch normalisation (as SimCLR and SupCon have it)."""
+    """A projection of two layers, then a batch normalisation, on each feature that is read behind the neck.
+
+    SimCLR (Chen et al. 2020) and SupCon (Khosla et al. 2020) train with it and compare before it.
+    """
 
     kind: Literal["mlp"] = "mlp"
     hidden: int = Field(512, ge=1)
@@ -81,17 +84,24 @@ class Mlp(HeadValue):
 
 
 class Pcb(PartsValue):
-    """Horizontal stripes of the patch grid, each a feature with a classifier (Sun et al. 2018), beside BNNecks."""
+    """Horizontal stripes of the patch grid, each a feature with a classifier, beside BNNecks.
+
+    Sun et al. 2018; they compare all stripes concatenated, before the neck. Parts: `stripe_1` at the top and on.
+    """
 
     kind: Literal["pcb"] = "pcb"
     stripes: int = Field(6, ge=2)
-    """Stripes from top to bottom."""
+    """Stripes from top to bottom, no more than the grid has rows; where rows do not divide, neighbours share one."""
     width: int = Field(256, ge=2)
     """Width that each stripe is reduced to."""
 
 
 class Mgn(PartsValue):
-    """The whole patch grid, its halves and its thirds, each a feature (Wang et al. 2018), beside BNNecks."""
+    """Maxima of the whole patch grid, its halves and its thirds, each a feature, beside BNNecks.
+
+    Wang et al. 2018, on one shared tower; they compare all eight concatenated, before the neck. Parts: `global_1`;
+    `global_2`, `half_1`, `half_2`; `global_3`, `third_1`, `third_2`, `third_3`.
+    """
 
     kind: Literal["mgn"] = "mgn"
     width: int = Field(256, ge=2)
@@ -99,26 +109,30 @@ class Mgn(PartsValue):
 
 
 class Gem(PartsValue):
-    """Generalised-mean pooling of the patch grid (Radenovic et al. 2018), beside BNNecks."""
+    """Generalised-mean pooling of the patch grid (Radenovic et al. 2018), beside BNNecks; one part, `gem`."""
 
     kind: Literal["gem"] = "gem"
-    power: float = Field(3.0, ge=1)
-    """1 is the mean, infinity the maximum; learned from here on."""
+    power: float = Field(3.0, ge=1, allow_inf_nan=False)
+    """Where the learned power begins; 1 is the mean, and the more, the nearer to the maximum."""
 
 
 class AttentionPooling(PartsValue):
-    """A learned query attends to the patch grid, beside BNNecks."""
+    """A learned query attends to the patch grid of its photo, beside BNNecks; one part, `attention`."""
 
     kind: Literal["attention"] = "attention"
     heads: int = Field(4, ge=1)
-    """Heads of the attention; a divisor of the tower's width."""
+    """Heads of the attention; a divisor of the width of the tower's patches."""
 
 
 class TestFeature(Value):
-    """What is compared at test time: which features, before or after the head's neck; concatenated, then L2."""
+    """What is compared at test time: features, before or after the head's neck, concatenated and made of unit length.
+
+    The papers: BNNeck (Luo et al.) `[pooled]` after; CLIP-ReID `[pooled, joint]` before; PCB and MGN `[parts]` before;
+    the hands' CLIP baseline `[pooled, joint]` after, which is the default.
+    """
 
     features: tuple[FeatureName, ...] = ("pooled", "joint")
-    """Which features make the embedding, in this order; `parts` is what the head makes of the patch grid."""
+    """Which features make the embedding, in this order; `parts` is all that the head makes of the patch grid."""
     neck: Neck = "after"
     """Taken before or after the head's neck."""
 

@@ -147,7 +147,6 @@ class SupCon(Term):
 CLASSIFYING = (
     "ArcFaceLoss",
     "CosFaceLoss",
-    "DynamicSoftMarginLoss",
     "LargeMarginSoftmaxLoss",
     "NormalizedSoftmaxLoss",
     "P2SGradLoss",
@@ -172,10 +171,13 @@ class MetricLearning(LearnedTerm):
     """Name of a class in `pytorch_metric_learning.miners`; null is without."""
     miner_arguments: dict[str, object] = Field({})
     """Its arguments, but for the distance."""
-    distance: Literal["cosine", "dot_product", "euclidean", "squared_euclidean", "normalised_euclidean"] = "euclidean"
+    distance: Literal[
+        "cosine", "dot_product", "euclidean", "squared_euclidean", "normalised_euclidean", "signal_to_noise"
+    ] = "euclidean"
     """What loss and miner compare with; always given to the library, never left to its default."""
     reducer: Literal["mean", "sum", "mean_of_positive"] = "mean"
-    """How the terms of a batch become one number; the library's own default would average over positive ones."""
+    """How the terms of a batch become one number; the library's own default is mostly `mean_of_positive`, which leaves
+    out the terms that are 0. A few of its losses (PNPLoss, P2SGradLoss) reduce by themselves."""
     memory: int | None = Field(None, ge=2)
     """Photos whose features are remembered from earlier batches and compared too (cross-batch memory, Wang et al.
     2020); null is without."""

@@ -18,7 +18,7 @@ class PkSampler(Value):
 
     kind: Literal["pk"] = "pk"
     identities: int = Field(16, ge=2)
-    """P: most identities in a batch; batches of an epoch differ by one at most."""
+    """P: most identities in a batch (if 2, an odd one out makes 3); batches of an epoch differ by one at most."""
     images: int = Field(4, ge=2)
     """K: photos of each identity in a batch. One that has fewer gives all it has, and some of them again, each time
     augmented anew."""
@@ -28,7 +28,7 @@ class PkSampler(Value):
 
 
 class BalancedSampler(Value):
-    """Groups of photos come equally often, the rarer ones with repeats."""
+    """Groups of photos come equally often: small ones with repeats, large ones leave photos to later epochs."""
 
     kind: Literal["balanced"] = "balanced"
     by: tuple[Literal["aspect", "side", "skin", "subject"], ...] = Field(("aspect", "side"), min_length=1)

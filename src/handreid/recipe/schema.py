@@ -1,7 +1,8 @@
-"""The values a recipe is made of. Every field is checked when the recipe is read; an unknown key is an error.
+"""A recipe is frozen values, one file of models per question; every field is checked when the recipe is read.
 
 * Lengths of time are in epochs, sizes in pixels (height, width), learning rates per step of the optimizer.
-* A union is told apart by `kind:`; adding a strategy means one model here, one builder in training/build.py.
+* A union is told apart by `kind:`; an unknown key is an error.
+* What only makes sense together is checked by the smallest model that holds both.
 * Defaults are those of the published fine-tuned CLIP baseline for hands, where it has one.
 * The text below a field is its meaning in docs/recipes.md.
 """
@@ -34,18 +35,20 @@ class Recipe(Value):
     """How it is scored."""
 
     @model_validator(mode="after")
-    def _parts_exist(self) -> "Recipe":
-        if self.model.head.makes_parts:
-            return self
-        readers = {
-            f"stages.{n}.objectives.{i}": term.features
-            for n, stage in enumerate(self.stages)
-            for i, term in enumerate(stage.objectives)
-        }
-        for reader, features in {"model.test_feature": self.model.test_feature.features, **readers}.items():
-            if "parts" in features:
-                raise ValueError(
-                    f"{reader} reads `parts`, but model.head {self.model.head.kind!r} makes none: "
-                    "use pcb, mgn, gem or attention"
-                )
+    def _parts_are_made_and_read(self) -> "Recipe":
+        readers = {"model.test_feature": self.model.test_feature.features}
+        for number, stage in enumerate(self.stages):
+            readers |= {f"stages.{number}.objectives.{i}": term.features for i, term in enumerate(stage.objectives)}
+        readers = {reader: features for reader, features in readers.items() if "parts" in features}
+        head = self.model.head
+        if readers and not head.makes_parts:
+            raise ValueError(
+                f"{', '.join(readers)} reads `parts`, but model.head {head.kind!r} makes none: "
+                "use pcb, mgn, gem or attention"
+            )
+        if head.makes_parts and not any(reader.startswith("stages") for reader in readers):
+            raise ValueError(
+                f"model.head {head.kind!r} makes parts that no objective reads, so they would learn nothing: "
+                "name `parts` in the features of an objective"
+            )
         return self

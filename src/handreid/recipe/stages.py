@@ -38,7 +38,8 @@ class WiseFt(Value):
     """The stage ends between the tower it began with and the one it trained (Wortsman et al. 2022)."""
 
     alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), min_length=1)
-    """Shares of the trained weights that are tried; the best by validation mAP is taken, and the curve printed."""
+    """Shares of the trained weights that are tried, beside the trained model as it is; the best by validation mAP is
+    taken, of equals the largest, and the curve printed."""
 
 
 class Lora(Value):

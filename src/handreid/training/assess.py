@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from handreid.data.loading import decode_all
+from handreid.data.manifest import Manifest
+from handreid.data.splits import Split
 from handreid.errors import ProtocolError, RunError
+from handreid.evaluation.compactness import measure
 from handreid.evaluation.extraction import Photos, embed_photos, joint_features
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.protocol import QueryScores, score, summarise
@@ -20,8 +23,8 @@ from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe
 from handreid.training.build import build_towers
+from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, environment, read_json, write_text
-from handreid.training.train import Material, read_material
 
 
 def evaluate(
@@ -37,12 +40,11 @@ def evaluate(
     `changes` replaces keys of the recipe's `data` (protocol, label, aspect). Raises RunError for an unfinished run,
     ProtocolError when test subjects were trained on.
     """
-    if not run.finished:
-        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
+    check_finished(run)
     progress = progress or Silent()
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
-    asked = _changed(recipe, changes or {}, mirrored)
+    asked = changed(recipe, changes or {}, mirrored)
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
     _check_unseen(run, recipe, material)
     content = _assess(run, asked, material, progress)
@@ -51,12 +53,43 @@ def evaluate(
     return path, content
 
 
+def check_finished(run: Run) -> None:
+    """Raises RunError when there is no finished model yet."""
+    if not run.finished:
+        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
+
+
+def load_embedder(run: Run) -> Embedder:
+    """The run's model, on the GPU if there is one."""
+    return Embedder.load(run.model).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def decoded(
+    manifest: Manifest, rows: Int[np.ndarray, " photo"], recipe: Recipe, embedder: Embedder, progress: Progress
+) -> Photos:
+    """The photos of some rows, as the model wants them."""
+    paths = manifest.paths()
+    return decode_all([paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress)
+
+
+def embedded(photos: Photos, recipe: Recipe, embedder: Embedder, progress: Progress) -> Float[np.ndarray, "photos dim"]:
+    """Embeddings as the recipe evaluates them."""
+    chosen = recipe.evaluate
+    return embed_photos(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored, progress=progress)
+
+
+def tested_rows(split: Split) -> Int[np.ndarray, " photo"]:
+    """Every photo that is searched for or among in any test draw, once, ascending."""
+    return np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))
+
+
 def read_evaluation(path: Path) -> dict[str, Any]:
     """What `evaluate` wrote. Raises RunError."""
     return read_json(path)
 
 
-def _changed(recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None) -> Recipe:
+def changed(recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None) -> Recipe:
+    """The recipe with other keys of `data`, None for those that stay, and mirrored photos or not."""
     raw = recipe.model_dump()
     raw["data"] |= {name: value for name, value in changes.items() if value is not None}
     if mirrored is not None:
@@ -65,18 +98,12 @@ def _changed(recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None) 
 
 
 def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) -> dict[str, Any]:
-    embedder = Embedder.load(run.model)
-    embedder.to("cuda" if torch.cuda.is_available() else "cpu")
+    embedder = load_embedder(run)
     split = material.split
-    rows = np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))
-    paths = material.manifest.paths()
-    photos = decode_all(
-        [paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress
-    )
+    rows = tested_rows(split)
+    photos = decoded(material.manifest, rows, recipe, embedder, progress)
+    embeddings = embedded(photos, recipe, embedder, progress)
     chosen = recipe.evaluate
-    embeddings = embed_photos(
-        embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored, progress=progress
-    )
     scores = score(embeddings, rows, split.test, split.identities)
     views = np.array([view or "unknown" for view in material.manifest.views])
     content: dict[str, Any] = {
@@ -87,7 +114,13 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
             str(view): _summary(scores, views[scores.rows] == view, material, chosen.resamples)
             for view in np.unique(views[scores.rows])
         },
-        "hashes": {**_hashes(material), "model": _file_hash(run.model)},
+        "space": measure(
+            embeddings,
+            [split.identities[row] for row in rows],
+            [split.subjects[row] for row in rows],
+            resamples=chosen.resamples,
+        ),
+        "hashes": {**_hashes(material), "model": file_hash(run.model)},
         "mirrored": chosen.mirrored,
         "notes": list(split.notes),
         "environment": environment(),
@@ -184,7 +217,7 @@ def _hashes(material: Material) -> dict[str, str]:
     return {"manifest": material.manifest.hash, "split": material.split.hash, "draws": material.split.draws_hash}
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,13 +1,19 @@
 """The only place that turns a recipe's data into objects; constructors elsewhere take plain arguments."""
 
+from functools import partial
 from importlib import import_module
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from handreid.data.augment import BackgroundAffine
+from handreid.data import mixing
+from handreid.data.augment import BackgroundAffine, BorderFilled
+from handreid.data.background import ChangeBackground, read_backgrounds
+from handreid.data.samplers import BalancedBatches, HardIdentityBatches, PkBatches
+from handreid.data.sampling import Batches, BatchSampler, RandomBatches
 from handreid.errors import RecipeError
 from handreid.models.backbone import Backbone
 from handreid.models.clip import ClipTowers, load_clip
@@ -16,8 +22,21 @@ from handreid.models.embedder import Embedder
 from handreid.models.heads import Head
 from handreid.objectives.objective import Objective
 from handreid.recipe import FineTune, Recipe
-from handreid.recipe.augmentations import Affine, Augmentation, ColourJitter, Crop, Padding, RandomErasing
+from handreid.recipe.augmentations import (
+    Affine,
+    Augmentation,
+    AugMix,
+    Background,
+    ColourJitter,
+    Crop,
+    Padding,
+    Perspective,
+    RandAugment,
+    RandomErasing,
+)
 from handreid.recipe.objectives import AnyTerm, LearnedTerm
+from handreid.recipe.samplers import BalancedSampler, HardIdentitySampler, PkSampler
+from handreid.training.stages.fine_tune import Mix
 from handreid.types import FeatureName, Preprocessing, Triple
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
@@ -91,6 +110,33 @@ def _objective(term: AnyTerm, head: Head, identities: int) -> Objective:
     return made({name: widths[name] for name in names}, identities, **arguments)
 
 
+def build_batches(stage: FineTune, labels: np.ndarray, groups: np.ndarray | None, *, seed: int) -> Batches:
+    """What makes an epoch's batches of photos with these labels; `groups` are what a balanced sampler balances."""
+
+    def batches(epoch: int, rank: int, world_size: int, centres: np.ndarray | None) -> BatchSampler:
+        draw = {"seed": seed, "epoch": epoch, "rank": rank, "world_size": world_size}
+        match stage.sampler:
+            case PkSampler(identities=identities, images=images, every=every):
+                return PkBatches(labels, identities, images, every=every, **draw)
+            case BalancedSampler():
+                assert groups is not None  # noqa: S101 - for the type checker
+                return BalancedBatches(groups, stage.photos_per_batch, **draw)
+            case HardIdentitySampler(identities=identities, images=images, neighbours=neighbours):
+                return HardIdentityBatches(labels, centres, identities, images, neighbours=neighbours, **draw)
+            case _:
+                return RandomBatches(len(labels), stage.photos_per_batch, **draw)
+
+    return batches
+
+
+def build_mix(stage: FineTune) -> Mix | None:
+    """What mixes a batch; None when photos stay alone."""
+    if stage.mix is None:
+        return None
+    made = mixing.Mixup if stage.mix.kind == "mixup" else mixing.CutMix
+    return made(stage.mix.alpha, stage.mix.probability)
+
+
 def enlargement(stage: FineTune) -> float:
     """How much larger than the input photos are decoded for training."""
     crops = [step.enlarge for step in stage.augment if isinstance(step, Crop)]
@@ -98,14 +144,18 @@ def enlargement(stage: FineTune) -> float:
 
 
 def build_augment(stage: FineTune, preprocessing: Preprocessing) -> v2.Compose:
-    """Training's additions to the preprocessing, from a picture to bytes: the recipe's in their order, flips before."""
+    """Training's additions to the preprocessing, from a picture to bytes: the recipe's in their order, flips before,
+    erasing after all others. Raises DataError for a folder of backgrounds that is not there or holds no photo.
+    """
     flips = [v2.RandomHorizontalFlip()] if stage.chirality == "flip" else []
-    made = [_augmentation(step, preprocessing.size, preprocessing.mean) for step in stage.augment]
-    erasing = next((at for at, step in enumerate(made) if isinstance(step, v2.RandomErasing)), len(made))
-    return v2.Compose([*flips, *made[:erasing], v2.PILToTensor(), *made[erasing:]])  # erasing takes tensors only
+    side = round(max(preprocessing.size) * enlargement(stage))
+    made = [_augmentation(step, preprocessing.size, side, preprocessing.mean) for step in stage.augment]
+    erasing = [step for step in made if isinstance(step, v2.RandomErasing)]  # takes tensors, all others take pictures
+    return v2.Compose([*flips, *(step for step in made if step not in erasing), v2.PILToTensor(), *erasing])
 
 
-def _augmentation(step: Augmentation, size: tuple[int, int], mean: Triple) -> Any:  # torchvision is untyped
+def _augmentation(step: Augmentation, size: tuple[int, int], side: int, mean: Triple) -> Any:  # torchvision is untyped
+    """What makes a picture of the input's `size` of one that is up to `side` pixels wide and high."""
     match step:
         case Crop():
             return v2.RandomCrop(size)
@@ -113,6 +163,15 @@ def _augmentation(step: Augmentation, size: tuple[int, int], mean: Triple) -> An
             return v2.RandomCrop(size, padding=pixels, padding_mode="edge")
         case Affine(degrees=degrees, translate=translate, zoom=zoom):
             return BackgroundAffine(degrees, translate, zoom)
+        case Perspective(distortion=distortion, probability=probability):
+            return BorderFilled(partial(v2.RandomPerspective, distortion, probability))
+        case Background(probability=probability, folder=folder):
+            return ChangeBackground(probability, read_backgrounds(folder, side) if folder else None)
+        case RandAugment(operations=operations, magnitude=magnitude):
+            one = partial(v2.RandAugment, 1, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
+            return v2.Compose([BorderFilled(one) for _ in range(operations)])  # each finds the border anew
+        case AugMix(severity=severity, chains=chains):
+            return BorderFilled(partial(v2.AugMix, severity, chains))
         case ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue):
             return v2.ColorJitter(brightness, contrast, saturation, hue)
         case RandomErasing(probability=probability, area=area):

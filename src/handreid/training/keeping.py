@@ -45,6 +45,7 @@ class Keeper(L.Callback):
         self.since = 0  # validations since the best
         self.finished = False
         self.began = 0.0
+        self.seen = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "since": self.since, "finished": self.finished}
@@ -53,20 +54,22 @@ class Keeper(L.Callback):
         self.best, self.since, self.finished = state_dict["best"], state_dict["since"], state_dict["finished"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began = time.monotonic()
+        self.began, self.seen = time.monotonic(), 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.seen += len(batch.rows) * trainer.world_size
         self.advance(len(batch.rows) * trainer.world_size)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, FineTuneModule)  # noqa: S101 - for the type checker
         stage, epoch = pl_module.stage, trainer.current_epoch + 1
         seconds = time.monotonic() - self.began
+        pl_module.close_epoch()
         entry = {"stage": self.number, "epoch": epoch, "step": trainer.global_step, **pl_module.epoch_means()}
         entry |= {f"lr, {group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
-        entry |= {"seconds": seconds, "photos_per_second": len(pl_module.photos) / seconds}
+        entry |= {"seconds": seconds, "photos_per_second": self.seen / seconds}
         last = epoch == stage.epochs
         if self.validate and (last or epoch % stage.validate_every == 0):
             entry |= self._validated(trainer, pl_module)
@@ -75,19 +78,21 @@ class Keeper(L.Callback):
         if trainer.is_global_zero:
             append_metrics(self.run, entry)
             self.say(_line(entry, stage.epochs, self.since == 0))
+            if self.finished:
+                pl_module.result.save(self.folder / "last.safetensors")
         self._checkpoint(trainer)
         if stopping and not last:
             self.say(f"no better validation mAP in {self.since} validations: stopped after epoch {epoch}")
             trainer.should_stop = True
 
     def _validated(self, trainer: L.Trainer, module: FineTuneModule) -> dict[str, float]:
-        result = self.validate(module.embedder) if self.validate and trainer.is_global_zero else {}
+        result = self.validate(module.result) if self.validate and trainer.is_global_zero else {}
         result = trainer.strategy.broadcast(result)
         self.since += 1
         if result[MONITOR] > self.best:
             self.best, self.since = result[MONITOR], 0
             if trainer.is_global_zero:
-                module.embedder.save(self.folder / "best.safetensors")
+                module.result.save(self.folder / "best.safetensors")
         return {f"validation_{name}": value for name, value in result.items()}
 
     def _checkpoint(self, trainer: L.Trainer) -> None:

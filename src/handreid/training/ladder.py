@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from handreid.errors import RunError
+from handreid.evaluation.compactness import COMPARED, LOWER_IS_BETTER, compare_spaces
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, scores_of_ranks
 from handreid.progress import Progress, Silent
@@ -24,7 +25,8 @@ from handreid.training.train import train
 class Rung:
     name: str
     evaluation: dict[str, Any]
-    below: dict[str, Any] | None  # per metric: difference to the rung below, its interval, verdict
+    # per metric: difference to the rung below, its interval, verdict; `space` holds those of the space
+    below: dict[str, Any] | None
 
 
 def climb(
@@ -65,7 +67,10 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: in
     mine, other = read_scores(ours), read_scores(theirs)
     people = np.unique([ours["subjects"][row] for row in mine.rows], return_inverse=True)[1]
     found = differences(mine.metrics, other.metrics, people, mine.draws, resamples=resamples)
-    return {name: {"value": d.value, "low": d.low, "high": d.high, "verdict": verdict(d)} for name, d in found.items()}
+    differing = {k: {"value": d.value, "low": d.low, "high": d.high, "verdict": verdict(d)} for k, d in found.items()}
+    if "space" not in ours or "space" not in theirs:  # evaluated before spaces were measured
+        return differing
+    return {**differing, "space": compare_spaces(ours["space"], theirs["space"], resamples=resamples)}
 
 
 def read_scores(evaluation: Mapping[str, Any]) -> QueryScores:
@@ -81,6 +86,22 @@ def read_scores(evaluation: Mapping[str, Any]) -> QueryScores:
 COLUMNS = ("rung", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 against the rung below")
 
 
+SPACE = {
+    "intra": "within",
+    "inter": "nearest other",
+    "ratio": "ratio",
+    "fisher": "Fisher",
+    "silhouette": "silhouette",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+}
+SPACE_COLUMNS = (
+    "rung",
+    *(f"{name} ({'lower' if LOWER_IS_BETTER[key] else 'higher'})" for key, name in SPACE.items()),
+    *(f"{SPACE[key]} against the rung below" for key in COMPARED),
+)
+
+
 def cells(rung: Rung) -> list[str]:
     """One row of the table; percent, with 95 % intervals over subjects."""
     metrics = rung.evaluation["metrics"]
@@ -92,6 +113,39 @@ def cells(rung: Rung) -> list[str]:
         percent(metrics["minp"], interval=False),
     ]
     return [rung.name, *shown, _against(rung.below["rank1"]) if rung.below else ""]
+
+
+def space_cells(rung: Rung) -> list[str]:
+    """One row of the table of spaces; blank where an evaluation has none, or a number is not defined."""
+    numbers = rung.evaluation.get("space", {}).get("numbers", {})
+    against = (rung.below or {}).get("space", {})
+    return [
+        rung.name,
+        *(number(numbers[key]) if key in numbers else "" for key in SPACE),
+        *(_gained(against[key]) if key in against else "" for key in COMPARED),
+    ]
+
+
+def number(of: Mapping[str, Any]) -> str:
+    """Three digits, with the interval if there is one; nothing where the number is not defined."""
+    if of["value"] is None:
+        return ""
+    bounds = "" if of["low"] is None else f" [{_digits(of['low'])}, {_digits(of['high'])}]"
+    return _digits(of["value"]) + bounds
+
+
+def space_caption(rung: Rung) -> str:
+    """What the numbers of the space are of, in a line; nothing where there are none."""
+    space = rung.evaluation.get("space")
+    if space is None:
+        return ""
+    counts = space["counts"]
+    alone = f", {counts['alone']} of them with one photo" if counts["alone"] else ""
+    return (
+        f"distances are Euclidean between embeddings of unit length, of {counts['photos']} test photos of "
+        f"{counts['identities']} identities{alone}; lower or higher is better as the columns say; a ratio under 1 is "
+        "separable; 95 % intervals over subjects"
+    )
 
 
 def percent(metric: Mapping[str, float], *, interval: bool = True) -> str:
@@ -112,9 +166,17 @@ def caption(rung: Rung) -> str:
 
 
 def markdown(rungs: Sequence[Rung]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 2) + "---|"]
-    lines += ["| " + " | ".join(cells(rung)) + " |" for rung in rungs]
-    return "\n".join([*lines, "", caption(rungs[-1])]) + "\n"
+    parts = [*_table(COLUMNS, [cells(rung) for rung in rungs], words=1), "", caption(rungs[-1])]
+    if any("space" in rung.evaluation for rung in rungs):
+        spaces = _table(SPACE_COLUMNS, [space_cells(rung) for rung in rungs], words=len(COMPARED))
+        parts += ["", *spaces, "", next(filter(None, map(space_caption, reversed(rungs))))]
+    return "\n".join(parts) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
+    """A table in Markdown; the first column and the last `words` are not numbers."""
+    rule = "|---|" + "---:|" * (len(columns) - 1 - words) + "---|" * words
+    return ["| " + " | ".join(columns) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def _against(difference: Mapping[str, Any]) -> str:
@@ -122,6 +184,16 @@ def _against(difference: Mapping[str, Any]) -> str:
     return f"{difference['verdict']} {100 * difference['value']:+.1f} {bounds}"
 
 
+def _gained(difference: Mapping[str, Any]) -> str:
+    bounds = f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    return f"{difference['verdict']} {difference['value']:+.3f} {bounds}"
+
+
+def _digits(value: float) -> str:
+    """Three decimals; fewer where the number is large."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
 def _entry(rung: Rung) -> dict[str, Any]:
-    kept = ("recipe", "protocol", "metrics", "counts", "aspects", "hashes", "prompts")
+    kept = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "prompts")
     return {**{k: rung.evaluation[k] for k in kept if k in rung.evaluation}, "below": rung.below}

@@ -2,7 +2,8 @@
 
 import bisect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -19,24 +20,52 @@ from handreid.recipe import (
 Group = dict[str, Any]
 
 
-def parameter_groups(
-    encoder: nn.Module, new_layers: Iterable[nn.Module], *, lr: float, new_factor: float, weight_decay: float
-) -> list[Group]:
-    """Every parameter that may learn, each once: encoder and new layers, with and without decay.
+@dataclass(frozen=True)
+class Part:
+    """Parameters that learn at one rate; those in `undecayed` have no weight decay whatever their shape."""
 
-    Vectors (biases, norms, the class token) do not decay.
+    name: str
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    undecayed: Sequence[nn.Parameter] = ()
+
+
+def parameter_groups(parts: Iterable[Part], *, weight_decay: float) -> list[Group]:
+    """Every parameter that may learn, each once: part by part, with and without decay.
+
+    Vectors (biases, norms, the class token) do not decay. Raises ValueError when two parts share a parameter.
     """
     groups: list[Group] = []
-    for where, modules, rate in (("encoder", [encoder], lr), ("new layers", list(new_layers), lr * new_factor)):
-        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    seen: set[int] = set()
+    for part in parts:
+        free = {id(p) for p in part.undecayed}
+        learning = [p for p in part.parameters if p.requires_grad]
+        if seen & {id(p) for p in learning}:
+            raise ValueError(f"a parameter of {part.name} is in an earlier group too")
+        seen |= {id(p) for p in learning}
         for decays in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            chosen = [p for p in learning if (p.ndim > 1 and id(p) not in free) == decays]
             if chosen:
-                name = f"{where}, {'decayed' if decays else 'not decayed'}"
-                groups.append(
-                    {"params": chosen, "lr": rate, "weight_decay": weight_decay if decays else 0.0, "name": name}
-                )
+                name = f"{part.name}, {'decayed' if decays else 'not decayed'}"
+                decay = weight_decay if decays else 0.0
+                groups.append({"params": chosen, "lr": part.lr, "weight_decay": decay, "name": name})
     return groups
+
+
+def encoder_parts(layers: Sequence[Sequence[nn.Parameter]], lr: float, layer_decay: float) -> list[Part]:
+    """The encoder as one part, or with `layer_decay` under 1 a part per layer.
+
+    What comes after the last block learns at `lr`, the last block at lr * layer_decay, the one before it at
+    lr * layer_decay^2, and so on down to the stem (Clark et al. 2020, ELECTRA, appendix A; Bao et al. 2022, BEiT).
+    """
+    if layer_decay == 1:
+        return [Part("encoder", [parameter for layer in layers for parameter in layer], lr)]
+    top = len(layers) - 1
+    names = ["stem", *(f"block {number}" for number in range(1, top)), "after the blocks"]
+    return [
+        Part(f"encoder, {name}", list(layer), lr * layer_decay ** (top - depth))
+        for depth, (name, layer) in enumerate(zip(names, layers, strict=True))
+    ]
 
 
 def build_optimizer(

@@ -1,27 +1,36 @@
 """The encoder learns from labels: one Lightning module.
 
 * The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
-* Randomness inside the network (dropout) is seeded anew each epoch, so that a resumed epoch is the same epoch.
+* Randomness of a step (dropout, mixed photos) is seeded anew for each, so that a resumed epoch is the same epoch.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from handreid.data.sampling import RandomBatches, TrainingPhotos
+from handreid.data.sampling import Batches, BatchSampler, TrainingPhotos
 from handreid.errors import RunError
 from handreid.models.embedder import Embedder
+from handreid.models.lora import add_lora
+from handreid.objectives.objective import Objective
 from handreid.recipe import FineTune
-from handreid.training.optim import Group, build_optimizer, parameter_groups, rate_factor
-from handreid.types import Batch, Targets
+from handreid.training.averaging import Averaging
+from handreid.training.optim import Group, Part, build_optimizer, encoder_parts, parameter_groups, rate_factor
+from handreid.types import Batch, Mixed, Targets
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Mixed | None]]  # photos and labels of a batch
 
 
 class FineTuneModule(L.LightningModule):
-    """Trains `embedder` and the objectives' own parameters on `photos`."""
+    """Trains `embedder` and the objectives' own parameters on `photos`, in the batches that `batches` makes."""
 
     def __init__(
         self,
@@ -29,8 +38,10 @@ class FineTuneModule(L.LightningModule):
         objectives: nn.ModuleDict,
         stage: FineTune,
         photos: TrainingPhotos,
+        batches: Batches,
         *,
         seed: int,
+        mix: Mix | None = None,
         workers: int = 0,
     ) -> None:
         super().__init__()
@@ -38,11 +49,24 @@ class FineTuneModule(L.LightningModule):
         self.objectives = objectives
         self.stage = stage
         self.photos = photos
+        self.batches = batches
         self.seed = seed
+        self.mix = mix
         self.workers = workers
-        self.term_weights = [term.weight for term in stage.objectives]
         self.sums: dict[str, Tensor] = {}
-        embedder.backbone.freeze(stage.freeze_blocks)
+        if stage.lora:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                add_lora(embedder.backbone.visual, **stage.lora.model_dump())
+        if stage.freeze_blocks:
+            embedder.backbone.freeze(stage.freeze_blocks)
+        self.averaging = Averaging(embedder, stage.averaging, stage.epochs) if stage.averaging else None
+        self.centres = Centres(photos.identities, embedder.dim) if stage.sampler.kind == "hard_identity" else None
+
+    @property
+    def result(self) -> Embedder:
+        """What is validated and kept: the average where there is one, else the embedder itself."""
+        return (self.averaging and self.averaging.result) or self.embedder
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(
@@ -53,17 +77,39 @@ class FineTuneModule(L.LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed((self.seed << 20) + self.current_epoch)
         self.sums = {}
+        if self.centres is not None:
+            self.centres.clear()  # this epoch's batches have been made of them
+        if self.stage.unfreeze_every:
+            backbone = self.embedder.backbone
+            thawed = 1 + int(self.current_epoch / self.stage.unfreeze_every)
+            backbone.freeze_layers(max(0, len(backbone.layers) - thawed))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        outputs = self.embedder(batch.photos)
-        targets = Targets(batch.labels)
-        losses = {name: objective(outputs, targets) for name, objective in self.objectives.items()}
-        terms = [weight * loss for weight, loss in zip(self.term_weights, losses.values(), strict=True)]
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
+        photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
+        outputs = self.embedder(photos)
+        if self.centres is not None:
+            self.centres.add(self.embedder.compared(outputs), batch.labels)
+        targets = Targets(batch.labels, mixed)
+        losses: dict[str, Tensor] = {}
+        for name, objective in self._objectives():
+            objective.at_epoch(self.current_epoch + index / self.batches_per_epoch)
+            losses[name] = objective(outputs, targets)
+        terms = [term.weight * loss for term, loss in zip(self.stage.objectives, losses.values(), strict=True)]
         total = torch.stack(terms).sum()
         self._note(loss=total, **losses)
         return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stepped = (batch_idx + 1) % self.stage.accumulate == 0 or batch_idx + 1 == self.batches_per_epoch
+        if self.averaging and stepped:
+            self.averaging.after_step(self.embedder)
+
+    def close_epoch(self) -> None:
+        """Called when an epoch's steps are done, before anything is validated or saved."""
+        if self.averaging:
+            self.averaging.after_epoch(self.embedder, self.current_epoch)
 
     def configure_gradient_clipping(
         self,
@@ -85,19 +131,27 @@ class FineTuneModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def groups(self) -> list[Group]:
-        """All that learns, each parameter once: the encoder, and the layers that are new."""
+        """All that learns in this stage, each parameter once: the encoder, the head, the objectives' own layers."""
         chosen = self.stage.optimizer
-        return parameter_groups(
-            self.embedder.backbone,
-            [self.embedder.head, self.objectives],
-            lr=chosen.lr,
-            new_factor=chosen.new_layers,
-            weight_decay=chosen.weight_decay,
-        )
+        new = chosen.lr * chosen.new_layers
+        parts = encoder_parts(self.embedder.backbone.layers, chosen.lr, chosen.layer_decay)
+        parts.append(Part("head", list(self.embedder.head.parameters()), new))
+        for term, (name, objective) in zip(self.stage.objectives, self._objectives(), strict=True):
+            lr = getattr(term, "lr", None) or new
+            parts.append(Part(name, list(objective.parameters()), lr, objective.undecayed()))
+        return parameter_groups(parts, weight_decay=chosen.weight_decay)
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        return sum(1 for _ in self._batches(0))
+
+    @cached_property
+    def photos_per_epoch(self) -> int:
+        return sum(len(batch) for batch in self._batches(0))
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self._batches(0)) // self.stage.accumulate)
+        return -(-self.batches_per_epoch // self.stage.accumulate)
 
     def epoch_means(self) -> dict[str, float]:
         """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping).
@@ -116,17 +170,41 @@ class FineTuneModule(L.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return Batch(*(part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows)))
 
-    def _batches(self, epoch: int) -> RandomBatches:
-        return RandomBatches(
-            len(self.photos),
-            self.stage.photos_per_batch,
-            seed=self.seed,
-            epoch=epoch,
-            rank=self.trainer.global_rank if self._trainer else 0,
-            world_size=self.trainer.world_size if self._trainer else 1,
+    def _objectives(self) -> list[tuple[str, Objective]]:
+        return [(name, cast(Objective, module)) for name, module in self.objectives.items()]
+
+    def _batches(self, epoch: int) -> BatchSampler:
+        return self.batches(
+            epoch,
+            self.trainer.global_rank if self._trainer else 0,
+            self.trainer.world_size if self._trainer else 1,
+            self.centres.means() if self.centres is not None else None,
         )
 
     def _note(self, **values: Tensor) -> None:
         for name, value in values.items():
             pair = torch.stack([value.detach().float(), value.new_ones((), dtype=torch.float32)])
             self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+
+class Centres(nn.Module):
+    """Mean direction of each identity's photos over an epoch, gathered as they pass; part of the checkpoint."""
+
+    def __init__(self, identities: int, dim: int) -> None:
+        super().__init__()
+        self.sums: Tensor
+        self.register_buffer("sums", torch.zeros(identities, dim))
+
+    @torch.no_grad()
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        self.sums.index_add_(0, labels, F.normalize(features.float(), dim=1))
+
+    def means(self) -> np.ndarray | None:
+        """Of length 1 and the same on every rank, zero for an identity that was not seen; None before any was."""
+        sums = self.sums.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        return F.normalize(sums, dim=1).cpu().numpy() if sums.any() else None
+
+    def clear(self) -> None:
+        self.sums.zero_()

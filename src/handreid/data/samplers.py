@@ -1,0 +1,266 @@
+"""Batches that look at whose photos they are.
+
+What `sampling.py` says of batches holds here too. Where an epoch takes some photos of an identity or group, all take
+turns: they stand in a ring in a random order, and an epoch goes on where the one before ended. When that is where the
+ring began, the order is drawn anew. So how often two of them were used never differs by more than one.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch.utils.data import Sampler
+
+from handreid.data.sampling import Drawn, batch_count, up_to
+
+Every = Literal["identity", "photo"]
+
+
+class PkBatches(Sampler[list[Drawn]]):
+    """P `identities` by K `images` of each (Hermans et al. 2017), the K of an identity side by side.
+
+    `every` "identity": each once an epoch, with K of its photos, which take turns. One that has fewer gives all, and
+    some again. A single identity that would be left over makes another batch larger than P.
+
+    `every` "photo": each at least once an epoch. An identity's photos are shuffled and dealt into hands of K, the last
+    filled up with its first; hands of one identity never meet in a batch. Where one identity has so many hands that
+    batches would lack a second, those with the fewest hands come again.
+
+    `labels` are those of the photos. Raises ProtocolError when there are fewer than two identities (for every rank,
+    where each is seen once).
+    """
+
+    def __init__(
+        self,
+        labels: Int[np.ndarray, " photos"],
+        identities: int,
+        images: int,
+        *,
+        every: Every = "identity",
+        seed: int,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.photos = _Photos(labels)
+        self.images = images
+        self.every = every
+        self.seed = seed
+        self.epoch = epoch
+        self.rank = rank
+        self.world_size = world_size
+        self.hands = -(-self.photos.counts // images)  # of each identity, where every photo is seen
+        self.batches = batch_count(len(self.hands), identities, world_size if every == "identity" else 1, "identities")
+        if every == "photo":
+            self.batches = up_to(max(-(-int(self.hands.sum()) // identities), int(self.hands.max())), world_size)
+
+    def __len__(self) -> int:
+        return self.batches // self.world_size
+
+    def __iter__(self) -> Iterator[list[Drawn]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.every == "identity":
+            hands = self.photos.in_turn(self.images, self.seed, self.epoch)
+            batches = np.array_split(rng.permutation(len(hands)), self.batches)
+        else:
+            counts = _filled_up(self.hands, 2 * self.batches, rng)
+            hands = self.photos.dealt(counts, self.images, rng)
+            batches = _spread(counts, self.batches, rng)
+        return _drawn(hands, batches[self.rank :: self.world_size], rng)
+
+
+class HardIdentityBatches(Sampler[list[Drawn]]):
+    """P x K where a batch holds identities that confuse each other; each identity once an epoch, as in `PkBatches`.
+
+    One that was not used yet is drawn at random and followed by those of its nearest `neighbours`, by the cosine of
+    centres, among the unused, until the batch is full. `centres` has a row for each label, the same on every rank;
+    zeros or NaN where an identity has no centre: it is nobody's neighbour but for want of others, and has random ones.
+    Without `centres` identities meet at random.
+    """
+
+    def __init__(
+        self,
+        labels: Int[np.ndarray, " photos"],
+        centres: Float[np.ndarray, "identities dim"] | None,
+        identities: int,
+        images: int,
+        *,
+        neighbours: int,
+        seed: int,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.photos = _Photos(labels)
+        self.centres = None if centres is None else centres[self.photos.names]
+        self.images = images
+        self.neighbours = neighbours
+        self.seed = seed
+        self.epoch = epoch
+        self.rank = rank
+        self.world_size = world_size
+        self.batches = batch_count(len(self.photos.counts), identities, world_size, "identities")
+
+    def __len__(self) -> int:
+        return self.batches // self.world_size
+
+    def __iter__(self) -> Iterator[list[Drawn]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        hands = self.photos.in_turn(self.images, self.seed, self.epoch)
+        batches = np.array_split(rng.permutation(len(hands)), self.batches)
+        if self.centres is not None:
+            sizes = [len(batch) for batch in batches]
+            batches = _neighbourhoods(self.centres, np.concatenate(batches), sizes, self.neighbours)
+            batches = [batches[number] for number in rng.permutation(self.batches)]  # the last were the least confused
+        return _drawn(hands, batches[self.rank :: self.world_size], rng)
+
+
+class BalancedBatches(Sampler[list[Drawn]]):
+    """Groups of photos equally often: of each as many in an epoch as photos / groups, rounded.
+
+    Photos of a group take turns: a large one leaves some to the next epochs, a small one gives all before any again,
+    shuffled anew. What a batch holds of two groups differs by one at most. `groups` has a number for each photo. Raises
+    ProtocolError when there are fewer than two photos for every rank.
+    """
+
+    def __init__(
+        self,
+        groups: Int[np.ndarray, " photos"],
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.photos = _Photos(groups)
+        self.seed = seed
+        self.epoch = epoch
+        self.rank = rank
+        self.world_size = world_size
+        self.each = max(1, round(len(groups) / max(1, len(self.photos.counts))))
+        self.batches = batch_count(self.each * len(self.photos.counts), batch_size, world_size, "photos")
+
+    def __len__(self) -> int:
+        return self.batches // self.world_size
+
+    def __iter__(self) -> Iterator[list[Drawn]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        counts = self.photos.counts
+        photos = self.photos.in_turn(self.each, self.seed, self.epoch)
+        turns = np.arange(self.each) // counts[:, None]
+        order = np.argsort(turns + rng.random(turns.shape), axis=1)
+        photos = np.take_along_axis(photos, order, axis=1).reshape(-1, 1)
+        batches = _spread(np.full(len(counts), self.each), self.batches, rng)
+        return _drawn(photos, batches[self.rank :: self.world_size], rng)
+
+
+class _Photos:
+    """Positions of photos by owner: the identity or group that they are of."""
+
+    def __init__(self, labels: Int[np.ndarray, " photos"]) -> None:
+        self.names, self.owners = np.unique(labels, return_inverse=True)
+        self.counts = np.bincount(self.owners, minlength=len(self.names))
+        self.first = np.cumsum(self.counts) - self.counts
+
+    def in_turn(self, each: int, seed: int, epoch: int) -> Int[np.ndarray, "owners each"]:
+        """The epoch's photos of every owner, from its ring."""
+        laps = (epoch // (self.counts // np.gcd(self.counts, each)))[self.owners]
+        keys = np.empty(len(laps))
+        for lap in np.unique(laps):
+            chosen = laps == lap
+            keys[chosen] = np.random.default_rng([seed, int(lap), 1]).random(len(laps))[chosen]
+        return self._from_rings(np.lexsort((keys, self.owners)), np.arange(len(self.counts)), epoch * each, each)
+
+    def dealt(
+        self, hands: Int[np.ndarray, " owners"], each: int, rng: np.random.Generator
+    ) -> Int[np.ndarray, "hands each"]:
+        """As many hands of every owner as `hands` says, one owner after the other, no photo again before all were."""
+        rings = np.lexsort((rng.random(len(self.owners)), self.owners))
+        number = np.arange(hands.sum()) - np.repeat(np.cumsum(hands) - hands, hands)
+        return self._from_rings(rings, np.repeat(np.arange(len(hands)), hands), number * each, each)
+
+    def _from_rings(
+        self,
+        rings: Int[np.ndarray, " photos"],
+        owners: Int[np.ndarray, " hands"],
+        starts: Int[np.ndarray, " hands"] | int,
+        each: int,
+    ) -> Int[np.ndarray, "hands each"]:
+        places = (np.reshape(starts, (-1, 1)) + np.arange(each)) % self.counts[owners, None]
+        return rings[self.first[owners, None] + places]
+
+
+def _filled_up(counts: Int[np.ndarray, " owners"], total: int, rng: np.random.Generator) -> Int[np.ndarray, " owners"]:
+    """At least `total` in all: those that have the fewest get more."""
+    counts = counts.copy()
+    while (missing := total - int(counts.sum())) > 0:
+        fewest = np.flatnonzero(counts == counts.min())
+        counts[rng.permutation(fewest)[:missing]] += 1
+    return counts
+
+
+def _spread(counts: Int[np.ndarray, " owners"], batches: int, rng: np.random.Generator) -> list[Int[np.ndarray, " _"]]:
+    """Every owner's things over all batches, as evenly as can be; the things are numbered one owner after the other.
+
+    An owner's rest goes to the smallest batches, of which chance chooses: so their sizes differ by one at most.
+    """
+    sizes = np.zeros(batches)
+    chosen = [np.empty(0, np.int64)] * len(counts)
+    for owner in rng.permutation(len(counts)):
+        whole, rest = divmod(int(counts[owner]), batches)
+        smallest = np.argpartition(sizes + rng.random(batches), rest - 1)[:rest]
+        sizes[smallest] += 1
+        chosen[owner] = np.sort(np.concatenate([np.repeat(np.arange(batches), whole), smallest]))
+    numbers = np.concatenate(chosen)
+    ends = np.cumsum(np.bincount(numbers, minlength=batches))
+    return np.split(np.argsort(numbers, kind="stable"), ends[:-1])
+
+
+def _neighbourhoods(
+    centres: Float[np.ndarray, "identities dim"], order: Int[np.ndarray, " identities"], sizes: list[int], most: int
+) -> list[Int[np.ndarray, " _"]]:
+    """Identities in batches of `sizes`: the first unused of `order` with `most` of its nearest, and so on."""
+    directions = centres[order].astype(np.float64)  # so that machines that round otherwise find the same neighbours
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    known = np.isfinite(lengths) & (lengths > 0)
+    directions = np.where(known, directions, 0) / np.where(known, lengths, 1)
+    unused = np.ones(len(order), bool)
+    turns = _turns(directions, known[:, 0], unused)
+    batches = []
+    for size in sizes:
+        batch: list[int] = []
+        while len(batch) < size:
+            one, cosines = next(turns)
+            unused[one] = False
+            others = np.flatnonzero(unused)
+            ranked = others[np.argsort(-cosines[others], kind="stable")]
+            near = ranked[: min(most, size - len(batch) - 1)]
+            unused[near] = False
+            batch += [one, *near.tolist()]
+        batches.append(order[batch])
+    return batches
+
+
+def _turns(
+    directions: Float[np.ndarray, "identities dim"],
+    known: Bool[np.ndarray, " identities"],
+    unused: Bool[np.ndarray, " identities"],
+) -> Iterator[tuple[int, Float[np.ndarray, " identities"]]]:
+    """Each identity that is `unused` when its turn comes, with its cosines to all."""
+    while unused.any():
+        ahead = np.flatnonzero(unused)[:64]  # one matrix product for many
+        cosines = np.where(known, np.round(directions[ahead] @ directions.T, 12), -2)
+        for one, row in zip(ahead.tolist(), cosines, strict=True):
+            if unused[one]:
+                yield one, row
+
+
+def _drawn(
+    hands: Int[np.ndarray, "hands each"], batches: list[Int[np.ndarray, " _"]], rng: np.random.Generator
+) -> Iterator[list[Drawn]]:
+    """The photos of each batch's hands, every one with a seed of its own."""
+    seeds = rng.integers(0, 2**62, hands.shape)
+    for batch in batches:
+        yield list(zip(hands[batch].ravel().tolist(), seeds[batch].ravel().tolist(), strict=True))

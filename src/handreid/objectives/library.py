@@ -1,0 +1,209 @@
+"""pytorch-metric-learning, as it has to be used here.
+
+* Distance and reducer are always given. Ours are the library's, mended where they give numbers that are not finite:
+  a mean over no pairs, the angle between equal features, a division by no variance.
+* A recipe's mistake is told when the objective is built, where it names the loss: the loss is tried on a few features.
+* A loss is refused when what it computes is not what its paper says, or cannot be used in a loop of training.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+from torch import Tensor, nn
+
+from handreid.errors import RecipeError
+
+Arguments = dict[str, object]
+
+
+class Cosine(distances.CosineSimilarity):  # type: ignore[misc]  # the library is untyped
+    """Kept off 1 and -1 by rounding's width: the slope of the arc cosine there is infinite."""
+
+    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        limit = 1 - 8 * torch.finfo(query_emb.dtype).eps
+        cosine: Tensor = super().compute_mat(query_emb, ref_emb)
+        return cosine.clamp(-limit, limit)
+
+
+class Euclidean(distances.LpDistance):  # type: ignore[misc]
+    """From differences; see `objectives/distances.py`."""
+
+    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        return torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class SignalToNoise(distances.SNRDistance):  # type: ignore[misc]
+    """Finite for a feature without any variance, by which the library divides."""
+
+    def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
+        noise = (query_emb[:, None] - ref_emb).var(dim=2)
+        return noise / query_emb.var(dim=1, keepdim=True).clamp(min=torch.finfo(query_emb.dtype).eps)
+
+
+class Mean(reducers.MeanReducer):  # type: ignore[misc]
+    """0, not 0 / 0, where there is nothing to average."""
+
+    def element_reduction(self, losses: Tensor, indices: object, embeddings: Tensor, *_: object) -> Tensor:
+        return losses.mean() if len(losses) else embeddings.sum() * 0
+
+
+class Memory(losses.CrossBatchMemory):  # type: ignore[misc]
+    """With its position in the checkpoint; the library keeps the photos there, but not where the next one goes."""
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([self.queue_idx, int(self.has_been_filled)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.queue_idx, filled = state.tolist()
+        self.has_been_filled = bool(filled)
+
+
+DISTANCES: dict[str, Callable[[], nn.Module]] = {
+    "cosine": Cosine,
+    "dot_product": distances.DotProductSimilarity,
+    "euclidean": lambda: Euclidean(normalize_embeddings=False),
+    "squared_euclidean": lambda: Euclidean(normalize_embeddings=False, power=2),
+    "normalised_euclidean": Euclidean,
+    "signal_to_noise": SignalToNoise,
+}
+REDUCERS: dict[str, Callable[[], nn.Module]] = {
+    "mean": Mean,
+    "sum": reducers.SumReducer,
+    "mean_of_positive": reducers.AvgNonZeroReducer,
+}
+ABSTRACT = frozenset(
+    ("BaseLossWrapper", "BaseMetricLossFunction", "BaseMiner", "EmbeddingRegularizerMixin", "GenericPairLoss")
+) | {"WeightRegularizerMixin"}
+REFUSED = {
+    "CrossBatchMemory": "it wraps another loss: name that one and set `memory`",
+    "DynamicSoftMarginLoss": "it keeps the last step's graph, so that the second step fails",
+    "EmbeddingsAlreadyPackagedAsTriplets": "it takes photos 3n, 3n + 1, 3n + 2 of a batch for a triplet, which none is",
+    "HistogramLoss": "it relies on a way of indexing that torch has announced to read differently",
+    "InstanceLoss": "given labels, it draws every photo to the one whose place in the batch is its label's number",
+    "ManifoldLoss": "it takes no labels",
+    "MultipleLosses": "it wraps other losses: list them as objectives of their own",
+    "SelfSupervisedLoss": "it takes no labels",
+    "SmoothAPLoss": "it takes the number of photos per identity for that of identities",
+    "VICRegLoss": "it takes no labels",
+}
+NOT_COMPARED_TO_ITSELF = "NCALoss"
+"""Would find each photo's own copy in the memory, and call it the nearest."""
+UNCHECKED = {"RankedListLoss": ("euclidean", "squared_euclidean", "normalised_euclidean")}
+"""Distances of losses that take a similarity without a word, and learn the opposite from it."""
+ELSEWHERE = frozenset(
+    ("distance", "reducer", "collect_stats", "mat_based_loss", "embedding_regularizer", "embedding_reg_weight")
+) | {"weight_regularizer", "weight_reg_weight", "weight_init_func"}
+"""Arguments that are said elsewhere in the recipe, or that are objects and cannot be said there."""
+
+
+def build_loss(name: str, arguments: Arguments, distance: str, reducer: str, sizes: Arguments) -> nn.Module:
+    """The library's loss of that name; `sizes` are arguments that follow from the data, for those losses that ask.
+
+    Raises RecipeError for whatever the library would not have, or would have and do something else.
+    """
+    made = _class("loss", name, losses)
+    asked = _parameters(made)
+    required = {key for key, parameter in asked.items() if parameter.default is parameter.empty}
+    filled = {key: sizes[key] for key in required & sizes.keys()}
+    _check_arguments(f"loss {name}", arguments, asked.keys() - filled.keys(), required - filled.keys())
+    common = {"reducer": REDUCERS[reducer](), **filled, **arguments}
+    return _build(f"loss {name}", made, common, distance, UNCHECKED.get(name, tuple(DISTANCES)))
+
+
+def build_miner(name: str, arguments: Arguments, distance: str) -> nn.Module:
+    made = _class("miner", name, miners)
+    asked = _parameters(made)
+    _check_arguments(f"miner {name}", arguments, asked.keys(), set())
+    return _build(f"miner {name}", made, arguments, distance, tuple(DISTANCES))
+
+
+def build_memory(loss: nn.Module, miner: nn.Module | None, size: int, width: int) -> Memory:
+    name = type(loss).__name__
+    known = [one for one in Memory.supported_losses() if one != NOT_COMPARED_TO_ITSELF]
+    if name not in known:
+        raise _error(f"loss {name} cannot compare with a memory: leave `memory` out, or take {_listed(known)}")
+    return Memory(loss, width, memory_size=size, miner=miner)
+
+
+def try_out(loss: nn.Module, miner: nn.Module | None, width: int, identities: int) -> None:
+    """Raises RecipeError when the loss fails, or is not finite, on a few features. Draws no random numbers."""
+    labels = torch.arange(8) // 2 % identities
+    with torch.random.fork_rng(devices=[]):
+        features = torch.randn(8, width, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            try:
+                value = loss(features, labels, miner(features, labels) if miner else None).sum()
+            except Exception as error:
+                raise _error(f"{_both(loss, miner)} fails: {error or type(error).__name__}") from error
+    if not value.isfinite():
+        raise _error(f"{_both(loss, miner)} gives {value.item()} for random features: change its arguments")
+
+
+def _both(loss: nn.Module, miner: nn.Module | None) -> str:
+    return f"loss {type(loss).__name__}" + (f" with miner {type(miner).__name__}" if miner else "")
+
+
+def _class(kind: str, name: str, module: ModuleType) -> Callable[..., Any]:
+    found = {key: one for key, one in inspect.getmembers(module, inspect.isclass) if key not in ABSTRACT}
+    if name in REFUSED and name in found:
+        raise _error(f"{kind} {name} is not supported: {REFUSED[name]}")
+    usable = [key for key in found if key not in REFUSED]
+    if name not in usable:
+        lower = {key.lower(): key for key in usable}
+        near = [lower[key] for key in get_close_matches(name.lower(), lower, n=1)]
+        hint = f"did you mean {near[0]}?" if near else f"known are {_listed(usable)}"
+        raise _error(f"pytorch-metric-learning has no {kind} {name!r}: {hint}")
+    made: Callable[..., Any] = found[name]
+    return made
+
+
+def _parameters(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a class takes: its own parameters and, behind its **kwargs, those of the classes it is made of."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in inspect.getmro(made):  # type: ignore[arg-type]
+        if "__init__" in vars(one):
+            for name, parameter in list(inspect.signature(vars(one)["__init__"]).parameters.items())[1:]:
+                if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and name not in ELSEWHERE:
+                    found.setdefault(name, parameter)
+    return found
+
+
+def _check_arguments(what: str, given: Arguments, known: Iterable[str], required: Iterable[str]) -> None:
+    known = sorted(known)
+    if wrong := sorted(given.keys() - set(known)):
+        raise _error(f"{what} has no argument {_listed(wrong)}: known are {_listed(known) or 'none'}")
+    if missing := sorted(set(required) - given.keys()):
+        raise _error(f"{what} needs {_listed(missing)} among its arguments; known are {_listed(known)}")
+
+
+def _build(what: str, made: Callable[..., Any], common: Arguments, distance: str, takes: tuple[str, ...]) -> nn.Module:
+    def attempt(name: str) -> nn.Module | Exception:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the library gives scipy a tensor
+                built: nn.Module = made(distance=DISTANCES[name](), **common)
+        except Exception as error:
+            return error
+        return built
+
+    built = attempt(distance) if distance in takes else ValueError()
+    if isinstance(built, nn.Module):
+        return built
+    right = [name for name in takes if isinstance(attempt(name), nn.Module)]
+    if right:
+        raise _error(f"{what} does not take the distance {distance}: set `distance` to {' or '.join(right)}")
+    raise _error(f"{what} refuses its arguments: {built or type(built).__name__}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _error(message: str) -> RecipeError:
+    return RecipeError(f"objective metric_learning: {message}")

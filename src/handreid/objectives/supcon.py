@@ -1,0 +1,41 @@
+"""Supervised contrastive learning."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from handreid.objectives.distances import at_least_fp32, cosines, relations, without_autocast
+from handreid.objectives.objective import Objective
+from handreid.types import Neck, Outputs, Targets
+
+
+class SupCon(Objective):
+    """Every photo should point at its identity's photos rather than at the batch's others; summed over the features.
+
+    Khosla et al., "Supervised Contrastive Learning" (2020), equation 2 (L_out): with z of length 1 and P(i) the other
+    photos of i's identity, the mean over i of -1/|P(i)| sum over p in P(i) of ln softmax(z_i z_a / temperature)_p,
+    where a runs over all photos but i. Where we differ: the paper sums over i and has two views of every photo; we
+    take the mean over those that have a positive, and what a photo is compared with is the batch as it was drawn.
+    Without any pair the loss is a zero with a gradient of zero.
+    """
+
+    def __init__(self, features: tuple[str, ...], *, temperature: float = 0.1, neck: Neck = "before") -> None:
+        super().__init__()
+        self.features = features
+        self.temperature = temperature
+        self.neck = neck
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
+        named = outputs.at(self.neck)
+        return torch.stack([self._loss(named[name], targets.labels) for name in self.features]).sum()
+
+    def _loss(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
+        with without_autocast(features):
+            logits = cosines(at_least_fp32(features)) / self.temperature
+            itself = torch.eye(len(labels), dtype=torch.bool, device=logits.device)
+            # not -inf: the softmax of a photo that is alone would be 0 / 0
+            log_sums = logits.masked_fill(itself, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
+            positive, _ = relations(labels)
+            counts = positive.sum(dim=1)
+            losses = ((log_sums - logits) * positive).sum(dim=1) / counts.clamp(min=1)
+            return losses.sum() / counts.count_nonzero().clamp(min=1)

@@ -1,0 +1,232 @@
+"""A run's embeddings as a picture: which photos, where in the plane, in which colours.
+
+* Only test photos are shown: those of people the run was trained on say nothing of people it will meet.
+* Both projections are of unit embeddings and seeded. t-SNE keeps neighbours (by cosine), not distances; PCA keeps the
+  directions of most variance among the photos shown.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from handreid.errors import DataError
+from handreid.progress import Progress, Silent
+from handreid.report import style
+from handreid.report.embeddings import Known, embed_known, look_up
+from handreid.report.files import check_place
+from handreid.report.scatter import Cloud, draw_html, draw_png, spread_colours
+from handreid.training.assess import read_evaluation
+from handreid.training.ladder import number, percent
+from handreid.training.runs import Run
+
+Method = Literal["pca", "tsne"]
+PEOPLE = ("identity", "subject")
+_NAMES = {"pca": "PCA", "tsne": "t-SNE"}
+_FROM_LIGHT_TO_DARK = ("very fair", "fair", "light", "medium", "olive", "tan", "brown", "dark", "very dark")
+_LABEL = 28  # signs of a name in a legend
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """`values` per photo, in the order of the legend in `names`; `column` is where they are from."""
+
+    column: str
+    values: list[str]
+    names: list[str]
+
+
+def embedding_figure(
+    run: Run,
+    out: Path,
+    *,
+    method: Method = "tsne",
+    colour: str = "identity",
+    identities: int = 20,
+    data: Path | None = None,
+    mirrored: bool | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Path, Path]:
+    """Writes `out` as .png and .html, and returns both paths.
+
+    Coloured by identity or subject, the `identities` of them with the most photos are shown; by another column, all.
+    Raises DataError where nothing can be seen: no such column, too many values, too few photos, or a collapsed model.
+    """
+    progress = progress or Silent()
+    check_place(out, (".png", ".html"))
+    tested = look_up(run, data=data, part="test", mirrored=mirrored, progress=progress)
+    of = _coloured(tested, colour)
+    shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
+    if len(shown.rows) < 4:
+        raise DataError(f"{len(shown.rows)} test photos to show; a picture of a space needs 4 or more")
+    points = embed_known(run, shown, progress)
+    with progress.step(f"projecting by {_NAMES[method]}", len(points), "photos") as advance:
+        plane, axes = project(points, method, seed=seed)
+        advance(len(points))
+    cloud = _cloud(run, tested, shown, of, plane, axes, method)
+    png, html = out.with_suffix(".png"), out.with_suffix(".html")
+    draw_png(cloud, png)
+    draw_html(cloud, html)
+    return png, html
+
+
+def project(
+    points: Float[np.ndarray, "photo dim"], method: Method, *, seed: int = 0
+) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
+    """Places in the plane, and what the axes are. Raises DataError when all points are one."""
+    if float(np.ptp(points, axis=0).max()) < 1e-6:
+        raise DataError(f"all {len(points)} photos have the same embedding: the model has collapsed, nothing to see")
+    if method == "pca":
+        from sklearn.decomposition import PCA
+
+        found = PCA(2, svd_solver="full").fit(points.astype(np.float64))
+        first, second = (
+            f"component {n}: {100 * share:.0f} % of the variance"
+            for n, share in enumerate(found.explained_variance_ratio_, 1)
+        )
+        return found.transform(points.astype(np.float64)), (first, second)
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, len(points) ** 0.5, (len(points) - 1) / 3)  # few photos have few neighbours
+    found = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(points)
+    return found.astype(np.float64), (f"t-SNE, perplexity {perplexity:.0f}; axes have no unit", "")
+
+
+def _coloured(known: Known, colour: str) -> Colouring:
+    """What each photo is coloured by. `aspect` is the view, with its side, as in recipes."""
+    column = _column(known, colour)
+    values = _views(known) if column == "aspect" else [_text(value) for value in known.table[column].to_list()]
+    found = set(values) - {"unknown"}
+    if not found:
+        raise DataError(f"no test photo of {known.facts['manifest']} says its {column}; {_others(known)}")
+    if colour not in PEOPLE and len(found) > len(style.CATEGORIES):
+        raise DataError(
+            f"{column} has {len(found)} different values, more than the {len(style.CATEGORIES)} colours that can be "
+            f"told apart; {_others(known)}"
+        )
+    return Colouring(
+        column, values, [*_in_order(found, Counter(values)), *(["unknown"] if "unknown" in values else [])]
+    )
+
+
+def _column(known: Known, colour: str) -> str:
+    """The column called so, or the only one whose name begins so: `skin` is `skin_color` in 11k Hands."""
+    columns = [name for name in known.table.columns if name not in ("path", "origin")]
+    longer = [name for name in columns if name.startswith(f"{colour}_")]
+    if colour in columns:
+        return colour
+    if len(longer) == 1:
+        return longer[0]
+    raise DataError(f"{known.facts['manifest']} has no column {colour!r} to colour by; {_others(known)}")
+
+
+def _others(known: Known) -> str:
+    """The columns that could be coloured by instead."""
+    few = [
+        name
+        for name in known.table.columns
+        if name not in ("path", "origin") and 1 <= known.table[name].drop_nulls().n_unique() <= len(style.CATEGORIES)
+    ]
+    return f"choose identity, subject or one of {', '.join(few)}"
+
+
+def _in_order(found: set[str], count: Counter[str]) -> list[str]:
+    if found <= set(_FROM_LIGHT_TO_DARK):
+        return [name for name in _FROM_LIGHT_TO_DARK if name in found]
+    if found <= set(style.MARKS):
+        return [name for name in style.MARKS if name in found]
+    return sorted(found, key=lambda name: (-count[name], name))
+
+
+def _most_photos(known: Known, of: Colouring, wanted: int) -> tuple[Known, Colouring]:
+    names = [name for name in of.names if name != "unknown"][:wanted]
+    kept = np.array([row for row, value in enumerate(of.values) if value in set(names)], np.int64)
+    return known.only(kept), Colouring(of.column, [of.values[row] for row in kept], sorted(names))
+
+
+def _cloud(
+    run: Run,
+    tested: Known,
+    shown: Known,
+    of: Colouring,
+    plane: Float[np.ndarray, "photo 2"],
+    axes: tuple[str, str],
+    method: Method,
+) -> Cloud:
+    place = {name: group for group, name in enumerate(of.names)}
+    groups = np.array([place[value] for value in of.values], np.int64)
+    joined = of.column in PEOPLE
+    label = {"aspect": "aspect", "identity": "identity"}.get(of.column, of.column.replace("_", " "))
+    return Cloud(
+        points=plane,
+        groups=groups,
+        names=[name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…" for name in of.names],
+        colours=_colours(of, plane, groups),
+        views=_views(shown),
+        hovers=_hovers(shown, of),
+        joined=joined,
+        title=f"{shown.recipe.name}: test photos by {label}, {_NAMES[method]}",
+        subtitle=_subtitle(run, tested, shown, of),
+        legend=label,
+        axes=axes,
+        true_to_scale=method == "pca",
+    )
+
+
+def _colours(of: Colouring, plane: Float[np.ndarray, "photo 2"], groups: Int[np.ndarray, " photo"]) -> list[str]:
+    known = [name for name in of.names if name != "unknown"]
+    if of.column in PEOPLE:
+        found = spread_colours(np.stack([plane[groups == group].mean(axis=0) for group in range(len(known))]))
+    elif set(known) <= set(_FROM_LIGHT_TO_DARK):
+        found = style.ordered_colours(len(known))[::-1]
+    else:
+        found = list(style.CATEGORIES[: len(known)])
+    return [*found, *([style.UNKNOWN] if "unknown" in of.names else [])]
+
+
+def _subtitle(run: Run, tested: Known, shown: Known, of: Colouring) -> list[str]:
+    count, every = len(set(of.values)), tested.table[of.column].n_unique()
+    if of.column in PEOPLE:
+        many = "identities" if of.column == "identity" else "subjects"
+        which = f"the {count} of {every} {many} with the most photos" if count < every else f"all {count} {many}"
+        said = f"{len(shown.rows)} photos of {which}; a line leads from each to the middle of its {of.column}"
+    else:
+        said = f"{len(shown.rows)} photos of {shown.table['identity'].n_unique()} identities"
+    return [said, *_measured(run, shown)]
+
+
+def _measured(run: Run, shown: Known) -> list[str]:
+    """What evaluation.json says, if it is of this model and these photos."""
+    if not run.evaluation.exists():
+        return []
+    found = read_evaluation(run.evaluation)
+    if found["hashes"]["manifest"] != shown.manifest.hash or found["hashes"]["model"] != shown.facts["model_hash"]:
+        return []
+    parts = [f"rank-1 {percent(found['metrics']['rank1'])} %"]
+    ratio: dict[str, Any] = found.get("space", {}).get("numbers", {}).get("ratio", {"value": None})
+    if ratio["value"] is not None:
+        parts.append(f"distance within an identity / to the nearest other {number(ratio)} (under 1 is separable)")
+    return [f"all test photos: {', '.join(parts)}"]
+
+
+def _hovers(shown: Known, of: Colouring) -> list[str]:
+    rows = zip(shown.table["identity"], shown.table["path"], _views(shown), of.values, strict=True)
+    own = of.column not in ("identity", "aspect")
+    return [
+        f"<b>{escape(identity)}</b><br>{escape(PurePosixPath(path).name)}<br>{view}"
+        + (f"<br>{escape(of.column)}: {escape(value)}" if own else "")
+        for identity, path, view, value in rows
+    ]
+
+
+def _views(known: Known) -> list[str]:
+    return [known.manifest.views[row] or "unknown" for row in known.rows]
+
+
+def _text(value: object) -> str:
+    return "unknown" if value is None else str(value)
