@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from handreid.recipe import Recipe
     from handreid.training.ladder import Rung
 
-LADDER = ("zero-shot", "stage1-cross-entropy")
-TINY_LADDER = ("tiny-zero-shot", "tiny-cross-entropy")
+STAGE_2 = ("triplet", "triplet-center", "triplet-center-arcface", "augmented")
+LADDER = ("zero-shot", "stage1-cross-entropy", *(f"stage2-{name}" for name in STAGE_2))
+TINY_LADDER = ("tiny-zero-shot", "tiny-cross-entropy", *(f"tiny-{name}" for name in STAGE_2))
 _SPACE = {
     "intra": ("within an identity", "mean distance to the other photos of the identity", "lower"),
     "inter": ("nearest other", "distance to the nearest photo of another identity", "higher"),
@@ -80,7 +81,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
-    progress = _begin()
+    progress = begin()
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
     from handreid.training.runs import Run
@@ -90,7 +91,7 @@ def train(
         raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given; a run that is resumed keeps its own")
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
-    with _resumable(f"handreid train --resume --out {out}"):
+    with resumable(f"handreid train --resume --out {out}"):
         run = train_run(chosen, data, out, resume=resume, progress=progress)
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
@@ -107,13 +108,13 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
-    progress = _begin()
+    progress = begin()
     from handreid.training.assess import evaluate as evaluate_run
     from handreid.training.runs import open_run
 
     asked = {"protocol": protocol, "aspect": aspect, "label": label}
     changes = {name: choice.value for name, choice in asked.items() if choice}
-    with _resumable(f"handreid evaluate {run}"):
+    with resumable(f"handreid evaluate {run}"):
         path, found = evaluate_run(open_run(run), data=data, changes=changes, mirrored=mirrored, progress=progress)
     if json:
         output.as_json(found)
@@ -157,7 +158,7 @@ def demo(
     progress = for_people()
     hands = out / f"hands-{identities}-{photos}"
     with (
-        _resumable(f"handreid demo --out {out}"),
+        resumable(f"handreid demo --out {out}"),
         progress.step("drawing hands", identities * photos, "photos") as advance,
     ):
         table = render(
@@ -165,7 +166,7 @@ def demo(
         )
     manifest = hands / "manifest.parquet"
     sources.csv(table).write(manifest)
-    _climb([_rung(name, None, set_ or ()) for name in TINY_LADDER], manifest, out / "ladder", json=False)
+    _climb([_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]], manifest, out / "ladder", json=False)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -173,7 +174,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _begin() -> Progress:
+def begin() -> Progress:
     """Tells a person who waits why: torch and Lightning take seconds to import."""
     progress = for_people()
     if sys.stderr.isatty():
@@ -215,10 +216,10 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
 
 
 def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: bool) -> None:
-    progress = _begin()
+    progress = begin()
     from handreid.training.ladder import climb
 
-    with _resumable("the same command"):
+    with resumable("the same command"):
         rungs = climb(recipes, data, out, progress=progress)
     if json:
         output.as_json(
@@ -285,7 +286,7 @@ def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def _resumable(command: str) -> Iterator[None]:
+def resumable(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

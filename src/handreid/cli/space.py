@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from handreid.cli.experiments import Data, _begin, _resumable
+from handreid.cli.experiments import Data, begin, resumable
 
 figures = typer.Typer(help="Pictures of a run, as PNG and as one HTML file.", no_args_is_help=True)
 
@@ -35,11 +35,11 @@ def embed(
     mirrored: Mirrored = None,
 ) -> None:
     """Write where a run puts every photo: the manifest's columns, identity, role in the run, and the embedding."""
-    progress = _begin()
+    progress = begin()
     from handreid.report.embeddings import embed as embed_run
     from handreid.training.runs import open_run
 
-    with _resumable("the same command"):
+    with resumable("the same command"):
         table = embed_run(open_run(run), out, data=data, part=split.value, mirrored=mirrored, progress=progress)
     roles = ", ".join(f"{count:,} {role}" for role, count in sorted(table["role"].value_counts().iter_rows()))
     typer.echo(f"{out}: {len(table):,} photos ({roles}), embeddings of {len(table['embedding'][0])} numbers")
@@ -64,11 +64,11 @@ def embedding(
     seed: Annotated[int, typer.Option(help="Of t-SNE: the same seed gives the same picture.")] = 0,
 ) -> None:
     """Test photos as points, so that compact and separable identities can be seen."""
-    progress = _begin()
+    progress = begin()
     from handreid.report.space import embedding_figure
     from handreid.training.runs import open_run
 
-    with _resumable("the same command"):
+    with resumable("the same command"):
         written = embedding_figure(
             open_run(run),
             out,

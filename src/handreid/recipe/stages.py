@@ -71,7 +71,7 @@ class FineTune(Value):
     objectives: tuple[AnyTerm, ...] = (CrossEntropy(),)
     """Terms of the loss."""
     augment: tuple[Augmentation, ...] = (Crop(),)
-    """What is done to a training photo, in this order."""
+    """What is done to a training photo, in this order; erasing always last."""
     mix: Mix | None = None
     """Two photos of a batch into one, with soft targets; null is never."""
     chirality: Literal["none", "flip", "mirror_as_new_identity"] = "none"
