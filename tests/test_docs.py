@@ -187,29 +187,31 @@ def test_every_key_of_a_recipe_has_a_meaning():
     assert not [row for row in rows if row.endswith("|  |")]
 
 
+@pytest.fixture(scope="module")
+def worked_example() -> list[dict[str, Any]]:
+    """CONTRIBUTING's three blocks, run: the objective, its recipe model, its test."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = [textwrap.dedent(block) for block in re.findall(r"^   ```python\n(.*?)^   ```", text, re.M | re.S)]
+    assert len(code) == 3
+    objective, model = ModuleType("handreid.objectives.uniformity"), ModuleType("model")
+    exec(code[0], objective.__dict__)
+    exec(code[1], model.__dict__)
+    test = {"Uniformity": objective.__dict__["Uniformity"]}
+    exec(code[2], test)
+    return [objective.__dict__, model.__dict__, test]
+
+
 class TestTheWorkedExampleOfAnObjective:
-    """CONTRIBUTING's three blocks: the objective, its recipe model, its test."""
+    def test_its_test_passes(self, worked_example: list[dict[str, Any]]):
+        worked_example[2]["test_uniformity_is_its_definition"]()
 
-    @pytest.fixture(scope="class")
-    def parts(self) -> list[dict[str, Any]]:
-        text = (ROOT / "CONTRIBUTING.md").read_text()
-        code = [textwrap.dedent(block) for block in re.findall(r"^   ```python\n(.*?)^   ```", text, re.M | re.S)]
-        assert len(code) == 3
-        objective, model = ModuleType("handreid.objectives.uniformity"), ModuleType("model")
-        exec(code[0], objective.__dict__)
-        exec(code[1], model.__dict__)
-        test = {"Uniformity": objective.__dict__["Uniformity"]}
-        exec(code[2], test)
-        return [objective.__dict__, model.__dict__, test]
-
-    def test_its_test_passes(self, parts: list[dict[str, Any]]):
-        parts[2]["test_uniformity_is_its_definition"]()
-
-    def test_a_recipes_term_becomes_the_objective(self, parts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
+    def test_a_recipes_term_becomes_the_objective(
+        self, worked_example: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    ):
         module = ModuleType("handreid.objectives.uniformity")
-        module.__dict__.update(parts[0])
+        module.__dict__.update(worked_example[0])
         monkeypatch.setitem(sys.modules, "handreid.objectives.uniformity", module)
-        term = parts[1]["Uniformity"].model_validate({"kind": "uniformity", "t": 3.0, "features": ["joint"]})
+        term = worked_example[1]["Uniformity"].model_validate({"kind": "uniformity", "t": 3.0, "features": ["joint"]})
         made = build._objective(term, PlainHead({"joint": 8}, ()), 4)
-        assert isinstance(made, parts[0]["Uniformity"])
+        assert isinstance(made, worked_example[0]["Uniformity"])
         assert (made.t, made.features, made.neck) == (3.0, ("joint",), "before")

@@ -27,8 +27,8 @@ def test_misspelt_keys_name_key_line_file_and_the_nearest_right_one():
 def test_misspelt_kinds_name_the_known_ones():
     text = "name: a\nstages:\n  - kind: fine_tune\n    augment: [{kind: crop}, {kind: padd}]\n"
     assert complaint(text) == (
-        "x.yaml line 4: stages.0.augment.1.kind 'padd' is not one of crop, padding, affine, colour_jitter, "
-        "random_erasing; did you mean 'padding'?"
+        "x.yaml line 4: stages.0.augment.1.kind 'padd' is not one of crop, padding, affine, perspective, "
+        "background, colour_jitter, rand_augment, augmix, random_erasing; did you mean 'padding'?"
     )
 
 
