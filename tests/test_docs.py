@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from inspect import unwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -212,6 +213,6 @@ class TestTheWorkedExampleOfAnObjective:
         module.__dict__.update(worked_example[0])
         monkeypatch.setitem(sys.modules, "handreid.objectives.uniformity", module)
         term = worked_example[1]["Uniformity"].model_validate({"kind": "uniformity", "t": 3.0, "features": ["joint"]})
-        made = build._objective(term, PlainHead({"joint": 8}, ()), 4)
+        made = unwrap(build._objective)(term, PlainHead({"joint": 8}, ()), 4)
         assert isinstance(made, worked_example[0]["Uniformity"])
         assert (made.t, made.features, made.neck) == (3.0, ("joint",), "before")
