@@ -53,6 +53,11 @@ class Cloud:
         """The views that there are, in the order of their marks."""
         return [view for view in style.MARKS if view in self.views]
 
+    def explained(self) -> list[str]:
+        """The views whose marks need a legend of their own: none where there is one view, or colours tell views too."""
+        seen = self.seen()
+        return seen if len(seen) > 1 and set(self.names) != set(seen) else []
+
 
 def spread_colours(centres: Float[np.ndarray, "group 2"]) -> list[str]:
     """A colour for each group, so that groups of one colour are far apart: each in turn takes the one farthest away."""
@@ -161,13 +166,14 @@ def _legends(axes: "Axes", cloud: Cloud) -> None:
 
     plain = {"frameon": False, "alignment": "left", "title_fontproperties": {"size": 10, "weight": "bold"}}
     plain |= {"fontsize": 9, "labelcolor": style.INK, "borderaxespad": 0, "labelspacing": 0.45, "handletextpad": 0.3}
-    handles = [mark(colour, "o") for colour in cloud.colours]
+    seen = cloud.explained()
+    shapes = ["o" if seen else style.MARKS.get(name, ("o",))[0] for name in cloud.names]
+    handles = [mark(colour, shape) for colour, shape in zip(cloud.colours, shapes, strict=True)]
     labels = [cloud.label(group) for group in range(len(cloud.names))]
     axes.add_artist(
         axes.legend(handles, labels, title=cloud.legend, loc="upper left", bbox_to_anchor=(1.02, 1.0), **plain)
     )
-    seen = cloud.seen()
-    if len(seen) > 1:
+    if seen:
         handles = [mark(style.QUIET, style.MARKS[view][0]) for view in seen]
         axes.legend(handles, seen, title="aspect", loc="lower left", bbox_to_anchor=(1.02, 0.0), **plain)
 
@@ -178,8 +184,7 @@ def draw_html(cloud: Cloud, path: Path) -> None:
     figure = go.Figure()
     for group in range(len(cloud.names)):
         figure.add_traces(_traces(cloud, group))
-    seen = cloud.seen()
-    for view in seen if len(seen) > 1 else ():
+    for view in cloud.explained():
         marker = {"symbol": style.MARKS[view][1], "color": style.QUIET, "size": 9}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=view, marker=marker, legend="legend2")
     heading = {"font": {"size": 12, "color": style.INK}}
