@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe, builtin_names, load_recipe, parse_recipe
 from handreid.training.averaging import Averaging
 from handreid.training.build import build_embedder, build_towers
+from handreid.training.fitting import group_numbers
 from handreid.training.optim import Part, encoder_parts, parameter_groups
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
@@ -274,6 +276,25 @@ class TestParts:
     def test_parts_that_nobody_reads_are_refused(self):
         with pytest.raises(RecipeError, match="makes parts that no objective reads"):
             micro("model.head={kind: gem}")
+
+
+class TestBalanced:
+    PHOTOS = pl.DataFrame({"side": ["left", "left", "right"] * 2, "skin_color": ["dark", "fair", "fair"] * 2})
+
+    def test_photos_that_agree_in_all_columns_are_one_group(self):
+        assert group_numbers(self.PHOTOS, ["skin"]).tolist() == [0, 1, 1, 0, 1, 1]
+        assert group_numbers(self.PHOTOS, ["side", "skin"]).tolist() == [0, 1, 2, 0, 1, 2]
+
+    def test_a_column_that_is_not_there_for_all_is_named_with_those_that_are(self):
+        gaps = self.PHOTOS.with_columns(camera=pl.Series(["a", None] * 3))
+        for by in ("camera", "lens"):
+            with pytest.raises(RecipeError, match=rf"balanced by {by}: .* its columns are side, skin_color, camera"):
+                group_numbers(gaps, ["side", by])
+
+    def test_mirrored_photos_are_balanced_too(self, photos: Path, tmp_path: Path):
+        by = "stages.0.sampler={kind: balanced, by: [subject]}"
+        run = train(micro(by, "stages.0.chirality=mirror_as_new_identity"), photos, tmp_path / "run")
+        assert run.finished
 
 
 class TestMirroredAsNewIdentity:

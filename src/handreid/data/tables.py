@@ -137,3 +137,11 @@ _CONVERSIONS: tuple[tuple[Callable[[str], int | float | bool | None], type[pl.Da
     (_float, pl.Float64),
     (_flag, pl.Boolean),
 )
+
+
+def column_called(name: str, columns: Sequence[str]) -> str | None:
+    """The column called so, or the only one whose name goes on after it: `skin` is `skin_color` in 11k Hands."""
+    longer = [column for column in columns if column.startswith(f"{name}_")]
+    if name in columns:
+        return name
+    return longer[0] if len(longer) == 1 else None

@@ -31,8 +31,9 @@ class BalancedSampler(Value):
     """Groups of photos come equally often: small ones with repeats, large ones leave photos to later epochs."""
 
     kind: Literal["balanced"] = "balanced"
-    by: tuple[Literal["aspect", "side", "skin", "subject"], ...] = Field(("aspect", "side"), min_length=1)
-    """What tells groups apart: one or several columns of the manifest."""
+    by: tuple[str, ...] = Field(("aspect", "side"), min_length=1)
+    """What tells groups apart: one or several columns of the manifest, such as aspect, side, subject, or skin (which is
+    `skin_color` in 11k Hands)."""
 
 
 class HardIdentitySampler(Value):

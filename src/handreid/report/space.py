@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from handreid.data.tables import column_called
 from handreid.errors import DataError
 from handreid.progress import Progress, Silent
 from handreid.report import style
@@ -115,14 +116,10 @@ def _coloured(known: Known, colour: str) -> Colouring:
 
 
 def _column(known: Known, colour: str) -> str:
-    """The column called so, or the only one whose name begins so: `skin` is `skin_color` in 11k Hands."""
-    columns = [name for name in known.table.columns if name not in ("path", "origin")]
-    longer = [name for name in columns if name.startswith(f"{colour}_")]
-    if colour in columns:
-        return colour
-    if len(longer) == 1:
-        return longer[0]
-    raise DataError(f"{known.facts['manifest']} has no column {colour!r} to colour by; {_others(known)}")
+    column = column_called(colour, [name for name in known.table.columns if name not in ("path", "origin")])
+    if column is None:
+        raise DataError(f"{known.facts['manifest']} has no column {colour!r} to colour by; {_others(known)}")
+    return column
 
 
 def _others(known: Known) -> str:

@@ -3,17 +3,21 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import numpy as np
+import polars as pl
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from handreid.data.loading import decode_all
 from handreid.data.sampling import TrainingPhotos
+from handreid.data.tables import column_called
 from handreid.errors import RecipeError
 from handreid.evaluation.extraction import Photos, embed_photos
 from handreid.evaluation.protocol import score
@@ -139,26 +143,29 @@ def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
 
 
 def _groups(job: Job, stage: FineTune) -> np.ndarray | None:
-    """For a balanced sampler, which photos are of one group; mirrored ones are of their original's.
-
-    Raises RecipeError when the manifest does not know what the groups are made by.
-    """
+    """What a balanced sampler balances; a mirrored photo is of its original's group."""
     if not isinstance(stage.sampler, BalancedSampler):
         return None
-    table = job.material.manifest.table[job.material.split.train]
-    unknown = [name for name in stage.sampler.by if name not in table.columns or table[name].null_count()]
+    numbers = group_numbers(job.material.manifest.table[job.material.split.train], stage.sampler.by)
+    return np.tile(numbers, 2) if stage.chirality == "mirror_as_new_identity" else numbers
+
+
+def group_numbers(photos: pl.DataFrame, by: Sequence[str]) -> Int[np.ndarray, " photos"]:
+    """A number for every photo, the same for those that agree in all columns. Raises RecipeError for absent values."""
+    found = {name: column_called(name, photos.columns) for name in by}
+    unknown = [name for name, column in found.items() if column is None or photos[column].null_count()]
     if unknown:
         raise RecipeError(
-            f"sampler balanced by {', '.join(unknown)}: the manifest does not give this for every photo; "
-            f"it has {', '.join(table.columns)}"
+            f"sampler balanced by {', '.join(unknown)}: the manifest does not give this for every training photo; "
+            f"its columns are {', '.join(photos.columns)}"
         )
-    groups = (
-        table.select(stage.sampler.by).with_row_index().group_by(stage.sampler.by, maintain_order=True).agg("index")
-    )
-    numbers = np.empty(len(table), np.int64)
-    for number, rows in enumerate(groups["index"]):
+    columns = [column for column in found.values() if column is not None]
+    numbers = np.empty(len(photos), np.int64)
+    for number, rows in enumerate(
+        photos.with_row_index("row").group_by(columns, maintain_order=True).agg("row")["row"]
+    ):
         numbers[rows.to_numpy()] = number
-    return np.tile(numbers, 2) if stage.chirality == "mirror_as_new_identity" else numbers
+    return numbers
 
 
 def _validation(job: Job) -> Validate:
