@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from handreid.errors import RecipeError
+from handreid.errors import DataError, RecipeError
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe, builtin_names, load_recipe, parse_recipe
 from handreid.training.averaging import Averaging
@@ -276,6 +276,22 @@ class TestParts:
     def test_parts_that_nobody_reads_are_refused(self):
         with pytest.raises(RecipeError, match="makes parts that no objective reads"):
             micro("model.head={kind: gem}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "stages.0.objectives=[{kind: metric_learning, loss: CircelLoss, memory: 8}]",
+        "stages.0.augment=[{kind: background, folder: nowhere}]",
+        "stages.0.freeze_blocks=7",
+        "stages.0.lora={rank: 999}",
+        "stages.0.sampler={kind: balanced, by: [camera]}",
+    ],
+)
+def test_what_cannot_be_built_leaves_no_run_behind(override: str, photos: Path, tmp_path: Path):
+    with pytest.raises((RecipeError, DataError)):
+        train(micro(override), photos, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 class TestBalanced:

@@ -1,8 +1,9 @@
 """A recipe and a manifest to a finished run folder, from wherever an earlier attempt was stopped."""
 
+import shutil
 from pathlib import Path
 
-from handreid.errors import RunError
+from handreid.errors import DataError, RecipeError, RunError
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
@@ -37,8 +38,13 @@ def train(
     for note in material.split.notes:
         progress.say(f"note: {note}")
     job = Job(run, run.recipe, embedder, material, progress)
-    for number in range(len(run.recipe.stages)):
-        train_stage(job, number)
+    try:
+        for number in range(len(run.recipe.stages)):
+            train_stage(job, number)
+    except (RecipeError, DataError):  # found when things were built: there is nothing to resume
+        if not run.metrics.exists():
+            shutil.rmtree(run.folder)
+        raise
     embedder.save(run.model)
     return run
 
