@@ -294,6 +294,13 @@ def test_what_cannot_be_built_leaves_no_run_behind(override: str, photos: Path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_second_stage_that_cannot_be_built_is_known_before_the_first(photos: Path, tmp_path: Path):
+    stages = "[{kind: fine_tune, epochs: 20}, {kind: fine_tune, epochs: 20, lora: {rank: 999}}]"
+    with pytest.raises(RecipeError, match="rank"):
+        train(micro(f"stages={stages}"), photos, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 class TestBalanced:
     PHOTOS = pl.DataFrame({"side": ["left", "left", "right"] * 2, "skin_color": ["dark", "fair", "fair"] * 2})
 

@@ -1,5 +1,6 @@
 """One stage of a run: its photos, its Lightning trainer, the weights it ends with."""
 
+import copy
 import logging
 import os
 import warnings
@@ -22,7 +23,7 @@ from handreid.errors import RecipeError
 from handreid.evaluation.extraction import Photos, embed_photos
 from handreid.evaluation.protocol import score
 from handreid.models.embedder import Embedder
-from handreid.models.lora import merge_lora
+from handreid.models.lora import add_lora, merge_lora
 from handreid.progress import Progress
 from handreid.recipe import FineTune, Recipe
 from handreid.recipe.samplers import BalancedSampler
@@ -55,6 +56,19 @@ class Job:
         )
 
 
+def check_stages(recipe: Recipe, embedder: Embedder, material: Material) -> None:
+    """Raises what building any of the stages would: before there is a folder, and not after hours of the first."""
+    labels = _labels(material)
+    for stage in recipe.stages:
+        build_objectives(stage, embedder.head, int(labels.max()) + 1, recipe.seed)
+        build_augment(stage, embedder.preprocessing)
+        build_batches(stage, labels, _groups(material, stage), seed=recipe.seed)(0, 0, 1, None)
+        embedder.backbone.freeze(stage.freeze_blocks)
+        embedder.backbone.thaw()
+        if stage.lora:
+            add_lora(copy.deepcopy(embedder.backbone.visual), **stage.lora.model_dump())
+
+
 def train_stage(job: Job, number: int) -> None:
     """Trains what is left of a stage; the embedder ends with the stage's weights, all its layers free again."""
     stage = job.recipe.stages[number]
@@ -78,7 +92,7 @@ def _fit(job: Job, number: int, stage: FineTune, *, epochs_done: int) -> None:
         build_objectives(stage, job.embedder.head, photos.identities, job.recipe.seed),
         stage,
         photos,
-        build_batches(stage, photos.labels.numpy(), _groups(job, stage), seed=job.recipe.seed * 1000 + number),
+        build_batches(stage, photos.labels.numpy(), _groups(job.material, stage), seed=job.recipe.seed * 1000 + number),
         seed=job.recipe.seed * 1000 + number,
         mix=build_mix(stage),
         # beside a tower on the CPU, a process that augments takes more from it than it brings
@@ -133,20 +147,24 @@ def _auto_precision() -> str:
 
 def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
     rows = job.material.split.train
-    labels = [job.material.split.identities[row] for row in rows]
-    numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
     photos = job.decoded(rows, enlarge=enlargement(stage))
     augment = build_augment(stage, job.embedder.preprocessing)
-    indices = np.array([numbers[label] for label in labels])
     mirror = stage.chirality == "mirror_as_new_identity"
-    return TrainingPhotos(photos, np.arange(len(rows)), indices, augment, mirror=mirror)
+    return TrainingPhotos(photos, np.arange(len(rows)), _labels(job.material), augment, mirror=mirror)
 
 
-def _groups(job: Job, stage: FineTune) -> np.ndarray | None:
+def _labels(material: Material) -> Int[np.ndarray, " train"]:
+    """A number for the identity of every training photo, in the order of their names."""
+    identities = [material.split.identities[row] for row in material.split.train]
+    labels: Int[np.ndarray, " train"] = np.unique(identities, return_inverse=True)[1]
+    return labels
+
+
+def _groups(material: Material, stage: FineTune) -> np.ndarray | None:
     """What a balanced sampler balances; a mirrored photo is of its original's group."""
     if not isinstance(stage.sampler, BalancedSampler):
         return None
-    numbers = group_numbers(job.material.manifest.table[job.material.split.train], stage.sampler.by)
+    numbers = group_numbers(material.manifest.table[material.split.train], stage.sampler.by)
     return np.tile(numbers, 2) if stage.chirality == "mirror_as_new_identity" else numbers
 
 

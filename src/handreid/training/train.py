@@ -1,14 +1,13 @@
 """A recipe and a manifest to a finished run folder, from wherever an earlier attempt was stopped."""
 
-import shutil
 from pathlib import Path
 
-from handreid.errors import DataError, RecipeError, RunError
+from handreid.errors import RunError
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.build import build_embedder, build_towers
-from handreid.training.fitting import Job, train_stage
+from handreid.training.fitting import Job, check_stages, train_stage
 from handreid.training.material import read_material
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 
@@ -31,20 +30,16 @@ def train(
     elif recipe is not None:
         material = read_material(recipe, data)
         check_free(out)
-        embedder = _untrained(recipe)  # before the folder: weights that cannot be had leave nothing behind
+        embedder = _untrained(recipe)  # before the folder: what cannot be had or built leaves nothing behind
+        check_stages(recipe, embedder, material)
         run = start_run(out, recipe, material.facts)
     else:
         raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
     for note in material.split.notes:
         progress.say(f"note: {note}")
     job = Job(run, run.recipe, embedder, material, progress)
-    try:
-        for number in range(len(run.recipe.stages)):
-            train_stage(job, number)
-    except (RecipeError, DataError):  # found when things were built: there is nothing to resume
-        if not run.metrics.exists():
-            shutil.rmtree(run.folder)
-        raise
+    for number in range(len(run.recipe.stages)):
+        train_stage(job, number)
     embedder.save(run.model)
     return run
 
