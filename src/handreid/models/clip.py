@@ -1,4 +1,4 @@
-"""The towers: with `clip_weights.py` the only place that touches open_clip.
+"""The towers: with `clip_weights.py` and `text.py` the only place that touches open_clip.
 
 * A tower is built at the size its weights were made for, loaded strictly, and only then resized: so nothing is
   resized that fits, and nothing is left unresized because the number of positions happens to agree.
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import open_clip
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import VisionTransformer
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from handreid.errors import WeightsError
 from handreid.models.clip_weights import adopt_grid, find_weights, load_weights
+from handreid.models.text import TextEncoder
 from handreid.types import Features
 
 TINY = "handreid-tiny"
@@ -37,26 +38,8 @@ class ClipTowers:
     """`config` is complete: a tower built from it takes the image tower's parameters as they are."""
 
     image: nn.Module
-    text: "TextEncoder"
+    text: TextEncoder
     config: Config
-
-
-class TextEncoder(nn.Module):
-    """Words to the joint space; equal to open_clip's `encode_text`."""
-
-    def __init__(self, clip: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
-        super().__init__()
-        self.clip = clip
-        self.tokenizer = tokenizer
-
-    def forward(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts joint"]:
-        features: Tensor = self.clip.encode_text(tokens)
-        return features
-
-    def encode(self, texts: list[str]) -> Float[Tensor, "texts joint"]:
-        device = next(self.parameters()).device
-        features: Tensor = self(self.tokenizer(texts).to(device))
-        return features
 
 
 def backbone_names() -> list[str]:
