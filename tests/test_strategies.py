@@ -105,7 +105,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_the_same(
     from handreid.training.keeping import Keeper
 
     recipe = micro(*RESUMED[name])
-    whole = train(recipe, photos, tmp_path / "whole")
+    whole = train(recipe, photos, tmp_path / "elsewhere" / "whole")  # beside it, its stages would be taken over
     checkpoint = Keeper._checkpoint
 
     def stop_after_the_second_epoch(self, trainer):

@@ -26,7 +26,6 @@ from handreid.recipe import (
     FineTune,
     MultistepSchedule,
     OneCycleSchedule,
-    Optimizer,
     Recipe,
     parse_recipe,
 )
@@ -39,8 +38,8 @@ from handreid.training.build import (
     build_towers,
     enlargement,
 )
-from handreid.training.fitting import build_trainer
-from handreid.training.keeping import Keeper, checkpoint_state
+from handreid.training.keeping import Check, Keeper, checkpoint_state
+from handreid.training.loop import build_trainer
 from handreid.training.material import read_material
 from handreid.training.optim import Part, parameter_groups, rate_factor
 from handreid.training.runs import Run, read_json
@@ -75,7 +74,7 @@ def module_of(recipe: Recipe, identities: int = 4) -> FineTuneModule:
 
 
 def fit(module: FineTuneModule, *callbacks: L.Callback) -> L.Trainer:
-    trainer = build_trainer(module.stage, list(callbacks), Path())
+    trainer = build_trainer(module.stage, list(callbacks))
     trainer.fit(module)
     return trainer
 
@@ -183,7 +182,7 @@ class TestWhen:
         ],
     )
     def test_schedules_are_stated_in_epochs_and_stepped_per_batch(self, schedule, expected):
-        factor = rate_factor(Optimizer(schedule=schedule), epochs=10, steps_per_epoch=10)
+        factor = rate_factor(schedule, epochs=10, steps_per_epoch=10)
         assert {step: pytest.approx(factor(step)) for step in expected} == expected
 
     @pytest.mark.parametrize("accumulate", [1, 2, 3])
@@ -208,16 +207,16 @@ class TestWhen:
             seen.append(embedder.backbone.visual.conv1.weight.detach().clone())
             return {"map": 1.0 - 0.1 * len(seen), "rank1": 0.0}
 
-        keeper = Keeper(Run(tmp_path), 0, tmp_path, validate, Silent().say, lambda n: None)
+        keeper = Keeper(Run(tmp_path), 0, tmp_path, Check(validate, 1), Silent().say, lambda n: None)
         fit(module, keeper)
         best = Embedder.load(tmp_path / "best.safetensors").backbone.visual.conv1.weight
         assert torch.equal(best, seen[0])
         assert not torch.equal(best, seen[-1])
 
 
-def test_batches_are_not_sharded_a_second_time(tmp_path: Path):
+def test_batches_are_not_sharded_a_second_time():
     """Trap 16: the samplers shard themselves, see tests/test_samplers.py."""
-    trainer = build_trainer(FineTune(), [], tmp_path)
+    trainer = build_trainer(FineTune(), [])
     assert trainer._accelerator_connector.use_distributed_sampler is False
 
 
@@ -406,7 +405,7 @@ class TestPreprocessing:
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ):
         import handreid.training.assess as assess_module
-        import handreid.training.fitting as train_module
+        import handreid.training.job as train_module
         from handreid.data.loading import decode_all
         from handreid.training.runs import open_run
 

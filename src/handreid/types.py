@@ -36,6 +36,9 @@ class Batch:
     labels: Int[Tensor, " batch"]  # index of the training identity; -1 where there is none
     rows: Int[Tensor, " batch"]  # row in the manifest
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
 
 @dataclass(frozen=True)
 class Features:

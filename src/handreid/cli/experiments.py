@@ -79,6 +79,10 @@ def train(
     data: Data = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    reuse: Annotated[
+        bool,
+        typer.Option(help="Take stages that a run beside this one has done, with the same recipe, photos and weights."),
+    ] = True,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
     progress = begin()
@@ -92,7 +96,7 @@ def train(
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with resumable(f"handreid train --resume --out {out}"):
-        run = train_run(chosen, data, out, resume=resume, progress=progress)
+        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress)
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from handreid.data.words import SURFACES
+
 VIEWS = (("dorsal", "right"), ("dorsal", "left"), ("palmar", "right"), ("palmar", "left"))
-SURFACES = {"dorsal": "back", "palmar": "palm"}
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Embedder(nn.Module):
         """
         temporary = path.with_name(f".{path.name}.writing")
         state = {name: value.detach().cpu().contiguous() for name, value in merged_state(self).items()}
-        save_file(state, temporary, metadata={"handreid": json.dumps(self._config())})
+        save_file(state, temporary, metadata={"handreid": json.dumps(self.config())})
         temporary.replace(path)
 
     @classmethod
@@ -133,7 +133,8 @@ class Embedder(nn.Module):
         embedder.load_state_dict(state)
         return embedder.eval()
 
-    def _config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
+        """What `load` builds an embedder of, to be filled with weights."""
         return {
             "format": FORMAT,
             "backbone": self.backbone.config,

@@ -11,8 +11,9 @@ from handreid.recipe.optimizer import (
     Optimizer,
     Schedule,
 )
+from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
-from handreid.recipe.schema import Recipe
+from handreid.recipe.schema import Recipe, Stage
 from handreid.recipe.stages import FineTune
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "FineTune",
+    "LearnPrompts",
     "Model",
     "MultistepSchedule",
     "OneCycleSchedule",
@@ -30,6 +32,7 @@ __all__ = [
     "Prompts",
     "Recipe",
     "Schedule",
+    "Stage",
     "builtin_names",
     "dump_recipe",
     "load_recipe",

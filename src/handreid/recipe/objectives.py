@@ -195,6 +195,42 @@ class MetricLearning(LearnedTerm):
         return False
 
 
+class TextTerm(Term):
+    """A term that compares photos, in the joint space, with the texts of an earlier stage `learn_prompts`."""
+
+    normalise: bool = False
+    """Whether features are made of unit length before they are compared; CLIP-ReID's are not."""
+    temperature: float = Field(1.0, gt=0)
+    """What similarities are divided by."""
+
+    @property
+    def features(self) -> tuple[FeatureName, ...]:
+        return ("joint",)
+
+    @property
+    def neck(self) -> Neck:
+        return "before"
+
+
+class ImageToText(TextTerm):
+    """A photo finds its identity's text among those of all identities (Li et al. 2023, CLIP-ReID)."""
+
+    kind: Literal["image_to_text"] = "image_to_text"
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the target that is spread over all identities."""
+
+
+class TextToImage(TextTerm):
+    """The text of an identity finds its photos among those of the batch (Li et al. 2023, equation 4)."""
+
+    kind: Literal["text_to_image"] = "text_to_image"
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        return False
+
+
 AnyTerm = Annotated[
-    CrossEntropy | ArcFace | CosFace | Triplet | Center | SupCon | MetricLearning, Field(discriminator="kind")
+    CrossEntropy | ArcFace | CosFace | Triplet | Center | SupCon | MetricLearning | ImageToText | TextToImage,
+    Field(discriminator="kind"),
 ]

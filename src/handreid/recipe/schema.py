@@ -7,13 +7,19 @@
 * The text below a field is its meaning in docs/recipes.md.
 """
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
 from handreid.recipe.model import Model
+from handreid.recipe.objectives import TextTerm
+from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
 from handreid.recipe.values import Value
+
+Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
 
 
 class Recipe(Value):
@@ -27,17 +33,36 @@ class Recipe(Value):
     """Decides new layers, random towers, batches and augmentation."""
     data: Data = Data()
     """Who trains and who is tested."""
+    start: str | None = None
+    """The run whose encoder, and head where it fits, the first stage begins with: its folder, or its name where it lies
+    beside this run, as an earlier rung of a ladder does. null begins with the backbone's weights."""
     model: Model = Model()
     """What is trained."""
-    stages: tuple[FineTune, ...] = ()
+    stages: tuple[Stage, ...] = ()
     """What is done to it, one after another; none is zero-shot."""
     evaluate: Evaluate = Evaluate()
     """How it is scored."""
 
+    @property
+    def fine_tunes(self) -> list[tuple[int, FineTune]]:
+        """The stages in which the encoder learns, with their numbers."""
+        return [(number, stage) for number, stage in enumerate(self.stages) if isinstance(stage, FineTune)]
+
+    @model_validator(mode="after")
+    def _texts_are_there(self) -> "Recipe":
+        for number, stage in self.fine_tunes:
+            reading = [f"{i} ({term.kind})" for i, term in enumerate(stage.objectives) if isinstance(term, TextTerm)]
+            if reading and not any(isinstance(earlier, LearnPrompts) for earlier in self.stages[:number]):
+                raise ValueError(
+                    f"stages.{number}.objectives.{reading[0]} reads the texts of identities, but no stage before it "
+                    "learns them: put {kind: learn_prompts} before it"
+                )
+        return self
+
     @model_validator(mode="after")
     def _parts_are_made_and_read(self) -> "Recipe":
         readers = {"model.test_feature": self.model.test_feature.features}
-        for number, stage in enumerate(self.stages):
+        for number, stage in self.fine_tunes:
             readers |= {f"stages.{number}.objectives.{i}": term.features for i, term in enumerate(stage.objectives)}
         readers = {reader: features for reader, features in readers.items() if "parts" in features}
         head = self.model.head

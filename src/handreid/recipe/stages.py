@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from handreid.recipe.augmentations import Augmentation, Crop, Mix
-from handreid.recipe.objectives import AnyTerm, CrossEntropy
+from handreid.recipe.objectives import AnyTerm, CrossEntropy, TextTerm
 from handreid.recipe.optimizer import Optimizer
 from handreid.recipe.samplers import AnySampler, HardIdentitySampler, PkSampler, RandomSampler
 from handreid.recipe.values import Share, Value
@@ -136,5 +136,10 @@ class FineTune(Value):
                 raise ValueError(
                     f"objectives.{number} ({term.kind}) compares identities, and a photo mixed by {self.mix.kind} has "
                     "two: leave out `mix`, or use terms that classify (cross_entropy, arcface, cosface) or center"
+                )
+            if isinstance(term, TextTerm) and self.chirality == "mirror_as_new_identity":
+                raise ValueError(
+                    f"objectives.{number} ({term.kind}) has no texts for mirrored photos as identities of their own: "
+                    "leave out chirality"
                 )
         return self

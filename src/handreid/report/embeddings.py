@@ -20,9 +20,9 @@ from handreid.errors import DataError, ProtocolError, RunError
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.report.files import check_place, write_whole
-from handreid.training.assess import changed, check_finished, decoded, embedded, file_hash, load_embedder, tested_rows
+from handreid.training.assess import changed, decoded, embedded, load_embedder, tested_rows
 from handreid.training.material import read_material
-from handreid.training.runs import Run, environment
+from handreid.training.runs import Run, check_finished, environment, file_hash
 
 Part = Literal["all", "train", "validation", "test"]
 COLUMNS = ("identity", "role", "embedding")

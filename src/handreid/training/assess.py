@@ -1,6 +1,5 @@
 """A run on test identities: embeddings once, every metric from them, evaluation.json with what they rest on."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
-from handreid.errors import ProtocolError, RunError
+from handreid.errors import ProtocolError
 from handreid.evaluation.compactness import measure
 from handreid.evaluation.extraction import Photos, embed_photos, joint_features
 from handreid.evaluation.intervals import intervals
@@ -24,7 +23,8 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe
 from handreid.training.build import build_towers
 from handreid.training.material import Material, read_material
-from handreid.training.runs import Run, environment, read_json, write_text
+from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
+from handreid.training.starting import ancestors
 
 
 def evaluate(
@@ -51,12 +51,6 @@ def evaluate(
     path = run.evaluation if _is_own(run, recipe, asked, material) else _named(run, content)
     write_text(path, _dumped(content))
     return path, content
-
-
-def check_finished(run: Run) -> None:
-    """Raises RunError when there is no finished model yet."""
-    if not run.finished:
-        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
 
 
 def load_embedder(run: Run) -> Embedder:
@@ -189,9 +183,11 @@ def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
 
 def _check_unseen(run: Run, recipe: Recipe, material: Material) -> None:
     """No test identity of the same photos was trained on (trap 7), whatever protocol is asked for now."""
+    for older in ancestors(run):
+        _check_unseen(older, older.recipe, material)
     if run.facts["manifest_hash"] != material.manifest.hash or material.split.protocol == "prepared":
         return
-    trained = read_material(recipe, material.path).split.train
+    trained = read_material(run.recipe, material.path).split.train
     seen = {material.split.identities[row] for row in trained} if recipe.stages else set()
     tested = {material.split.identities[row] for draw in material.split.test for row in draw.query}
     both = sorted(tested & seen)
@@ -215,10 +211,6 @@ def _named(run: Run, content: dict[str, Any]) -> Path:
 
 def _hashes(material: Material) -> dict[str, str]:
     return {"manifest": material.manifest.hash, "split": material.split.hash, "draws": material.split.draws_hash}
-
-
-def file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _dumped(content: dict[str, Any]) -> str:

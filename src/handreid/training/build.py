@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from handreid.data import mixing
@@ -34,7 +34,7 @@ from handreid.recipe.augmentations import (
     RandAugment,
     RandomErasing,
 )
-from handreid.recipe.objectives import AnyTerm, LearnedTerm
+from handreid.recipe.objectives import AnyTerm, LearnedTerm, TextTerm
 from handreid.recipe.samplers import BalancedSampler, HardIdentitySampler, PkSampler
 from handreid.training.stages.fine_tune import Mix
 from handreid.types import FeatureName, Preprocessing, Triple
@@ -90,19 +90,26 @@ def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
     return Preprocessing(size, mean, std, wanted.resize, wanted.interpolation)
 
 
-def build_objectives(stage: FineTune, head: Head, identities: int, seed: int) -> nn.ModuleDict:
-    """Objectives by name in the order of the recipe; their weights and rates stay in the recipe."""
+def build_objectives(
+    stage: FineTune, head: Head, identities: int, seed: int, texts: Tensor | None = None
+) -> nn.ModuleDict:
+    """Objectives by name in the order of the recipe; their weights and rates stay in the recipe.
+
+    `texts` are the identities' text features, for objectives that read them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.ModuleDict(
-            {f"{n}_{term.kind}": _objective(term, head, identities) for n, term in enumerate(stage.objectives)}
+            {f"{n}_{term.kind}": _objective(term, head, identities, texts) for n, term in enumerate(stage.objectives)}
         )
 
 
-def _objective(term: AnyTerm, head: Head, identities: int) -> Objective:
+def _objective(term: AnyTerm, head: Head, identities: int, texts: Tensor | None = None) -> Objective:
     """The class in objectives/ that bears the names of the term's kind and model; see `Objective`."""
     made: type[Objective] = getattr(import_module(f"handreid.objectives.{term.kind}"), type(term).__name__)
     arguments = {name: value for name, value in term if name not in ("kind", "weight", "lr", "features")}
+    if isinstance(term, TextTerm):
+        return made(texts, **arguments)
     names = head.names(term.features)
     if not isinstance(term, LearnedTerm):
         return made(names, **arguments)
@@ -182,7 +189,7 @@ def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureNam
     """Features of the backbone that are compared or read by an objective; and those of them, read after the neck."""
     test = recipe.model.test_feature
     read = [(name, test.neck) for name in test.features]
-    for stage in recipe.stages:
+    for _, stage in recipe.fine_tunes:
         for term in stage.objectives:
             read += [(name, getattr(term, "neck", "after")) for name in term.features]
     names: tuple[FeatureName, ...] = get_args(FeatureName)

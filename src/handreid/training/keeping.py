@@ -8,6 +8,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,43 @@ import torch
 from handreid.models.embedder import Embedder
 from handreid.progress import Advance
 from handreid.training.runs import Run, append_metrics
-from handreid.training.stages.fine_tune import FineTuneModule
+from handreid.training.stages.stage import StageModule
 
 Validate = Callable[[Embedder], dict[str, float]]
 MONITOR = "map"
 
 
+@dataclass(frozen=True)
+class Check:
+    """What is measured of a stage's result every so many epochs, and at the last. `name` goes before its numbers.
+
+    With a `monitor`, the result for which that number is highest is kept as the best. `quiet` epochs are not told.
+    """
+
+    measure: Callable[[Any], dict[str, float]]
+    every: int
+    name: str = "validation"
+    monitor: str | None = MONITOR
+    patience: int | None = None
+    quiet: bool = False
+
+
 class Keeper(L.Callback):
-    """`validate` gives metrics of the embedder on validation identities; the best is the one with the highest mAP."""
+    """Notes every epoch of a stage, and keeps what a resumed run and the next stage need."""
 
     def __init__(
         self,
         run: Run,
         number: int,
         folder: Path,
-        validate: Validate | None,
+        check: Check,
         say: Callable[[str], None],
         advance: Advance,
     ) -> None:
         self.run = run
         self.number = number
         self.folder = folder
-        self.validate = validate
+        self.check = check
         self.say = say
         self.advance = advance
         self.best = -1.0
@@ -59,25 +75,27 @@ class Keeper(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.seen += len(batch.rows) * trainer.world_size
-        self.advance(len(batch.rows) * trainer.world_size)
+        self.seen += len(batch) * trainer.world_size
+        self.advance(len(batch) * trainer.world_size)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, FineTuneModule)  # noqa: S101 - for the type checker
-        stage, epoch = pl_module.stage, trainer.current_epoch + 1
+        assert isinstance(pl_module, StageModule)  # noqa: S101 - for the type checker
+        epochs, epoch = pl_module.epochs, trainer.current_epoch + 1
         seconds = time.monotonic() - self.began
         pl_module.close_epoch()
         entry = {"stage": self.number, "epoch": epoch, "step": trainer.global_step, **pl_module.epoch_means()}
         entry |= {f"lr, {group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
         entry |= {"seconds": seconds, "photos_per_second": self.seen / seconds}
-        last = epoch == stage.epochs
-        if self.validate and (last or epoch % stage.validate_every == 0):
-            entry |= self._validated(trainer, pl_module)
-        stopping = stage.early_stopping is not None and self.since >= stage.early_stopping.patience
+        last = epoch == epochs
+        checked = last or epoch % self.check.every == 0
+        if checked:
+            entry |= self._checked(trainer, pl_module)
+        stopping = self.check.patience is not None and self.since >= self.check.patience
         self.finished = last or stopping
         if trainer.is_global_zero:
             append_metrics(self.run, entry)
-            self.say(_line(entry, stage.epochs, self.since == 0))
+            if checked or not self.check.quiet:
+                self.say(_line(entry, epochs, best=self.since == 0 and self.check.monitor is not None))
             if self.finished:
                 pl_module.result.save(self.folder / "last.safetensors")
         self._checkpoint(trainer)
@@ -85,15 +103,15 @@ class Keeper(L.Callback):
             self.say(f"no better validation mAP in {self.since} validations: stopped after epoch {epoch}")
             trainer.should_stop = True
 
-    def _validated(self, trainer: L.Trainer, module: FineTuneModule) -> dict[str, float]:
-        result = self.validate(module.result) if self.validate and trainer.is_global_zero else {}
+    def _checked(self, trainer: L.Trainer, module: StageModule) -> dict[str, float]:
+        result = self.check.measure(module.result) if trainer.is_global_zero else {}
         result = trainer.strategy.broadcast(result)
         self.since += 1
-        if result[MONITOR] > self.best:
-            self.best, self.since = result[MONITOR], 0
+        if self.check.monitor and result[self.check.monitor] > self.best:
+            self.best, self.since = result[self.check.monitor], 0
             if trainer.is_global_zero:
                 module.result.save(self.folder / "best.safetensors")
-        return {f"validation_{name}": value for name, value in result.items()}
+        return {f"{self.check.name}_{name}": value for name, value in result.items()}
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
         temporary = self.folder / ".last.ckpt.writing"
@@ -111,9 +129,11 @@ def checkpoint_state(folder: Path) -> tuple[int, bool] | None:
     return int(content["epoch"]) + 1, bool(content["callbacks"]["Keeper"]["finished"])
 
 
-def _line(entry: dict[str, Any], epochs: int, best: bool) -> str:
+def _line(entry: dict[str, Any], epochs: int, *, best: bool) -> str:
     line = f"epoch {entry['epoch']}/{epochs}  loss {entry['loss']:.3f}  {entry['photos_per_second']:,.0f} photos/s"
     if f"validation_{MONITOR}" in entry:
         line += f"  validation rank-1 {entry['validation_rank1']:.1%}  mAP {entry[f'validation_{MONITOR}']:.1%}"
         line += "  best so far" if best else ""
+    if "prompts_rank1" in entry:
+        line += f"  nearest text is the photo's own {entry['prompts_rank1']:.1%}"
     return line

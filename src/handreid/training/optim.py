@@ -14,7 +14,7 @@ from handreid.recipe import (
     CosineSchedule,
     MultistepSchedule,
     OneCycleSchedule,
-    Optimizer,
+    Schedule,
 )
 
 Group = dict[str, Any]
@@ -80,15 +80,13 @@ def build_optimizer(
             return torch.optim.SGD(groups, lr=groups[0]["lr"], momentum=momentum)
 
 
-def rate_factor(schedule: Optimizer, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+def rate_factor(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
     """What every group's rate is multiplied by at a step (from 0); stated in epochs, stepped per batch."""
-    factor = _factor(schedule.schedule, float(epochs))
+    factor = _factor(schedule, float(epochs))
     return lambda step: factor(step / steps_per_epoch)
 
 
-def _factor(
-    schedule: ConstantSchedule | CosineSchedule | MultistepSchedule | OneCycleSchedule, epochs: float
-) -> Callable[[float], float]:
+def _factor(schedule: Schedule, epochs: float) -> Callable[[float], float]:
     warmup, start = schedule.warmup_epochs, schedule.warmup_factor
 
     def after(epoch: float) -> float:

@@ -10,6 +10,7 @@
 Every file is written beside and moved into place. A run without model.safetensors is unfinished and can be resumed.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -66,6 +67,12 @@ def open_run(folder: Path) -> Run:
     return Run(folder)
 
 
+def check_finished(run: Run) -> None:
+    """Raises RunError when there is no finished model yet."""
+    if not run.finished:
+        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
+
+
 def check_free(folder: Path) -> None:
     """Raises RunError when the folder already holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -90,6 +97,8 @@ def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> Non
             raise RunError(
                 f"{run.folder} was started on other data: its {name} is {run.facts.get(name)}, now it is {facts[name]}"
             )
+    if not run.finished and run.facts.get("start_hash") != facts.get("start_hash"):
+        raise RunError(f"{run.folder} began with {run.facts.get('start')} as it was then; that run is another now")
 
 
 def environment() -> dict[str, Any]:
@@ -121,9 +130,20 @@ def truncate_metrics(run: Run, stage: int, epochs: int) -> None:
     write_text(run.metrics, "".join(kept))
 
 
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none before the first epoch."""
+    if not run.metrics.exists():
+        return []
+    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+
+
 def append_metrics(run: Run, entry: Mapping[str, Any]) -> None:
     with run.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,45 +4,64 @@ from pathlib import Path
 
 from handreid.errors import RunError
 from handreid.models.embedder import Embedder
+from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.build import build_embedder, build_towers
-from handreid.training.fitting import Job, check_stages, train_stage
+from handreid.training.job import Job
 from handreid.training.material import read_material
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
+from handreid.training.staging import check_stages, run_stage
+from handreid.training.starting import begin_with, check_strangers, parent_of, start_facts
 
 
 def train(
-    recipe: Recipe | None, data: Path | None, out: Path, *, resume: bool = False, progress: Progress | None = None
+    recipe: Recipe | None,
+    data: Path | None,
+    out: Path,
+    *,
+    resume: bool = False,
+    reuse: bool = True,
+    progress: Progress | None = None,
 ) -> Run:
     """The run, finished. With `resume` an unfinished run goes on and ends with the weights it would have had.
 
-    Raises RunError when `out` holds something and `resume` is not given, or when it was started otherwise.
+    With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
+    is copied from there. Raises RunError when `out` holds something and `resume` is not given, or when it was started
+    otherwise.
     """
     progress = progress or Silent()
-    if resume and (out / "run.json").is_file():
-        run = open_run(out)
-        material = read_material(recipe or run.recipe, data or Path(run.facts["manifest"]))
-        check_same(run, recipe, material.facts)
-        if run.finished:
-            return run
-        embedder = _untrained(run.recipe)
-    elif recipe is not None:
-        material = read_material(recipe, data)
-        check_free(out)
-        embedder = _untrained(recipe)  # before the folder: what cannot be had or built leaves nothing behind
-        check_stages(recipe, embedder, material)
-        run = start_run(out, recipe, material.facts)
-    else:
+    going_on = resume and (out / "run.json").is_file()
+    own = open_run(out).recipe if going_on else recipe
+    if own is None:
         raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
-    for note in material.split.notes:
+    finished = going_on and open_run(out).finished
+    parent = None if finished else parent_of(own, out)
+    if going_on:
+        run = open_run(out)
+        material = read_material(recipe or own, data or Path(run.facts["manifest"]))
+        check_same(run, recipe, material.facts | ({} if finished else start_facts(parent)))
+        if finished:
+            return run
+    else:
+        material = read_material(own, data)
+        check_free(out)
+    notes = [*material.split.notes, *(check_strangers(parent, material) if parent else [])]
+    embedder, text = _untrained(own)  # before the folder: what cannot be had or built leaves nothing behind
+    if parent:
+        notes.append(begin_with(embedder, parent))
+    if not going_on:
+        check_stages(own, embedder, text, material)
+        run = start_run(out, own, material.facts | start_facts(parent))
+    for note in notes:
         progress.say(f"note: {note}")
-    job = Job(run, run.recipe, embedder, material, progress)
-    for number in range(len(run.recipe.stages)):
-        train_stage(job, number)
+    job = Job(run, own, embedder, text, material, progress)
+    for number in range(len(own.stages)):
+        run_stage(job, number, reuse=reuse)
     embedder.save(run.model)
     return run
 
 
-def _untrained(recipe: Recipe) -> Embedder:
-    return build_embedder(recipe, build_towers(recipe))
+def _untrained(recipe: Recipe) -> tuple[Embedder, TextEncoder]:
+    towers = build_towers(recipe)
+    return build_embedder(recipe, towers), towers.text

@@ -1,15 +1,12 @@
 """The encoder learns from labels: one Lightning module.
 
-* The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
-* Randomness of a step (dropout, mixed photos) is seeded anew for each, so that a resumed epoch is the same epoch.
+The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
 """
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, cast
 
-import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,19 +14,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from handreid.data.sampling import Batches, BatchSampler, TrainingPhotos
-from handreid.errors import RunError
 from handreid.models.embedder import Embedder
 from handreid.models.lora import add_lora
 from handreid.objectives.objective import Objective
 from handreid.recipe import FineTune
 from handreid.training.averaging import Averaging
-from handreid.training.optim import Group, Part, build_optimizer, encoder_parts, parameter_groups, rate_factor
+from handreid.training.optim import Group, Part, encoder_parts, parameter_groups
+from handreid.training.stages.stage import StageModule
 from handreid.types import Batch, Mixed, Targets
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Mixed | None]]  # photos and labels of a batch
 
 
-class FineTuneModule(L.LightningModule):
+class FineTuneModule(StageModule):
     """Trains `embedder` and the objectives' own parameters on `photos`, in the batches that `batches` makes."""
 
     def __init__(
@@ -44,16 +41,14 @@ class FineTuneModule(L.LightningModule):
         mix: Mix | None = None,
         workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(epochs=stage.epochs, optimizer=stage.optimizer, seed=seed)
         self.embedder = embedder
         self.objectives = objectives
         self.stage = stage
         self.photos = photos
         self.batches = batches
-        self.seed = seed
         self.mix = mix
         self.workers = workers
-        self.sums: dict[str, Tensor] = {}
         if stage.lora:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -77,7 +72,7 @@ class FineTuneModule(L.LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
-        self.sums = {}
+        super().on_train_epoch_start()
         if self.centres is not None:
             self.centres.clear()  # this epoch's batches have been made of them
         if self.stage.unfreeze_every:
@@ -86,7 +81,7 @@ class FineTuneModule(L.LightningModule):
             backbone.freeze_layers(max(0, len(backbone.layers) - thawed))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
+        self._seed_step(index)
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
         outputs = self.embedder(photos)
         if self.centres is not None:
@@ -111,25 +106,6 @@ class FineTuneModule(L.LightningModule):
         if self.averaging:
             self.averaging.after_epoch(self.embedder, self.current_epoch)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips by the norm over all parameters, which is measured once and noted as it was before."""
-        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
-        if gradient_clip_val is not None:
-            nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)
-        self._note(gradient_norm=norm)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.groups(), self.stage.optimizer.kind, self.stage.optimizer.momentum)
-        factor = rate_factor(self.stage.optimizer, self.stage.epochs, self.steps_per_epoch)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
     def groups(self) -> list[Group]:
         """All that learns in this stage, each parameter once: the encoder, the head, the objectives' own layers."""
         chosen = self.stage.optimizer
@@ -153,20 +129,6 @@ class FineTuneModule(L.LightningModule):
     def steps_per_epoch(self) -> int:
         return -(-self.batches_per_epoch // self.stage.accumulate)
 
-    def epoch_means(self) -> dict[str, float]:
-        """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping).
-
-        Raises RunError when the loss was not finite: nothing that comes after it means anything.
-        """
-        means = {name: (value[0] / value[1]).item() for name, value in self.sums.items()}
-        if not math.isfinite(means["loss"]):
-            terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-            raise RunError(
-                f"the loss is {means['loss']} in epoch {self.current_epoch + 1} ({terms}): "
-                "lower optimizer.lr, lengthen the warm-up, or set clip_gradients"
-            )
-        return means
-
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return Batch(*(part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows)))
 
@@ -180,11 +142,6 @@ class FineTuneModule(L.LightningModule):
             self.trainer.world_size if self._trainer else 1,
             self.centres.means() if self.centres is not None else None,
         )
-
-    def _note(self, **values: Tensor) -> None:
-        for name, value in values.items():
-            pair = torch.stack([value.detach().float(), value.new_ones((), dtype=torch.float32)])
-            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
 
 
 class Centres(nn.Module):

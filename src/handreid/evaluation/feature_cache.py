@@ -1,0 +1,66 @@
+"""Joint features of photos, computed once: a later run on the same photos with the same weights reads them.
+
+The file's name is a hash of the photos' pixels as they are decoded, of the tower and all its weights, and of the
+preprocessing: whatever changes one of them is another key (trap: a cache keyed by the model's name is stale).
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from torch import nn
+
+from handreid.data.loading import cache_folder
+from handreid.evaluation.extraction import Photos, joint_features
+from handreid.models.embedder import Embedder
+from handreid.progress import Progress
+
+FORMAT = 1
+
+
+def cached_joint_features(
+    embedder: Embedder,
+    photos: Photos,
+    *,
+    batch_size: int = 64,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "photos joint"]:
+    """What `joint_features` gives, from `folder` (see `cache_folder`) where it lies there."""
+    folder = folder or cache_folder()
+    path = folder / f"features-{_key(embedder, photos)}.npy"
+    if path.exists():
+        found: np.ndarray = np.load(path)
+        return found
+    features = joint_features(embedder, photos, batch_size=batch_size, progress=progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".features-", suffix=".npy")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, features)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return features
+
+
+def weights_digest(module: nn.Module) -> bytes:
+    """SHA-256 over names and values of all parameters and buffers that are saved."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).view(np.uint8).data)
+    return digest.digest()
+
+
+def _key(embedder: Embedder, photos: Photos) -> str:
+    facts = [FORMAT, embedder.backbone.config, repr(embedder.preprocessing), photos.shape]
+    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+    digest.update(weights_digest(embedder.backbone))
+    for photo in photos:
+        digest.update(np.ascontiguousarray(photo).data)
+    return digest.hexdigest()[:24]

@@ -1,0 +1,200 @@
+"""Learned words for identities that have no name: contexts in sentences, and the text features they come to.
+
+* A context is read by the frozen text tower in the place of words. It is of one training identity, or shared by all.
+* Several prompts of an identity are an ensemble; what an identity's text is, is their mean.
+* The text tower is a stranger here: it is passed in, never stored, never trained.
+* A file of learned prompts holds the features too: what uses them needs no text tower.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from handreid.errors import WeightsError
+from handreid.models.sentences import Sentences
+from handreid.models.text import TextEncoder
+
+FORMAT = 1
+Contexts = Literal["identity", "shared", "both"]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What contexts begin as: `words` per identity (embeddings), or noise of standard deviation `std` alone.
+
+    A tenth of the noise is added to words.
+    """
+
+    std: float = 0.02
+    words: Float[Tensor, "identities tokens width"] | None = None
+
+    def drawn(self, prompts: int, identities: int, tokens: int, width: int) -> Float[Tensor, "prompts identities t w"]:
+        noise = torch.randn(prompts, identities, tokens, width) * self.std
+        return noise if self.words is None else self.words + noise / 10
+
+    @property
+    def shared(self) -> "Beginning":
+        """The same for a context of all identities: the mean of their words."""
+        return self if self.words is None else Beginning(self.std, self.words.mean(dim=0, keepdim=True))
+
+
+class PromptLearner(nn.Module):
+    """Contexts of all identities, and their text features.
+
+    `sentences` are those of all identities for the first prompt, then for the next. `tokens` learned embeddings make a
+    context; with `contexts` "both" a shared one comes before the identity's own. `dropout` is the share of a context's
+    numbers that are zeroed in training.
+    """
+
+    def __init__(
+        self,
+        sentences: Sentences,
+        width: int,
+        *,
+        tokens: int,
+        prompts: int = 1,
+        contexts: Contexts = "identity",
+        beginning: Beginning | None = None,
+        dropout: float = 0.0,
+        average: Literal["before", "after"] = "before",
+    ) -> None:
+        super().__init__()
+        beginning = beginning or Beginning()
+        self.sentences = sentences
+        self.prompts = prompts
+        self.identities = len(sentences) // prompts
+        self.average = average
+        self.dropout = nn.Dropout(dropout)
+        self.contexts = nn.ParameterDict()
+        if contexts != "identity":
+            self.contexts["shared"] = nn.Parameter(beginning.shared.drawn(prompts, 1, tokens, width))
+        if contexts != "shared":
+            self.contexts["identity"] = nn.Parameter(beginning.drawn(prompts, self.identities, tokens, width))
+
+    def forward(self, text: TextEncoder, which: Int[Tensor, " some"]) -> Float[Tensor, "prompts some joint"]:
+        """Text features of these identities, of each of their prompts; the text tower runs once over all of them."""
+        first = self.identities * torch.arange(self.prompts, device=which.device)
+        sentences = self.sentences.to(which.device).some((first[:, None] + which).flatten())
+        features = sentences.encode(text, self.dropout(self._contexts(which)))
+        return features.reshape(self.prompts, len(which), -1)
+
+    def mean(self, features: Float[Tensor, "prompts some joint"]) -> Float[Tensor, "some joint"]:
+        """An identity's text of the features of its prompts; one prompt's is left as it is."""
+        if self.average == "after" and len(features) > 1:
+            features = F.normalize(features, dim=2)
+        return features.mean(dim=0)
+
+    @torch.no_grad()
+    def texts(self, text: TextEncoder, *, batch_size: int = 256) -> Float[Tensor, "identities joint"]:
+        """The text of every identity, in eval mode and fp32."""
+        training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        parts = torch.split(torch.arange(self.identities, device=device), batch_size)
+        found = torch.cat([self.mean(self(text, part)).float() for part in parts])
+        self.train(training)
+        return found
+
+    def _contexts(self, which: Int[Tensor, " some"]) -> Float[Tensor, "prompts_x_some context width"]:
+        parts = []
+        if "shared" in self.contexts:
+            parts.append(self.contexts["shared"].expand(-1, len(which), -1, -1))
+        if "identity" in self.contexts:
+            parts.append(self.contexts["identity"][:, which])
+        return torch.cat(parts, dim=2).flatten(0, 1)
+
+
+def diversity(features: Float[Tensor, "prompts some joint"]) -> Float[Tensor, ""]:
+    """Mean squared cosine between two prompts of an identity, in [0, 1]; low is diverse. Needs two prompts.
+
+    Squared, so that it asks for right angles and not for opposites. Ours: Lu et al., "Prompt Distribution Learning"
+    (2022), equation 8 asks the same of prompts before and after the words.
+    """
+    unit = F.normalize(features, dim=2)
+    cosines = torch.einsum("psj,qsj->spq", unit, unit)
+    pairs = torch.triu(torch.ones_like(cosines[0]), diagonal=1)
+    return (cosines.square() * pairs).sum() / (pairs.sum() * len(cosines))
+
+
+@dataclass(frozen=True)
+class LearnedPrompts:
+    """What a stage of prompt learning ends with. `texts` are the identities' features, in the order of their names.
+
+    `sentences` are the templates as filled in for each prompt and identity, `contexts` the learned embeddings.
+    """
+
+    identities: tuple[str, ...]
+    texts: Float[Tensor, "identities joint"]
+    contexts: dict[str, Tensor] = field(default_factory=dict)
+    sentences: tuple[tuple[str, ...], ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Writes the file beside and moves it into place."""
+        temporary = path.with_name(f".{path.name}.writing")
+        facts = {"format": FORMAT, "identities": self.identities, "sentences": self.sentences}
+        tensors = {"texts": self.texts, **{f"contexts.{name}": value for name, value in self.contexts.items()}}
+        kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(kept, temporary, metadata={"handreid-prompts": json.dumps(facts)})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "LearnedPrompts":
+        """Raises WeightsError when the file is not one that `save` wrote."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts: dict[str, Any] | None = json.loads((file.metadata() or {}).get("handreid-prompts", "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"prompts {path} cannot be read: {error}") from None
+        if facts is None or facts.get("format") != FORMAT:
+            raise WeightsError(f"{path} does not hold learned prompts of format {FORMAT}; train the stage again")
+        contexts = {k.removeprefix("contexts."): v for k, v in tensors.items() if k.startswith("contexts.")}
+        sentences = tuple(tuple(of) for of in facts["sentences"])
+        return cls(tuple(facts["identities"]), tensors["texts"], contexts, sentences)
+
+
+def nearest_words(
+    text: TextEncoder, images: Float[Tensor, "identities joint"], count: int, *, batch_size: int = 512
+) -> Int[Tensor, "identities count"]:
+    """Tokens of the `count` words of the vocabulary whose text features are nearest to each of the images' features.
+
+    Cosine after the mean of all images and the mean of all words are taken away: photos lie apart from texts (Liang et
+    al., "Mind the Gap", 2022), and else a few words would be the nearest of every photo. The nearest comes first.
+    """
+    words = torch.tensor(whole_words(text), device=text.device)
+    start, end = text.ends
+    with torch.no_grad():
+        found = []
+        for part in torch.split(words, batch_size):
+            tokens = torch.stack([torch.full_like(part, start), part, torch.full_like(part, end)], dim=1)
+            found.append(text.encode_embedded(text.embed(tokens), torch.full_like(part, 2)))
+        features = torch.cat(found)
+    similar = _centred(images.to(text.device)) @ _centred(features).T
+    chosen: Tensor = words[similar.topk(count, dim=1).indices]
+    return chosen
+
+
+def whole_words(text: TextEncoder) -> list[int]:
+    """Tokens that are a word of three letters or more by themselves."""
+    size = min(len(text.vocabulary), text.ends[0])
+    words = ((token, text.word(token)) for token in range(size))
+    return [token for token, word in words if word.endswith(" ") and len(word) > 3 and word[:-1].isalpha()]
+
+
+def word_embeddings(text: TextEncoder, words: str, tokens: int) -> Float[Tensor, "tokens width"]:
+    """Embeddings of the words' first tokens, over again where they are fewer."""
+    pieces = text.pieces(words)
+    cycled = [pieces[place % len(pieces)] for place in range(tokens)]
+    return text.embed(torch.tensor([cycled], device=text.device))[0].detach()
+
+
+def _centred(features: Float[Tensor, "some joint"]) -> Float[Tensor, "some joint"]:
+    return F.normalize(features - features.mean(dim=0), dim=1)

@@ -1,0 +1,130 @@
+"""Words for identities that have no name, learned with CLIP frozen."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from handreid.recipe.optimizer import CosineSchedule, Schedule
+from handreid.recipe.values import Value
+
+CONTEXT = "{context}"
+
+
+class PromptOptimizer(Value):
+    """How fast contexts learn; the defaults are CLIP-ReID's."""
+
+    kind: Literal["adam", "adamw"] = "adam"
+    """The rule of the step."""
+    lr: float = Field(3.5e-4, gt=0)
+    """Learning rate of the contexts."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of the contexts."""
+    schedule: Schedule = CosineSchedule(warmup_epochs=5, warmup_factor=1 / 35, final_factor=1 / 350)
+    """How the rate changes; stated in epochs, stepped per batch. The default climbs from 1e-5 and falls to 1e-6."""
+
+
+class NearestWords(Value):
+    """Contexts begin as the words of the vocabulary that are nearest to the identity's mean photo."""
+
+    kind: Literal["nearest"] = "nearest"
+
+
+class AttributeWords(Value):
+    """Contexts begin as what the manifest says of the identity, in words."""
+
+    kind: Literal["attributes"] = "attributes"
+    columns: tuple[str, ...] = Field(("skin", "gender", "age", "nails"), min_length=1)
+    """Columns of the manifest, such as skin (which is `skin_color` in 11k Hands); those it lacks are left out."""
+
+
+class LearnPrompts(Value):
+    """A sentence is learned for every training identity, with both towers frozen (CLIP-ReID's first stage)."""
+
+    kind: Literal["learn_prompts"] = "learn_prompts"
+    epochs: int = Field(120, ge=1)
+    """How often every training photo is seen. Its features are computed once, so an epoch costs only text."""
+    batch_size: int = Field(64, ge=2)
+    """Most photos in a batch."""
+    optimizer: PromptOptimizer = PromptOptimizer()
+    """How fast contexts learn."""
+    templates: tuple[str, ...] = Field(("A photo of a {context} {aspect} hand.",), min_length=1)
+    """Sentences with a place for the `{context}`. `{aspect}` (dorsal, palmar), `{surface}` (back, palm), `{side}` and
+    columns of the manifest (`{skin}`) are filled in where all of an identity's training photos agree, else left out."""
+    ensemble: int = Field(1, ge=1, le=64)
+    """Prompts of each identity per template, from different random beginnings."""
+    average: Literal["before", "after"] = "before"
+    """An identity's several text features are averaged before or after they are made of unit length."""
+    diversity: float = Field(0.0, ge=0)
+    """Weight of a term that keeps an identity's several prompts apart: their mean squared cosine."""
+    tokens: int = Field(4, ge=1, le=32)
+    """Learned embeddings in a context."""
+    contexts: Literal["identity", "shared", "both"] = "identity"
+    """Each identity has a context of its own, or all share one, or both, the shared one first."""
+    position: Literal["front", "middle", "end"] = "middle"
+    """Where the context goes: first, where the template has it, or last before the full stop."""
+    init: Annotated[NearestWords | AttributeWords, Field(discriminator="kind")] | str | None = None
+    """What contexts begin as: words, such as `hand with long fingers`; `{kind: nearest}`; `{kind: attributes}`; null is
+    random."""
+    std: float = Field(0.02, gt=0)
+    """Standard deviation of random beginnings; a tenth of it is added to words, so that no two prompts begin equal."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a context's numbers that are zeroed in a step."""
+    image_to_text: float = Field(1.0, ge=0)
+    """Weight of the loss that a photo finds its identity's text."""
+    text_to_image: float = Field(1.0, ge=0)
+    """Weight of the loss that a text finds its identity's photos."""
+    normalise: bool = False
+    """Whether features are made of unit length before they are compared; CLIP-ReID's are not."""
+    temperature: float = Field(1.0, gt=0)
+    """What similarities are divided by."""
+    clip_gradients: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the autocast; `auto` is bf16 on GPUs that have it, else fp32."""
+    validate_every: int = Field(10, ge=1)
+    """Epochs between counts of how many training photos are nearest to their own identity's text."""
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_have_a_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if template.count(CONTEXT) != 1:
+                raise ValueError(f"template {template!r} must say {CONTEXT} once: there the learned context goes")
+            if re.search(r"[{}]", re.sub(r"\{\w+\}", "", template)):
+                raise ValueError(f"template {template!r}: a place is written {{name}}, with no other braces")
+        return templates
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "LearnPrompts":
+        if self.optimizer.schedule.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
+            )
+        if self.image_to_text == self.text_to_image == 0:
+            raise ValueError("image_to_text and text_to_image are both 0: nothing would be learned")
+        if self.diversity and self.prompts == 1:
+            raise ValueError("diversity keeps several prompts apart, and there is one: give an ensemble, or templates")
+        if isinstance(self.init, str) and not self.init.strip():
+            raise ValueError("init is empty: give words, or null for a random beginning")
+        return self
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of each identity."""
+        return self.ensemble * len(self.templates)
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """A template for each prompt, with the context where `position` says."""
+        return tuple(_placed(template, self.position) for template in self.templates for _ in range(self.ensemble))
+
+
+def _placed(template: str, position: str) -> str:
+    if position == "middle":
+        return template
+    rest = " ".join(template.replace(CONTEXT, " ").split())
+    if position == "front":
+        return f"{CONTEXT} {rest}"
+    stem = rest.rstrip(".")
+    return f"{stem} {CONTEXT}{rest[len(stem) :]}"

@@ -1,0 +1,121 @@
+"""A stage in which words for identities are learned, the encoder left as it is."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from handreid.data.words import attribute_phrases, fill
+from handreid.errors import RecipeError
+from handreid.evaluation.feature_cache import cached_joint_features
+from handreid.models.prompts import Beginning, LearnedPrompts, PromptLearner, nearest_words, word_embeddings
+from handreid.models.sentences import make_sentences
+from handreid.models.text import TextEncoder
+from handreid.recipe import LearnPrompts, Recipe
+from handreid.recipe.prompts import AttributeWords, NearestWords
+from handreid.training.job import Job, labels_of
+from handreid.training.keeping import Check
+from handreid.training.loop import fit, unfinished
+from handreid.training.material import Material
+from handreid.training.stages.learn_prompts import LearnPromptsModule
+
+
+def check_learn_prompts(recipe: Recipe, number: int, text: TextEncoder, material: Material) -> None:
+    """Raises what building the stage would."""
+    stage = _stage(recipe, number)
+    text.check_promptable()
+    filled, _ = _sentences(stage, material)
+    make_sentences(text, [sentence for of in filled for sentence in of], _places(stage))
+    if stage.contexts == "shared" and all(len(set(of)) == 1 for of in filled):
+        raise RecipeError(
+            f"stages.{number}: with shared contexts alone every identity has the prompt {filled[0][0]!r}, and none can "
+            "be told from another: use contexts: identity or both, or name {places} in which identities differ"
+        )
+    if isinstance(stage.init, AttributeWords):
+        _phrases(stage.init, material)
+
+
+def learn_prompts(job: Job, number: int) -> None:
+    """Learns what is left of a stage; its prompts are then in its folder, and the embedder is as it was."""
+    if unfinished(job, number):
+        module = _module(job, number)
+        every = _stage(job.recipe, number).validate_every
+        check = Check(module.sanity, every, name="prompts", monitor=None, quiet=True)
+        fit(job, number, module, check)
+
+
+def learned(folder: Path) -> LearnedPrompts:
+    """The prompts of a stage that is finished."""
+    return LearnedPrompts.load(folder / "last.safetensors")
+
+
+def _stage(recipe: Recipe, number: int) -> LearnPrompts:
+    stage = recipe.stages[number]
+    assert isinstance(stage, LearnPrompts)  # noqa: S101 - for the type checker
+    return stage
+
+
+def _module(job: Job, number: int) -> LearnPromptsModule:
+    stage, material = _stage(job.recipe, number), job.material
+    photos = job.decoded(material.split.train)
+    size = job.recipe.evaluate.batch_size
+    features = torch.from_numpy(cached_joint_features(job.embedder, photos, batch_size=size, progress=job.progress))
+    labels = labels_of(material)
+    filled, notes = _sentences(stage, material)
+    for note in notes:
+        job.progress.say(f"note: {note}")
+    sentences = make_sentences(job.text, [sentence for of in filled for sentence in of], _places(stage))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed(number))
+        learner = PromptLearner(
+            sentences,
+            job.text.width,
+            tokens=stage.tokens,
+            prompts=stage.prompts,
+            contexts=stage.contexts,
+            beginning=_beginning(stage, job.text, material, _means(features, torch.from_numpy(labels))),
+            dropout=stage.dropout,
+            average=stage.average,
+        )
+    return LearnPromptsModule(
+        learner,
+        job.text,
+        stage,
+        features,
+        torch.from_numpy(labels),
+        names=material.split.train_identities(),
+        sentences=filled,
+        seed=job.seed(number),
+    )
+
+
+def _sentences(stage: LearnPrompts, material: Material) -> tuple[list[list[str]], list[str]]:
+    return fill(stage.placed, material.manifest.table[material.split.train], labels_of(material))
+
+
+def _places(stage: LearnPrompts) -> int:
+    return stage.tokens * (2 if stage.contexts == "both" else 1)
+
+
+def _beginning(stage: LearnPrompts, text: TextEncoder, material: Material, means: Tensor) -> Beginning:
+    match stage.init:
+        case None:
+            return Beginning(stage.std)
+        case NearestWords():
+            words = text.embed(nearest_words(text, means, stage.tokens)).detach()
+        case AttributeWords():
+            phrases = _phrases(stage.init, material)
+            words = torch.stack([word_embeddings(text, phrase or "person", stage.tokens) for phrase in phrases])
+        case str():
+            words = word_embeddings(text, stage.init, stage.tokens).expand(len(means), -1, -1)
+    return Beginning(stage.std, words)
+
+
+def _phrases(init: AttributeWords, material: Material) -> list[str]:
+    return attribute_phrases(init.columns, material.manifest.table[material.split.train], labels_of(material))
+
+
+def _means(features: Tensor, labels: Tensor) -> Tensor:
+    """Mean feature of each identity."""
+    members = torch.nn.functional.one_hot(labels).T.to(features.dtype)
+    return members @ features / members.sum(dim=1, keepdim=True)
