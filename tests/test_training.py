@@ -317,6 +317,7 @@ def test_lines_of_epochs_that_run_again_are_dropped(photos: Path, tmp_path: Path
     checkpoint = run.stage(0, "fine_tune") / "last.ckpt"
     kept = checkpoint.with_name("kept")
     checkpoint.rename(kept)  # now as if killed before the first checkpoint
+    (checkpoint.parent / "stage.json").unlink()
     with run.metrics.open("a") as file:
         file.write('{"stage": 0, "epo')
     train(None, None, run.folder, resume=True)

@@ -32,7 +32,12 @@ class Sentences:
         return Sentences(self.tokens.to(device), self.places.to(device), self.ends.to(device))
 
     def encode(self, text: TextEncoder, contexts: Float[Tensor, "texts context width"]) -> Float[Tensor, "texts joint"]:
-        """Features with these embeddings in the places; gradients reach the contexts."""
+        """Features with these embeddings in the places; gradients reach the contexts.
+
+        Raises ValueError when there are more or fewer embeddings than places.
+        """
+        if contexts.shape[:2] != self.places.shape:
+            raise ValueError(f"contexts of {tuple(contexts.shape[:2])} for places of {tuple(self.places.shape)}")
         embedded = text.embed(self.tokens)
         places = self.places[:, :, None].expand(-1, -1, embedded.shape[2])
         return text.encode_embedded(embedded.scatter(1, places, contexts.to(embedded.dtype)), self.ends)

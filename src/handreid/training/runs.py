@@ -10,6 +10,7 @@
 Every file is written beside and moved into place. A run without model.safetensors is unfinished and can be resumed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -115,26 +116,21 @@ def environment() -> dict[str, Any]:
     }
 
 
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, but for one that was being written when the run was killed."""
+    found: list[dict[str, Any]] = []
+    if run.metrics.exists():
+        for line in run.metrics.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+    return found
+
+
 def truncate_metrics(run: Run, stage: int, epochs: int) -> None:
     """Drops the lines of epochs that a resumed stage will run again, and a half-written last line."""
-    if not run.metrics.exists():
-        return
-    kept = []
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if (entry["stage"], entry["epoch"]) <= (stage, epochs):
-            kept.append(line + "\n")
-    write_text(run.metrics, "".join(kept))
-
-
-def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none before the first epoch."""
-    if not run.metrics.exists():
-        return []
-    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    if run.metrics.exists():
+        kept = [entry for entry in read_metrics(run) if (entry["stage"], entry["epoch"]) <= (stage, epochs)]
+        write_text(run.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def append_metrics(run: Run, entry: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
@@ -16,6 +16,7 @@ from handreid.recipe.prompts import PromptOptimizer
 from handreid.training.optim import Group, build_optimizer, rate_factor
 
 
+@runtime_checkable
 class Saved(Protocol):
     def save(self, path: Path) -> None: ...
 

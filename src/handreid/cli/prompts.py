@@ -1,0 +1,46 @@
+"""`handreid prompts explain`: which words lie near to what a run learned in the place of words."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handreid.cli import output
+from handreid.cli.experiments import Json, begin
+
+app = typer.Typer(help="Prompts that a run has learned.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    identities: Annotated[int, typer.Option(help="How many identities to show, the first by name.", min=1)] = 5,
+    words: Annotated[int, typer.Option(help="How many words to show of each learned embedding.", min=1)] = 3,
+    json: Json = False,
+) -> None:
+    """Show the words nearest to each learned context, with distances. They are neighbours, not explanations."""
+    begin()
+    from handreid.report import prompts as report
+    from handreid.training.runs import open_run
+
+    found, usual = report.explain(open_run(run), identities=identities, words=words)
+    if json:
+        output.as_json(report.content(found, usual))
+        return
+    rows = [
+        (
+            one.identity or "shared by all",
+            str(one.prompt + 1),
+            one.sentence,
+            " | ".join(", ".join(f"{word} {distance:.2f}" for word, distance in near) for near in one.tokens),
+        )
+        for one in found
+    ]
+    output.table("nearest words to each learned embedding", ("identity", "prompt", "sentence", "words"), rows, left=4)
+    typer.echo(f"Distances are Euclidean; half of the vocabulary's words have another within {usual:.2f}.")
+    typer.echo(report.WARNING)
