@@ -529,12 +529,13 @@ class TestTheFile:
             LearnedPrompts.load(tmp_path / "y")
 
 
-class TestExplain:
-    @pytest.fixture(scope="class")
-    def run(self, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        stage = LEARN[:-1].replace("epochs: 12", "epochs: 5") + ", contexts: both}"
-        return train(recipe_of(stage), photos, tmp_path_factory.mktemp("explained") / "run").folder
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stage = LEARN[:-1].replace("epochs: 12", "epochs: 5") + ", contexts: both}"
+    return train(recipe_of(stage), photos, tmp_path_factory.mktemp("explained") / "run").folder
 
+
+class TestExplain:
     def test_it_names_the_nearest_words_with_distances_and_warns(self, run: Path):
         result = CliRunner().invoke(
             app, ["prompts", "explain", str(run), "--identities", "2", "--words", "2", "--json"]

@@ -110,13 +110,14 @@ class TestReuse:
         assert [taken(Run(out)) for out in outs] == [[False], [True], [False]]
 
 
-class TestStart:
-    @pytest.fixture(scope="class")
-    def runs(self, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("runs")
-        train(micro("stages.0.epochs=2"), photos, folder / "earlier")
-        return folder
+@pytest.fixture(scope="module")
+def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    train(micro("stages.0.epochs=2"), photos, folder / "earlier")
+    return folder
 
+
+class TestStart:
     def test_a_run_begins_with_the_encoder_and_head_of_another(self, runs: Path, photos: Path):
         said = Said()
         run = train(micro("stages=[]", "start=earlier"), photos, runs / "later", progress=said)

@@ -18,7 +18,7 @@ def without_autocast(features: Tensor) -> torch.autocast:
     return torch.autocast(features.device.type, enabled=False)
 
 
-def at_least_fp32(features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+def at_least_fp32(features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
     return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
