@@ -165,7 +165,7 @@ class TestStart:
     def test_people_of_the_tests_do_not_come_in_through_the_parent(self, runs: Path, photos: Path):
         """Trap 7, one generation up."""
         for out, start in (("child", "earlier"), ("grandchild", "between")):
-            with pytest.raises(ProtocolError, match=r"was trained on \d+ subjects whom this run"):
+            with pytest.raises(ProtocolError, match=r"was trained or chosen with \d+ subjects whom"):
                 train(micro("stages.0.epochs=1", f"start={start}", "data.seed=5"), photos, runs / out)
             assert not (runs / out).exists()
             train(micro("stages.0.epochs=1", "start=earlier"), photos, runs / "between", resume=True)

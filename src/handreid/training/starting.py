@@ -1,7 +1,7 @@
 """A run that begins with the encoder of another: which, whether it may, and its weights.
 
-Whom the other run was trained on must be no one that this one tests or validates with, people counted, not photos: a
-leak through the parent looks like progress.
+Whom the other run was trained on, or chosen by, must be no one that this one tests with, nor those that it trained on
+be validated with: a leak through the parent looks like progress. People count, not photos.
 """
 
 from pathlib import Path
@@ -38,9 +38,10 @@ def start_facts(parent: Run | None) -> dict[str, str]:
 def check_strangers(parent: Run, material: Material) -> list[str]:
     """Notes; raises ProtocolError when a run in the parent's line was trained on people of this one's tests."""
     split = material.split
-    draws = [*split.test, *split.validation]
-    asked = {split.subjects[row] for draw in draws for row in draw.query}
-    closed = {split.subjects[row] for row in split.train}  # who trains here anyway may have trained there
+    tested, validated = (
+        {split.subjects[row] for draw in draws for row in draw.query} for draws in (split.test, split.validation)
+    )
+    validated -= {split.subjects[row] for row in split.train}  # a closed set: they train here anyway
     notes = []
     for run in [parent, *ancestors(parent)]:
         try:
@@ -51,12 +52,16 @@ def check_strangers(parent: Run, material: Material) -> list[str]:
         if other.manifest.hash != material.manifest.hash and other.manifest.dataset != material.manifest.dataset:
             notes.append(f"start: {run.folder} was trained on other data ({other.manifest.dataset})")
             continue
-        rows = [*other.split.train, *other.split.validation_rows] if run.recipe.stages else []
-        both = sorted((asked - closed) & {other.split.subjects[row] for row in rows})
+        if not run.recipe.stages:
+            continue
+        trained, chosen_by = (
+            {other.split.subjects[row] for row in rows} for rows in (other.split.train, other.split.validation_rows)
+        )
+        both = sorted((tested & (trained | chosen_by)) | (validated & trained))
         if both:
             raise ProtocolError(
-                f"start: {run.folder} was trained on {len(both)} subjects whom this run validates or tests with (such "
-                f"as {both[0]}); give both the same data, protocol, aspect, validation and seed"
+                f"start: {run.folder} was trained or chosen with {len(both)} subjects whom this run tests or validates "
+                f"with (such as {both[0]}); give both the same data, protocol, aspect, validation and seed"
             )
     return notes
 
