@@ -20,7 +20,7 @@ from handreid.data.loading import decode_all
 from handreid.data.sampling import TrainingPhotos
 from handreid.data.tables import column_called
 from handreid.errors import RecipeError
-from handreid.evaluation.extraction import Photos, embed_photos
+from handreid.evaluation.extraction import Conditions, Photos, embed_photos
 from handreid.evaluation.protocol import score
 from handreid.models.embedder import Embedder
 from handreid.models.lora import add_lora, merge_lora
@@ -28,6 +28,8 @@ from handreid.progress import Progress
 from handreid.recipe import FineTune, Recipe
 from handreid.recipe.samplers import BalancedSampler
 from handreid.training.build import build_augment, build_batches, build_mix, build_objectives, enlargement
+from handreid.training.conditions import conditions_of
+from handreid.training.counting import check_learns, note_parameters
 from handreid.training.keeping import Keeper, Validate, checkpoint_state
 from handreid.training.material import Material
 from handreid.training.runs import Run, truncate_metrics, write_json
@@ -55,12 +57,15 @@ class Job:
             progress=self.progress,
         )
 
+    def conditions(self, rows: np.ndarray) -> Conditions | None:
+        return conditions_of(self.embedder, self.material.manifest.table[rows])[0]
+
 
 def check_stages(recipe: Recipe, embedder: Embedder, material: Material) -> None:
     """Raises what building any of the stages would: before there is a folder, and not after hours of the first."""
     labels = _labels(material)
     for stage in recipe.stages:
-        build_objectives(stage, embedder.head, int(labels.max()) + 1, recipe.seed)
+        check_learns(stage, embedder, build_objectives(stage, embedder.head, int(labels.max()) + 1, recipe.seed))
         build_augment(stage, embedder.preprocessing)
         build_batches(stage, labels, _groups(material, stage), seed=recipe.seed)(0, 0, 1, None)
         embedder.backbone.freeze(stage.freeze_blocks)
@@ -98,6 +103,7 @@ def _fit(job: Job, number: int, stage: FineTune, *, epochs_done: int) -> None:
         # beside a tower on the CPU, a process that augments takes more from it than it brings
         workers=min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0,
     )
+    note_parameters(folder, module.embedder, module.objectives, job.progress.say)
     total = (stage.epochs - epochs_done) * module.photos_per_epoch
     validate = _validation(job)
     with job.progress.step(f"{job.recipe.name} {stage.kind}", total, "photos") as advance:
@@ -150,7 +156,8 @@ def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
     photos = job.decoded(rows, enlarge=enlargement(stage))
     augment = build_augment(stage, job.embedder.preprocessing)
     mirror = stage.chirality == "mirror_as_new_identity"
-    return TrainingPhotos(photos, np.arange(len(rows)), _labels(job.material), augment, mirror=mirror)
+    here, labels, conditions = np.arange(len(rows)), _labels(job.material), job.conditions(rows)
+    return TrainingPhotos(photos, here, labels, augment, mirror=mirror, conditions=conditions)
 
 
 def _labels(material: Material) -> Int[np.ndarray, " train"]:
@@ -189,10 +196,11 @@ def group_numbers(photos: pl.DataFrame, by: Sequence[str]) -> Int[np.ndarray, " 
 def _validation(job: Job) -> Validate:
     draws = job.material.split.validation
     rows = np.unique(np.concatenate([part for draw in draws for part in (draw.gallery, draw.query)]))
-    photos = job.decoded(rows)
+    photos, conditions = job.decoded(rows), job.conditions(rows)
 
     def validate(embedder: Embedder) -> dict[str, float]:
-        embeddings = embed_photos(embedder, photos, batch_size=job.recipe.evaluate.batch_size)
+        size = job.recipe.evaluate.batch_size
+        embeddings = embed_photos(embedder, photos, conditions=conditions, batch_size=size)
         return score(embeddings, rows, draws, job.material.split.identities).means()
 
     return validate
@@ -213,8 +221,9 @@ def _interpolate(job: Job, folder: Path, alphas: tuple[float, ...], start: dict[
     if result.exists():  # done before a later stage was stopped
         job.embedder.load_state_dict(Embedder.load(result).state_dict())
         return
-    size = job.recipe.evaluate.batch_size
-    curve = walk(job.embedder, start, alphas, job.decoded(job.material.split.train), _validation(job), batch_size=size)
+    rows, size = job.material.split.train, job.recipe.evaluate.batch_size
+    photos, conditions = job.decoded(rows), job.conditions(rows)
+    curve = walk(job.embedder, start, alphas, photos, _validation(job), conditions=conditions, batch_size=size)
     for line in curve.lines():
         job.progress.say(line)
     write_json(folder / "wise_ft.json", curve.content())

@@ -60,6 +60,8 @@ class FineTuneModule(L.LightningModule):
                 add_lora(embedder.backbone.visual, **stage.lora.model_dump())
         if stage.freeze_blocks:
             embedder.backbone.freeze(stage.freeze_blocks)
+        if stage.freeze_encoder:
+            embedder.backbone.freeze_tower()
         self.averaging = Averaging(embedder, stage.averaging, stage.epochs) if stage.averaging else None
         self.centres = Centres(photos.identities, embedder.dim) if stage.sampler.kind == "hard_identity" else None
 
@@ -88,7 +90,7 @@ class FineTuneModule(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
-        outputs = self.embedder(photos)
+        outputs = self.embedder(photos, batch.conditions)
         if self.centres is not None:
             self.centres.add(self.embedder.compared(outputs), batch.labels)
         targets = Targets(batch.labels, mixed)
@@ -131,15 +133,20 @@ class FineTuneModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def groups(self) -> list[Group]:
-        """All that learns in this stage, each parameter once: the encoder, the head, the objectives' own layers."""
+        """All that learns in this stage, each parameter once: the encoder, what was added to it, the head, the
+        objectives' own layers.
+        """
         chosen = self.stage.optimizer
         new = chosen.lr * chosen.new_layers
         parts = encoder_parts(self.embedder.backbone.layers, chosen.lr, chosen.layer_decay)
+        parts += [Part(name, added, new) for name, added in self.embedder.backbone.added.items()]
         parts.append(Part("head", list(self.embedder.head.parameters()), new))
         for term, (name, objective) in zip(self.stage.objectives, self._objectives(), strict=True):
             lr = getattr(term, "lr", None) or new
             parts.append(Part(name, list(objective.parameters()), lr, objective.undecayed()))
-        return parameter_groups(parts, weight_decay=chosen.weight_decay)
+        biases = [own for name, own in self.embedder.named_parameters() if name.endswith("bias")]
+        decay, factor = chosen.weight_decay, chosen.bias_factor
+        return parameter_groups(parts, weight_decay=decay, biases=biases, bias_factor=factor)
 
     @cached_property
     def batches_per_epoch(self) -> int:
@@ -168,7 +175,9 @@ class FineTuneModule(L.LightningModule):
         return means
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return Batch(*(part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows)))
+        photos, labels, rows = (part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows))
+        known = batch.conditions
+        return Batch(photos, labels, rows, None if known is None else known.to(device, non_blocking=True))
 
     def _objectives(self) -> list[tuple[str, Objective]]:
         return [(name, cast(Objective, module)) for name, module in self.objectives.items()]
