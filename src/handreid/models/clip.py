@@ -145,7 +145,7 @@ def image_features(
     photos: Float[Tensor, "batch 3 height width"],
     *,
     prompts: VisualPrompts | None = None,
-    offset: Float[Tensor, "batch width"] | None = None,
+    offset: Float[Tensor, "batch token"] | None = None,
 ) -> Features:
     """One pass through the image tower; without prompts and offset `joint` equals `encode_image` to the last bit.
 
