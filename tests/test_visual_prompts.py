@@ -282,5 +282,5 @@ class TestCounting:
         assert learn == sum(found["learning"].values())
         assert every == learn + sum(p.numel() for p in Embedder.load(run.model).backbone.visual.parameters()) + 64 + 32
         classifier = found["learning"]["0_cross_entropy"]
-        said = f"learning: visual prompts 384, head 96, 0_cross_entropy {classifier:,} ({100 * learn / every:.2g} % of"
+        said = f"learning: visual prompts 384, head 96, 0_cross_entropy {classifier:,} ({learn / every:.2%} of"
         assert [line for line in heard.lines if line.startswith(said)]

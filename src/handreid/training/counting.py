@@ -39,7 +39,7 @@ def note_parameters(folder: Path, embedder: Embedder, objectives: nn.ModuleDict,
     learning, every = count_parameters(embedder, objectives), count_all(embedder, objectives)
     total = sum(learning.values())
     named = ", ".join(f"{name} {count:,}" for name, count in learning.items() if count)
-    say(f"learning: {named} ({100 * total / every:.2g} % of {every:,})")
+    say(f"learning: {named} ({total / every:.2%} of {every:,})")
     write_json(folder / "parameters.json", {"learning": learning, "learning_in_all": total, "in_all": every})
 
 
