@@ -1,16 +1,18 @@
 """Small things that many tests share: a micro tower, a folder of made-up photos, the real photos where they are."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: test processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
-from handreid.data import sources
+from handreid.data import manifest, sources
 
 REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -50,9 +52,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / f"p{person:02d}" / f"{shot}.jpg"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=92)
-    manifest = root / "manifest.parquet"
-    sources.folders(root).write(manifest)
-    return manifest
+    path = root / "manifest.parquet"
+    sources.folders(root).write(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cameras(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same photos, with a camera and a lens: each person's are of two cameras, the odd people's of two lenses."""
+    made = manifest.read(photos)
+    kinds = [(row // 4, row % 4) for row in range(len(made))]
+    camera = pl.Series("camera", [f"c{shot % 2}" for _, shot in kinds])
+    lens = pl.Series("lens_mm", [35 if person % 2 and shot > 1 else 50 for person, shot in kinds])
+    path = tmp_path_factory.mktemp("cameras") / "cameras.parquet"
+    replace(made, table=made.table.with_columns(camera, lens)).write(path)
+    return path
 
 
 @pytest.fixture

@@ -95,6 +95,61 @@ def test_sizes_off_the_grid_name_the_nearest():
         load_clip("own", config=VIT, image_size=30)
 
 
+@pytest.mark.parametrize(("size", "stride", "grid"), [(32, 5, (5, 5)), ((32, 47), 3, (9, 14)), ((30, 33), 8, (3, 4))])
+def test_patches_overlap_with_a_stride(size: int | tuple[int, int], stride: int, grid: tuple[int, int]):
+    towers = load_clip("own", config=VIT, image_size=size, stride=stride)
+    backbone = Backbone(towers.image, towers.config)
+    photos = torch.randn(2, 3, *backbone.size)
+    features = backbone(photos)
+    assert backbone.grid == (*grid, 64)
+    assert features.patches.shape == (2, *grid, 64)
+    assert towers.image.positional_embedding.shape == (1 + grid[0] * grid[1], 64)
+    again = Backbone.from_config(json.loads(json.dumps(towers.config)))
+    again.load_state_dict(backbone.state_dict())
+    assert torch.equal(again.eval()(photos).joint, features.joint)
+    assert again.grid == backbone.grid
+
+
+def test_a_stride_as_large_as_the_patch_changes_nothing_and_a_smaller_one_resizes_positions_of_loaded_weights(
+    tmp_path: Path,
+):
+    clip = clip_of(VIT)
+    save_file(clip.state_dict(), tmp_path / "w.safetensors")
+    same, closer = (load_clip("own", weights=str(tmp_path / "w.safetensors"), config=VIT, stride=n) for n in (8, 4))
+    photos = torch.randn(2, 3, 32, 32)
+    assert torch.equal(image_features(same.image, photos).joint, clip.eval().encode_image(photos))
+    assert torch.equal(closer.image.conv1.weight, clip.visual.conv1.weight)
+    before, after = clip.visual.positional_embedding, closer.image.positional_embedding
+    grid = before[1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(grid, size=(7, 7), mode="bicubic", antialias=True)
+    assert torch.allclose(after[1:], resized.flatten(2)[0].T, atol=1e-6)
+    assert torch.equal(after[0], before[0])
+
+
+def test_a_patch_of_an_overlapping_grid_sees_the_pixels_at_its_stride():
+    """Without blocks in the way: the convolution alone, place by place; pixels left over at the end are not seen."""
+    tower = load_clip("own", config=VIT, image_size=(19, 16), stride=5).image
+    photos = torch.randn(1, 3, 19, 16)
+    found = tower.conv1(photos)
+    assert found.shape[2:] == (3, 2) == tower.grid_size
+    patch = photos[0, :, 10:18, 5:13]
+    assert torch.allclose(found[0, :, 2, 1], (tower.conv1.weight * patch).sum((1, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "stride", "message"),
+    [
+        (VIT, None, 9, "stride is 9, but must be from 1 to the side of a patch, 8 pixels"),
+        (VIT, None, 0, "stride is 0, but must be"),
+        (VIT, 6, 4, "image_size 6 x 6 is smaller than a patch of 8"),
+        (RESNET, None, 4, "stride is 4, but this tower is a ResNet"),
+    ],
+)
+def test_strides_that_cannot_be(config: dict, size: int | None, stride: int, message: str):
+    with pytest.raises(WeightsError, match=message):
+        load_clip("own", config=config, image_size=size, stride=stride)
+
+
 def _openai_archive(clip: torch.nn.Module, path: Path) -> None:
     """What OpenAI published: a TorchScript archive in half precision."""
     for name, value in (("input_resolution", 32), ("context_length", 24), ("vocab_size", 49408)):

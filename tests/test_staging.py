@@ -120,7 +120,8 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestStart:
     def test_a_run_begins_with_the_encoder_and_head_of_another(self, runs: Path, photos: Path):
         said = Said()
-        run = train(micro("stages=[]", "start=earlier"), photos, runs / "later", progress=said)
+        joint = "model.test_feature={features: [joint], neck: before}"
+        run = train(micro("stages=[]", "start=earlier", joint), photos, runs / "later", progress=said)
         earlier, later = Embedder.load(runs / "earlier" / "model.safetensors"), Embedder.load(run.model)
         assert all(
             torch.equal(a, b) for a, b in zip(earlier.backbone.parameters(), later.backbone.parameters(), strict=True)

@@ -3,6 +3,7 @@ survives a run that is stopped and resumed.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ TERMS = {
 FIRST = "{kind: cross_entropy, features: [joint]}"
 
 
-def with_terms(*terms: str) -> Recipe:
-    return micro(PK, NO_SIZE, f"stages.0.objectives=[{', '.join(terms)}]")
+def with_terms(*terms: str, changes: Sequence[str] = ()) -> Recipe:
+    return micro(PK, NO_SIZE, f"stages.0.objectives=[{', '.join(terms)}]", *changes)
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -95,17 +96,24 @@ RESUMED = {
     "unfreezing": ["stages.0.unfreeze_every=1"],
     "layer decay": ["stages.0.optimizer.layer_decay=0.5"],
     "wise-ft": ["stages.0.wise_ft={alphas: [0.3, 0.6]}"],
+    "visual prompts": [
+        "model.backbone.visual_prompts={tokens: 3, depth: deep, dropout: 0.2}",
+        "stages.0.freeze_encoder=true",
+    ],
+    "side information": ["model.side_information={columns: [camera, lens]}", "stages.0.wise_ft={alphas: [0.5]}"],
+    "stride": ["model.backbone.stride=5"],
+    "bias factor": ["stages.0.optimizer.bias_factor=2"],
 }
 
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_that_is_stopped_and_resumed_ends_the_same(
-    name: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from handreid.training.keeping import Keeper
 
     recipe = micro(*RESUMED[name])
-    whole = train(recipe, photos, tmp_path / "elsewhere" / "whole")  # beside it, its stages would be taken over
+    whole = train(recipe, cameras, tmp_path / "elsewhere" / "whole")  # beside it, its stages would be taken over
     checkpoint = Keeper._checkpoint
 
     def stop_after_the_second_epoch(self, trainer):
@@ -116,7 +124,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(Keeper, "_checkpoint", stop_after_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(recipe, photos, tmp_path / "stopped")
+            train(recipe, cameras, tmp_path / "stopped")
     stopped = train(None, None, tmp_path / "stopped", resume=True)
     assert history(whole.folder) == history(stopped.folder)
     assert whole.model.read_bytes() == stopped.model.read_bytes()
@@ -147,6 +155,22 @@ def test_a_term_can_have_a_rate_of_its_own():
     rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in module.groups()}
     assert rates["1_center, not decayed"] == (0.5, 0.0)  # a centre is a place: decay would pull it to the origin
     assert rates["0_cross_entropy, decayed"][0] == pytest.approx(2e-3)
+
+
+def test_biases_of_encoder_and_head_learn_at_a_rate_of_their_own():
+    """CLIP-ReID's, doubled; every parameter stays in one group."""
+    recipe = ["stages.0.optimizer.bias_factor=2", "model.head={kind: mlp}"]
+    module = module_of(with_terms(FIRST, "{kind: center, features: [pooled]}", changes=recipe))
+    groups, lr = module.groups(), module.stage.optimizer.lr
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    expected = {}
+    for name, own in module.named_parameters():
+        new, bias = not name.startswith("embedder.backbone"), name.startswith("embedder") and name.endswith("bias")
+        expected[name] = lr * (2 if new else 1) * (2 if bias else 1)
+        assert not own.requires_grad or rate[id(own)] == pytest.approx(expected[name]), name
+    assert len(rate) == sum(len(group["params"]) for group in groups)
+    assert {round(one / lr) for one in rate.values()} == {1, 2, 4}
+    assert "encoder, not decayed, biases" in [group["name"] for group in groups]
 
 
 class TestUnfreezing:
@@ -330,8 +354,9 @@ class TestMirroredAsNewIdentity:
 
 @pytest.mark.parametrize("name", [name for name in builtin_names() if load_recipe(name).stages])
 def test_every_builtin_recipe_can_be_built_and_stepped_on_a_micro_tower(name: str):
-    raw = parse_recipe(MICRO_RECIPE, "micro").model_dump(mode="json")["model"]["backbone"]
-    recipe = load_recipe(name, [f"model.backbone={json.dumps(raw)}"])
+    prompts = load_recipe(name).model.backbone.visual_prompts
+    tower = parse_recipe(MICRO_RECIPE, "micro").model.backbone.model_copy(update={"visual_prompts": prompts})
+    recipe = load_recipe(name, [f"model.backbone={tower.model_dump_json()}"])
     module = module_of(recipe)
     loss = module.training_step(module.photos[next(iter(module._batches(0)))], 0)
     loss.backward()

@@ -35,6 +35,7 @@ class Batch:
     photos: UInt8[Tensor, "batch 3 height width"]
     labels: Int[Tensor, " batch"]  # index of the training identity; -1 where there is none
     rows: Int[Tensor, " batch"]  # row in the manifest
+    conditions: Int[Tensor, " batch"] | None = None  # combination of side information, -1 unknown; None without any
 
     def __len__(self) -> int:
         return len(self.labels)

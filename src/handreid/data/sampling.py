@@ -59,6 +59,7 @@ class TrainingPhotos(Dataset[Batch]):
     `photos` may hold more rows than are trained on: `rows` are the trained ones, `labels` theirs (0 .. identities - 1).
     With `mirror` there are twice as many of both: after all photos come their mirror images, left and right swapped
     before augmentation, in the same order and with labels of their own, those of the photos + the identities.
+    `conditions` are of the trained rows, see `Batch`.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class TrainingPhotos(Dataset[Batch]):
         augment: Augment,
         *,
         mirror: bool = False,
+        conditions: Int[np.ndarray, " train"] | None = None,
     ) -> None:
         if mirror:
+            conditions = None if conditions is None else np.tile(conditions, 2)
             rows, labels = np.tile(rows, 2), np.concatenate([labels, labels + labels.max() + 1])
         self.photos = photos
         self.rows = torch.from_numpy(rows.astype(np.int64))
         self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.conditions = None if conditions is None else torch.from_numpy(conditions.astype(np.int64))
         self.augment = augment
         self.unmirrored = len(rows) // 2 if mirror else len(rows)
         self.identities = int(labels.max()) + 1
@@ -86,7 +90,8 @@ class TrainingPhotos(Dataset[Batch]):
         positions = torch.tensor([position for position, _ in drawn])
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             photos = [self._photo(position, seed) for position, seed in drawn]
-        return Batch(torch.stack(photos), self.labels[positions], self.rows[positions])
+        conditions = None if self.conditions is None else self.conditions[positions]
+        return Batch(torch.stack(photos), self.labels[positions], self.rows[positions], conditions)
 
     def _photo(self, position: int, seed: int) -> UInt8[Tensor, "3 height width"]:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device, for 0.1 ms

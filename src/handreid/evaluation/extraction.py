@@ -4,43 +4,66 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 
 Photos = UInt8[np.ndarray, "photos 3 height width"]
+Conditions = Int[np.ndarray, " photos"]  # see `Batch.conditions`
 
 
 def embed_photos(
     embedder: Embedder,
     photos: Photos,
     *,
+    conditions: Conditions | None = None,
     batch_size: int = 64,
     mirrored: bool = False,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings of unit length, in fp32, on the device that the embedder is on."""
-    return _extract(lambda batch: embedder.embed(batch, mirrored=mirrored), embedder, photos, batch_size, progress)
+
+    def embeddings(batch: Tensor, known: Tensor | None) -> Tensor:
+        return embedder.embed(batch, known, mirrored=mirrored)
+
+    return _extract(embeddings, embedder, photos, conditions, batch_size, progress)
 
 
 def joint_features(
-    embedder: Embedder, photos: Photos, *, batch_size: int = 64, progress: Progress | None = None
+    embedder: Embedder,
+    photos: Photos,
+    *,
+    conditions: Conditions | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos joint"]:
     """Features in CLIP's joint space, not normalised: what texts are compared with."""
     embedder.eval()
-    return _extract(lambda batch: embedder(batch).features.joint, embedder, photos, batch_size, progress)
+
+    def joint(batch: Tensor, known: Tensor | None) -> Tensor:
+        features: Tensor = embedder(batch, known).features.joint
+        return features
+
+    return _extract(joint, embedder, photos, conditions, batch_size, progress)
 
 
 def _extract(
-    features: Callable[[Tensor], Tensor], embedder: Embedder, photos: Photos, batch_size: int, progress: Progress | None
+    features: Callable[[Tensor, Tensor | None], Tensor],
+    embedder: Embedder,
+    photos: Photos,
+    conditions: Conditions | None,
+    batch_size: int,
+    progress: Progress | None,
 ) -> Float[np.ndarray, "photos dim"]:
     device = embedder.mean.device
     found = []
     with torch.inference_mode(), (progress or Silent()).step("embedding", len(photos), "photos") as advance:
         for start in range(0, len(photos), batch_size):
-            batch = torch.from_numpy(np.array(photos[start : start + batch_size])).to(device)
-            found.append(features(batch).float().cpu().numpy())
+            here = slice(start, start + batch_size)
+            batch = torch.from_numpy(np.array(photos[here])).to(device)
+            known = None if conditions is None else torch.from_numpy(conditions[here]).to(device)
+            found.append(features(batch, known).float().cpu().numpy())
             advance(len(batch))
     return np.concatenate(found)

@@ -1,7 +1,8 @@
 """Joint features of photos, computed once: a later run on the same photos with the same weights reads them.
 
 The file's name is a hash of the photos' pixels as they are decoded, of the tower and all its weights, and of the
-preprocessing: whatever changes one of them is another key (trap: a cache keyed by the model's name is stale).
+preprocessing, and of the side information that it is told: whatever changes one of them is another key. (A cache that
+is keyed by a model's name is stale as soon as the model is trained.)
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import nn
 
 from handreid.data.loading import cache_folder
-from handreid.evaluation.extraction import Photos, joint_features
+from handreid.evaluation.extraction import Conditions, Photos, joint_features
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
 
@@ -26,17 +27,18 @@ def cached_joint_features(
     embedder: Embedder,
     photos: Photos,
     *,
+    conditions: Conditions | None = None,
     batch_size: int = 64,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos joint"]:
     """What `joint_features` gives, from `folder` (see `cache_folder`) where it lies there."""
     folder = folder or cache_folder()
-    path = folder / f"features-{_key(embedder, photos)}.npy"
+    path = folder / f"features-{_key(embedder, photos, conditions)}.npy"
     if path.exists():
         found: np.ndarray = np.load(path)
         return found
-    features = joint_features(embedder, photos, batch_size=batch_size, progress=progress)
+    features = joint_features(embedder, photos, conditions=conditions, batch_size=batch_size, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=folder, prefix=".features-", suffix=".npy")
     try:
@@ -57,10 +59,12 @@ def weights_digest(module: nn.Module) -> bytes:
     return digest.digest()
 
 
-def _key(embedder: Embedder, photos: Photos) -> str:
+def _key(embedder: Embedder, photos: Photos, conditions: Conditions | None) -> str:
     facts = [FORMAT, embedder.backbone.config, repr(embedder.preprocessing), photos.shape]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     digest.update(weights_digest(embedder.backbone))
+    if conditions is not None:
+        digest.update(conditions.tobytes())
     for photo in photos:
         digest.update(np.ascontiguousarray(photo).data)
     return digest.hexdigest()[:24]

@@ -2,6 +2,9 @@
 
 * A tower is built at the size its weights were made for, loaded strictly, and only then resized: so nothing is
   resized that fits, and nothing is left unresized because the number of positions happens to agree.
+* With a `stride` under the patch size patches overlap, as in TransReID (He et al. 2021, section 3.2): the grid has
+  (side - patch) // stride + 1 places a side, and what is left at the right and the bottom, less than a stride, is not
+  seen. The stride is a key of the config beside `vision_cfg`, where open_clip would not know it.
 * Weights are fp32 here whatever the file holds; half precision is autocast's business.
 * open_clip is untyped: towers are `Any` in here, and modules to everybody else.
 """
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 from handreid.errors import WeightsError
 from handreid.models.clip_weights import adopt_grid, find_weights, load_weights
 from handreid.models.text import TextEncoder
+from handreid.models.visual_prompts import VisualPrompts
 from handreid.types import Features
 
 TINY = "handreid-tiny"
@@ -70,13 +74,15 @@ def load_clip(
     weights: str = "none",
     towers: Literal["both", "image"] = "both",
     image_size: int | tuple[int, int] | None = None,
+    stride: int | None = None,
     config: Config | Path | None = None,
     seed: int = 0,
 ) -> ClipTowers:
     """Both towers in eval mode, fp32.
 
     `weights` is a pretrained tag, a file (open_clip, OpenAI or safetensors) or "none". With `towers="image"` the file
-    holds the image tower alone and the text tower stays random, drawn from `seed`. Raises WeightsError.
+    holds the image tower alone and the text tower stays random, drawn from `seed`. `stride` is between patches, in
+    pixels; None is the patch's side. Raises WeightsError.
     """
     complete = clip_config(name, config)
     state, quick_gelu = (
@@ -91,9 +97,11 @@ def load_clip(
         clip = _build(complete, name)
     if state is not None:
         load_weights(clip, state, towers, weights)
-    if image_size is not None:
-        resize_input(clip.visual, image_size)
+    if image_size is not None or stride is not None:
+        resize_input(clip.visual, clip.visual.image_size if image_size is None else image_size, stride)
         complete["vision_cfg"]["image_size"] = list(clip.visual.image_size)
+    if stride is not None:
+        complete["stride"] = stride
     visual = clip.visual.float().eval()
     del clip.visual
     text = TextEncoder(clip.float().eval(), _tokenizer(name, complete, config is not None))
@@ -109,16 +117,35 @@ def build_image_tower(config: Config) -> nn.Module:
     native["text_cfg"] = {"width": 64, "heads": 1, "layers": 1, "vocab_size": 64}  # thrown away
     native.pop("custom_text", None)
     native.pop("multimodal_cfg", None)
+    stride = native.pop("stride", None)
     visual: nn.Module = _build(native, "saved model").visual
-    resize_input(visual, size)
+    resize_input(visual, size, stride)
     return visual
 
 
-def image_features(visual: Any, photos: Float[Tensor, "batch 3 height width"]) -> Features:
-    """One pass through the image tower; `joint` equals `encode_image` to the last bit."""
+def image_features(
+    visual: Any,
+    photos: Float[Tensor, "batch 3 height width"],
+    *,
+    prompts: VisualPrompts | None = None,
+    offset: Float[Tensor, "batch token"] | None = None,
+) -> Features:
+    """One pass through the image tower; without prompts and offset `joint` equals `encode_image` to the last bit.
+
+    `offset` is added to a ViT's class token before the position embedding, as in CLIP-ReID, or to what a ResNet pools
+    by the mean. That mean is also what its attention pool asks with, as the class token asks in a ViT: `joint` follows.
+    `prompts` are for a ViT alone.
+    """
     if isinstance(visual, VisionTransformer):
-        return _vit_features(visual, photos)
-    return _resnet_features(visual, photos)
+        return _vit_features(visual, photos, prompts, offset)
+    return _resnet_features(visual, photos, offset)
+
+
+def prompt_places(visual: Any) -> tuple[int, int, tuple[int, int]] | None:
+    """Blocks, width and patch (height, width) of a ViT, what visual prompts are made for; None for a ResNet."""
+    if not isinstance(visual, VisionTransformer):
+        return None
+    return len(visual.transformer.resblocks), visual.transformer.width, visual.patch_size
 
 
 def feature_widths(visual: Any) -> dict[str, int]:
@@ -150,20 +177,18 @@ def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
     return [stem, *(list(block.parameters()) for block in blocks)]
 
 
-def resize_input(visual: Any, size: int | tuple[int, int] | list[int]) -> None:
-    """Sets the input size (height, width) in place, position embeddings resized bicubically. Raises WeightsError."""
+def resize_input(visual: Any, size: int | tuple[int, int] | list[int], stride: int | None = None) -> None:
+    """Sets input size (height, width) and stride in place, position embeddings resized bicubically.
+
+    Without a stride the size is a multiple of the patch. Raises WeightsError.
+    """
     height, width = (size, size) if isinstance(size, int) else size
-    step = visual.patch_size if isinstance(visual, VisionTransformer) else (32, 32)
-    if height % step[0] or width % step[1]:
-        low, high = height // step[0] * step[0], (height // step[0] + 1) * step[0]
-        raise WeightsError(
-            f"image_size {height} x {width} does not fit a grid of {step[0]}-pixel patches; "
-            f"use multiples of {step[0]}, such as {low} or {high}"
-        )
-    grid = (height // step[0], width // step[1])
+    grid = _grid(visual, height, width, stride)
     if isinstance(visual, VisionTransformer):
         visual.positional_embedding = _resized(visual.positional_embedding, visual.grid_size, grid)
         visual.grid_size = grid
+        if stride is not None:
+            visual.conv1.stride = (stride, stride)
     else:
         old = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size, visual.image_size)
         pool = visual.attnpool
@@ -171,13 +196,33 @@ def resize_input(visual: Any, size: int | tuple[int, int] | list[int]) -> None:
     visual.image_size = (height, width)
 
 
-def _vit_features(visual: Any, photos: Tensor) -> Features:
-    x = visual._embeds(photos)
-    blocks = visual.transformer.resblocks
-    for block in blocks[:-1]:
-        x = block(x)
-    penultimate = x[:, 0]
-    x = blocks[-1](x)
+def _grid(visual: Any, height: int, width: int, stride: int | None) -> tuple[int, int]:
+    vit = isinstance(visual, VisionTransformer)
+    patch = visual.patch_size if vit else (32, 32)
+    if stride is None:
+        if height % patch[0] or width % patch[1]:
+            low, high = height // patch[0] * patch[0], (height // patch[0] + 1) * patch[0]
+            raise WeightsError(
+                f"image_size {height} x {width} does not fit a grid of {patch[0]}-pixel patches; "
+                f"use multiples of {patch[0]}, such as {low} or {high}"
+            )
+        return height // patch[0], width // patch[1]
+    if not vit:
+        raise WeightsError(f"stride is {stride}, but this tower is a ResNet and has no patches: leave stride out")
+    if not 1 <= stride <= min(patch):
+        raise WeightsError(f"stride is {stride}, but must be from 1 to the side of a patch, {min(patch)} pixels")
+    if height < patch[0] or width < patch[1]:
+        raise WeightsError(f"image_size {height} x {width} is smaller than a patch of {patch[0]} pixels")
+    return (height - patch[0]) // stride + 1, (width - patch[1]) // stride + 1
+
+
+def _vit_features(visual: Any, photos: Tensor, prompts: VisualPrompts | None, offset: Tensor | None) -> Features:
+    x = _tokens(visual, photos, offset)
+    for depth, block in enumerate(visual.transformer.resblocks):
+        penultimate = x[:, 0]
+        x = block(x if prompts is None else prompts.enter(x, depth))
+    if prompts is not None:
+        x = prompts.leave(x)
     pooled, tokens = visual._pool(x)
     joint = pooled if visual.proj is None else pooled @ visual.proj
     if visual.attn_pool is not None:  # its tokens are learned queries, not places in the photo
@@ -186,11 +231,56 @@ def _vit_features(visual: Any, photos: Tensor) -> Features:
     return Features(joint, pooled, penultimate, tokens.reshape(len(tokens), rows, cols, -1))
 
 
-def _resnet_features(visual: Any, photos: Tensor) -> Features:
+def _tokens(visual: Any, photos: Tensor, offset: Tensor | None) -> Tensor:
+    """What goes into the first block, as open_clip's `_embeds` makes it, which has no place for an offset."""
+    patches = visual.conv1(photos).flatten(2).transpose(1, 2)
+    token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    if offset is not None:
+        token = token + offset.to(patches.dtype).unsqueeze(1)
+    x = torch.cat([token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    tokens: Tensor = visual.ln_pre(visual.patch_dropout(x))
+    return tokens
+
+
+def _resnet_features(visual: Any, photos: Tensor, offset: Tensor | None) -> Features:
     before = visual.layer3(visual.layer2(visual.layer1(visual.stem(photos))))
     last = visual.layer4(before)
     patches = last.permute(0, 2, 3, 1)
-    return Features(visual.attnpool(last), last.mean((2, 3)), before.mean((2, 3)), patches)
+    pooled = last.mean((2, 3))
+    if offset is None:
+        joint = visual.attnpool(last)
+    else:
+        pooled = pooled + offset.to(pooled.dtype)
+        joint = _attention_pool(visual.attnpool, last, pooled)
+    return Features(joint, pooled, before.mean((2, 3)), patches)
+
+
+def _attention_pool(pool: Any, last: Tensor, asking: Tensor) -> Tensor:
+    """open_clip's `AttentionPool2d` with another first token than the mean of the map."""
+    x = torch.cat([asking.unsqueeze(0), last.flatten(2).permute(2, 0, 1)])
+    x = x + pool.positional_embedding.unsqueeze(1).to(x.dtype)
+    pooled, _ = F.multi_head_attention_forward(
+        x[:1],
+        x,
+        x,
+        x.shape[-1],
+        pool.num_heads,
+        in_proj_weight=None,
+        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=pool.c_proj.weight,
+        out_proj_bias=pool.c_proj.bias,
+        training=pool.training,
+        need_weights=False,
+        use_separate_proj_weight=True,
+        q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight,
+        v_proj_weight=pool.v_proj.weight,
+    )
+    return pooled[0]
 
 
 def _build(config: Config, name: str) -> Any:

@@ -1,6 +1,7 @@
 """The thing that is trained, saved, evaluated and served: backbone + head + preprocessing, in one file.
 
-* It takes no labels: what is known of a test photo cannot reach its embedding.
+* It takes no labels, nor whatever else says who is on a photo: that cannot reach an embedding. Beside pixels it takes
+  the conditions of the side information that its configuration names, if any (see `side_information.py`).
 * The file is a safetensors with the configuration in its metadata; loading it needs neither recipe nor weights.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -69,8 +70,10 @@ class Embedder(nn.Module):
     def normalise(self, photos: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         return photos.float().div(255).sub(self.mean).div(self.std)
 
-    def forward(self, photos: UInt8[Tensor, "batch 3 height width"]) -> Outputs:
-        features = self.backbone(self.normalise(photos))
+    def forward(
+        self, photos: UInt8[Tensor, "batch 3 height width"], conditions: Int[Tensor, " batch"] | None = None
+    ) -> Outputs:
+        features = self.backbone(self.normalise(photos), conditions)
         return Outputs(features, *self.head(features))
 
     def compared(self, outputs: Outputs) -> Float[Tensor, "batch dim"]:
@@ -80,18 +83,25 @@ class Embedder(nn.Module):
 
     @torch.inference_mode()
     def embed(
-        self, photos: UInt8[Tensor, "batch 3 height width"], *, mirrored: bool = False
+        self,
+        photos: UInt8[Tensor, "batch 3 height width"],
+        conditions: Int[Tensor, " batch"] | None = None,
+        *,
+        mirrored: bool = False,
     ) -> Float[Tensor, "batch dim"]:
-        """Embeddings of unit length, always in eval mode.
+        """Embeddings of unit length, always in eval mode; `conditions` as `Backbone.forward` takes them.
 
         With `mirrored`, the features of photo and mirror image are summed first. A mirrored right hand is a left hand:
-        where sides are told apart this mixes them.
+        where sides are told apart this mixes them. If `side` is side information, the mirror image has the other one.
         """
         training = self.training
         self.eval()
-        embedding = self.compared(self(photos))
+        embedding = self.compared(self(photos, conditions))
         if mirrored:
-            embedding = embedding + self.compared(self(photos.flip(-1)))
+            side = self.backbone.side_information
+            if side is not None and conditions is not None:
+                conditions = side.mirrored(conditions)
+            embedding = embedding + self.compared(self(photos.flip(-1), conditions))
         self.train(training)
         return F.normalize(embedding.float(), dim=1)
 

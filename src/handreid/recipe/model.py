@@ -8,6 +8,18 @@ from pydantic import Field, model_validator
 from handreid.recipe.values import FeatureName, Neck, Size, Value
 
 
+class VisualPrompts(Value):
+    """Learned tokens between a ViT's class token and its patches (Jia et al. 2022); saved as part of the model."""
+
+    tokens: int = Field(5, ge=1)
+    """How many."""
+    depth: Literal["shallow", "deep"] = "shallow"
+    """`shallow` goes in once, before the first block; with `deep` each block has its own in the place of the last
+    one's."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the prompts' values that are zero at a step of training."""
+
+
 class Backbone(Value):
     """A CLIP image tower: by open_clip's name, by our name `handreid-tiny`, or by a config of its own."""
 
@@ -18,7 +30,12 @@ class Backbone(Value):
     towers: Literal["both", "image"] = "both"
     """`image` for a file that holds the image tower alone; the text tower is then random."""
     image_size: Size | None = None
-    """Input side, or height and width, a multiple of the patch; null is the size the weights were made for."""
+    """Input side, or height and width, a multiple of the patch unless there is a `stride`; null is the size the weights
+    were made for."""
+    stride: int | None = Field(None, ge=1)
+    """Pixels from one patch to the next, of a ViT; less than the patch makes them overlap. null is the patch's side."""
+    visual_prompts: VisualPrompts | None = None
+    """Learned tokens among the tower's own; null is none."""
     config: dict[str, object] | Path | None = None
     """Towers of one's own: open_clip's `embed_dim`, `vision_cfg` and `text_cfg`, here or in a JSON file."""
 
@@ -143,11 +160,37 @@ class TestFeature(Value):
         return self
 
 
+_NAMES_SOMEONE = ("path", "subject", "split", "draw", "caption", "origin")
+
+
+class SideInformation(Value):
+    """What the manifest says of how a photo was taken, as a vector in the tower (TransReID, CLIP-ReID)."""
+
+    columns: tuple[str, ...] = Field(("camera",), min_length=1)
+    """Columns of the manifest; every combination of their values in the training photos has a vector of its own."""
+    strength: float = Field(3.0, gt=0)
+    """What the vector is multiplied by; 3 is CLIP-ReID's."""
+
+    @model_validator(mode="after")
+    def _says_nothing_of_who_it_is(self) -> "SideInformation":
+        telling = [name for name in self.columns if name in _NAMES_SOMEONE]
+        if telling:
+            raise ValueError(
+                f"columns {', '.join(telling)} would tell who is on a photo, or what it is used for: "
+                "use columns that say how it was taken, such as camera"
+            )
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"columns {list(self.columns)} must be named once each")
+        return self
+
+
 class Model(Value):
     """From photo to embedding; what is saved in model.safetensors."""
 
     backbone: Backbone = Backbone()
     """The image tower."""
+    side_information: SideInformation | None = None
+    """What the embedder is told beside the pixels; null is nothing."""
     preprocess: Preprocess = Preprocess()
     """From photo to input."""
     head: Annotated[PlainHead | Bnneck | Mlp | Pcb | Mgn | Gem | AttentionPooling, Field(discriminator="kind")] = (

@@ -61,7 +61,9 @@ Schedule = Annotated[
 
 
 class Optimizer(Value):
-    """`lr` is the encoder's; new layers (necks, classifiers) take `lr * new_layers`. Biases and norms do not decay."""
+    """`lr` is the encoder's; new layers (necks, classifiers, visual prompts, side information) take `lr * new_layers`.
+    Biases and norms do not decay.
+    """
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
     """The rule of the step."""
@@ -73,6 +75,8 @@ class Optimizer(Value):
     """Weight decay of matrices; vectors (biases, norms, the class token) have none."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """What the encoder's rate is multiplied by from one block to the one before it; 1 is the same rate for all."""
+    bias_factor: float = Field(1.0, gt=0)
+    """What the rates of the encoder's and the head's biases are multiplied by; CLIP-ReID has 2 for ViTs."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """`sgd` only."""
     schedule: Schedule = MultistepSchedule(warmup_epochs=10, milestones=(40, 60), gamma=0.5)

@@ -60,6 +60,34 @@ class Recipe(Value):
         return self
 
     @model_validator(mode="after")
+    def _what_is_added_learns(self) -> "Recipe":
+        added = {
+            "model.backbone.visual_prompts": self.model.backbone.visual_prompts is not None,
+            "model.side_information": self.model.side_information is not None,
+        }
+        said = [name for name, there in added.items() if there]
+        if said and not self.fine_tunes and self.start is None:
+            raise ValueError(f"{' and '.join(said)} begins at random and has no stage to learn in: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _side_information_is_true_of_every_photo(self) -> "Recipe":
+        if self.model.side_information is None:
+            return self
+        for number, stage in self.fine_tunes:
+            if stage.chirality != "none" and "side" in self.model.side_information.columns:
+                raise ValueError(
+                    f"stages.{number}.chirality {stage.chirality!r} turns right hands into left ones, and "
+                    "model.side_information would still say `side` as it was: leave out one of them"
+                )
+            if stage.mix:
+                raise ValueError(
+                    f"stages.{number}.mix makes one photo of two, which may differ in model.side_information: "
+                    "leave out one of them"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _parts_are_made_and_read(self) -> "Recipe":
         readers = {"model.test_feature": self.model.test_feature.features}
         for number, stage in self.fine_tunes:

@@ -82,6 +82,9 @@ class FineTune(Value):
     """Low-rank changes in the place of the encoder's own weights; null trains those."""
     freeze_blocks: int = Field(0, ge=0)
     """The stem and this many first blocks keep their weights; 0 freezes nothing."""
+    freeze_encoder: bool = False
+    """The whole encoder keeps its weights and statistics; what was added to it (visual prompts, side information), head
+    and terms learn."""
     unfreeze_every: float | None = Field(None, gt=0)
     """Gradual unfreezing (Howard and Ruder 2018): the encoder begins frozen, and from the last block to the stem one
     more learns after every so many epochs; null is all from the start."""
@@ -122,6 +125,20 @@ class FineTune(Value):
             )
         if self.unfreeze_every and (self.freeze_blocks or self.lora):
             raise ValueError("unfreeze_every thaws the whole encoder, block by block: leave out freeze_blocks and lora")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_is_frozen(self) -> "FineTune":
+        moving = {
+            "lora": self.lora,
+            "freeze_blocks": self.freeze_blocks,
+            "unfreeze_every": self.unfreeze_every,
+            "wise_ft": self.wise_ft,
+            "optimizer.layer_decay": self.optimizer.layer_decay != 1,
+        }
+        said = [name for name, value in moving.items() if value]
+        if self.freeze_encoder and said:
+            raise ValueError(f"freeze_encoder keeps all of the encoder as it is: leave out {' and '.join(said)}")
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.report.files import check_place, write_whole
 from handreid.training.assess import changed, decoded, embedded, load_embedder, tested_rows
+from handreid.training.conditions import conditions_of
 from handreid.training.material import read_material
 from handreid.training.runs import Run, check_finished, environment, file_hash
 
@@ -126,7 +127,10 @@ def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Flo
     progress = progress or Silent()
     embedder = load_embedder(run)
     photos = decoded(known.manifest, known.rows, known.recipe, embedder, progress)
-    return embedded(photos, known.recipe, embedder, progress)
+    conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])
+    for remark in remarks:
+        progress.say(f"note: {remark}")
+    return embedded(photos, conditions, known.recipe, embedder, progress)
 
 
 def _split(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:

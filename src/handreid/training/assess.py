@@ -14,7 +14,7 @@ from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
 from handreid.errors import ProtocolError
 from handreid.evaluation.compactness import measure
-from handreid.evaluation.extraction import Photos, embed_photos, joint_features
+from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joint_features
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.evaluation.zero_shot import classify, view_index
@@ -22,6 +22,7 @@ from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe
 from handreid.training.build import build_towers
+from handreid.training.conditions import conditions_of
 from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
 from handreid.training.starting import ancestors
@@ -66,10 +67,19 @@ def decoded(
     return decode_all([paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress)
 
 
-def embedded(photos: Photos, recipe: Recipe, embedder: Embedder, progress: Progress) -> Float[np.ndarray, "photos dim"]:
+def embedded(
+    photos: Photos, conditions: Conditions | None, recipe: Recipe, embedder: Embedder, progress: Progress
+) -> Float[np.ndarray, "photos dim"]:
     """Embeddings as the recipe evaluates them."""
     chosen = recipe.evaluate
-    return embed_photos(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored, progress=progress)
+    return embed_photos(
+        embedder,
+        photos,
+        conditions=conditions,
+        batch_size=chosen.batch_size,
+        mirrored=chosen.mirrored,
+        progress=progress,
+    )
 
 
 def tested_rows(split: Split) -> Int[np.ndarray, " photo"]:
@@ -96,7 +106,8 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
     split = material.split
     rows = tested_rows(split)
     photos = decoded(material.manifest, rows, recipe, embedder, progress)
-    embeddings = embedded(photos, recipe, embedder, progress)
+    conditions, remarks = conditions_of(embedder, material.manifest.table[rows])
+    embeddings = embedded(photos, conditions, recipe, embedder, progress)
     chosen = recipe.evaluate
     scores = score(embeddings, rows, split.test, split.identities)
     views = np.array([view or "unknown" for view in material.manifest.views])
@@ -116,7 +127,7 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
         ),
         "hashes": {**_hashes(material), "model": file_hash(run.model)},
         "mirrored": chosen.mirrored,
-        "notes": list(split.notes),
+        "notes": [*split.notes, *remarks],
         "environment": environment(),
     }
     content["counts"] |= {
@@ -126,7 +137,7 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
         "dim": embedder.dim,
     }
     if chosen.prompts is not None:
-        content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, rows, material, progress)
+        content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress)
     return content | _queries(scores, material)
 
 
@@ -141,6 +152,7 @@ def _prompts(
     prompts: Prompts,
     embedder: Embedder,
     photos: Photos,
+    conditions: Conditions | None,
     rows: Int[np.ndarray, " photos"],
     material: Material,
     progress: Progress,
@@ -153,8 +165,9 @@ def _prompts(
         return []
     text = build_towers(recipe).text.eval()
     with torch.inference_mode():
-        images = joint_features(embedder, photos, batch_size=recipe.evaluate.batch_size, progress=progress)[known]
-        found = classify(images, views[known], prompts.templates, text.encode)
+        size = recipe.evaluate.batch_size
+        images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)
+        found = classify(images[known], views[known], prompts.templates, text.encode)
     owner = np.unique([material.split.subjects[row] for row in rows[known]], return_inverse=True)[1]
     entries = []
     for one in found:

@@ -1,5 +1,6 @@
 """The only place that turns a recipe's data into objects; constructors elsewhere take plain arguments."""
 
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, get_args
@@ -53,14 +54,20 @@ def build_towers(recipe: Recipe) -> ClipTowers:
         weights=backbone.weights,
         towers=backbone.towers,
         image_size=backbone.image_size,
+        stride=backbone.stride,
         config=backbone.config,
         seed=recipe.seed,
     )
 
 
-def build_embedder(recipe: Recipe, towers: ClipTowers) -> Embedder:
-    """The embedder before any stage: towers' weights, a fresh head."""
-    backbone = Backbone(towers.image, towers.config)
+def build_embedder(
+    recipe: Recipe, towers: ClipTowers, combinations: Sequence[tuple[str, ...]] | None = None
+) -> Embedder:
+    """The embedder before any stage: towers' weights, fresh additions to them, a fresh head.
+
+    `combinations` are what side information is of, see `conditions.seen_combinations`.
+    """
+    backbone = _backbone(recipe, towers, combinations)
     test = recipe.model.test_feature
     features, necks = _features(recipe)
     with torch.random.fork_rng(devices=[]):
@@ -74,6 +81,19 @@ def build_embedder(recipe: Recipe, towers: ClipTowers) -> Embedder:
             test_features=test.features,
             test_neck=test.neck,
         ).eval()
+
+
+def _backbone(recipe: Recipe, towers: ClipTowers, combinations: Sequence[tuple[str, ...]] | None) -> Backbone:
+    prompts, side = recipe.model.backbone.visual_prompts, recipe.model.side_information
+    known = {"combinations": [list(values) for values in combinations or ()]}
+    with torch.random.fork_rng(devices=[]):  # of its own: with additions or without, the head is drawn the same
+        torch.manual_seed(recipe.seed)
+        return Backbone(
+            towers.image,
+            towers.config,
+            visual_prompts=None if prompts is None else prompts.model_dump(),
+            side_information=None if side is None else side.model_dump(mode="json") | known,
+        )
 
 
 def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:

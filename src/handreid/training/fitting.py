@@ -21,6 +21,7 @@ from handreid.models.lora import add_lora, merge_lora
 from handreid.recipe import FineTune, Recipe
 from handreid.recipe.samplers import BalancedSampler
 from handreid.training.build import build_augment, build_batches, build_mix, build_objectives, enlargement
+from handreid.training.counting import check_learns, count_all, count_parameters, note_parameters
 from handreid.training.job import Job, labels_of
 from handreid.training.keeping import Check, Validate
 from handreid.training.loop import fit, unfinished
@@ -35,7 +36,7 @@ def check_fine_tune(recipe: Recipe, number: int, embedder: Embedder, material: M
     stage, labels = _stage(recipe, number), labels_of(material)
     identities = int(labels.max()) + 1
     texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # stand-ins: they are learned before
-    build_objectives(stage, embedder.head, identities, recipe.seed, texts)
+    check_learns(stage, embedder, build_objectives(stage, embedder.head, identities, recipe.seed, texts))
     build_augment(stage, embedder.preprocessing)
     build_batches(stage, labels, _groups(material, stage), seed=recipe.seed)(0, 0, 1, None)
     embedder.backbone.freeze(stage.freeze_blocks)
@@ -54,7 +55,11 @@ def fine_tune(job: Job, number: int, texts: Tensor | None) -> None:
     if unfinished(job, number):
         patience = stage.early_stopping.patience if stage.early_stopping else None
         check = Check(_validation(job), stage.validate_every, patience=patience)
-        fit(job, number, _module(job, number, stage, texts), check)
+        module = _module(job, number, stage, texts)
+        learning = count_parameters(module.embedder, module.objectives)
+        every = count_all(module.embedder, module.objectives)
+        note_parameters(job.folder(number), learning, every, job.progress.say)
+        fit(job, number, module, check)
     if stage.wise_ft and not _interpolated(job.folder(number)).exists():
         take_fine_tuned(job.folder(number), stage, job.embedder)
         _interpolate(job, job.folder(number), stage.wise_ft.alphas, start)
@@ -86,7 +91,8 @@ def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
     photos = job.decoded(rows, enlarge=enlargement(stage))
     augment = build_augment(stage, job.embedder.preprocessing)
     mirror = stage.chirality == "mirror_as_new_identity"
-    return TrainingPhotos(photos, np.arange(len(rows)), labels_of(job.material), augment, mirror=mirror)
+    here, labels, conditions = np.arange(len(rows)), labels_of(job.material), job.conditions(rows)
+    return TrainingPhotos(photos, here, labels, augment, mirror=mirror, conditions=conditions)
 
 
 def _groups(material: Material, stage: FineTune) -> np.ndarray | None:
@@ -118,10 +124,11 @@ def group_numbers(photos: pl.DataFrame, by: Sequence[str]) -> Int[np.ndarray, " 
 def _validation(job: Job) -> Validate:
     draws = job.material.split.validation
     rows = np.unique(np.concatenate([part for draw in draws for part in (draw.gallery, draw.query)]))
-    photos = job.decoded(rows)
+    photos, conditions = job.decoded(rows), job.conditions(rows)
 
     def validate(embedder: Embedder) -> dict[str, float]:
-        embeddings = embed_photos(embedder, photos, batch_size=job.recipe.evaluate.batch_size)
+        size = job.recipe.evaluate.batch_size
+        embeddings = embed_photos(embedder, photos, conditions=conditions, batch_size=size)
         return score(embeddings, rows, draws, job.material.split.identities).means()
 
     return validate
@@ -144,8 +151,9 @@ def _interpolated(folder: Path) -> Path:
 
 def _interpolate(job: Job, folder: Path, alphas: tuple[float, ...], start: dict[str, Tensor]) -> None:
     """The stage's weights become the best, by validation, on the way from those it began with."""
-    size = job.recipe.evaluate.batch_size
-    curve = walk(job.embedder, start, alphas, job.decoded(job.material.split.train), _validation(job), batch_size=size)
+    rows, size = job.material.split.train, job.recipe.evaluate.batch_size
+    photos, conditions = job.decoded(rows), job.conditions(rows)
+    curve = walk(job.embedder, start, alphas, photos, _validation(job), conditions=conditions, batch_size=size)
     for line in curve.lines():
         job.progress.say(line)
     write_json(folder / "wise_ft.json", curve.content())

@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Int
 
 from handreid.data.loading import decode_all
-from handreid.evaluation.extraction import Photos
+from handreid.evaluation.extraction import Conditions, Photos
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.progress import Progress
 from handreid.recipe import Recipe
+from handreid.training.conditions import conditions_of
 from handreid.training.material import Material
 from handreid.training.runs import Run
 
@@ -36,6 +37,9 @@ class Job:
             cache=self.recipe.data.cache,
             progress=self.progress,
         )
+
+    def conditions(self, rows: np.ndarray) -> Conditions | None:
+        return conditions_of(self.embedder, self.material.manifest.table[rows])[0]
 
     def folder(self, number: int) -> Path:
         return self.run.stage(number, self.recipe.stages[number].kind)

@@ -39,6 +39,7 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
                 # how many workers there are is decided; what Lightning does inside is not the user's affair
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+                warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen norms
                 trainer.fit(module, ckpt_path=folder / "last.ckpt" if epochs_done else None, weights_only=True)
         except SystemExit as stopped:  # what Lightning makes of Ctrl-C
             if isinstance(stopped.__context__, KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """Which parameters learn, how fast, and when."""
 
 import bisect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,25 +31,30 @@ class Part:
     undecayed: Sequence[nn.Parameter] = ()
 
 
-def parameter_groups(parts: Iterable[Part], *, weight_decay: float) -> list[Group]:
+def parameter_groups(
+    parts: Iterable[Part], *, weight_decay: float, biases: Iterable[nn.Parameter] = (), bias_factor: float = 1.0
+) -> list[Group]:
     """Every parameter that may learn, each once: part by part, with and without decay.
 
-    Vectors (biases, norms, the class token) do not decay. Raises ValueError when two parts share a parameter.
+    Vectors (biases, norms, the class token) do not decay. Those in `biases` learn at `bias_factor` times their
+    part's rate. Raises ValueError when two parts share a parameter.
     """
     groups: list[Group] = []
     seen: set[int] = set()
+    quicker = {id(p) for p in biases} if bias_factor != 1 else set()
     for part in parts:
         free = {id(p) for p in part.undecayed}
         learning = [p for p in part.parameters if p.requires_grad]
         if seen & {id(p) for p in learning}:
             raise ValueError(f"a parameter of {part.name} is in an earlier group too")
         seen |= {id(p) for p in learning}
-        for decays in (True, False):
-            chosen = [p for p in learning if (p.ndim > 1 and id(p) not in free) == decays]
+        for decays, quickly in itertools.product((True, False), (False, True)):
+            alike = [p for p in learning if (id(p) in quicker) == quickly]
+            chosen = [p for p in alike if (p.ndim > 1 and id(p) not in free) == decays]
             if chosen:
-                name = f"{part.name}, {'decayed' if decays else 'not decayed'}"
-                decay = weight_decay if decays else 0.0
-                groups.append({"params": chosen, "lr": part.lr, "weight_decay": decay, "name": name})
+                name = f"{part.name}, {'decayed' if decays else 'not decayed'}{', biases' if quickly else ''}"
+                decay, lr = weight_decay if decays else 0.0, part.lr * (bias_factor if quickly else 1.0)
+                groups.append({"params": chosen, "lr": lr, "weight_decay": decay, "name": name})
     return groups
 
 

@@ -13,6 +13,7 @@ from handreid.models.sentences import make_sentences
 from handreid.models.text import TextEncoder
 from handreid.recipe import LearnPrompts, Recipe
 from handreid.recipe.prompts import AttributeWords, NearestWords
+from handreid.training.counting import note_parameters
 from handreid.training.job import Job, labels_of
 from handreid.training.keeping import Check
 from handreid.training.loop import fit, unfinished
@@ -39,6 +40,9 @@ def learn_prompts(job: Job, number: int) -> None:
     """Learns what is left of a stage; its prompts are then in its folder, and the embedder is as it was."""
     if unfinished(job, number):
         module = _module(job, number)
+        contexts = sum(own.numel() for own in module.parameters())
+        towers = sum(own.numel() for part in (job.embedder, job.text) for own in part.parameters())
+        note_parameters(job.folder(number), {"contexts": contexts}, contexts + towers, job.progress.say)
         every = _stage(job.recipe, number).validate_every
         check = Check(module.sanity, every, name="prompts", monitor=None, quiet=True)
         fit(job, number, module, check)
@@ -57,9 +61,11 @@ def _stage(recipe: Recipe, number: int) -> LearnPrompts:
 
 def _module(job: Job, number: int) -> LearnPromptsModule:
     stage, material = _stage(job.recipe, number), job.material
-    photos = job.decoded(material.split.train)
+    photos, conditions = job.decoded(material.split.train), job.conditions(material.split.train)
     size = job.recipe.evaluate.batch_size
-    features = torch.from_numpy(cached_joint_features(job.embedder, photos, batch_size=size, progress=job.progress))
+    features = torch.from_numpy(
+        cached_joint_features(job.embedder, photos, conditions=conditions, batch_size=size, progress=job.progress)
+    )
     labels = labels_of(material)
     filled, notes = _sentences(stage, material)
     for note in notes:

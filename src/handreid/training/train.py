@@ -8,8 +8,9 @@ from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.build import build_embedder, build_towers
+from handreid.training.conditions import seen_combinations
 from handreid.training.job import Job
-from handreid.training.material import read_material
+from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
 from handreid.training.starting import begin_with, check_strangers, parent_of, start_facts
@@ -47,7 +48,7 @@ def train(
         material = read_material(own, data)
         check_free(out)
     notes = [*material.split.notes, *(check_strangers(parent, material) if parent else [])]
-    embedder, text = _untrained(own)  # before the folder: what cannot be had or built leaves nothing behind
+    embedder, text = _untrained(own, material)  # before the folder: what cannot be had or built leaves nothing behind
     if parent:
         notes.append(begin_with(embedder, parent))
     if not going_on:
@@ -62,6 +63,6 @@ def train(
     return run
 
 
-def _untrained(recipe: Recipe) -> tuple[Embedder, TextEncoder]:
+def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:
     towers = build_towers(recipe)
-    return build_embedder(recipe, towers), towers.text
+    return build_embedder(recipe, towers, seen_combinations(recipe, material)), towers.text

@@ -2,7 +2,8 @@
 
 Wortsman et al., "Robust fine-tuning of zero-shot models" (2022), section 3: (1 - alpha) start + alpha tuned.
 
-* Only the encoder is interpolated: a head has no weights from before, and stays as it was trained.
+* Only the encoder is interpolated: head, visual prompts and side information have no weights from before that mean
+  anything, and stay as they were trained.
 * Batch-norm statistics belong to one point of the line; at each they are estimated anew, on the training photos as
   they are at test, without augmentation.
 * Alpha 1 is therefore not quite the trained model, whose statistics are running averages over augmented photos. That
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handreid.evaluation.extraction import Photos
+from handreid.evaluation.extraction import Conditions, Photos
 from handreid.models.embedder import Embedder
 from handreid.training.keeping import MONITOR, Validate
 
@@ -73,7 +74,13 @@ def interpolate(start: State, tuned: State, alpha: float) -> State:
 
 
 def estimate_norms(
-    embedder: Embedder, photos: Photos, *, batch_size: int = 64, keep: Collection[str] = (), seed: int = 0
+    embedder: Embedder,
+    photos: Photos,
+    *,
+    conditions: Conditions | None = None,
+    batch_size: int = 64,
+    keep: Collection[str] = (),
+    seed: int = 0,
 ) -> None:
     """Gives every batch norm the mean and (unbiased) variance of what goes into it over all photos.
 
@@ -88,7 +95,7 @@ def estimate_norms(
         inside = [(name, module) for name, module in embedder.named_modules() if name.startswith(f"{part}.")]
         norms = [module for name, module in inside if isinstance(module, _Norm) and name not in keep]
         if norms:
-            _estimate(embedder, norms, _shuffled(photos, batch_size, seed))
+            _estimate(embedder, norms, photos, conditions, _shuffled(len(photos), batch_size, seed))
     embedder.train(training)
 
 
@@ -99,6 +106,7 @@ def walk(
     photos: Photos,
     validate: Validate,
     *,
+    conditions: Conditions | None = None,
     batch_size: int = 64,
 ) -> Curve:
     """Validates the trained embedder and it at each alpha from `start`, its backbone's state before the stage.
@@ -107,11 +115,12 @@ def walk(
     `photos` are the training photos as they would be at test.
     """
     tuned = _copied(embedder.eval().backbone)
+    start = start | {name: value for name, value in tuned.items() if not name.startswith("visual.")}
     best, frozen = _copied(embedder), _untouched_norms(start, tuned)
     points = [Point(None, validate(embedder))]
     for alpha in sorted(set(alphas), reverse=True):
         embedder.backbone.load_state_dict(interpolate(start, tuned, alpha))
-        estimate_norms(embedder, photos, batch_size=batch_size, keep=frozen)
+        estimate_norms(embedder, photos, conditions=conditions, batch_size=batch_size, keep=frozen)
         points.append(Point(alpha, validate(embedder)))
         if Curve(tuple(points)).best is points[-1]:
             best = _copied(embedder)
@@ -121,12 +130,20 @@ def walk(
 
 
 @torch.no_grad()
-def _estimate(embedder: Embedder, norms: list[_Norm], batches: Iterable[np.ndarray]) -> None:
+def _estimate(
+    embedder: Embedder,
+    norms: list[_Norm],
+    photos: Photos,
+    conditions: Conditions | None,
+    batches: Iterable[np.ndarray],
+) -> None:
+    device = embedder.mean.device
     seen: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in norms]
     hooks = [norm.train().register_forward_pre_hook(_noting(found)) for norm, found in zip(norms, seen, strict=True)]
     try:
-        for batch in batches:
-            embedder(torch.from_numpy(batch).to(embedder.mean.device))
+        for rows in batches:
+            known = None if conditions is None else torch.from_numpy(conditions[rows]).to(device)
+            embedder(torch.from_numpy(photos[rows]).to(device), known)
     finally:
         for hook in hooks:
             hook.remove()
@@ -158,10 +175,9 @@ def _combined(found: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return mean, counts @ (variances + (means - mean) ** 2) / (counts.sum() - 1)
 
 
-def _shuffled(photos: Photos, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    order = np.random.default_rng(seed).permutation(len(photos))
-    parts = -(-len(photos) // max(3, batch_size))  # a single photo has no variance, and none is left with 3 or more
-    return (photos[rows] for rows in np.array_split(order, parts))
+def _shuffled(photos: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    parts = -(-photos // max(3, batch_size))  # a single photo has no variance, and none is left with 3 or more
+    yield from np.array_split(np.random.default_rng(seed).permutation(photos), parts)
 
 
 def _untouched_norms(start: State, tuned: State) -> set[str]:

@@ -55,6 +55,8 @@ class FineTuneModule(StageModule):
                 add_lora(embedder.backbone.visual, **stage.lora.model_dump())
         if stage.freeze_blocks:
             embedder.backbone.freeze(stage.freeze_blocks)
+        if stage.freeze_encoder:
+            embedder.backbone.freeze_tower()
         self.averaging = Averaging(embedder, stage.averaging, stage.epochs) if stage.averaging else None
         self.centres = Centres(photos.identities, embedder.dim) if stage.sampler.kind == "hard_identity" else None
 
@@ -83,7 +85,7 @@ class FineTuneModule(StageModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self._seed_step(index)
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
-        outputs = self.embedder(photos)
+        outputs = self.embedder(photos, batch.conditions)
         if self.centres is not None:
             self.centres.add(self.embedder.compared(outputs), batch.labels)
         targets = Targets(batch.labels, mixed)
@@ -107,15 +109,20 @@ class FineTuneModule(StageModule):
             self.averaging.after_epoch(self.embedder, self.current_epoch)
 
     def groups(self) -> list[Group]:
-        """All that learns in this stage, each parameter once: the encoder, the head, the objectives' own layers."""
+        """All that learns in this stage, each parameter once: the encoder, what was added to it, the head, the
+        objectives' own layers.
+        """
         chosen = self.stage.optimizer
         new = chosen.lr * chosen.new_layers
         parts = encoder_parts(self.embedder.backbone.layers, chosen.lr, chosen.layer_decay)
+        parts += [Part(name, added, new) for name, added in self.embedder.backbone.added.items()]
         parts.append(Part("head", list(self.embedder.head.parameters()), new))
         for term, (name, objective) in zip(self.stage.objectives, self._objectives(), strict=True):
             lr = getattr(term, "lr", None) or new
             parts.append(Part(name, list(objective.parameters()), lr, objective.undecayed()))
-        return parameter_groups(parts, weight_decay=chosen.weight_decay)
+        biases = [own for name, own in self.embedder.named_parameters() if name.endswith("bias")]
+        decay, factor = chosen.weight_decay, chosen.bias_factor
+        return parameter_groups(parts, weight_decay=decay, biases=biases, bias_factor=factor)
 
     @cached_property
     def batches_per_epoch(self) -> int:
@@ -130,7 +137,9 @@ class FineTuneModule(StageModule):
         return -(-self.batches_per_epoch // self.stage.accumulate)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return Batch(*(part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows)))
+        photos, labels, rows = (part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows))
+        known = batch.conditions
+        return Batch(photos, labels, rows, None if known is None else known.to(device, non_blocking=True))
 
     def _objectives(self) -> list[tuple[str, Objective]]:
         return [(name, cast(Objective, module)) for name, module in self.objectives.items()]
