@@ -362,5 +362,5 @@ def test_every_builtin_recipe_can_be_built_and_stepped_on_a_micro_tower(name: st
     loss.backward()
     assert loss.isfinite()
     dead = {n for n, p in module.named_parameters() if p.requires_grad and p.grad is None}
-    read = {name for term in recipe.stages[0].objectives for name in term.features}
+    read = {name for term in recipe.fine_tunes[0][1].objectives for name in term.features}
     assert dead == (set() if "joint" in read else {"embedder.backbone.visual.proj"})

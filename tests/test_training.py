@@ -55,7 +55,7 @@ def micro(*overrides: str) -> Recipe:
 
 def made_up(recipe: Recipe, identities: int = 4, each: int = 4) -> TrainingPhotos:
     towers = build_towers(recipe)
-    stage, size = recipe.stages[0], Backbone(towers.image, towers.config).size
+    stage, size = recipe.fine_tunes[0][1], Backbone(towers.image, towers.config).size
     big = round(size[0] * enlargement(stage))
     count = identities * each
     photos = np.random.default_rng(0).integers(0, 255, (count, 3, big, big), np.uint8)
@@ -65,9 +65,12 @@ def made_up(recipe: Recipe, identities: int = 4, each: int = 4) -> TrainingPhoto
 
 
 def module_of(recipe: Recipe, identities: int = 4) -> FineTuneModule:
-    embedder, stage = build_embedder(recipe, build_towers(recipe)), recipe.stages[0]
+    embedder, stage = build_embedder(recipe, build_towers(recipe)), recipe.fine_tunes[0][1]
     photos = made_up(recipe, identities)
-    objectives = build_objectives(stage, embedder.head, photos.identities, recipe.seed)
+    texts = torch.randn(
+        photos.identities, embedder.backbone.widths["joint"], generator=torch.Generator().manual_seed(0)
+    )
+    objectives = build_objectives(stage, embedder.head, photos.identities, recipe.seed, texts)
     labels = photos.labels.numpy()
     batches = build_batches(stage, labels, labels, seed=0)
     return FineTuneModule(embedder, objectives, stage, photos, batches, seed=0, mix=build_mix(stage)).train()
