@@ -34,19 +34,12 @@ class Points:
     of: Int[np.ndarray, " photo"]
     copies: Int[np.ndarray, " point"]
 
-    def distances(
-        self, rows: Int[np.ndarray, " row"], columns: Int[np.ndarray, " column"]
-    ) -> Float[np.ndarray, "row column"]:
-        distance: Float[np.ndarray, "row column"] = self.left[rows] @ self.right[columns].T
-        distance *= -(_UNIT**-2)
-        return distance
-
     def paired_distances(
         self, rows: Int[np.ndarray, " pair"], columns: Int[np.ndarray, " pair"]
     ) -> Float[np.ndarray, " pair"]:
         parts = [slice(start, start + _PAIRS) for start in range(0, len(rows), _PAIRS)]
         found = [np.einsum("ij,ij->i", self.left[rows[part]], self.right[columns[part]]) for part in parts]
-        return np.concatenate([np.empty(0), *found]) * -(_UNIT**-2)
+        return as_distance(np.concatenate([np.empty(0), *found]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +77,12 @@ def factors(
     return np.concatenate([2 * units, -squares, -ones], axis=1), np.concatenate([units, ones, squares], axis=1)
 
 
+def as_distance(products: np.ndarray) -> np.ndarray:
+    """Products of `left` and `right` as squared distances, 0 to 4."""
+    distance: np.ndarray = products * -(_UNIT**-2) + 0.0  # of equal photos 0.0, and not -0.0
+    return distance
+
+
 def nearest(points: Points, k: int, *, block: int = _TILE) -> Nearest:
     """At least the k photos nearest to each point. `block` bounds the memory and changes nothing else."""
     count = len(points.left)
@@ -100,9 +99,9 @@ def nearest(points: Points, k: int, *, block: int = _TILE) -> Nearest:
             for side, rows, columns in ((tile, ours, theirs), (tile.T, theirs, ours))[: 1 + (first != second)]:
                 found.append(_shortlist(side, rows, columns, best))
                 np.minimum(least[rows], side.min(axis=1), out=least[rows])
-    rows, columns, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    kept = products >= best[rows, 0]
-    return _ordered(rows[kept], columns[kept], products[kept], points.copies, k, least * -(_UNIT**-2))
+    row, column, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    kept = products >= best[row, 0]
+    return _ordered(row[kept], column[kept], products[kept], points.copies, k, as_distance(least))
 
 
 def _shortlist(
@@ -118,7 +117,9 @@ def _shortlist(
         chosen[many] = crowded >= np.partition(crowded, -k, axis=1)[:, -k, None]
     row, column = _where(chosen)
     products = tile[row, column]
-    best[rows] = np.partition(np.concatenate([best[rows], _side_by_side(row, products, len(lowest))], axis=1), -k)[:, -k:]
+    best[rows] = np.partition(np.concatenate([best[rows], _side_by_side(row, products, len(lowest))], axis=1), -k)[
+        :, -k:
+    ]
     return row + rows.start, column + columns.start, products
 
 

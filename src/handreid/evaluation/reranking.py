@@ -18,13 +18,14 @@ Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from handreid.evaluation.neighbours import Points, nearest, points_of
+from handreid.evaluation.neighbours import Points, as_distance, nearest, points_of
 from handreid.evaluation.ranking import Ranking, rank_from_blocks
 
 Formula = Literal["paper", "code"]
@@ -117,7 +118,8 @@ def _weighted(sets: csr_array, points: Points, farthest: Float[np.ndarray, " poi
 
 
 def _scaled(distance: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    return np.divide(distance, largest, out=np.zeros_like(distance), where=largest > 0)
+    scaled: np.ndarray = np.divide(distance, largest, out=np.zeros_like(distance), where=largest > 0)
+    return scaled
 
 
 def _divided(matrix: csr_array, by: Float[np.ndarray, " point"] | Int[np.ndarray, " point"]) -> csr_array:
@@ -130,13 +132,14 @@ def _blocks(
 ) -> Iterator[Float[np.ndarray, "block gallery"]]:
     points = encoding.points
     sought, gallery = points.of[:queries], points.of[queries:]
+    searched = points.right[gallery].T
     holders = csr_array(encoding.vectors[gallery].T)  # of each point, the gallery photos that have it in their V
     size = block or max(1, _CELLS // max(1, len(gallery)))
     for start in range(0, queries, size):
         rows = sought[start : start + size]
-        jaccard = np.concatenate([_jaccard(encoding, rows[part], gallery, holders) for part in _parts(encoding, rows, holders)])
-        distance = points.distances(rows, gallery)
-        yield (1 - original) * jaccard + original * _scaled(distance, encoding.farthest[rows, None])
+        parts = [_jaccard(encoding, rows[part], gallery, holders) for part in _parts(encoding, rows, holders)]
+        distance = _scaled(as_distance(points.left[rows] @ searched), encoding.farthest[rows, None])
+        yield (1 - original) * np.concatenate(parts) + original * distance
 
 
 def _parts(encoding: Encoding, rows: Int[np.ndarray, " row"], holders: csr_array) -> list[slice]:
@@ -145,7 +148,7 @@ def _parts(encoding: Encoding, rows: Int[np.ndarray, " row"], holders: csr_array
     held = np.concatenate([[0], np.cumsum(np.diff(holders.indptr)[vectors.indices])])
     at = held[vectors.indptr[1:]] // _CELLS
     cuts = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), len(rows)]
-    return [slice(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(cuts)]
 
 
 def _jaccard(
@@ -159,5 +162,8 @@ def _jaccard(
     smaller *= np.repeat(encoding.points.copies[vectors.indices], times)
     owner = np.repeat(np.repeat(np.arange(len(rows)), np.diff(vectors.indptr)), times)
     shape = (len(rows), len(gallery))
-    shared = np.bincount(owner * shape[1] + photos.indices, weights=smaller, minlength=shape[0] * shape[1]).reshape(shape)
-    return 1 - shared / (encoding.sums[rows, None] + encoding.sums[None, gallery] - shared)
+    cells = np.bincount(owner * shape[1] + photos.indices, weights=smaller, minlength=shape[0] * shape[1])
+    shared = cells.reshape(shape)
+    larger = encoding.sums[rows, None] + encoding.sums[None, gallery] - shared
+    distance: Float[np.ndarray, "row gallery"] = 1 - shared / larger
+    return distance
