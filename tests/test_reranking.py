@@ -1,15 +1,27 @@
 """Re-ranking and query expansion: against loops over the papers' equations, and what runs and ladders make of them."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handreid.errors import DataError
+from handreid.errors import DataError, RecipeError
 from handreid.evaluation import expansion, neighbours, reranking
-from handreid.evaluation.ranking import rank_matches, rank_from_blocks
+from handreid.evaluation.protocol import score
+from handreid.evaluation.ranking import rank_from_blocks, rank_matches
+from handreid.recipe import KReciprocal, QueryExpansion, Recipe, dump_recipe, parse_recipe, read_rerank
+from handreid.training import assess
+from handreid.training.assess import evaluate
+from handreid.training.ladder import Rung, climb, markdown
+from handreid.training.reranked import read_reranked, remark
+from handreid.training.runs import Run, open_run, read_json
+from handreid.training.train import train
+from tests.conftest import MICRO_RECIPE
+from tests.test_cli import complaint, handreid
 
 
 def whole(feature):
@@ -270,3 +282,215 @@ class TestExpansion:
         expanded = expansion.expand(query, gallery, neighbours=5, alpha=1.0)
         assert np.array_equal(ours.ranks, rank_matches(expanded, gallery, *labels).ranks)
         assert not np.array_equal(ours.ranks, rank_matches(query, gallery, *labels).ranks)
+
+
+BOTH = "evaluate.rerank=[{k1: 4, k2: 2}, {kind: query_expansion, neighbours: 2}]"
+
+
+def micro(*overrides: str) -> Recipe:
+    return parse_recipe(MICRO_RECIPE, "micro", ("stages.0.epochs=1", *overrides))
+
+
+class TestRecipe:
+    def test_one_mapping_is_enough_and_reads_back_equal(self):
+        recipe = micro("evaluate.rerank={k1: 10, lambda: 0.5}")
+        (way,) = recipe.evaluate.rerank
+        assert (way.kind, way.k1, way.k2, way.lambda_, way.formula) == ("k_reciprocal", 10, 6, 0.5, "paper")
+        text = dump_recipe(recipe)
+        assert "    lambda: 0.5\n" in text
+        assert "lambda_" not in text
+        assert parse_recipe(text, "dumped") == recipe
+
+    def test_several_read_back_equal(self):
+        recipe = micro(BOTH)
+        assert [type(way) for way in recipe.evaluate.rerank] == [KReciprocal, QueryExpansion]
+        assert parse_recipe(dump_recipe(recipe), "dumped") == recipe
+        assert micro("evaluate.rerank=null") == micro("evaluate.rerank=[]") == micro()
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("{lambada: 1}", "unknown key 'evaluate.rerank.lambada'; did you mean 'lambda'"),
+            ("{lambda_: 1}", "unknown key 'evaluate.rerank.lambda_'; did you mean 'lambda'"),
+            ("{lambda: 2}", "evaluate.rerank.lambda is 2: Input should be less than or equal to 1"),
+            ("[{}, {kind: expansion}]", "evaluate.rerank.1.kind 'expansion' is not one of k_reciprocal"),
+            ("[{}, {lambda: 0.3}]", "re-ranking k1=20, k2=6, lambda=0.3 twice"),
+            ("all", "evaluate.rerank is 'all'"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, given: str, message: str):
+        with pytest.raises(RecipeError) as raised:
+            micro(f"evaluate.rerank={given}")
+        assert message in str(raised.value)
+
+    def test_command_lines_say_the_same(self):
+        (way, expansion_) = micro("evaluate.rerank=[{}, {kind: query_expansion, alpha: 3}]").evaluate.rerank
+        assert read_rerank("k1=20,k2=6,lambda=0.3") == read_rerank("formula=paper") == way
+        assert read_rerank("expansion=5, alpha=3") == expansion_
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("k3=2", "unknown key 'k3'; known: k1=20,k2=6,lambda=0.3 (and formula=code) or expansion=5"),
+            ("k1=many", "k1 is 'many'"),
+            ("expansion=0", "expansion is '0'"),
+            ("expansion=5,k1=3", "unknown key 'k1'"),
+            ("kind=best", "kind is"),
+            ("20,6,0.3", "write key=value"),
+            ("k1=1,k1=2", "each key once"),
+            ("", "write key=value"),
+        ],
+    )
+    def test_command_lines_that_mean_nothing(self, text: str, message: str):
+        with pytest.raises(RecipeError) as raised:
+            read_rerank(text)
+        assert str(raised.value).startswith(f"--rerank {text}: ")
+        assert message in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose own recipe re-ranks."""
+    return train(micro(BOTH), photos, tmp_path_factory.mktemp("reranked") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> dict:
+    path, content = evaluate(run)
+    assert path == run.evaluation
+    assert read_json(path) == content
+    return content
+
+
+class TestEvaluation:
+    def test_both_are_reported(self, found: dict):
+        names = [of["name"] for of in found["reranked"]]
+        assert names == ["re-ranking k1=4, k2=2, lambda=0.3", "query expansion, 2 nearest"]
+        assert found["reranked"][0]["how"] == {
+            "kind": "k_reciprocal",
+            "k1": 4,
+            "k2": 2,
+            "lambda": 0.3,
+            "formula": "paper",
+        }
+        for of in found["reranked"]:
+            assert of["metrics"].keys() == of["against"].keys() == found["metrics"].keys()
+            assert of["aspects"].keys() == found["aspects"].keys()
+            for name, gain in of["against"].items():
+                assert gain["value"] == pytest.approx(of["metrics"][name]["value"] - found["metrics"][name]["value"])
+                assert gain["low"] <= gain["value"] <= gain["high"]
+            assert of["seconds"] > 0
+        assert "no query has more than one right answer" in remark(found)
+
+    def test_the_plain_part_is_as_without(self, found: dict, run: Run, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(Run, "recipe", micro("evaluate.rerank=[]"))
+        monkeypatch.setattr(assess, "write_text", lambda *_: None)
+        _, plain = evaluate(run)
+        assert "reranked" not in plain
+        assert {k: v for k, v in found.items() if k not in ("reranked", "environment")} == {
+            k: v for k, v in plain.items() if k != "environment"
+        }
+
+    def test_metrics_can_be_had_again_from_the_ranks(self, found: dict):
+        plain = [ranks for draw in found["draws"] for ranks in draw["ranks"]]
+        for number, of in enumerate(found["reranked"]):
+            again = read_reranked(found, number)
+            assert again.means() == pytest.approx({name: one["value"] for name, one in of["metrics"].items()})
+            assert [len(ranks) for ranks in again.ranks] == [len(ranks) for ranks in plain]
+            assert [list(ranks) for ranks in again.ranks] != plain
+
+    def test_each_draw_is_ranked_by_itself_with_the_recipes_numbers(self, run: Run, monkeypatch: pytest.MonkeyPatch):
+        asked = []
+
+        def noted(embeddings, rows, draws, identities, rank=rank_matches):
+            scores = score(embeddings, rows, draws, identities, rank)
+            at = [np.searchsorted(rows, part) for part in (draws[1].query, draws[1].gallery)]
+            labels = [np.unique([identities[row] for row in part]) for part in (draws[1].query, draws[1].gallery)]
+            assert len(labels[1]) == len(draws[1].gallery)
+            asked.append((embeddings[at[0]], embeddings[at[1]], scores, draws[1], identities))
+            return scores
+
+        monkeypatch.setattr("handreid.training.reranked.score", noted)
+        monkeypatch.setattr(assess, "write_text", lambda *_: None)
+        evaluate(run)
+        for (query, gallery, scores, draw, identities), way in zip(asked, run.recipe.evaluate.rerank, strict=True):
+            if isinstance(way, KReciprocal):
+                final = by_the_paper(query, gallery, way.k1, way.k2, way.lambda_)
+            else:
+                final = -(TestExpansion.by_definition(query, gallery, way.neighbours, way.alpha) @ gallery.T)
+            right = [[identities[g] == identities[q] for g in draw.gallery] for q in draw.query]
+            expected = [
+                tuple(1 + int((row < row[i]).sum()) for i in np.flatnonzero(is_right))
+                for row, is_right in zip(final, right, strict=True)
+            ]
+            assert [ranks for ranks, number in zip(scores.ranks, scores.draws, strict=True) if number == 1] == expected
+
+    def test_other_ways_get_a_file_of_their_own(self, found: dict, run: Run):
+        before = run.evaluation.read_bytes()
+        path, other = evaluate(run, rerank=[read_rerank("k1=3,k2=1,lambda=0")])
+        assert path.name.endswith(f"-{found['hashes']['draws'][:8]}-re-ranking-k1-3-k2-1-lambda-0.json")
+        assert [of["name"] for of in other["reranked"]] == ["re-ranking k1=3, k2=1, lambda=0"]
+        assert other["metrics"] == found["metrics"]
+        assert run.evaluation.read_bytes() == before
+        path, _ = evaluate(run, rerank=run.recipe.evaluate.rerank)
+        assert path == run.evaluation
+
+    def test_several_right_answers_are_no_reason_for_a_remark(self, found: dict):
+        several = json.loads(json.dumps(found))
+        several["draws"][0]["ranks"][0] = [1, 2]
+        assert remark(several) == ""
+        assert remark({**found, "reranked": []}) == ""
+
+
+class TestLadder:
+    def test_a_rung_has_its_re_rankings_below_it(self, photos: Path, tmp_path: Path):
+        rungs = climb([micro("name=one", BOTH), micro("name=two", "stages.0.epochs=2", "seed=1")], photos, tmp_path)
+        told = (tmp_path / "ladder.md").read_text()
+        lines = [line.split(" | ") for line in told.splitlines()[2:6]]
+        assert [line[0] for line in lines] == [
+            "| one",
+            "| + re-ranking k1=4, k2=2, lambda=0.3",
+            "| + query expansion, 2 nearest",
+            "| two",
+        ]
+        gained = rungs[0].evaluation["reranked"][0]["against"]["rank1"]
+        assert lines[1][-1].startswith(f"{gained['verdict']} {100 * gained['value']:+.1f} [")
+        assert "compared with the same rung without; no query has more than one right answer" in told
+        first, second = read_json(tmp_path / "ladder.json")["rungs"]
+        assert [of["name"] for of in first["reranked"]] == [of["name"] for of in rungs[0].evaluation["reranked"]]
+        assert "ranks" not in first["reranked"][0]
+        assert "reranked" not in second
+
+    def test_a_changed_setting_is_not_hidden_by_a_finished_rung(self, run: Run, photos: Path, tmp_path: Path):
+        climb([micro("name=one")], photos, tmp_path)
+        with pytest.raises(Exception, match="was started with another recipe"):
+            climb([micro("name=one", BOTH)], photos, tmp_path)
+
+    def test_without_re_ranking_nothing_is_said_of_it(self, found: dict):
+        plain = {name: value for name, value in found.items() if name != "reranked"}
+        assert "+" not in markdown([Rung("plain", plain, None)]).splitlines()[2]
+        assert "rows with +" not in markdown([Rung("plain", plain, None)])
+
+
+class TestCommandLine:
+    def test_plain_first_then_what_is_gained_or_lost(self, run: Run):
+        called = handreid(
+            "evaluate", run.folder, "--rerank", "k1=3,k2=2", "--rerank", "expansion=2", "--rerank", "k1=3,k2=2"
+        )
+        assert called.code == 0, called.err
+        plain, anew = called.out.split("ranked anew\n")
+        assert "micro\n" in plain
+        rows = [line for line in anew.splitlines() if line.startswith(("as it is", "re-ranking", "query expansion"))]
+        assert len(rows) == 3
+        assert rows[0].startswith("as it is")
+        for row in rows[1:]:
+            assert sum(row.count(word) for word in ("better", "worse", "within noise")) == 2
+        assert "note: no query has more than one right answer" in anew
+
+    def test_programs_get_it_all(self, run: Run):
+        called = handreid("evaluate", run.folder, "--rerank", "expansion=3", "--json")
+        assert [of["how"]["neighbours"] for of in json.loads(called.out)["reranked"]] == [3]
+
+    def test_a_wrong_way_is_one_line(self, run: Run):
+        assert "unknown key 'k4'; known: k1=20" in complaint("evaluate", run.folder, "--rerank", "k4=3")
+        assert open_run(run.folder).finished

@@ -12,6 +12,7 @@ from handreid.recipe.optimizer import (
     Schedule,
 )
 from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
+from handreid.recipe.rerank import KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe
 from handreid.recipe.stages import FineTune
 
@@ -22,16 +23,20 @@ __all__ = [
     "Data",
     "Evaluate",
     "FineTune",
+    "KReciprocal",
     "Model",
     "MultistepSchedule",
     "OneCycleSchedule",
     "Optimizer",
     "Preprocess",
     "Prompts",
+    "QueryExpansion",
     "Recipe",
+    "Rerank",
     "Schedule",
     "builtin_names",
     "dump_recipe",
     "load_recipe",
     "parse_recipe",
+    "read_rerank",
 ]
