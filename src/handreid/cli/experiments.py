@@ -279,11 +279,10 @@ def _print_reranked(found: dict[str, Any]) -> None:
 
     if not found.get("reranked"):
         return
-    compared = [(against(of["against"][key]) for key in ("rank1", "map")) for of in found["reranked"]]
-    rows = [
-        ["as it is", *cells(found["metrics"]), "", ""],
-        *([of["name"], *cells(of["metrics"]), *gains] for of, gains in zip(found["reranked"], compared, strict=True)),
-    ]
+    rows = [["as it is", *cells(found["metrics"]), "", ""]]
+    for of in found["reranked"]:
+        gained = of["against"]
+        rows.append([of["name"], *cells(of["metrics"]), against(gained["rank1"]), against(gained["map"])])
     columns = ("ranking", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 gained", "mAP gained")
     output.table("ranked anew", columns, rows)
     if remark(found):
