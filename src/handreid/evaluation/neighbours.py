@@ -19,7 +19,7 @@ from handreid.evaluation.ranking import exact_units
 
 _UNIT = 2.0**25
 _TILE = 1024  # 8 MiB of distances, which stay in a processor's cache
-_PAIRS = 2**14  # pairs of photos whose features are laid side by side at a time
+_PAIRS = 2**12  # pairs of photos whose features are laid side by side at a time
 
 
 @dataclass(frozen=True, eq=False)
