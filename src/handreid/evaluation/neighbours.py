@@ -101,7 +101,7 @@ def nearest(points: Points, k: int, *, block: int = _TILE) -> Nearest:
                 np.minimum(least[rows], side.min(axis=1), out=least[rows])
     row, column, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
     kept = products >= best[row, 0]
-    return _ordered(row[kept], column[kept], products[kept], points.copies, k, as_distance(least))
+    return _ordered(row[kept], column[kept], products[kept], points.copies, as_distance(least))
 
 
 def _shortlist(
@@ -159,18 +159,15 @@ def _ordered(
     columns: Int[np.ndarray, " entry"],
     products: Float[np.ndarray, " entry"],
     copies: Int[np.ndarray, " point"],
-    k: int,
     farthest: Float[np.ndarray, " point"],
 ) -> Nearest:
-    """Counts, for each entry, the photos that are nearer to its row, and drops what has k of them."""
+    """Counts, for each entry, the photos that are nearer to its row."""
     order = np.lexsort((-products, rows))
     rows, columns, products = rows[order], columns[order], products[order]
     before = np.cumsum(copies[columns]) - copies[columns]
     new_row = np.diff(rows, prepend=-1) != 0
     new_distance = new_row | (np.diff(products, prepend=0.0) != 0)
-    nearer = _spread(before, new_distance) - _spread(before, new_row)
-    kept = nearer < k
-    return Nearest(rows[kept], columns[kept], nearer[kept], farthest)
+    return Nearest(rows, columns, _spread(before, new_distance) - _spread(before, new_row), farthest)
 
 
 def _spread(values: Int[np.ndarray, " entry"], first: Bool[np.ndarray, " entry"]) -> Int[np.ndarray, " entry"]:
