@@ -90,7 +90,7 @@ def recipe_keys() -> str:
         lines = [f"### {where}", "", _words(model.__doc__), ""]
         fields = {name: field for name, field in model.model_fields.items() if name != "kind" or len(_kinds(field)) > 1}
         rows = [
-            f"| `{name}` | {_type(field)} | {_default(field)} | {_words(field.description)} |"
+            f"| `{field.alias or name}` | {_type(field)} | {_default(field)} | {_words(field.description)} |"
             for name, field in fields.items()
         ]
         table = ["| key | value | default | meaning |", "|---|---|---|---|", *rows]

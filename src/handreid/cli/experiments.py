@@ -109,17 +109,29 @@ def evaluate(
     mirrored: Annotated[
         bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
     ] = None,
+    rerank: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rank anew as well: k1=20,k2=6,lambda=0.3 by k-reciprocal neighbours, expansion=5 by average query "
+            "expansion; may be given again.",
+            metavar="HOW",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
     progress = begin()
+    from handreid.recipe import read_rerank
     from handreid.training.assess import evaluate as evaluate_run
     from handreid.training.runs import open_run
 
     asked = {"protocol": protocol, "aspect": aspect, "label": label}
     changes = {name: choice.value for name, choice in asked.items() if choice}
+    ways = list(dict.fromkeys(map(read_rerank, rerank))) if rerank else None
     with resumable(f"handreid evaluate {run}"):
-        path, found = evaluate_run(open_run(run), data=data, changes=changes, mirrored=mirrored, progress=progress)
+        path, found = evaluate_run(
+            open_run(run), data=data, changes=changes, mirrored=mirrored, rerank=ways, progress=progress
+        )
     if json:
         output.as_json(found)
         return
@@ -239,8 +251,9 @@ def _print_ladder(rungs: "Sequence[Rung]", out: Path) -> None:
     for rung in rungs:
         if rung.evaluation.get("prompts"):
             _print_prompts(rung.name, rung.evaluation["prompts"])
-    output.table("the ladder", of.COLUMNS, [of.cells(rung) for rung in rungs])
-    typer.echo(of.caption(rungs[-1]))
+    output.table("the ladder", of.COLUMNS, [row for rung in rungs for row in of.rows(rung)])
+    for line in (of.caption(rungs[-1]), *of.reranked_captions(rungs)):
+        typer.echo(line)
     if any("space" in rung.evaluation for rung in rungs):
         # in two lines a cell, or there are nine columns of twenty signs
         rows = [[cell.replace(" [", "\n[") for cell in of.space_cells(rung)] for rung in rungs]
@@ -258,9 +271,26 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     rows = [[name, *(percent(part["metrics"][key]) for key in shown.values())] for name, part in parts.items()]
     output.table(found["recipe"], ("queries", *shown), rows)
     typer.echo(caption(Rung(found["recipe"], found, None)))
+    _print_reranked(found)
     _print_space(found)
     if found.get("prompts"):
         _print_prompts(found["recipe"], found["prompts"])
+
+
+def _print_reranked(found: dict[str, Any]) -> None:
+    from handreid.training.ladder import against, cells
+    from handreid.training.reranked import remark
+
+    if not found.get("reranked"):
+        return
+    rows = [["as it is", *cells(found["metrics"]), "", ""]]
+    for of in found["reranked"]:
+        gained = of["against"]
+        rows.append([of["name"], *cells(of["metrics"]), against(gained["rank1"]), against(gained["map"])])
+    columns = ("ranking", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 gained", "mAP gained")
+    output.table("ranked anew", columns, rows)
+    if remark(found):
+        typer.echo(f"note: {remark(found)}")
 
 
 def _print_space(found: dict[str, Any]) -> None:

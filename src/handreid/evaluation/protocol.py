@@ -4,7 +4,7 @@ The mean over the draws is what the hand papers report. A photo that is gallery 
 all of a subject's queries, in all draws, are resampled together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from handreid.data.draws import Draw
 from handreid.errors import DataError
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.ranking import Ranking, metrics, rank_matches
+
+# features of queries and of the gallery, and the labels of both
+Ranker = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Ranking]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +43,9 @@ def score(
     rows: Int[np.ndarray, " photos"],
     draws: Sequence[Draw],
     identities: Sequence[str],
+    rank: Ranker = rank_matches,
 ) -> QueryScores:
-    """Scores of every query of every draw.
+    """Scores of every query of every draw, each draw ranked by itself.
 
     `rows` are the manifest rows that the embeddings belong to, ascending; `identities` holds the label of every row of
     the manifest. Labels are names, the same over gallery and query: nothing is numbered per folder. Raises DataError
@@ -50,7 +54,7 @@ def score(
     numbers = {name: number for number, name in enumerate(dict.fromkeys(identities))}
     labels = np.array([numbers[name] for name in identities], np.int64)
     rankings = [
-        rank_matches(
+        rank(
             embeddings[_positions(rows, draw.query)],
             embeddings[_positions(rows, draw.gallery)],
             labels[draw.query],

@@ -11,7 +11,7 @@
   altogether (the "junk" of Market-1501) are left out by the caller.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +76,8 @@ def rank_matches(
     """
     _check_lengths(len(query), len(gallery), query_labels, gallery_labels, query_cameras, gallery_cameras)
     shelves = _shelve(query_labels, gallery_labels, query_cameras, gallery_cameras)
-    sought = _exact_units(query, "query")
-    shelved = _exact_units(gallery, "gallery")[shelves.order].T
+    sought = exact_units(query, "query")
+    shelved = exact_units(gallery, "gallery")[shelves.order].T
     blocks = _blocks(len(query), len(gallery), block)
     return _rank((sought[some] @ shelved for some in blocks), shelves)
 
@@ -97,9 +97,27 @@ def rank_from_similarity(
     """
     queries, gallery = similarity.shape
     _check_lengths(queries, gallery, query_labels, gallery_labels, query_cameras, gallery_cameras)
+    return rank_from_blocks(
+        (similarity[some] for some in _blocks(queries, gallery, block)),
+        query_labels,
+        gallery_labels,
+        query_cameras=query_cameras,
+        gallery_cameras=gallery_cameras,
+    )
+
+
+def rank_from_blocks(
+    blocks: Iterable[Float[np.ndarray, "block gallery"]],
+    query_labels: Int[np.ndarray, " query"],
+    gallery_labels: Int[np.ndarray, " gallery"],
+    *,
+    query_cameras: Int[np.ndarray, " query"] | None = None,
+    gallery_cameras: Int[np.ndarray, " gallery"] | None = None,
+) -> Ranking:
+    """The same from similarities that come some queries at a time, in the order of the queries, never all at once."""
+    _check_lengths(len(query_labels), len(gallery_labels), query_labels, gallery_labels, query_cameras, gallery_cameras)
     shelves = _shelve(query_labels, gallery_labels, query_cameras, gallery_cameras)
-    blocks = _blocks(queries, gallery, block)
-    return _rank((_finite(similarity[some], some.start)[:, shelves.order] for some in blocks), shelves)
+    return _rank(_shelved(blocks, shelves), shelves)
 
 
 def first_rank(ranking: Ranking) -> Float[np.ndarray, " query"]:
@@ -166,6 +184,17 @@ def _blocks(queries: int, gallery: int, block: int | None) -> list[slice]:
     return [slice(start, start + size) for start in range(0, queries, size)]
 
 
+def _shelved(
+    blocks: Iterable[Float[np.ndarray, "block gallery"]], shelves: _Shelves
+) -> Iterator[Float[np.ndarray, "block gallery"]]:
+    first = 0
+    for block in blocks:
+        yield _finite(block, first)[:, shelves.order]
+        first += len(block)
+    if first != len(shelves.start):
+        raise DataError(f"similarities of {first} queries for {len(shelves.start)} query labels: give one for each")
+
+
 def _rank(blocks: Iterable[Float[np.ndarray, "block gallery"]], shelves: _Shelves) -> Ranking:
     """`blocks` hold the queries in order and the gallery in the order of the shelves; they are written over."""
     found = [np.empty(0, np.int64)]
@@ -208,8 +237,13 @@ def _shelve(
     return _Shelves(order, start, stop, query_cameras, cameras)
 
 
-def _exact_units(features: Float[np.ndarray, "photo dim"], name: str) -> Float[np.ndarray, "photo dim"]:
-    """Unit features in whole numbers of 2**-26 (times 2**26), as float64."""
+def exact_units(
+    features: Float[np.ndarray, "photo dim"], name: str, unit: float = _UNIT
+) -> Float[np.ndarray, "photo dim"]:
+    """Unit features times `unit`, rounded to whole numbers, as float64. `name` is what an error calls the photos.
+
+    Raises `DataError` for a feature that is zero or not finite.
+    """
     units = np.array(features, dtype=np.float64, order="C")
     largest = np.abs(units).max(axis=1, initial=0.0)
     bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
@@ -220,7 +254,7 @@ def _exact_units(features: Float[np.ndarray, "photo dim"], name: str) -> Float[n
             "compared: check the photo, and the model's weights and precision"
         )
     units /= largest[:, None]  # squares of the largest and smallest floats would not fit
-    units *= _UNIT / np.sqrt(np.square(units).sum(axis=1, keepdims=True))
+    units *= unit / np.sqrt(np.square(units).sum(axis=1, keepdims=True))
     return np.rint(units, out=units)
 
 

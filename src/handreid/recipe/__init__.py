@@ -13,6 +13,7 @@ from handreid.recipe.optimizer import (
 )
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
+from handreid.recipe.rerank import KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage
 from handreid.recipe.stages import FineTune
 
@@ -23,6 +24,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "FineTune",
+    "KReciprocal",
     "LearnPrompts",
     "Model",
     "MultistepSchedule",
@@ -30,11 +32,14 @@ __all__ = [
     "Optimizer",
     "Preprocess",
     "Prompts",
+    "QueryExpansion",
     "Recipe",
+    "Rerank",
     "Schedule",
     "Stage",
     "builtin_names",
     "dump_recipe",
     "load_recipe",
     "parse_recipe",
+    "read_rerank",
 ]

@@ -1,7 +1,10 @@
 """How a run is scored."""
 
-from pydantic import Field, model_validator
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field, model_validator
+
+from handreid.recipe.rerank import Rerank, with_kinds
 from handreid.recipe.values import Value
 
 
@@ -38,7 +41,16 @@ class Evaluate(Value):
     """Flip test-time augmentation: the features of photo and mirrored photo, summed."""
     prompts: Prompts | None = None
     """Zero-shot aspect classification by the text tower; `{}` for the built-in sentences, null for none."""
+    rerank: Annotated[tuple[Rerank, ...], BeforeValidator(with_kinds)] = ()
+    """Rankings made anew, one mapping or several; reported beside the plain ranking, never in its place."""
     resamples: int = Field(10_000, ge=100)
     """Resamples of the subjects behind each interval."""
     batch_size: int = Field(64, ge=1)
     """Photos embedded at a time; changes memory, not scores."""
+
+    @model_validator(mode="after")
+    def _nothing_is_done_twice(self) -> "Evaluate":
+        twice = next((one.words for one in self.rerank if self.rerank.count(one) > 1), None)
+        if twice:
+            raise ValueError(f"rerank asks for {twice} twice: once is enough, its result is the same")
+        return self

@@ -174,7 +174,7 @@ def _known_keys(keys: Location, raw: Any) -> list[str]:
             options = candidates
         elif isinstance(key, int):
             model = _of_kind(options, raw.get("kind") if isinstance(raw, dict) else None)
-    return list(model.model_fields) if model is not None else []
+    return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

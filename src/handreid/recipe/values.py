@@ -11,4 +11,6 @@ Neck = Literal["before", "after"]
 
 
 class Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, serialize_by_alias=True
+    )

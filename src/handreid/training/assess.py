@@ -1,7 +1,7 @@
 """A run on test identities: embeddings once, every metric from them, evaluation.json with what they rest on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.evaluation.zero_shot import classify, view_index
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
-from handreid.recipe import Prompts, Recipe
+from handreid.recipe import Prompts, Recipe, Rerank
 from handreid.training.build import build_towers
 from handreid.training.conditions import conditions_of
 from handreid.training.material import Material, read_material
+from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
 from handreid.training.starting import ancestors
 
@@ -34,22 +35,23 @@ def evaluate(
     data: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     mirrored: bool | None = None,
+    rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
-    `changes` replaces keys of the recipe's `data` (protocol, label, aspect). Raises RunError for an unfinished run,
-    ProtocolError when test subjects were trained on.
+    `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. Raises
+    RunError for an unfinished run, ProtocolError when test subjects were trained on.
     """
     check_finished(run)
     progress = progress or Silent()
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
-    asked = changed(recipe, changes or {}, mirrored)
+    asked = changed(recipe, changes or {}, mirrored, rerank)
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
     _check_unseen(run, recipe, material)
     content = _assess(run, asked, material, progress)
-    path = run.evaluation if _is_own(run, recipe, asked, material) else _named(run, content)
+    path = run.evaluation if _is_own(run, recipe, asked, material) else _named(run, recipe, asked, content)
     write_text(path, _dumped(content))
     return path, content
 
@@ -92,12 +94,16 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None) -> Recipe:
-    """The recipe with other keys of `data`, None for those that stay, and mirrored photos or not."""
+def changed(
+    recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None, rerank: Sequence[Rerank] | None = None
+) -> Recipe:
+    """The recipe with other keys of `data`, None for those that stay, mirrored photos or not, re-ranked otherwise."""
     raw = recipe.model_dump()
     raw["data"] |= {name: value for name, value in changes.items() if value is not None}
     if mirrored is not None:
         raw["evaluate"]["mirrored"] = mirrored
+    if rerank is not None:
+        raw["evaluate"]["rerank"] = [way.model_dump() for way in rerank]
     return Recipe.model_validate(raw)
 
 
@@ -136,6 +142,8 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
         "draws": len(split.test),
         "dim": embedder.dim,
     }
+    if chosen.rerank:
+        content["reranked"] = rerank_draws(chosen, embeddings, rows, scores, views[scores.rows], split)
     if chosen.prompts is not None:
         content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress)
     return content | _queries(scores, material)
@@ -213,13 +221,18 @@ def _check_unseen(run: Run, recipe: Recipe, material: Material) -> None:
 
 def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: Material) -> bool:
     same = run.facts["draws_hash"] == material.split.draws_hash
-    return same and recipe.evaluate.mirrored == asked.evaluate.mirrored and recipe.data.aspect == asked.data.aspect
+    alike = recipe.evaluate.mirrored == asked.evaluate.mirrored and recipe.evaluate.rerank == asked.evaluate.rerank
+    return same and alike and recipe.data.aspect == asked.data.aspect
 
 
-def _named(run: Run, content: dict[str, Any]) -> Path:
+def _named(run: Run, recipe: Recipe, asked: Recipe, content: dict[str, Any]) -> Path:
     protocol = content["protocol"]
     parts = [protocol["name"], protocol["label"], protocol["aspect"], content["hashes"]["draws"][:8]]
-    return run.folder / f"evaluation-{'-'.join(parts)}{'-mirrored' if content['mirrored'] else ''}.json"
+    if content["mirrored"]:
+        parts.append("mirrored")
+    if asked.evaluate.rerank != recipe.evaluate.rerank:
+        parts.append(file_part(asked.evaluate.rerank))
+    return run.folder / f"evaluation-{'-'.join(parts)}.json"
 
 
 def _hashes(material: Material) -> dict[str, str]:

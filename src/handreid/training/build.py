@@ -16,13 +16,16 @@ from handreid.data.background import ChangeBackground, read_backgrounds
 from handreid.data.samplers import BalancedBatches, HardIdentityBatches, PkBatches
 from handreid.data.sampling import Batches, BatchSampler, RandomBatches
 from handreid.errors import RecipeError
+from handreid.evaluation.expansion import expand_matches
+from handreid.evaluation.protocol import Ranker
+from handreid.evaluation.reranking import rerank_matches
 from handreid.models.backbone import Backbone
 from handreid.models.clip import ClipTowers, load_clip
 from handreid.models.clip_weights import trained_normalisation
 from handreid.models.embedder import Embedder
 from handreid.models.heads import Head
 from handreid.objectives.objective import Objective
-from handreid.recipe import FineTune, Recipe
+from handreid.recipe import FineTune, KReciprocal, Recipe, Rerank
 from handreid.recipe.augmentations import (
     Affine,
     Augmentation,
@@ -203,6 +206,12 @@ def _augmentation(step: Augmentation, size: tuple[int, int], side: int, mean: Tr
             return v2.ColorJitter(brightness, contrast, saturation, hue)
         case RandomErasing(probability=probability, area=area):
             return v2.RandomErasing(probability, scale=area, ratio=(0.3, 3.3), value=[round(255 * m) for m in mean])
+
+
+def build_ranker(way: Rerank) -> Ranker:
+    if isinstance(way, KReciprocal):
+        return partial(rerank_matches, k1=way.k1, k2=way.k2, original=way.lambda_, formula=way.formula)
+    return partial(expand_matches, neighbours=way.neighbours, alpha=way.alpha)
 
 
 def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureName, ...]]:

@@ -17,6 +17,7 @@ from handreid.evaluation.protocol import QueryScores, scores_of_ranks
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.assess import evaluate, read_evaluation
+from handreid.training.reranked import remark
 from handreid.training.runs import open_run, write_json, write_text
 from handreid.training.train import train
 
@@ -102,17 +103,24 @@ SPACE_COLUMNS = (
 )
 
 
-def cells(rung: Rung) -> list[str]:
-    """One row of the table; percent, with 95 % intervals over subjects."""
-    metrics = rung.evaluation["metrics"]
-    shown = [
+def rows(rung: Rung) -> list[list[str]]:
+    """The rung's row of the table, and below it one for each re-ranking of it, compared with the rung itself."""
+    made_anew = rung.evaluation.get("reranked", [])
+    return [
+        [rung.name, *cells(rung.evaluation["metrics"]), against(rung.below["rank1"]) if rung.below else ""],
+        *([f"+ {of['name']}", *cells(of["metrics"]), against(of["against"]["rank1"])] for of in made_anew),
+    ]
+
+
+def cells(metrics: Mapping[str, Any]) -> list[str]:
+    """The numbers of a row; percent, with 95 % intervals over subjects."""
+    return [
         percent(metrics["rank1"]),
         percent(metrics["rank5"], interval=False),
         percent(metrics["map"]),
         percent(metrics["map_trapezoid"], interval=False),
         percent(metrics["minp"], interval=False),
     ]
-    return [rung.name, *shown, _against(rung.below["rank1"]) if rung.below else ""]
 
 
 def space_cells(rung: Rung) -> list[str]:
@@ -165,8 +173,17 @@ def caption(rung: Rung) -> str:
     )
 
 
+def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
+    """What rows that start with + are, and what has to be known of these galleries; nothing where there are none."""
+    if not any(rung.evaluation.get("reranked") for rung in rungs):
+        return []
+    told = "rows with + rank the same embeddings anew, and are compared with the same rung without"
+    return [told, *filter(None, dict.fromkeys(remark(rung.evaluation) for rung in rungs))]
+
+
 def markdown(rungs: Sequence[Rung]) -> str:
-    parts = [*_table(COLUMNS, [cells(rung) for rung in rungs], words=1), "", caption(rungs[-1])]
+    captions = [caption(rungs[-1]), *reranked_captions(rungs)]
+    parts = [*_table(COLUMNS, [row for rung in rungs for row in rows(rung)], words=1), "", "; ".join(captions)]
     if any("space" in rung.evaluation for rung in rungs):
         spaces = _table(SPACE_COLUMNS, [space_cells(rung) for rung in rungs], words=len(COMPARED))
         parts += ["", *spaces, "", next(filter(None, map(space_caption, reversed(rungs))))]
@@ -179,7 +196,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int)
     return ["| " + " | ".join(columns) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
-def _against(difference: Mapping[str, Any]) -> str:
+def against(difference: Mapping[str, Any]) -> str:
     bounds = f"[{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
     return f"{difference['verdict']} {100 * difference['value']:+.1f} {bounds}"
 
@@ -195,5 +212,8 @@ def _digits(value: float) -> str:
 
 
 def _entry(rung: Rung) -> dict[str, Any]:
-    kept = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "prompts")
-    return {**{k: rung.evaluation[k] for k in kept if k in rung.evaluation}, "below": rung.below}
+    kept = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "prompts", "reranked")
+    entry = {k: rung.evaluation[k] for k in kept if k in rung.evaluation}
+    if "reranked" in entry:
+        entry["reranked"] = [{k: v for k, v in of.items() if k != "ranks"} for of in entry["reranked"]]
+    return {**entry, "below": rung.below}

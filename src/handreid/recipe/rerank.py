@@ -1,0 +1,80 @@
+"""How a ranking is made anew once it is there, as a recipe or a command line says it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from handreid.errors import RecipeError
+from handreid.recipe.values import Value
+
+
+class KReciprocal(Value):
+    """Re-ranking by k-reciprocal neighbours (Zhong et al. 2017); all queries of a draw are looked at together."""
+
+    kind: Literal["k_reciprocal"] = "k_reciprocal"
+    k1: int = Field(20, ge=1)
+    """Nearest photos that are asked whether a photo is among their own nearest."""
+    k2: int = Field(6, ge=1)
+    """Nearest photos, the photo itself being one, whose neighbourhoods are averaged; 1 averages nothing."""
+    lambda_: float = Field(0.3, ge=0, le=1, alias="lambda")
+    """Weight of the original distance; 1 is no re-ranking, 0 the neighbours alone."""
+    formula: Literal["paper", "code"] = "paper"
+    """By the paper's equations, or as in the authors' code, which most published numbers come from."""
+
+    @property
+    def words(self) -> str:
+        return f"re-ranking k1={self.k1}, k2={self.k2}, lambda={self.lambda_:g}" + (
+            ", the authors' code" if self.formula == "code" else ""
+        )
+
+
+class QueryExpansion(Value):
+    """Average query expansion (Chum et al. 2007), with weights if alpha is over 0 (Radenovic et al. 2018)."""
+
+    kind: Literal["query_expansion"] = "query_expansion"
+    neighbours: int = Field(5, ge=1)
+    """Nearest gallery photos that the query is averaged with."""
+    alpha: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Each counts as its cosine to this power; 0 is the plain mean."""
+
+    @property
+    def words(self) -> str:
+        return f"query expansion, {self.neighbours} nearest" + (f", alpha={self.alpha:g}" if self.alpha else "")
+
+
+Rerank = Annotated[KReciprocal | QueryExpansion, Field(discriminator="kind")]
+_EXAMPLES = "k1=20,k2=6,lambda=0.3 (and formula=code) or expansion=5 (and alpha=3)"
+
+
+def with_kinds(given: Any) -> Any:
+    """One mapping or several, as a list; what has no kind is `k_reciprocal`."""
+    if given is None:
+        return ()
+    several = [given] if isinstance(given, dict) else given
+    if not isinstance(several, list | tuple):
+        return several
+    return [{"kind": "k_reciprocal", **one} if isinstance(one, dict) else one for one in several]
+
+
+def read_rerank(text: str) -> Rerank:
+    """`k1=20,k2=6,lambda=0.3`, or `expansion=5,alpha=3`, as on a command line. Raises RecipeError."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    given = {key.strip(): value.strip() for key, _, value in pairs}
+    if len(given) < len(pairs) or not all(equals for _, equals, _ in pairs):
+        raise RecipeError(f"--rerank {text}: write key=value, each key once, separated by commas, like {_EXAMPLES}")
+    if "expansion" in given:
+        given = {"kind": "query_expansion", "neighbours": given.pop("expansion"), **given}
+    try:
+        found: Rerank = TypeAdapter(Rerank).validate_python({"kind": "k_reciprocal", **given})
+    except ValidationError as error:
+        raise RecipeError(
+            f"--rerank {text}: {'; '.join(map(_complaint, error.errors()))}; known: {_EXAMPLES}"
+        ) from None
+    return found
+
+
+def _complaint(problem: Any) -> str:
+    key = str(problem["loc"][-1]) if problem["loc"] else "kind"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}"
+    return f"{'expansion' if key == 'neighbours' else key} is {problem['input']!r}: {problem['msg']}"
