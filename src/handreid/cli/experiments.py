@@ -17,8 +17,22 @@ if TYPE_CHECKING:
     from handreid.training.ladder import Rung
 
 STAGE_2 = ("triplet", "triplet-center", "triplet-center-arcface", "augmented")
-LADDER = ("zero-shot", "stage1-cross-entropy", *(f"stage2-{name}" for name in STAGE_2))
-TINY_LADDER = ("tiny-zero-shot", "tiny-cross-entropy", *(f"tiny-{name}" for name in STAGE_2))
+STAGE_3 = ("promptsg", "promptsg-graph", "vpt-deep")
+LADDER = (
+    "zero-shot",
+    "stage1-cross-entropy",
+    *(f"stage2-{name}" for name in STAGE_2),
+    "clip-reid-vit",
+    "clip-reid-rn50",
+    *STAGE_3,
+)
+TINY_LADDER = (
+    "tiny-zero-shot",
+    "tiny-cross-entropy",
+    *(f"tiny-{name}" for name in (*STAGE_2, "clip-reid", *STAGE_3)),
+    "tiny-resnet-cross-entropy",
+    "tiny-clip-reid-resnet",
+)
 _SPACE = {
     "intra": ("within an identity", "mean distance to the other photos of the identity", "lower"),
     "inter": ("nearest other", "distance to the nearest photo of another identity", "higher"),
@@ -157,6 +171,8 @@ def ladder(
 ) -> None:
     """Train and evaluate rung after rung, and say for each whether it beats the one below."""
     default = TINY_LADDER if backbone == "handreid-tiny" else LADDER
+    if backbone and default is LADDER:  # the same tower for all: one recipe of CLIP-ReID is enough
+        default = tuple(name for name in LADDER if name != "clip-reid-rn50")
     names = [name for given in rungs or default for name in given.split(",")]
     _climb([_rung(name, backbone, set_ or ()) for name in names], data, out, json=json)
 

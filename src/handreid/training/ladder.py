@@ -3,14 +3,15 @@
 A rung that is finished, with the same recipe and data, is not run again; one that was stopped goes on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handreid.errors import RunError
+from handreid.errors import HandreidError, RunError
 from handreid.evaluation.compactness import COMPARED, LOWER_IS_BETTER, compare_spaces
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, scores_of_ranks
@@ -19,7 +20,7 @@ from handreid.recipe import Recipe
 from handreid.training.assess import evaluate, read_evaluation
 from handreid.training.reranked import remark
 from handreid.training.runs import open_run, write_json, write_text
-from handreid.training.train import train
+from handreid.training.train import check, train
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ def climb(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
+    for recipe in recipes:
+        if not (out / recipe.name / "run.json").exists():  # hours later would be too late
+            with _naming(recipe):
+                check(recipe, data)
     rungs: list[Rung] = []
     for number, recipe in enumerate(recipes, 1):
         progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
@@ -56,6 +61,15 @@ def climb(
     write_json(out / "ladder.json", {"rungs": [_entry(rung) for rung in rungs]})
     write_text(out / "ladder.md", markdown(rungs))
     return rungs
+
+
+@contextmanager
+def _naming(recipe: Recipe) -> Iterator[None]:
+    """Says which rung an error is about."""
+    try:
+        yield
+    except HandreidError as error:
+        raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None
 
 
 def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000) -> dict[str, Any]:

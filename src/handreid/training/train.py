@@ -63,6 +63,12 @@ def train(
     return run
 
 
+def check(recipe: Recipe, data: Path | None) -> None:
+    """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first."""
+    material = read_material(recipe, data)
+    check_stages(recipe, *_untrained(recipe, material), material)
+
+
 def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:
     towers = build_towers(recipe)
     return build_embedder(recipe, towers, seen_combinations(recipe, material)), towers.text
