@@ -6,7 +6,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError
-from handreid.models.clip import build_image_tower, feature_widths, image_features, layers_in_order, patch_grid
+from handreid.models.clip import (
+    build_image_tower,
+    feature_widths,
+    image_features,
+    joint_projection,
+    layers_in_order,
+    patch_grid,
+)
 from handreid.types import Features
 
 
@@ -37,6 +44,11 @@ class Backbone(nn.Module):
     def grid(self) -> tuple[int, int, int]:
         """Rows, cols and width of the patches."""
         return patch_grid(self.visual)
+
+    @property
+    def projection(self) -> Float[Tensor, "pooled joint"] | None:
+        """From `pooled` to `joint`, where that is a matrix."""
+        return joint_projection(self.visual)
 
     def forward(self, photos: Float[Tensor, "batch 3 height width"]) -> Features:
         return image_features(self.visual, photos)

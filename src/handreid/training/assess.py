@@ -23,6 +23,7 @@ from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe
 from handreid.training.build import build_towers
+from handreid.training.inference_modes import compare_modes
 from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, environment, read_json, write_text
 
@@ -131,6 +132,9 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
         "draws": len(split.test),
         "dim": embedder.dim,
     }
+    modes = compare_modes(embedder, photos, embeddings, rows, split, chosen, progress)
+    if modes is not None:
+        content["inference"] = modes
     if chosen.prompts is not None:
         content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, rows, material, progress)
     return content | _queries(scores, material)

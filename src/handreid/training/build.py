@@ -73,6 +73,7 @@ def build_embedder(recipe: Recipe, towers: ClipTowers) -> Embedder:
             necks=necks,
             test_features=test.features,
             test_neck=test.neck,
+            text=towers.text if recipe.model.head.makes_texts else None,
         ).eval()
 
 

@@ -8,7 +8,8 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.fitting import Job, check_stages, train_stage
-from handreid.training.material import read_material
+from handreid.training.material import Material, read_material
+from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 
 
@@ -26,11 +27,11 @@ def train(
         check_same(run, recipe, material.facts)
         if run.finished:
             return run
-        embedder = _untrained(run.recipe)
+        embedder = _untrained(run.recipe, material)
     elif recipe is not None:
         material = read_material(recipe, data)
         check_free(out)
-        embedder = _untrained(recipe)  # before the folder: what cannot be had or built leaves nothing behind
+        embedder = _untrained(recipe, material)  # before the folder: what cannot be had or built leaves nothing behind
         check_stages(recipe, embedder, material)
         run = start_run(out, recipe, material.facts)
     else:
@@ -44,5 +45,7 @@ def train(
     return run
 
 
-def _untrained(recipe: Recipe) -> Embedder:
-    return build_embedder(recipe, build_towers(recipe))
+def _untrained(recipe: Recipe, material: Material) -> Embedder:
+    embedder = build_embedder(recipe, build_towers(recipe))
+    introduce(embedder, recipe, material)
+    return embedder

@@ -54,6 +54,7 @@ class FineTuneModule(L.LightningModule):
         self.mix = mix
         self.workers = workers
         self.sums: dict[str, Tensor] = {}
+        embedder.head.meet(photos.identities)
         if stage.lora:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -88,7 +89,7 @@ class FineTuneModule(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
-        outputs = self.embedder(photos)
+        outputs = self.embedder(photos, batch.labels)
         if self.centres is not None:
             self.centres.add(self.embedder.compared(outputs), batch.labels)
         targets = Targets(batch.labels, mixed)
