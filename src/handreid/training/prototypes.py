@@ -91,7 +91,7 @@ def mirrored(photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> tuple[
 
 
 def _named(values: pl.Series, word: Callable[[float], str]) -> pl.Series:
-    return pl.Series([None if value is None else word(value) for value in values], dtype=pl.String)
+    return pl.Series([None if value is None else word(float(value)) for value in values], dtype=pl.String)
 
 
 def _age(years: float) -> str:
