@@ -15,8 +15,9 @@ class SymmetricContrast(Objective):
     Yang et al., "A Pedestrian is Worth One Prompt" (CVPR 2024): supervised contrastive learning in both directions.
     With v_i the joint feature of photo i, t_j the feature of the sentence made of photo j, and P(i) the photos of i's
     identity, i among them: the mean over i of -1/|P(i)| sum over p in P(i) of ln softmax(v_i t_a / temperature)_p,
-    where a runs over the whole batch; and the same with v and t exchanged. Where we differ: the mean of the two
-    directions, which CLIP-ReID adds up. Its are the temperature of 1 and features as they are, not normalised (`contrast`). Raises ValueError when the head composed no sentences.
+    where a runs over the whole batch; and the same with v and t exchanged. Where we differ: we take the mean of the two
+    directions. The temperature of 1 and features as they are, not normalised, are CLIP-ReID's (`contrast`).
+    Raises ValueError when the head composed no sentences.
     """
 
     def __init__(self, features: tuple[str, ...], *, temperature: float = 1.0, normalise: bool = False) -> None:
