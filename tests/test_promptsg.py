@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,11 +18,13 @@ from handreid.models.interaction import Block, Interaction
 from handreid.models.text import TextEncoder
 from handreid.models.words import FrozenText, Words
 from handreid.objectives.symmetric_contrast import SymmetricContrast
+from handreid.progress import Silent
 from handreid.recipe import Recipe, load_recipe
-from handreid.training.assess import evaluate, load_embedder
+from handreid.training.assess import evaluate, load_embedder, tested_rows
 from handreid.training.build import build_embedder, build_towers
-from handreid.training.inference_modes import inferring, parameters, time_modes
+from handreid.training.inference_modes import compare_modes, inferring, parameters, time_modes
 from handreid.training.keeping import Keeper
+from handreid.training.material import read_material
 from handreid.training.train import train
 from handreid.types import Features, Outputs, Targets
 from tests.test_training import fit, micro, module_of
@@ -326,6 +329,20 @@ class TestEvaluation:
             values = [modes[mode]["metrics"][name]["value"] for mode in ("composed", "fixed")]
             assert one["value"] == pytest.approx(values[0] - values[1], abs=1e-9)
             assert one["low"] <= one["value"] <= one["high"]
+
+    def test_the_difference_is_of_composed_to_fixed(self, photos: Path, monkeypatch: pytest.MonkeyPatch):
+        recipe = promptsg()
+        split, embedder = read_material(recipe, photos).split, embedder_of()
+        rows = tested_rows(split)
+        numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
+        right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
+        monkeypatch.setattr("handreid.training.inference_modes.embed_photos", lambda *_, **__: wrong)
+        pixels = np.zeros((len(rows), 3, 32, 32), np.uint8)
+        modes = compare_modes(embedder, pixels, right, rows, split, recipe.evaluate, Silent())
+        assert modes["composed"]["metrics"]["rank1"]["value"] == 1
+        assert modes["fixed"]["metrics"]["rank1"]["value"] == 0
+        assert modes["difference"]["rank1"]["value"] == 1
+        assert modes["difference"]["rank1"]["verdict"] == "better"
 
     def test_the_recipes_mode_is_the_primary_one(self, found: Any, monkeypatch: pytest.MonkeyPatch):
         run, content = found
