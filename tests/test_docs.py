@@ -155,7 +155,7 @@ def test_the_run_folder_and_evaluation_are_described(photos: Path, tmp_path: Pat
     page = (ROOT / "docs" / "handreid.md").read_text()
     files = [path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()]
     assert not [name for name in files if f"| `{name}` |" not in page]
-    keys = {*found, "prompts"}
+    keys = {*found, "prompts", "inference"}
     assert not [key for key in keys if not re.search(rf"^\| .*`{key}`.* \|", page, re.MULTILINE)]
     assert not [key for key in (*found["metrics"], *found["counts"], *found["hashes"]) if f"`{key}`" not in page]
 

@@ -78,6 +78,9 @@ class TestEveryTerm:
         assert means["loss"] == pytest.approx(means["0_cross_entropy"] + weight * means[f"1_{kind}"], rel=1e-5)
 
 
+HEADS_OF_SENTENCES = (
+    "stages.0.objectives=[{kind: cross_entropy, features: [pooled, parts]}, {kind: symmetric_contrast}]"
+)
 RESUMED = {
     "pk": [PK, NO_SIZE, f"stages.0.objectives=[{TERMS['cross_entropy']}, {TERMS['triplet']}]"],
     "pk, every photo": ["stages.0.sampler={kind: pk, identities: 4, images: 2, every: photo}", NO_SIZE],
@@ -103,6 +106,20 @@ RESUMED = {
     "side information": ["model.side_information={columns: [camera, lens]}", "stages.0.wise_ft={alphas: [0.5]}"],
     "stride": ["model.backbone.stride=5"],
     "bias factor": ["stages.0.optimizer.bias_factor=2"],
+    "promptsg": [PK, NO_SIZE, "model.head={kind: promptsg, dropout: 0.1}", HEADS_OF_SENTENCES],
+    "promptsg_graph": [
+        PK,
+        NO_SIZE,
+        "model.head={kind: promptsg_graph, neighbours: 2, phrases: {subject: 'the hand of {value}'}}",
+        HEADS_OF_SENTENCES,
+    ],
+    "promptsg_graph, averaged, mirrored": [
+        "model.head={kind: promptsg_graph, edges: identity}",
+        HEADS_OF_SENTENCES,
+        "stages.0.averaging={kind: swa, start: 0.3}",
+        "stages.0.chirality=mirror_as_new_identity",
+    ],
+    "promptsg, averaged": ["model.head={kind: promptsg}", HEADS_OF_SENTENCES, "stages.0.averaging={kind: ema}"],
 }
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 FeatureName = Literal["joint", "pooled", "penultimate", "parts"]  # `parts`: what the head makes of the patch grid
 Neck = Literal["before", "after"]
+Inference = Literal["composed", "fixed"]  # a sentence for every photo, or one for all
+Labels = Int[Tensor, " batch"]  # index of the training identity
 Triple = tuple[float, float, float]
 
 
@@ -53,11 +55,15 @@ class Features:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Features by name, `before` and `after` the head's neck; heads may add parts of their own to both."""
+    """Features by name, `before` and `after` the head's neck; heads may add parts of their own to both.
+
+    `texts` are features of the sentences that a head composed of the photos, in the joint space; None if it has none.
+    """
 
     features: Features
     before: dict[str, Tensor]
     after: dict[str, Tensor]
+    texts: Float[Tensor, "batch joint"] | None = None
 
     def at(self, neck: Neck) -> dict[str, Tensor]:
         return self.before if neck == "before" else self.after

@@ -291,6 +291,30 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     _print_space(found)
     if found.get("prompts"):
         _print_prompts(found["recipe"], found["prompts"])
+    if found.get("inference"):
+        _print_modes(found["inference"])
+
+
+def _print_modes(modes: dict[str, Any]) -> None:
+    from handreid.training.ladder import percent
+
+    rows = [
+        (
+            f"{name}{' (the recipe)' if name == modes['chosen'] else ''}",
+            *(percent(modes[name]["metrics"][key]) for key in ("rank1", "map")),
+            f"{modes[name]['cost']['milliseconds_per_photo']:.2f}",
+            f"{modes[name]['cost']['parameters'] / 1e6:.1f} M",
+        )
+        for name in ("composed", "fixed")
+    ]
+    output.table(
+        "a sentence for every photo, or one for all", ("inference", "rank-1", "mAP", "ms a photo", "parameters"), rows
+    )
+    found = modes["difference"]
+    for name, key in (("rank-1", "rank1"), ("mAP", "map")):
+        one = found[key]
+        low, value, high = (f"{100 * one[k]:+.1f}" for k in ("low", "value", "high"))
+        typer.echo(f"composed against fixed, {name}: {one['verdict']} {value} [{low}, {high}]")
 
 
 def _print_reranked(found: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor
 
 from handreid.data.loading import cache_folder
 from handreid.evaluation.extraction import Conditions, Photos, joint_features
@@ -50,10 +51,10 @@ def cached_joint_features(
     return features
 
 
-def weights_digest(module: nn.Module) -> bytes:
-    """SHA-256 over names and values of all parameters and buffers that are saved."""
+def digest_of(state: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 over names and values."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    for name, value in state.items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).view(np.uint8).data)
     return digest.digest()
@@ -62,7 +63,7 @@ def weights_digest(module: nn.Module) -> bytes:
 def _key(embedder: Embedder, photos: Photos, conditions: Conditions | None) -> str:
     facts = [FORMAT, embedder.backbone.config, repr(embedder.preprocessing), photos.shape]
     digest = hashlib.sha256(json.dumps(facts, default=str).encode())
-    digest.update(weights_digest(embedder.backbone))
+    digest.update(digest_of(embedder.backbone.state_dict()))
     if conditions is not None:
         digest.update(conditions.tobytes())
     for photo in photos:

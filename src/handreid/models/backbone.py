@@ -15,6 +15,7 @@ from handreid.models.clip import (
     build_image_tower,
     feature_widths,
     image_features,
+    joint_projection,
     layers_in_order,
     patch_grid,
     prompt_places,
@@ -70,6 +71,11 @@ class Backbone(nn.Module):
     def grid(self) -> tuple[int, int, int]:
         """Rows, cols and width of the patches."""
         return patch_grid(self.visual)
+
+    @property
+    def projection(self) -> Float[Tensor, "pooled joint"] | None:
+        """From `pooled` to `joint`, where that is a matrix."""
+        return joint_projection(self.visual)
 
     def forward(
         self, photos: Float[Tensor, "batch 3 height width"], conditions: Int[Tensor, " batch"] | None = None

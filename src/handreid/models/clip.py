@@ -123,6 +123,20 @@ def build_image_tower(config: Config) -> nn.Module:
     return visual
 
 
+def build_text_tower(config: Config) -> TextEncoder:
+    """The text tower of a complete config with random parameters."""
+    native = deepcopy(config)
+    native["vision_cfg"] = {"image_size": 32, "patch_size": 32, "width": 64, "layers": 1}  # thrown away
+    clip = _build(native, "saved model")
+    del clip.visual
+    return TextEncoder(clip.eval(), _tokenizer("", config, own_config=True))
+
+
+def joint_projection(visual: Any) -> Tensor | None:
+    """The matrix from `pooled` to `joint`; None for a tower that has another kind of map, or none."""
+    return visual.proj if isinstance(visual, VisionTransformer) else None
+
+
 def image_features(
     visual: Any,
     photos: Float[Tensor, "batch 3 height width"],

@@ -1,7 +1,8 @@
 """The thing that is trained, saved, evaluated and served: backbone + head + preprocessing, in one file.
 
-* It takes no labels, nor whatever else says who is on a photo: that cannot reach an embedding. Beside pixels it takes
-  the conditions of the side information that its configuration names, if any (see `side_information.py`).
+* Embedding takes no labels, nor whatever else says who is on a photo: that cannot reach an embedding. Beside pixels it
+  takes the conditions of the side information that its configuration names, if any (see `side_information.py`).
+  Training has a door for labels.
 * The file is a safetensors with the configuration in its metadata; loading it needs neither recipe nor weights.
 """
 
@@ -19,11 +20,15 @@ from torch import Tensor, nn
 
 from handreid.errors import RecipeError, WeightsError
 from handreid.models.backbone import Backbone
-from handreid.models.heads import build_head
+from handreid.models.clip import build_text_tower
+from handreid.models.heads import Head, build_head
 from handreid.models.lora import merged_state
-from handreid.types import FeatureName, Neck, Outputs, Preprocessing
+from handreid.models.semantic import KINDS, JointSpace, build_semantic_head, without_words
+from handreid.models.text import TextEncoder
+from handreid.types import FeatureName, Labels, Neck, Outputs, Preprocessing
 
 FORMAT = 2
+_FROZEN = "frozen."
 
 
 class Embedder(nn.Module):
@@ -33,7 +38,8 @@ class Embedder(nn.Module):
     `necks` those of them that need a neck; `test_features` those that are concatenated to the embedding, taken before
     or after the neck, `parts` standing for all that the head makes of the patch grid. They are concatenated as they
     are, as CLIP-ReID, PCB and MGN do, and made of unit length together: a longer feature weighs more in the cosine.
-    Raises RecipeError when the head does not fit the backbone's patch grid.
+    `text` is the text tower, for a head that composes sentences: it is used and never trained. Raises RecipeError when
+    the head does not fit the backbone's patch grid, or its text tower.
     """
 
     def __init__(
@@ -46,11 +52,12 @@ class Embedder(nn.Module):
         necks: tuple[FeatureName, ...] = (),
         test_features: tuple[FeatureName, ...] = ("joint",),
         test_neck: Neck = "before",
+        text: TextEncoder | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.preprocessing = preprocessing
-        self.head = build_head(head, {name: backbone.widths[name] for name in features}, necks, backbone.grid)
+        self.head = _head(head, {name: backbone.widths[name] for name in features}, necks, backbone, text)
         self.test_features = test_features
         self.test_neck: Neck = test_neck
         self._head_config = head
@@ -71,10 +78,14 @@ class Embedder(nn.Module):
         return photos.float().div(255).sub(self.mean).div(self.std)
 
     def forward(
-        self, photos: UInt8[Tensor, "batch 3 height width"], conditions: Int[Tensor, " batch"] | None = None
+        self,
+        photos: UInt8[Tensor, "batch 3 height width"],
+        conditions: Int[Tensor, " batch"] | None = None,
+        *,
+        labels: Labels | None = None,
     ) -> Outputs:
-        features = self.backbone(self.normalise(photos), conditions)
-        return Outputs(features, *self.head(features))
+        """`labels` are those of training photos; in eval mode nothing reads them."""
+        return self.head.outputs(self.backbone(self.normalise(photos), conditions), labels)
 
     def compared(self, outputs: Outputs) -> Float[Tensor, "batch dim"]:
         """What an embedding is of, not yet of unit length."""
@@ -105,13 +116,18 @@ class Embedder(nn.Module):
         self.train(training)
         return F.normalize(embedding.float(), dim=1)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, words: bool = True) -> None:
         """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half.
 
-        Low-rank changes are written merged.
+        Low-rank changes are written merged. Without `words` the file is smaller by the text tower and what else only a
+        composed sentence needs. Raises RecipeError when the head is to compose sentences at test.
         """
+        if not words and self.head.inference == "composed":
+            raise RecipeError("a model whose inference is composed needs its words: save it with them, or set fixed")
         temporary = path.with_name(f".{path.name}.writing")
-        state = {name: value.detach().cpu().contiguous() for name, value in merged_state(self).items()}
+        whole = merged_state(self) | {_FROZEN + name: value for name, value in self.head.frozen().items()}
+        chosen = whole if words else without_words(whole, _FROZEN)
+        state = {name: value.detach().cpu().contiguous() for name, value in chosen.items()}
         save_file(state, temporary, metadata={"handreid": json.dumps(self.config())})
         temporary.replace(path)
 
@@ -128,6 +144,7 @@ class Embedder(nn.Module):
             raise WeightsError(
                 f"model {path} is not a handreid model of format {FORMAT}; train or evaluate a run folder"
             )
+        frozen = {name: state.pop(name) for name in list(state) if name.startswith(_FROZEN)}
         try:
             embedder = cls(
                 Backbone.from_config(config["backbone"]),
@@ -137,10 +154,12 @@ class Embedder(nn.Module):
                 necks=tuple(config["necks"]),
                 test_features=tuple(config["test_features"]),
                 test_neck=config["test_neck"],
+                text=build_text_tower(config["backbone"]) if frozen else None,
             )
         except RecipeError as error:
             raise WeightsError(f"model {path} cannot be built: {error}") from None
         embedder.load_state_dict(state)
+        embedder.head.load_frozen({name.removeprefix(_FROZEN): value for name, value in frozen.items()})
         return embedder.eval()
 
     def config(self) -> dict[str, Any]:
@@ -149,12 +168,25 @@ class Embedder(nn.Module):
             "format": FORMAT,
             "backbone": self.backbone.config,
             "preprocessing": dataclasses.asdict(self.preprocessing),
-            "head": self._head_config,
+            "head": {**self._head_config, **self.head.facts},
             "features": self._features,
             "necks": self._necks,
             "test_features": self.test_features,
             "test_neck": self.test_neck,
         }
+
+
+def _head(
+    config: dict[str, Any],
+    widths: dict[str, int],
+    necked: tuple[str, ...],
+    backbone: Backbone,
+    text: TextEncoder | None,
+) -> Head:
+    if config["kind"] not in KINDS:
+        return build_head(config, widths, necked, backbone.grid)
+    space = JointSpace(backbone.widths["joint"], text, backbone.projection)
+    return build_semantic_head(config, widths, necked, backbone.grid, space)
 
 
 def _preprocessing(stored: dict[str, Any]) -> Preprocessing:

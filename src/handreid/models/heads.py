@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from handreid.errors import RecipeError
 from handreid.models.parts import AttentionPooling, Gem, Grid, Mgn, Parts, Pcb
-from handreid.types import Features
+from handreid.types import Features, Inference, Labels, Outputs
 
 Named = dict[str, Tensor]
 
@@ -22,10 +22,30 @@ class Head(nn.Module, ABC):
     before: dict[str, int]
     after: dict[str, int]
     parts: tuple[str, ...] = ()
+    inference: Inference | None = None  # how a head that has words uses them at test
 
     @abstractmethod
     def forward(self, features: Features) -> tuple[Named, Named]:
         """Features before and after the neck."""
+
+    def outputs(self, features: Features, labels: Labels | None = None) -> Outputs:
+        """All that comes out. `labels` are for a head that has to know in training whom a photo must not be shown."""
+        return Outputs(features, *self(features))
+
+    def meet(self, identities: int) -> None:
+        """Called before training on this many identities; for a head that keeps something of each."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the head has learned of the data that a saved configuration has to say."""
+        return {}
+
+    def frozen(self) -> dict[str, Tensor]:
+        """What a saved model needs and no checkpoint: it never changes in training."""
+        return {}
+
+    def load_frozen(self, state: dict[str, Tensor]) -> None:
+        """Takes what `frozen` gave."""
 
     def names(self, features: tuple[str, ...]) -> tuple[str, ...]:
         """The names with `parts` replaced by what they are."""
@@ -40,7 +60,7 @@ class PlainHead(Head):
         self.before, self.after = widths, {name: widths[name] for name in necked}
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = _named(features, self.before)
+        named = named_features(features, self.before)
         return named, {name: named[name] for name in self.after}
 
 
@@ -55,10 +75,10 @@ class BnneckHead(Head):
     def __init__(self, widths: dict[str, int], necked: tuple[str, ...]) -> None:
         super().__init__()
         self.before, self.after = widths, {name: widths[name] for name in necked}
-        self.necks = nn.ModuleDict({name: _neck(width) for name, width in self.after.items()})
+        self.necks = nn.ModuleDict({name: make_neck(width) for name, width in self.after.items()})
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = _named(features, self.before)
+        named = named_features(features, self.before)
         return named, {name: neck(named[name]) for name, neck in self.necks.items()}
 
 
@@ -74,10 +94,10 @@ class MlpHead(Head):
         super().__init__()
         self.before, self.after = widths, dict.fromkeys(necked, width)
         self.projections = nn.ModuleDict({name: _projection(widths[name], hidden, width) for name in necked})
-        self.necks = nn.ModuleDict({name: _neck(width) for name in necked})
+        self.necks = nn.ModuleDict({name: make_neck(width) for name in necked})
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = _named(features, self.before)
+        named = named_features(features, self.before)
         return named, {name: neck(self.projections[name](named[name])) for name, neck in self.necks.items()}
 
 
@@ -93,11 +113,11 @@ class PartsHead(Head):
         self.parts = tuple(maker.widths)
         self.before = widths | maker.widths
         self.after = {name: widths[name] for name in necked} | maker.widths
-        self.necks = nn.ModuleDict({name: _neck(width) for name, width in self.after.items()})
+        self.necks = nn.ModuleDict({name: make_neck(width) for name, width in self.after.items()})
         self._given = widths
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = _named(features, self._given) | self.maker(features.patches)
+        named = named_features(features, self._given) | self.maker(features.patches)
         return named, {name: neck(named[name]) for name, neck in self.necks.items()}
 
 
@@ -115,11 +135,11 @@ def build_head(config: dict[str, Any], widths: dict[str, int], necked: tuple[str
     return head
 
 
-def _named(features: Features, names: dict[str, int]) -> Named:
+def named_features(features: Features, names: dict[str, int]) -> Named:
     return {name: getattr(features, name) for name in names}
 
 
-def _neck(width: int) -> nn.BatchNorm1d:
+def make_neck(width: int) -> nn.BatchNorm1d:
     neck = nn.BatchNorm1d(width)
     neck.bias.requires_grad_(False)
     return neck

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from handreid.recipe.values import FeatureName, Neck, Size, Value
+from handreid.recipe.values import FeatureName, Inference, Neck, Share, Size, Value
 
 
 class VisualPrompts(Value):
@@ -64,6 +64,16 @@ class HeadValue(Value):
     @property
     def makes_parts(self) -> bool:
         """Whether the head makes features of its own of the patch grid."""
+        return False
+
+    @property
+    def makes_texts(self) -> bool:
+        """Whether the head composes a sentence for every photo."""
+        return False
+
+    @property
+    def keeps_prototypes(self) -> bool:
+        """Whether the head keeps means of the training identities' features."""
         return False
 
 
@@ -141,6 +151,88 @@ class AttentionPooling(PartsValue):
     """Heads of the attention; a divisor of the width of the tower's patches."""
 
 
+CONTEXT = "{context}"
+
+
+class SentenceValue(PartsValue):
+    """A head that composes a sentence for every photo, and looks at the photo with its feature."""
+
+    template: str = "A photo of a {context} hand."
+    """The sentence; `{context}` is where the pseudo-words go."""
+    inference: Inference = "composed"
+    """What the photo is looked at with at test: its own sentence, or one for all, whose feature is cached. Evaluations
+    report both."""
+    fixed: str = "A photo of a hand."
+    """The sentence for all."""
+    heads: int = Field(8, ge=1)
+    """Heads of every attention; a divisor of the joint width."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of what attention and MLP give that is dropped in training."""
+    hidden: int = Field(512, ge=1)
+    """Width of the inversion network's hidden layers."""
+
+    @property
+    def makes_texts(self) -> bool:
+        return True
+
+    @model_validator(mode="after")
+    def _sentences_have_their_places(self) -> "SentenceValue":
+        if self.template.count(CONTEXT) != 1:
+            raise ValueError(f"template {self.template!r} must say {CONTEXT} once: there the pseudo-words go")
+        if CONTEXT in self.fixed:
+            raise ValueError(f"fixed {self.fixed!r} is one sentence for all photos: leave out {CONTEXT}")
+        return self
+
+
+class PromptSg(SentenceValue):
+    """A photo's joint feature becomes a word of a sentence, whose feature attends to the photo's tokens (Yang et al.
+    2024). BNNecks on everything; one part, `semantic`. Needs a text tower: see [PromptSG](promptsg.md).
+    """
+
+    kind: Literal["promptsg"] = "promptsg"
+
+
+class PromptSgGraph(SentenceValue):
+    """PromptSG with words from a graph of prototypes: ours, the paper has no graph. See [PromptSG](promptsg.md)."""
+
+    kind: Literal["promptsg_graph"] = "promptsg_graph"
+    tokens: int = Field(4, ge=1)
+    """Pseudo-words in the sentence."""
+    edges: Literal["none", "identity", "attributes"] = "attributes"
+    """`none` is without the graph, `identity` with identities alone, `attributes` with those of the manifest too."""
+    neighbours: int = Field(5, ge=1)
+    """Identities that a node is joined to."""
+    layers: int = Field(2, ge=1, le=2)
+    """How far a photo hears: from its neighbours, or from theirs too."""
+    temperature: float = Field(0.1, gt=0)
+    """What cosines are divided by before the softmax over a node's neighbours."""
+    decay: Share = 0.8
+    """Share of an identity's prototype that is left when photos of it are in a batch."""
+    phrases: dict[str, str] = Field(
+        {
+            "aspect": "a photo of a {value} hand",
+            "side": "a photo of a {value} hand",
+            "skin": "a photo of a hand with {value} skin",
+            "nails": "a photo of a hand with {value} nails",
+            "nail_polish": "a photo of a hand with {value} nails",
+            "gender": "a photo of the hand of a {value} person",
+            "age": "a photo of the hand of a {value} person",
+        }
+    )
+    """Columns of the manifest that give attributes, and what is said of each; those that it lacks are left out."""
+
+    @property
+    def keeps_prototypes(self) -> bool:
+        return self.edges != "none"
+
+    @model_validator(mode="after")
+    def _phrases_have_their_places(self) -> "PromptSgGraph":
+        for column, phrase in self.phrases.items():
+            if phrase.count("{value}") != 1:
+                raise ValueError(f"phrases.{column} {phrase!r} must say {{value}} once")
+        return self
+
+
 class TestFeature(Value):
     """What is compared at test time: features, before or after the head's neck, concatenated and made of unit length.
 
@@ -193,9 +285,10 @@ class Model(Value):
     """What the embedder is told beside the pixels; null is nothing."""
     preprocess: Preprocess = Preprocess()
     """From photo to input."""
-    head: Annotated[PlainHead | Bnneck | Mlp | Pcb | Mgn | Gem | AttentionPooling, Field(discriminator="kind")] = (
-        Bnneck()
-    )
+    head: Annotated[
+        PlainHead | Bnneck | Mlp | Pcb | Mgn | Gem | AttentionPooling | PromptSg | PromptSgGraph,
+        Field(discriminator="kind"),
+    ] = Bnneck()
     """What stands between features and classifiers."""
     test_feature: TestFeature = TestFeature()
     """What is compared."""

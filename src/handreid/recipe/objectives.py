@@ -26,6 +26,11 @@ class Term(Value):
         """Whether the term means something for a photo that is of two identities."""
         return True
 
+    @property
+    def needs_texts(self) -> bool:
+        """Whether the term reads the sentences that a head composes of photos."""
+        return False
+
 
 class LearnedTerm(Term):
     """A term with parameters of its own."""
@@ -144,6 +149,36 @@ class SupCon(Term):
         return False
 
 
+class SymmetricContrast(Term):
+    """Photos and the sentences that the head composed of them, either way round (Yang et al. 2024); photos in the joint
+    space, before the neck.
+    """
+
+    kind: Literal["symmetric_contrast"] = "symmetric_contrast"
+    weight: float = Field(0.5, gt=0)
+    """What this term is multiplied by in the loss."""
+    temperature: float = Field(1.0, gt=0)
+    """What similarities are divided by."""
+    normalise: bool = False
+    """Cosines, or products of the features as they are."""
+
+    @property
+    def features(self) -> tuple[FeatureName, ...]:
+        return ("joint",)
+
+    @property
+    def neck(self) -> Neck:
+        return "before"
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        return False
+
+    @property
+    def needs_texts(self) -> bool:
+        return True
+
+
 CLASSIFYING = (
     "ArcFaceLoss",
     "CosFaceLoss",
@@ -231,6 +266,15 @@ class TextToImage(TextTerm):
 
 
 AnyTerm = Annotated[
-    CrossEntropy | ArcFace | CosFace | Triplet | Center | SupCon | MetricLearning | ImageToText | TextToImage,
+    CrossEntropy
+    | ArcFace
+    | CosFace
+    | Triplet
+    | Center
+    | SupCon
+    | SymmetricContrast
+    | MetricLearning
+    | ImageToText
+    | TextToImage,
     Field(discriminator="kind"),
 ]

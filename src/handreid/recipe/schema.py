@@ -97,11 +97,28 @@ class Recipe(Value):
         if readers and not head.makes_parts:
             raise ValueError(
                 f"{', '.join(readers)} reads `parts`, but model.head {head.kind!r} makes none: "
-                "use pcb, mgn, gem or attention"
+                "use pcb, mgn, gem, attention or promptsg"
             )
         if head.makes_parts and not any(reader.startswith("stages") for reader in readers):
             raise ValueError(
                 f"model.head {head.kind!r} makes parts that no objective reads, so they would learn nothing: "
                 "name `parts` in the features of an objective"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _head_and_stages_go_together(self) -> "Recipe":
+        head = self.model.head
+        for number, stage in self.fine_tunes:
+            wanting = [i for i, term in enumerate(stage.objectives) if term.needs_texts]
+            if wanting and not head.makes_texts:
+                raise ValueError(
+                    f"stages.{number}.objectives.{wanting[0]} ({stage.objectives[wanting[0]].kind}) compares photos "
+                    f"with sentences, but model.head {head.kind!r} composes none: use promptsg or promptsg_graph"
+                )
+            if head.keeps_prototypes and (stage.mix or stage.wise_ft):
+                raise ValueError(
+                    f"model.head {head.kind!r} keeps prototypes of identities as the trained tower sees them: leave "
+                    f"`mix` and `wise_ft` out of stages.{number}, or the graph (edges: none)"
+                )
         return self

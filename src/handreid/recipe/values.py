@@ -8,6 +8,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Size = int | tuple[int, int]
 FeatureName = Literal["joint", "pooled", "penultimate", "parts"]
 Neck = Literal["before", "after"]
+Inference = Literal["composed", "fixed"]
 
 
 class Value(BaseModel):

@@ -23,6 +23,7 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe, Rerank
 from handreid.training.build import build_towers
 from handreid.training.conditions import conditions_of
+from handreid.training.inference_modes import compare_modes
 from handreid.training.material import Material, read_material
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
@@ -144,6 +145,9 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
     }
     if chosen.rerank:
         content["reranked"] = rerank_draws(chosen, embeddings, rows, scores, views[scores.rows], split)
+    modes = compare_modes(embedder, photos, conditions, embeddings, rows, split, chosen, progress)
+    if modes is not None:
+        content["inference"] = modes
     if chosen.prompts is not None:
         content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress)
     return content | _queries(scores, material)

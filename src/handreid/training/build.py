@@ -83,6 +83,7 @@ def build_embedder(
             necks=necks,
             test_features=test.features,
             test_neck=test.neck,
+            text=towers.text if recipe.model.head.makes_texts else None,
         ).eval()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from handreid import __version__
-from handreid.evaluation.feature_cache import weights_digest
+from handreid.evaluation.feature_cache import digest_of
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.recipe import FineTune, LearnPrompts, Recipe
@@ -95,9 +95,10 @@ def _key(job: Job, number: int, texts: Tensor | None) -> str:
     }
     digest = hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode())
     if isinstance(recipe.stages[number], LearnPrompts):  # a head has no part in it
-        digest.update(weights_digest(job.embedder.backbone) + weights_digest(job.text))
+        digest.update(digest_of(job.embedder.backbone.state_dict()) + digest_of(job.text.state_dict()))
     else:
-        digest.update(json.dumps(job.embedder.config(), default=str).encode() + weights_digest(job.embedder))
+        weights = job.embedder.state_dict() | job.embedder.head.frozen()
+        digest.update(json.dumps(job.embedder.config(), default=str).encode() + digest_of(weights))
     if texts is not None:
         digest.update(texts.numpy().tobytes())
     return digest.hexdigest()

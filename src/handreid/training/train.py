@@ -11,6 +11,7 @@ from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
 from handreid.training.job import Job
 from handreid.training.material import Material, read_material
+from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
 from handreid.training.starting import begin_with, check_strangers, parent_of, start_facts
@@ -71,4 +72,6 @@ def check(recipe: Recipe, data: Path | None) -> None:
 
 def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:
     towers = build_towers(recipe)
-    return build_embedder(recipe, towers, seen_combinations(recipe, material)), towers.text
+    embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
+    introduce(embedder, recipe, material)
+    return embedder, towers.text

@@ -49,6 +49,7 @@ class FineTuneModule(StageModule):
         self.batches = batches
         self.mix = mix
         self.workers = workers
+        embedder.head.meet(photos.identities)
         if stage.lora:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -85,7 +86,7 @@ class FineTuneModule(StageModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self._seed_step(index)
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
-        outputs = self.embedder(photos, batch.conditions)
+        outputs = self.embedder(photos, batch.conditions, labels=batch.labels)
         if self.centres is not None:
             self.centres.add(self.embedder.compared(outputs), batch.labels)
         targets = Targets(batch.labels, mixed)
