@@ -164,9 +164,9 @@ class TestLeavingOut:
             for _ in range(3):
                 embedder.train()(photos, labels)
             embedder.head.graph.decay = 1.0  # prototypes stay where they are
-            texts = embedder(photos, labels).texts
+            texts = embedder(photos, labels=labels).texts
             embedder.head.graph.prototypes[0] *= -1
-            moved = embedder(photos, labels).texts
+            moved = embedder(photos, labels=labels).texts
         torch.testing.assert_close(moved[labels == 0], texts[labels == 0], rtol=1e-4, atol=1e-4)
         assert (moved - texts)[labels != 0].norm(dim=1).min() > 1e-4
 
@@ -229,7 +229,7 @@ class TestPrototypes:
         embedder.head.meet(4)
         graph = embedder.head.graph
         with torch.no_grad():
-            embedder(photos, labels)
+            embedder(photos, labels=labels)
             assert not graph.counts.any()
             first = embedder.train()(photos, labels).texts
             assert graph.counts.tolist() == [1, 1, 1, 1]

@@ -196,7 +196,9 @@ class TestHead:
         assert not torch.allclose(together[0], together[1], atol=1e-4)
         with torch.no_grad():
             for labels in (torch.zeros(6, dtype=torch.long), torch.arange(6)):
-                assert torch.equal(embedder(photos, labels).before["semantic"], embedder(photos).before["semantic"])
+                assert torch.equal(
+                    embedder(photos, labels=labels).before["semantic"], embedder(photos).before["semantic"]
+                )
 
     def test_the_part_depends_on_the_words(self):
         embedder, photos = embedder_of(), photos_of()
