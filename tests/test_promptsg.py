@@ -20,7 +20,8 @@ from handreid.models.words import FrozenText, Words
 from handreid.objectives.symmetric_contrast import SymmetricContrast
 from handreid.progress import Silent
 from handreid.recipe import Recipe, load_recipe
-from handreid.training.assess import evaluate, load_embedder, tested_rows
+from handreid.training import assess
+from handreid.training.assess import evaluate, load_embedder
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.inference_modes import compare_modes, inferring, parameters, time_modes
 from handreid.training.keeping import Keeper
@@ -335,7 +336,7 @@ class TestEvaluation:
     def test_the_difference_is_of_composed_to_fixed(self, photos: Path, monkeypatch: pytest.MonkeyPatch):
         recipe = promptsg()
         split, embedder = read_material(recipe, photos).split, embedder_of()
-        rows = tested_rows(split)
+        rows = assess.tested_rows(split)
         numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
         monkeypatch.setattr("handreid.training.inference_modes.embed_photos", lambda *_, **__: wrong)
