@@ -162,7 +162,7 @@ class TestLeavingOut:
         photos, labels = photos_of(8), torch.arange(8) % 4
         with torch.no_grad():
             for _ in range(3):
-                embedder.train()(photos, labels)
+                embedder.train()(photos, labels=labels)
             embedder.head.graph.decay = 1.0  # prototypes stay where they are
             texts = embedder(photos, labels=labels).texts
             embedder.head.graph.prototypes[0] *= -1
@@ -231,12 +231,12 @@ class TestPrototypes:
         with torch.no_grad():
             embedder(photos, labels=labels)
             assert not graph.counts.any()
-            first = embedder.train()(photos, labels).texts
+            first = embedder.train()(photos, labels=labels).texts
             assert graph.counts.tolist() == [1, 1, 1, 1]
             changed = torch.cat([photos[:1], photos[1:].bitwise_not()])
             fresh = embedder_of().train()
             fresh.head.meet(4)
-            torch.testing.assert_close(fresh(changed, labels).texts[0], first[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(fresh(changed, labels=labels).texts[0], first[0], rtol=1e-4, atol=1e-5)
 
 
 def graph_recipe(*overrides: str) -> Recipe:
@@ -260,7 +260,7 @@ class TestUnseenHands:
         embedder = embedder_of()
         embedder.head.meet(4)
         with torch.no_grad():
-            embedder.train()(photos_of(8), torch.arange(8) % 4)
+            embedder.train()(photos_of(8), labels=torch.arange(8) % 4)
         return embedder.eval()
 
     def test_what_its_neighbours_are_shows_and_its_label_does_not(self, trained: Embedder):
@@ -268,7 +268,7 @@ class TestUnseenHands:
         before = trained.embed(photos)
         with torch.no_grad():
             for label in (0, 3):
-                outputs = trained(photos, torch.full((3,), label))
+                outputs = trained(photos, labels=torch.full((3,), label))
                 assert torch.equal(F.normalize(trained.compared(outputs), dim=1), before)
         trained.head.graph.prototypes.neg_()
         assert (trained.embed(photos) - before).norm(dim=1).min() > 1e-5

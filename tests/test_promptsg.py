@@ -185,7 +185,7 @@ class TestHead:
 
     def test_embedding_takes_no_labels(self):
         """Trap 5."""
-        assert set(inspect.signature(Embedder.embed).parameters) == {"self", "photos", "mirrored"}
+        assert set(inspect.signature(Embedder.embed).parameters) == {"self", "photos", "conditions", "mirrored"}
 
     @pytest.mark.parametrize("mode", ["composed", "fixed"])
     def test_an_embedding_is_of_its_photo_alone(self, mode: str):
@@ -277,7 +277,7 @@ class TestSaved:
         embedder = embedder_of(f"model.head={{kind: {kind}, inference: {mode}}}")
         embedder.head.meet(3)
         with torch.no_grad():
-            embedder.train()(photos_of(), torch.tensor([0, 1, 2, 0, 1, 2]))
+            embedder.train()(photos_of(), labels=torch.tensor([0, 1, 2, 0, 1, 2]))
         embedder.save(tmp_path / "model.safetensors")
         loaded = Embedder.load(tmp_path / "model.safetensors")
         assert loaded.head.inference == mode
@@ -341,7 +341,7 @@ class TestEvaluation:
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
         monkeypatch.setattr("handreid.training.inference_modes.embed_photos", lambda *_, **__: wrong)
         pixels = np.zeros((len(rows), 3, 32, 32), np.uint8)
-        modes = compare_modes(embedder, pixels, right, rows, split, recipe.evaluate, Silent())
+        modes = compare_modes(embedder, pixels, None, right, rows, split, recipe.evaluate, Silent())
         assert modes["composed"]["metrics"]["rank1"]["value"] == 1
         assert modes["fixed"]["metrics"]["rank1"]["value"] == 0
         assert modes["difference"]["rank1"]["value"] == 1
@@ -453,9 +453,9 @@ class TestRecipe:
 
 def test_validation_while_training_is_in_the_recipes_mode(photos: Path, tmp_path: Path, monkeypatch: Any):
     seen: list[Any] = []
-    validated = Keeper._validated
+    validated = Keeper._checked
     monkeypatch.setattr(
-        Keeper, "_validated", lambda self, t, m: seen.append(m.result.head.inference) or validated(self, t, m)
+        Keeper, "_checked", lambda self, t, m: seen.append(m.result.head.inference) or validated(self, t, m)
     )
     train(promptsg("stages.0.epochs=1", "model.head.inference=fixed"), photos, tmp_path / "run")
     assert seen == ["fixed"]

@@ -210,7 +210,15 @@ class TestTheEmbedder:
     def test_takes_pixels_and_conditions_and_no_labels(self):
         """Trap 5: the test photo's own label reaches its embedding."""
         assert list(inspect.signature(Embedder.embed).parameters) == ["self", "photos", "conditions", "mirrored"]
-        assert list(inspect.signature(Embedder.forward).parameters) == ["self", "photos", "conditions"]
+        assert list(inspect.signature(Backbone.forward).parameters) == ["self", "photos", "conditions"]
+        embedder, photos = (
+            told_embedder(),
+            torch.from_numpy(bytes_for(3)),
+        )  # labels are for training
+        with torch.no_grad():
+            told = embedder(photos, labels=torch.tensor([0, 1, 2])).after
+            untold = embedder(photos).after
+        assert all(torch.equal(told[name], untold[name]) for name in told)
 
     def test_conditions_are_of_the_named_columns_alone(self, cameras: Path):
         """Trap 5 again: whatever else the manifest says of a photo may change."""
