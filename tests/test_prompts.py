@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import polars as pl
 import pytest
 import torch
@@ -17,6 +18,7 @@ from handreid.cli import app
 from handreid.data.words import attribute_phrases, fill
 from handreid.errors import RecipeError, RunError, WeightsError
 from handreid.models.clip import load_clip
+from handreid.models.embedder import Embedder
 from handreid.models.prompts import (
     Beginning,
     LearnedPrompts,
@@ -31,7 +33,7 @@ from handreid.models.text import TextEncoder
 from handreid.objectives.contrast import contrast
 from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.text_to_image import TextToImage
-from handreid.recipe import LearnPrompts, Recipe, parse_recipe
+from handreid.recipe import LearnPrompts, Recipe, load_recipe, parse_recipe
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.prompting import learned
 from handreid.training.stages.learn_prompts import LearnPromptsModule
@@ -47,6 +49,12 @@ TUNE = (
     "{kind: fine_tune, epochs: 2, sampler: {kind: pk, identities: 4, images: 2}, optimizer: {kind: adamw, lr: 1.0e-3, "
     "schedule: {kind: cosine}}, objectives: [{kind: cross_entropy}, {kind: image_to_text}, {kind: text_to_image}]}"
 )
+
+
+def _embedder(recipe: Recipe) -> Embedder:
+    return build_embedder(recipe, build_towers(recipe))
+
+
 TEMPLATES = ["A photo of a {context} hand.", "A photo of a {context} foot."]
 
 
@@ -302,6 +310,17 @@ class TestTheLosses:
         assert [id(p) for group in module.groups() for p in group["params"]] == [id(p) for p in module.parameters()]
         assert set(module.state_dict()) == {"learner.contexts.identity"}
 
+    def test_a_step_moves_contexts_and_not_one_bit_of_the_text_tower(self, text: TextEncoder):
+        before = {name: value.clone() for name, value in text.state_dict().items()}
+        module = module_of(text)
+        begun = module.learner.contexts["identity"].detach().clone()
+        optimizer = module.configure_optimizers()["optimizer"]
+        module.training_step(torch.arange(8), 0).backward()
+        optimizer.step()
+        assert not torch.equal(module.learner.contexts["identity"], begun)
+        assert all(torch.equal(before[name], value) for name, value in text.state_dict().items())
+        assert not any(parameter.requires_grad for parameter in text.parameters())
+
     def test_the_text_tower_runs_once_per_identity_of_the_batch(self, text: TextEncoder):
         module, seen = module_of(text, ensemble=2), []
         handle = text.clip.ln_final.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
@@ -396,6 +415,18 @@ class TestTheRecipe:
         with pytest.raises(RecipeError, match=message):
             recipe_of(stage)
 
+    @pytest.mark.parametrize(("name", "dim"), [("clip-reid-vit", 768 + 512), ("clip-reid-rn50", 2048 + 1024)])
+    def test_clip_reids_test_feature_is_before_the_neck_and_as_wide_as_published(self, name: str, dim: int):
+        recipe = load_recipe(name)
+        vision = open_clip.get_model_config(recipe.model.backbone.name)
+        pooled = vision["vision_cfg"]["width"] * (32 if "rn50" in name else 1)
+        assert recipe.model.test_feature.features == ("pooled", "joint")
+        assert recipe.model.test_feature.neck == "before"
+        assert pooled + vision["embed_dim"] == dim
+        micro = parse_recipe(MICRO_RECIPE, "micro").model.backbone.model_dump_json()
+        embedder = _embedder(load_recipe(name, [f"model.backbone={micro}"]))
+        assert embedder.dim == embedder.backbone.widths["pooled"] + embedder.backbone.widths["joint"] == 64 + 32
+
     @pytest.mark.parametrize(
         ("position", "placed"),
         [
@@ -416,8 +447,6 @@ class TestTheStage:
         recipe = recipe_of(LEARN.replace("epochs: 12", "epochs: 40"))
         run = train(recipe, photos, tmp_path / "run")
         before = build_embedder(recipe, build_towers(recipe)).state_dict()
-        from handreid.models.embedder import Embedder
-
         after = Embedder.load(run.model).state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
