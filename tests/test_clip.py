@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from handreid.errors import WeightsError
 from handreid.models.backbone import Backbone
-from handreid.models.clip import backbone_names, build_image_tower, feature_widths, image_features, load_clip
+from handreid.models.clip import backbone_names, build_image_tower, load_clip
+from handreid.models.tower import feature_widths, image_features
 
 VIT = {
     "embed_dim": 32,

@@ -5,16 +5,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handreid.cli import output
+from handreid.cli import output, tables
 from handreid.progress import Progress, for_people
 
 if TYPE_CHECKING:
     from handreid.recipe import Recipe
-    from handreid.training.ladder import Rung
 
 STAGE_2 = ("triplet", "triplet-center", "triplet-center-arcface", "augmented")
 STAGE_3 = ("promptsg", "promptsg-graph", "vpt-deep")
@@ -33,15 +32,6 @@ TINY_LADDER = (
     "tiny-resnet-cross-entropy",
     "tiny-clip-reid-resnet",
 )
-_SPACE = {
-    "intra": ("within an identity", "mean distance to the other photos of the identity", "lower"),
-    "inter": ("nearest other", "distance to the nearest photo of another identity", "higher"),
-    "ratio": ("ratio", "the first by the second; under 1 is separable", "lower"),
-    "fisher": ("Fisher ratio", "scatter between identities by scatter within; 1 is none between", "higher"),
-    "silhouette": ("silhouette", "-1 to 1; at 0 the next identity is as near as the own", "higher"),
-    "alignment": ("alignment", "mean squared distance in pairs of an identity", "lower"),
-    "uniformity": ("uniformity", "how evenly the sphere is filled; 0 is collapsed", "lower"),
-}
 DEMO = {"identities": 240, "photos": 16, "size": 128, "seed": 0}
 
 
@@ -149,7 +139,7 @@ def evaluate(
     if json:
         output.as_json(found)
         return
-    _print_evaluation(found)
+    tables.print_evaluation(found)
     typer.echo(f"written to {path}")
 
 
@@ -258,105 +248,7 @@ def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: b
             {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}
         )
         return
-    _print_ladder(rungs, out)
-
-
-def _print_ladder(rungs: "Sequence[Rung]", out: Path) -> None:
-    from handreid.training import ladder as of
-
-    for rung in rungs:
-        if rung.evaluation.get("prompts"):
-            _print_prompts(rung.name, rung.evaluation["prompts"])
-    output.table("the ladder", of.COLUMNS, [row for rung in rungs for row in of.rows(rung)])
-    for line in (of.caption(rungs[-1]), *of.reranked_captions(rungs)):
-        typer.echo(line)
-    if any("space" in rung.evaluation for rung in rungs):
-        # in two lines a cell, or there are nine columns of twenty signs
-        rows = [[cell.replace(" [", "\n[") for cell in of.space_cells(rung)] for rung in rungs]
-        output.table("the space", of.SPACE_COLUMNS, rows)
-        typer.echo(next(filter(None, map(of.space_caption, reversed(rungs)))))
-    typer.echo(f"written to {out / 'ladder.md'} and {out / 'ladder.json'}")
-
-
-def _print_evaluation(found: dict[str, Any]) -> None:
-    from handreid.training.ladder import Rung, caption, percent
-
-    shown = {"rank-1": "rank1", "rank-5": "rank5", "rank-10": "rank10", "mAP": "map", "mAP trapezoid": "map_trapezoid"}
-    shown |= {"MRR": "mrr", "mINP": "minp"}
-    parts = {"all": found, **found["aspects"]} if len(found["aspects"]) > 1 else {"all": found}
-    rows = [[name, *(percent(part["metrics"][key]) for key in shown.values())] for name, part in parts.items()]
-    output.table(found["recipe"], ("queries", *shown), rows)
-    typer.echo(caption(Rung(found["recipe"], found, None)))
-    _print_reranked(found)
-    _print_space(found)
-    if found.get("prompts"):
-        _print_prompts(found["recipe"], found["prompts"])
-    if found.get("inference"):
-        _print_modes(found["inference"])
-
-
-def _print_modes(modes: dict[str, Any]) -> None:
-    from handreid.training.ladder import percent
-
-    rows = [
-        (
-            f"{name}{' (the recipe)' if name == modes['chosen'] else ''}",
-            *(percent(modes[name]["metrics"][key]) for key in ("rank1", "map")),
-            f"{modes[name]['cost']['milliseconds_per_photo']:.2f}",
-            f"{modes[name]['cost']['parameters'] / 1e6:.1f} M",
-        )
-        for name in ("composed", "fixed")
-    ]
-    output.table(
-        "a sentence for every photo, or one for all", ("inference", "rank-1", "mAP", "ms a photo", "parameters"), rows
-    )
-    found = modes["difference"]
-    for name, key in (("rank-1", "rank1"), ("mAP", "map")):
-        one = found[key]
-        low, value, high = (f"{100 * one[k]:+.1f}" for k in ("low", "value", "high"))
-        typer.echo(f"composed against fixed, {name}: {one['verdict']} {value} [{low}, {high}]")
-
-
-def _print_reranked(found: dict[str, Any]) -> None:
-    from handreid.training.ladder import against, cells
-    from handreid.training.reranked import remark
-
-    if not found.get("reranked"):
-        return
-    rows = [["as it is", *cells(found["metrics"]), "", ""]]
-    for of in found["reranked"]:
-        gained = of["against"]
-        rows.append([of["name"], *cells(of["metrics"]), against(gained["rank1"]), against(gained["map"])])
-    columns = ("ranking", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 gained", "mAP gained")
-    output.table("ranked anew", columns, rows)
-    if remark(found):
-        typer.echo(f"note: {remark(found)}")
-
-
-def _print_space(found: dict[str, Any]) -> None:
-    from handreid.training.ladder import Rung, number, space_caption
-
-    numbers = found["space"]["numbers"]
-    rows = [(name, about, better, number(numbers[key]) or "-") for key, (name, about, better) in _SPACE.items()]
-    output.table("the space", ("number", "what it is", "better", "value"), rows, left=3)
-    reasons = {of["why"] for of in numbers.values() if "why" in of}
-    for reason in sorted(reasons):
-        typer.echo(f"note: {reason}")
-    typer.echo(space_caption(Rung(found["recipe"], found, None)))
-
-
-def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:
-    from handreid.training.ladder import percent
-
-    rows = [
-        (
-            entry["template"] or "all of them, averaged",
-            *(percent(entry["accuracy"][k]) for k in ("view", "aspect", "side")),
-        )
-        for entry in prompts
-    ]
-    columns = ("prompt", "view (chance 25)", "dorsal or palmar (50)", "left or right (50)")
-    output.table(f"{name}: what do words see? accuracy on {prompts[0]['photos']} test photos", columns, rows)
+    tables.print_ladder(rungs, out)
 
 
 @contextlib.contextmanager

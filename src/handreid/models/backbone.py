@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError
-from handreid.models.clip import (
-    build_image_tower,
+from handreid.models.clip import build_image_tower
+from handreid.models.side_information import UNKNOWN, SideInformation
+from handreid.models.tower import (
     feature_widths,
     image_features,
     joint_projection,
@@ -20,7 +21,6 @@ from handreid.models.clip import (
     patch_grid,
     prompt_places,
 )
-from handreid.models.side_information import UNKNOWN, SideInformation
 from handreid.models.visual_prompts import VisualPrompts
 from handreid.types import Features
 

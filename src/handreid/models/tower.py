@@ -1,0 +1,141 @@
+"""What is inside an image tower of open_clip, a ViT or a ResNet: one pass through it, widths, grid, layers.
+
+open_clip is untyped: towers are `Any` in here.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from handreid.models.visual_prompts import VisualPrompts
+from handreid.types import Features
+
+
+def image_features(
+    visual: Any,
+    photos: Float[Tensor, "batch 3 height width"],
+    *,
+    prompts: VisualPrompts | None = None,
+    offset: Float[Tensor, "batch token"] | None = None,
+) -> Features:
+    """One pass through the image tower; without prompts and offset `joint` equals `encode_image` to the last bit.
+
+    `offset` is added to a ViT's class token before the position embedding, as in CLIP-ReID, or to what a ResNet pools
+    by the mean. That mean is also what its attention pool asks with, as the class token asks in a ViT: `joint` follows.
+    `prompts` are for a ViT alone.
+    """
+    if isinstance(visual, VisionTransformer):
+        return _vit_features(visual, photos, prompts, offset)
+    return _resnet_features(visual, photos, offset)
+
+
+def joint_projection(visual: Any) -> Tensor | None:
+    """The matrix from `pooled` to `joint`; None for a tower that has another kind of map, or none."""
+    return visual.proj if isinstance(visual, VisionTransformer) else None
+
+
+def prompt_places(visual: Any) -> tuple[int, int, tuple[int, int]] | None:
+    """Blocks, width and patch (height, width) of a ViT, what visual prompts are made for; None for a ResNet."""
+    if not isinstance(visual, VisionTransformer):
+        return None
+    return len(visual.transformer.resblocks), visual.transformer.width, visual.patch_size
+
+
+def feature_widths(visual: Any) -> dict[str, int]:
+    if isinstance(visual, VisionTransformer):
+        pooled = visual.ln_post.normalized_shape[0]
+        return {"joint": visual.output_dim, "pooled": pooled, "penultimate": visual.transformer.width}
+    last = visual.attnpool.q_proj.in_features
+    return {"joint": visual.output_dim, "pooled": last, "penultimate": last // 2}
+
+
+def patch_grid(visual: Any) -> tuple[int, int, int]:
+    """Rows, cols and width of `Features.patches`."""
+    if isinstance(visual, VisionTransformer):
+        rows, cols = visual.grid_size
+        return rows, cols, visual.transformer.width
+    size = visual.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return height // 32, width // 32, visual.attnpool.q_proj.in_features
+
+
+def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
+    """Parameters from the input up: the stem, then each block; what comes after the last block is not in it."""
+    if isinstance(visual, VisionTransformer):
+        stem = [visual.conv1.weight, visual.class_embedding, visual.positional_embedding, *visual.ln_pre.parameters()]
+        return [stem, *(list(block.parameters()) for block in visual.transformer.resblocks)]
+    parts = (visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3)
+    stem = [parameter for part in parts for parameter in part.parameters()]
+    blocks = [block for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4) for block in layer]
+    return [stem, *(list(block.parameters()) for block in blocks)]
+
+
+def _vit_features(visual: Any, photos: Tensor, prompts: VisualPrompts | None, offset: Tensor | None) -> Features:
+    x = _tokens(visual, photos, offset)
+    for depth, block in enumerate(visual.transformer.resblocks):
+        penultimate = x[:, 0]
+        x = block(x if prompts is None else prompts.enter(x, depth))
+    if prompts is not None:
+        x = prompts.leave(x)
+    pooled, tokens = visual._pool(x)
+    joint = pooled if visual.proj is None else pooled @ visual.proj
+    if visual.attn_pool is not None:  # its tokens are learned queries, not places in the photo
+        tokens = x[:, 1:]
+    rows, cols = visual.grid_size
+    return Features(joint, pooled, penultimate, tokens.reshape(len(tokens), rows, cols, -1))
+
+
+def _tokens(visual: Any, photos: Tensor, offset: Tensor | None) -> Tensor:
+    """What goes into the first block, as open_clip's `_embeds` makes it, which has no place for an offset."""
+    patches = visual.conv1(photos).flatten(2).transpose(1, 2)
+    token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    if offset is not None:
+        token = token + offset.to(patches.dtype).unsqueeze(1)
+    x = torch.cat([token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    tokens: Tensor = visual.ln_pre(visual.patch_dropout(x))
+    return tokens
+
+
+def _resnet_features(visual: Any, photos: Tensor, offset: Tensor | None) -> Features:
+    before = visual.layer3(visual.layer2(visual.layer1(visual.stem(photos))))
+    last = visual.layer4(before)
+    patches = last.permute(0, 2, 3, 1)
+    pooled = last.mean((2, 3))
+    if offset is None:
+        joint = visual.attnpool(last)
+    else:
+        pooled = pooled + offset.to(pooled.dtype)
+        joint = _attention_pool(visual.attnpool, last, pooled)
+    return Features(joint, pooled, before.mean((2, 3)), patches)
+
+
+def _attention_pool(pool: Any, last: Tensor, asking: Tensor) -> Tensor:
+    """open_clip's `AttentionPool2d` with another first token than the mean of the map."""
+    x = torch.cat([asking.unsqueeze(0), last.flatten(2).permute(2, 0, 1)])
+    x = x + pool.positional_embedding.unsqueeze(1).to(x.dtype)
+    pooled, _ = F.multi_head_attention_forward(
+        x[:1],
+        x,
+        x,
+        x.shape[-1],
+        pool.num_heads,
+        in_proj_weight=None,
+        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=pool.c_proj.weight,
+        out_proj_bias=pool.c_proj.bias,
+        training=pool.training,
+        need_weights=False,
+        use_separate_proj_weight=True,
+        q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight,
+        v_proj_weight=pool.v_proj.weight,
+    )
+    return pooled[0]
