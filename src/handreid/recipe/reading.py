@@ -99,12 +99,22 @@ def _value(override: str, text: str) -> Any:
 
 def _explain(error: ValidationError, node: yaml.Node | None, where: str, raw: dict[str, Any]) -> str:
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        if _beside_the_point(problem, problems):
+            continue
         keys = _written(problem["loc"], raw)
         line = _line_of(node, keys)
         place = f"{where}{f' line {line}' if line else ''}"
         lines.append(f"{place}: {_complaint(keys, problem, raw)}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _beside_the_point(problem: Any, problems: list[Any]) -> bool:
+    """Keys were given where words may stand too: that they are no words is not what is wrong with them."""
+    place = problem["loc"][:-1]
+    others = [other for other in problems if other is not problem and other["loc"][: len(place)] == place]
+    return problem["type"] == "string_type" and problem["loc"][-1] == "str" and bool(others)
 
 
 def _complaint(keys: Location, problem: Any, raw: dict[str, Any]) -> str:
@@ -135,6 +145,8 @@ def _written(location: Location, raw: Any) -> Location:
     """Pydantic's location without the tags of unions, which are nowhere in the file."""
     keys: list[str | int] = []
     for position, key in enumerate(location):
+        if isinstance(key, str) and key.startswith("tagged-union["):
+            continue
         if isinstance(raw, dict) and key not in raw and raw.get("kind") == key and position < len(location) - 1:
             continue
         if isinstance(raw, dict) and key not in raw and position < len(location) - 1:
