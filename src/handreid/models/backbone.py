@@ -24,7 +24,7 @@ from handreid.models.tower import (
 from handreid.models.visual_prompts import VisualPrompts
 from handreid.types import Features
 
-_ADDED = ("visual_prompts", "side_information")
+ADDED = ("visual_prompts", "side_information")
 
 
 class Backbone(nn.Module):
@@ -54,8 +54,8 @@ class Backbone(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Backbone":
-        tower = {name: value for name, value in config.items() if name not in _ADDED}
-        return cls(build_image_tower(tower), tower, **{name: config[name] for name in _ADDED if name in config})
+        tower = {name: value for name, value in config.items() if name not in ADDED}
+        return cls(build_image_tower(tower), tower, **{name: config[name] for name in ADDED if name in config})
 
     @property
     def size(self) -> tuple[int, int]:

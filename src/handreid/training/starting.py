@@ -6,7 +6,11 @@ be validated with: a leak through the parent looks like progress. People count, 
 
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from handreid.errors import HandreidError, ProtocolError, RunError
+from handreid.models.backbone import ADDED, Backbone
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe
 from handreid.training.material import Material, read_material
@@ -76,22 +80,32 @@ def ancestors(run: Run) -> list[Run]:
 
 
 def begin_with(embedder: Embedder, parent: Run) -> str:
-    """Gives the embedder the parent's encoder, and its head if that fits; says which. Raises RunError if neither."""
+    """Gives the embedder the parent's encoder, and its head if that fits; says which. Raises RunError if neither.
+
+    What this recipe adds to the tower, and the parent has not, begins as it would have without a parent.
+    """
     other = Embedder.load(parent.model)
-    if other.backbone.config != embedder.backbone.config:
+    theirs, ours = other.backbone, embedder.backbone
+    unlike = _difference(theirs, ours)
+    if unlike:
         raise RunError(
-            f"start: {parent.folder} has another tower than this recipe ({_difference(other, embedder)}); "
-            "give model.backbone the same keys"
+            f"start: {parent.folder} has another tower than this recipe ({unlike}); give model.backbone the same keys"
         )
-    embedder.backbone.load_state_dict(other.backbone.state_dict())
-    theirs, ours = other.head.state_dict(), embedder.head.state_dict()
-    fits = theirs.keys() == ours.keys() and all(theirs[name].shape == ours[name].shape for name in ours)
+    state = theirs.state_dict()
+    ours.load_state_dict(state | {name: own for name, own in ours.state_dict().items() if name not in state})
+    fits = _shapes(other.head) == _shapes(embedder.head)
     if fits:
-        embedder.head.load_state_dict(theirs)
+        embedder.head.load_state_dict(other.head.state_dict())
     return f"begins with the encoder{' and head' if fits else ' (not the head, which is another)'} of {parent.folder}"
 
 
-def _difference(theirs: Embedder, ours: Embedder) -> str:
-    a, b = theirs.backbone.config, ours.backbone.config
-    key = next(key for key in [*a, *b] if a.get(key) != b.get(key))
-    return f"its {key} is {a.get(key)}, here {b.get(key)}"
+def _difference(theirs: Backbone, ours: Backbone) -> str | None:
+    """The first key in which the towers differ; None where ours is theirs, or theirs with something added."""
+    for key in [*theirs.config, *(key for key in ours.config if key not in theirs.config)]:
+        if theirs.config.get(key) != ours.config.get(key) and not (key in ADDED and key not in theirs.config):
+            return f"its {key} is {theirs.config.get(key)}, here {ours.config.get(key)}"
+    return None
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module.state_dict().items()}
