@@ -406,7 +406,7 @@ class TestTheRecipe:
             ("{kind: learn_prompts, init: ' '}", "init is empty"),
             (
                 "{kind: learn_prompts, init: {kind: nearset}}",
-                r"^micro line \d+: stages\.0\.init\.kind 'nearset' is not one of nearest, attributes; did you mean 'near",
+                r"^micro line \d+: stages\.0\.init\.kind 'nearset' is not one of nearest, attributes; did you mean",
             ),
             (
                 "{kind: learn_prompts, init: {kind: nearest, words: 3}}",
