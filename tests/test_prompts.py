@@ -185,6 +185,14 @@ class TestContexts:
         features.sum().backward()
         assert all(p.grad.any() for p in learner.parameters())
 
+    def test_each_stands_in_the_sentence_of_its_identity(self, text: TextEncoder):
+        learner = learner_of(text, prompts=2)
+        features = learner(text, torch.tensor([1, 0]))
+        for prompt, row, identity in ((0, 0, 1), (0, 1, 0), (1, 0, 1), (1, 1, 0)):
+            sentence = make_sentences(text, [TEMPLATES[identity]], 2)
+            alone = sentence.encode(text, learner.contexts["identity"][prompt, identity : identity + 1])
+            assert torch.allclose(features[prompt, row], alone[0], atol=1e-5)
+
     def test_the_shared_context_comes_first(self, text: TextEncoder):
         learner = learner_of(text, contexts="both")
         rows = learner._contexts(torch.tensor([1]))
@@ -310,7 +318,8 @@ class TestTheLosses:
         assert [id(p) for group in module.groups() for p in group["params"]] == [id(p) for p in module.parameters()]
         assert set(module.state_dict()) == {"learner.contexts.identity"}
 
-    def test_a_step_moves_contexts_and_not_one_bit_of_the_text_tower(self, text: TextEncoder):
+    def test_a_step_moves_contexts_and_not_one_bit_of_the_text_tower(self):
+        text = build_towers(recipe_of()).text.train()  # nothing is frozen yet
         before = {name: value.clone() for name, value in text.state_dict().items()}
         module = module_of(text)
         begun = module.learner.contexts["identity"].detach().clone()
@@ -319,7 +328,8 @@ class TestTheLosses:
         optimizer.step()
         assert not torch.equal(module.learner.contexts["identity"], begun)
         assert all(torch.equal(before[name], value) for name, value in text.state_dict().items())
-        assert not any(parameter.requires_grad for parameter in text.parameters())
+        assert not text.training
+        assert not any(parameter.requires_grad or parameter.grad is not None for parameter in text.parameters())
 
     def test_the_text_tower_runs_once_per_identity_of_the_batch(self, text: TextEncoder):
         module, seen = module_of(text, ensemble=2), []
