@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from handreid.cli import app
@@ -71,18 +72,20 @@ class TestReuse:
         assert [line["stage"] for line in history(other.folder)] == [0] * 12 + [1]
 
     @pytest.mark.parametrize(
-        "change", ["recipe", "seed", "weights", "a photo", "reuse=False", "another folder", "validation"]
+        "change",
+        ["recipe", "seed", "weights", "a photo", "reuse=False", "another folder", "validation", "validation's draws"],
     )
     def test_what_changed_is_done_again(self, change: str, own_photos: Path, tmp_path: Path):
-        before = train(recipe_of(LEARN), own_photos, tmp_path / "runs" / "before")
-        recipe, out, options = recipe_of(LEARN), tmp_path / "runs" / "after", {}
+        weights = _weights(tmp_path / "weights.safetensors")  # else a seed would already show in random towers
+        before = train(recipe_of(LEARN, **weights), own_photos, tmp_path / "runs" / "before")
+        recipe, out, options = recipe_of(LEARN, **weights), tmp_path / "runs" / "after", {}
         match change:
             case "recipe":
-                recipe = recipe_of(LEARN.replace("tokens: 2", "tokens: 3"))
+                recipe = recipe_of(LEARN.replace("tokens: 2", "tokens: 3"), **weights)
             case "seed":
-                recipe = recipe_of(LEARN, seed="1")
+                recipe = recipe_of(LEARN, seed="1", **weights)
             case "weights":
-                recipe = recipe_of(LEARN, start="start")
+                recipe = recipe_of(LEARN, start="start", **weights)
                 train(micro("stages.0.epochs=1"), own_photos, tmp_path / "runs" / "start")
             case "a photo":
                 for path in read(own_photos).paths():
@@ -92,7 +95,9 @@ class TestReuse:
             case "another folder":
                 out = tmp_path / "elsewhere" / "after"
             case "validation":
-                recipe = recipe_of(LEARN, **{"data.validation_share": "0.5"})
+                recipe = recipe_of(LEARN, **weights, **{"data.validation_share": "0.5"})
+            case "validation's draws":
+                recipe = recipe_of(LEARN, **weights, **{"evaluate.draws": "4"})
         after = train(recipe, own_photos, out, **options)
         assert taken(before) == taken(after) == [False]
 
@@ -256,6 +261,14 @@ class TestTheFeatureCache:
         train(recipe_of(LEARN), photos, tmp_path / "a" / "run")
         train(recipe_of(LEARN.replace("tokens: 2", "tokens: 3")), photos, tmp_path / "b" / "run")
         assert counted == [20]
+
+
+def _weights(path: Path) -> dict[str, str]:
+    """Both towers' weights in a file, as keys of a recipe."""
+    towers = build_towers(micro())
+    image = {f"visual.{name}": value for name, value in towers.image.state_dict().items()}
+    save_file({**image, **towers.text.clip.state_dict()}, path)
+    return {"model.backbone.weights": str(path)}
 
 
 def _embedder(recipe: Recipe) -> Embedder:
