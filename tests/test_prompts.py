@@ -511,16 +511,19 @@ class TestTheStage:
         prompts = [run.stage(0, "learn_prompts") / "last.safetensors" for run in (whole, stopped)]
         assert prompts[0].read_bytes() == prompts[1].read_bytes()
 
-    def test_the_encoder_is_guided_by_the_texts_that_were_learned(self, photos: Path, tmp_path: Path):
+    @pytest.mark.parametrize("learning", [[LEARN], [LEARN, LEARN.replace("tokens: 2", "tokens: 3")]])
+    def test_the_encoder_is_guided_by_the_texts_that_were_learned_last(
+        self, learning: list[str], photos: Path, tmp_path: Path
+    ):
         from handreid.training import fitting
 
         given = []
         original = fitting.build_objectives
-        recipe = recipe_of(LEARN, TUNE)
+        recipe = recipe_of(*learning, TUNE)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(fitting, "build_objectives", lambda *a: given.append(a[4]) or original(*a))
             run = train(recipe, photos, tmp_path / "run")
-        assert torch.equal(given[-1], learned(run.stage(0, "learn_prompts")).texts)
+        assert torch.equal(given[-1], learned(run.stage(len(learning) - 1, "learn_prompts")).texts)
         lines = history(run.folder)
         assert {"1_image_to_text", "2_text_to_image"} <= lines[-1].keys()
         assert lines[-1]["loss"] == pytest.approx(
