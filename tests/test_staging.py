@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from handreid.cli import app
 from handreid.data.manifest import read
-from handreid.errors import ProtocolError, RunError
+from handreid.errors import ProtocolError, RecipeError, RunError
 from handreid.evaluation import feature_cache
 from handreid.evaluation.extraction import joint_features
 from handreid.evaluation.feature_cache import cached_joint_features
@@ -161,6 +161,24 @@ class TestStart:
         facts = json.loads((tmp_path / "two" / "run.json").read_text())
         assert facts["start"] == str((tmp_path / "one").absolute())
         assert climb([one, two], photos, tmp_path)[1].evaluation == rungs[1].evaluation  # nothing to be done again
+
+    def test_a_rung_that_cannot_be_built_is_known_before_the_first_and_left_out_if_nobody_asked_for_it(
+        self, photos: Path, tmp_path: Path
+    ):
+        """A folder per person says nothing of skin or aspect, which a graph with attributes asks for."""
+        plain = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: plain"), "x", ["stages.0.epochs=1"])
+        graph = ["model.head={kind: promptsg_graph}", "stages.0.objectives=[{kind: cross_entropy, features: [parts]}]"]
+        asked = [plain, parse_recipe(MICRO_RECIPE.replace("name: micro", "name: graph"), "x", graph)]
+        with pytest.raises(
+            RecipeError, match=r"^rung graph: .*the manifest says nothing.*; choose others with --rungs"
+        ):
+            climb(asked, photos, tmp_path / "ladder")
+        assert not (tmp_path / "ladder").exists()
+        said = Said()
+        assert [rung.name for rung in climb(asked, photos, tmp_path / "ladder", progress=said, every=False)] == [
+            "plain"
+        ]
+        assert any(line.startswith("note: rung graph is left out: ") for line in said.lines)
 
     @pytest.mark.parametrize(
         ("overrides", "message"),

@@ -164,7 +164,7 @@ def ladder(
     if backbone and default is LADDER:  # the same tower for all: one recipe of CLIP-ReID is enough
         default = tuple(name for name in LADDER if name != "clip-reid-rn50")
     names = [name for given in rungs or default for name in given.split(",")]
-    _climb([_rung(name, backbone, set_ or ()) for name in names], data, out, json=json)
+    _climb([_rung(name, backbone, set_ or ()) for name in names], data, out, json=json, every=rungs is not None)
 
 
 def demo(
@@ -237,12 +237,12 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
     ]
 
 
-def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: bool) -> None:
+def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: bool, every: bool = True) -> None:
     progress = begin()
     from handreid.training.ladder import climb
 
     with resumable("the same command"):
-        rungs = climb(recipes, data, out, progress=progress)
+        rungs = climb(recipes, data, out, progress=progress, every=every)
     if json:
         output.as_json(
             {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}

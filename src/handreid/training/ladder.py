@@ -3,15 +3,14 @@
 A rung that is finished, with the same recipe and data, is not run again; one that was stopped goes on.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handreid.errors import HandreidError, RunError
+from handreid.errors import HandreidError, RecipeError, RunError
 from handreid.evaluation.compactness import COMPARED, LOWER_IS_BETTER, compare_spaces
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, scores_of_ranks
@@ -38,17 +37,19 @@ def climb(
     *,
     progress: Progress | None = None,
     done: Callable[[Rung], None] = lambda _: None,
+    every: bool = True,
 ) -> list[Rung]:
-    """Runs in `out/<recipe name>`, ladder.json and ladder.md in `out`. Raises RunError for two recipes of one name."""
+    """Runs in `out/<recipe name>`, ladder.json and ladder.md in `out`.
+
+    A rung that cannot be built, such as one whose manifest lacks what it asks for, is known before the first begins:
+    an error, or without `every` left out with a note. Raises RunError for two recipes of one name.
+    """
     progress = progress or Silent()
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
-    for recipe in recipes:
-        if not (out / recipe.name / "run.json").exists():  # hours later would be too late
-            with _naming(recipe):
-                check(recipe, data)
+    recipes = _buildable(recipes, data, out, None if every else progress.say)
     rungs: list[Rung] = []
     for number, recipe in enumerate(recipes, 1):
         progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
@@ -63,13 +64,22 @@ def climb(
     return rungs
 
 
-@contextmanager
-def _naming(recipe: Recipe) -> Iterator[None]:
-    """Says which rung an error is about."""
-    try:
-        yield
-    except HandreidError as error:
-        raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None
+def _buildable(
+    recipes: Sequence[Recipe], data: Path | None, out: Path, say: Callable[[str], None] | None
+) -> list[Recipe]:
+    """All of them; without those that make no sense here, if there is somebody to tell of it."""
+    kept = []
+    for recipe in recipes:
+        try:
+            if not (out / recipe.name / "run.json").exists():
+                check(recipe, data)
+        except HandreidError as error:
+            if say is None or not isinstance(error, RecipeError):
+                raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None
+            say(f"note: rung {recipe.name} is left out: {error}")
+        else:
+            kept.append(recipe)
+    return kept
 
 
 def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000) -> dict[str, Any]:
