@@ -377,7 +377,7 @@ class TestEvaluation:
         assert time_modes(embedder, photos_of(4).numpy(), batch_size=2) == {"composed": 2000.0, "fixed": 500.0}
 
     def test_they_are_printed(self, found: Any, capsys: pytest.CaptureFixture[str]):
-        from handreid.cli.experiments import _print_modes
+        from handreid.cli.tables import _print_modes
 
         _print_modes(found[1]["inference"])
         printed = capsys.readouterr().out
