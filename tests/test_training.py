@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -42,7 +44,7 @@ from handreid.training.keeping import Check, Keeper, checkpoint_state
 from handreid.training.loop import build_trainer
 from handreid.training.material import read_material
 from handreid.training.optim import Part, parameter_groups, rate_factor
-from handreid.training.runs import Run, read_json
+from handreid.training.runs import Run, read_json, read_metrics
 from handreid.training.stages.fine_tune import FineTuneModule
 from handreid.training.train import train
 from handreid.types import Preprocessing
@@ -224,6 +226,20 @@ def test_batches_are_not_sharded_a_second_time():
 
 
 class TestTheRun:
+    def test_who_watches_is_told_each_line_and_can_stop_a_run_that_then_goes_on(self, photos: Path, tmp_path: Path):
+        told: list[Mapping[str, Any]] = []
+
+        def watch(entry: Mapping[str, Any]) -> None:
+            told.append(entry)
+            if entry["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(micro(), photos, tmp_path / "run", watch=[watch])
+        run = train(None, None, tmp_path / "run", resume=True, watch=[told.append])
+        assert told == read_metrics(run)
+        assert [entry["epoch"] for entry in told] == [1, 2, 3]
+
     def test_training_lowers_the_loss_and_leaves_a_complete_folder(self, photos: Path, tmp_path: Path):
         run = train(micro("stages.0.epochs=4"), photos, tmp_path / "run")
         lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]

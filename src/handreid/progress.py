@@ -5,11 +5,12 @@ Floors below the command line take a `Progress` and never print.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
+Watch = Callable[[Mapping[str, Any]], None]  # is told each epoch's line of metrics.jsonl, once it is written
 
 
 @runtime_checkable

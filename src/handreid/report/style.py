@@ -3,11 +3,13 @@
 * Categories have Okabe and Ito's colours (Color Universal Design, 2008; without black and yellow, which white swallows)
   and three of Tol's. What has an order has viridis. What is not known is light grey.
 * Nothing is told by colour alone where there are more groups than colours: they are numbered.
+* A figure for a paper is a PNG, SVG or PDF by its suffix, and its caption is text: in a .txt beside it, and inside the
+  file where programs look for a description. The same figure is the same bytes.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from handreid.report.files import write_whole
 
@@ -30,6 +32,7 @@ MARKS = {
     "left": ("X", "x"),
     "unknown": ("o", "circle"),
 }
+FORMATS = (".png", ".svg", ".pdf")
 _DPI = 200
 
 
@@ -59,6 +62,21 @@ def top_of(subtitle: Sequence[str]) -> float:
     return 0.905 - 0.027 * len(subtitle)
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """As PNG, the same bytes for the same figure."""
-    write_whole(path, lambda part: figure.savefig(part, format="png", dpi=_DPI, metadata={"Software": None}))
+def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
+    """The files written: the figure as its suffix (one of FORMATS) says, and the caption, if any, as .txt beside it."""
+    from matplotlib import rc_context
+
+    kind = path.suffix.removeprefix(".")
+    metadata: dict[str, dict[str, str | None]] = {
+        "png": {"Software": None, **({"Description": caption} if caption else {})},
+        "svg": {"Date": None, "Creator": None, **({"Description": caption} if caption else {})},
+        "pdf": {"CreationDate": None, "Producer": None, "Creator": None, **({"Subject": caption} if caption else {})},
+    }
+    fixed: Any = {"svg.hashsalt": "handreid", "svg.fonttype": "none", "pdf.fonttype": 42}  # text stays text
+    with rc_context(fixed):
+        write_whole(path, lambda part: figure.savefig(part, format=kind, dpi=_DPI, metadata=metadata[kind]))
+    if not caption:
+        return [path]
+    beside = path.with_suffix(".txt")
+    write_whole(beside, lambda part: part.write_text(caption + "\n", encoding="utf-8"))
+    return [path, beside]

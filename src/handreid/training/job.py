@@ -10,7 +10,7 @@ from handreid.data.loading import decode_all
 from handreid.evaluation.extraction import Conditions, Photos
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
-from handreid.progress import Progress
+from handreid.progress import Progress, Watch
 from handreid.recipe import Recipe
 from handreid.training.conditions import conditions_of
 from handreid.training.material import Material
@@ -27,6 +27,7 @@ class Job:
     text: TextEncoder
     material: Material
     progress: Progress
+    watch: tuple[Watch, ...] = ()
 
     def decoded(self, rows: np.ndarray, *, enlarge: float = 1.0) -> Photos:
         paths = self.material.manifest.paths()

@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import lightning as L
 import torch
 
 from handreid.models.embedder import Embedder
-from handreid.progress import Advance
+from handreid.progress import Advance, Watch
 from handreid.training.runs import Run, append_metrics
 from handreid.training.stages.stage import StageModule
 
@@ -50,6 +50,7 @@ class Keeper(L.Callback):
         check: Check,
         say: Callable[[str], None],
         advance: Advance,
+        watch: Sequence[Watch] = (),
     ) -> None:
         self.run = run
         self.number = number
@@ -57,6 +58,7 @@ class Keeper(L.Callback):
         self.check = check
         self.say = say
         self.advance = advance
+        self.watch = watch
         self.best = -1.0
         self.since = 0  # validations since the best
         self.finished = False
@@ -99,6 +101,9 @@ class Keeper(L.Callback):
             if self.finished:
                 pl_module.result.save(self.folder / "last.safetensors")
         self._checkpoint(trainer)
+        if trainer.is_global_zero:
+            for told in self.watch:  # after the checkpoint: whoever stops the run here loses nothing of it
+                told(entry)
         if stopping and not last:
             self.say(f"no better validation mAP in {self.since} validations: stopped after epoch {epoch}")
             trainer.should_stop = True

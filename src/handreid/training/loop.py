@@ -31,7 +31,7 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
     epochs_done = done[0] if done else 0
     total = (stage.epochs - epochs_done) * module.photos_per_epoch
     with job.progress.step(f"{job.recipe.name} {stage.kind}", total, "photos") as advance:
-        keeper = Keeper(job.run, number, folder, check, job.progress.say, advance)
+        keeper = Keeper(job.run, number, folder, check, job.progress.say, advance, job.watch)
         trainer = build_trainer(stage, [keeper])
         module.train()
         try:

@@ -1,11 +1,12 @@
 """A recipe and a manifest to a finished run folder, from wherever an earlier attempt was stopped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from handreid.errors import RunError
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
-from handreid.progress import Progress, Silent
+from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
@@ -25,12 +26,13 @@ def train(
     resume: bool = False,
     reuse: bool = True,
     progress: Progress | None = None,
+    watch: Sequence[Watch] = (),
 ) -> Run:
     """The run, finished. With `resume` an unfinished run goes on and ends with the weights it would have had.
 
     With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
-    is copied from there. Raises RunError when `out` holds something and `resume` is not given, or when it was started
-    otherwise.
+    is copied from there. `watch` is told of every epoch that is trained here. Raises RunError when `out` holds
+    something and `resume` is not given, or when it was started otherwise.
     """
     progress = progress or Silent()
     going_on = resume and (out / "run.json").is_file()
@@ -57,7 +59,7 @@ def train(
         run = start_run(out, own, material.facts | start_facts(parent))
     for note in notes:
         progress.say(f"note: {note}")
-    job = Job(run, own, embedder, text, material, progress)
+    job = Job(run, own, embedder, text, material, progress, tuple(watch))
     for number in range(len(own.stages)):
         run_stage(job, number, reuse=reuse)
     embedder.save(run.model)
