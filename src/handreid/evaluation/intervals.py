@@ -94,14 +94,14 @@ def differences(
     subjects: Int[np.ndarray, " query"],
     draws: Int[np.ndarray, " query"] | None = None,
     *,
-    confidence: float = 0.95,
+    confidence: float | Mapping[str, float] = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """Ours minus theirs for two systems that answered the same queries in the same draws, paired query by query.
 
-    Values, subjects and draws as for `intervals`. Raises `DataError` if the two don't hold the same metrics, or not the
-    same queries have an answer.
+    Values, subjects and draws as for `intervals`; each metric may have its own confidence. Raises `DataError` if the
+    two don't hold the same metrics, or not the same queries have an answer.
     """
     if ours.keys() != theirs.keys():
         raise DataError(f"compared are {sorted(ours)} and {sorted(theirs)}: both systems need the same metrics")
@@ -115,8 +115,30 @@ def differences(
                 f"{name}: one system has a value for a query where the other has none: compare equal queries"
             )
         widest = _largest_difference(gain, groups)
-        compared[name] = _interval(gain, groups, weights, (-widest, widest), confidence)
+        sure = confidence if isinstance(confidence, float) else confidence[name]
+        compared[name] = _interval(gain, groups, weights, (-widest, widest), sure)
     return compared
+
+
+def resampled(
+    values: Mapping[str, Float[np.ndarray, " query"]],
+    subjects: Int[np.ndarray, " query"],
+    draws: Int[np.ndarray, " query"] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """The score of each metric in every resample, without the half subject of the intervals.
+
+    Arguments as for `intervals`. With the same subjects, draws and seed, the same resamples for every system.
+    """
+    groups = _group(subjects, draws)
+    weights = _weights(groups.subjects, resamples, seed).subjects
+    found = {}
+    for name, scores in values.items():
+        sums, counts = _per_subject(_checked(name, scores, groups), groups)
+        found[name] = np.mean((weights @ sums) / (weights @ counts), axis=1)
+    return found
 
 
 def interval_of(

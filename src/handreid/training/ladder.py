@@ -186,8 +186,11 @@ def percent(metric: Mapping[str, float], *, interval: bool = True) -> str:
 
 
 def caption(rung: Rung) -> str:
+    return caption_of(rung.evaluation)
+
+
+def caption_of(evaluation: Mapping[str, Any]) -> str:
     """What the numbers are of, in a line."""
-    evaluation = rung.evaluation
     counts, hashes, protocol = evaluation["counts"], evaluation["hashes"], evaluation["protocol"]
     queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
     return (
@@ -207,17 +210,26 @@ def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
 
 def markdown(rungs: Sequence[Rung]) -> str:
     captions = [caption(rungs[-1]), *reranked_captions(rungs)]
-    parts = [*_table(COLUMNS, [row for rung in rungs for row in rows(rung)], words=1), "", "; ".join(captions)]
+    first = markdown_table(COLUMNS, [row for rung in rungs for row in rows(rung)], _words(len(COLUMNS), 1))
+    parts = [*first, "", "; ".join(captions)]
     if any("space" in rung.evaluation for rung in rungs):
-        spaces = _table(SPACE_COLUMNS, [space_cells(rung) for rung in rungs], words=len(COMPARED))
+        words = _words(len(SPACE_COLUMNS), len(COMPARED))
+        spaces = markdown_table(SPACE_COLUMNS, [space_cells(rung) for rung in rungs], words)
         parts += ["", *spaces, "", next(filter(None, map(space_caption, reversed(rungs))))]
     return "\n".join(parts) + "\n"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
-    """A table in Markdown; the first column and the last `words` are not numbers."""
-    rule = "|---|" + "---:|" * (len(columns) - 1 - words) + "---|" * words
-    return ["| " + " | ".join(columns) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[bool]) -> list[str]:
+    """The lines of a table in Markdown; columns that hold no words are numbers, to the right."""
+    rule = "|" + "".join("---|" if word else "---:|" for word in words)
+    told = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    head, *body = ["| " + " | ".join(row) + " |" for row in told]
+    return [head, rule, *body]
+
+
+def _words(columns: int, last: int) -> list[bool]:
+    """The first column and the last few hold words."""
+    return [number == 0 or number >= columns - last for number in range(columns)]
 
 
 def against(difference: Mapping[str, Any]) -> str:
