@@ -32,17 +32,8 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
     """One photo, upright (EXIF), RGB, at `enlarge` times the model's input size. Raises PhotoError."""
     height, width = enlarged(preprocessing.size, enlarge)
-    try:
-        with Image.open(path) as image:
-            # a JPEG is read at the smallest of its scales that is still twice as large as what is wanted
-            image.draft("RGB", (2 * width, 2 * height))
-            photo = ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise PhotoError(f"{path} is missing; run `handreid data check` on the manifest") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise PhotoError(
-            f"{path} cannot be read as an image ({error}); run `handreid data check` on the manifest"
-        ) from None
+    # a JPEG is read at the smallest of its scales that is still twice as large as what is wanted
+    photo = upright(path, (2 * width, 2 * height))
     resample = _FILTERS[preprocessing.interpolation]
     match preprocessing.resize:
         case "squash":
@@ -52,6 +43,23 @@ def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UI
         case "pad":
             photo = ImageOps.pad(photo, (width, height), resample, color=_WHITE)
     return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
+
+
+def upright(path: Path, at_least: tuple[int, int]) -> Image.Image:
+    """One photo as EXIF turns it, RGB, of any size: a JPEG at the smallest of its scales that is not below `at_least`.
+
+    Raises PhotoError.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", at_least)
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise PhotoError(f"{path} is missing; run `handreid data check` on the manifest") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise PhotoError(
+            f"{path} cannot be read as an image ({error}); run `handreid data check` on the manifest"
+        ) from None
 
 
 def enlarged(size: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from handreid.recipe import Recipe
 from handreid.report.files import check_place, write_whole
 from handreid.training.assess import changed, decoded, embedded, load_embedder, tested_rows
 from handreid.training.conditions import conditions_of
+from handreid.training.kept_embeddings import kept_embeddings
 from handreid.training.material import read_material
 from handreid.training.runs import Run, check_finished, environment, file_hash
 
@@ -32,17 +33,21 @@ METADATA = "handreid.embeddings"
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`."""
+    """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`.
+
+    `split` is None for other data than the run's own that gives none.
+    """
 
     table: pl.DataFrame
     rows: Int[np.ndarray, " photo"]  # in the manifest
     manifest: Manifest
     recipe: Recipe
+    split: Split | None
     facts: dict[str, Any]
 
     def only(self, kept: Int[np.ndarray, " kept"]) -> "Known":
         """Some of the photos, by position."""
-        return Known(self.table[kept], self.rows[kept], self.manifest, self.recipe, self.facts)
+        return Known(self.table[kept], self.rows[kept], self.manifest, self.recipe, self.split, self.facts)
 
 
 def embed(
@@ -97,7 +102,8 @@ def look_up(
     if data is None and not own:
         raise RunError(
             f"{path} is not what {run.folder} was trained on any more: its hash is {manifest.hash[:16]}, was "
-            f"{run.facts['manifest_hash'][:16]}; give it with --data to use it as other data"
+            f"{run.facts['manifest_hash'][:16]}; put it back as it was, or use it as other data: give it with --data, "
+            "where a command takes that"
         )
     split = _split(recipe, path, own=own, progress=progress or Silent())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
@@ -119,12 +125,16 @@ def look_up(
         "mirrored": recipe.evaluate.mirrored,
         "versions": environment()["versions"],
     }
-    return Known(table[rows], rows, manifest, recipe, facts)
+    return Known(table[rows], rows, manifest, recipe, split, facts)
 
 
 def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
-    """Embeddings of unit length, in the order of the table."""
+    """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
     progress = progress or Silent()
+    facts = known.facts
+    kept = kept_embeddings(run, known.manifest, known.rows, model_hash=facts["model_hash"], mirrored=facts["mirrored"])
+    if kept is not None:
+        return kept
     embedder = load_embedder(run)
     photos = decoded(known.manifest, known.rows, known.recipe, embedder, progress)
     conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])

@@ -3,6 +3,8 @@
 * Only test photos are shown: those of people the run was trained on say nothing of people it will meet.
 * Both projections are of unit embeddings and seeded. t-SNE keeps neighbours (by cosine), not distances; PCA keeps the
   directions of most variance among the photos shown.
+* t-SNE runs on one thread: with more, its sums come in another order and it is another picture. Nearly all its time
+  goes into moving points in the plane, so that fewer dimensions before it (PCA to 50) make it no faster.
 """
 
 from collections import Counter
@@ -21,6 +23,7 @@ from handreid.report import style
 from handreid.report.embeddings import Known, embed_known, look_up
 from handreid.report.files import check_place
 from handreid.report.scatter import Cloud, draw_html, draw_png, spread_colours
+from handreid.report.tested import Tested
 from handreid.training.assess import read_evaluation
 from handreid.training.ladder import number, percent
 from handreid.training.runs import Run
@@ -76,6 +79,13 @@ def embedding_figure(
     return png, html
 
 
+def projection(
+    tested: Tested, method: Method, *, seed: int = 0
+) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
+    """Where a run's test photos lie in the plane, and what the axes are (see `project`)."""
+    return project(tested.embeddings, method, seed=seed)
+
+
 def project(
     points: Float[np.ndarray, "photo dim"], method: Method, *, seed: int = 0
 ) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
@@ -92,9 +102,11 @@ def project(
         )
         return found.transform(points.astype(np.float64)), (first, second)
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, len(points) ** 0.5, (len(points) - 1) / 3)  # few photos have few neighbours
-    found = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(points)
+    with threadpool_limits(1):
+        found = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(points)
     return found.astype(np.float64), (f"t-SNE, perplexity {perplexity:.0f}; axes have no unit", "")
 
 

@@ -24,6 +24,7 @@ from handreid.recipe import Prompts, Recipe, Rerank
 from handreid.training.build import build_towers
 from handreid.training.conditions import conditions_of
 from handreid.training.inference_modes import compare_modes
+from handreid.training.kept_embeddings import keep_embeddings
 from handreid.training.material import Material, read_material
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
@@ -51,8 +52,9 @@ def evaluate(
     asked = changed(recipe, changes or {}, mirrored, rerank)
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
     _check_unseen(run, recipe, material)
-    content = _assess(run, asked, material, progress)
-    path = run.evaluation if _is_own(run, recipe, asked, material) else _named(run, recipe, asked, content)
+    is_own = _is_own(run, recipe, asked, material)
+    content = _assess(run, asked, material, progress, keep=is_own)
+    path = run.evaluation if is_own else _named(run, recipe, asked, content)
     write_text(path, _dumped(content))
     return path, content
 
@@ -108,7 +110,7 @@ def changed(
     return Recipe.model_validate(raw)
 
 
-def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) -> dict[str, Any]:
+def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress, *, keep: bool = False) -> dict[str, Any]:
     embedder = load_embedder(run)
     split = material.split
     rows = tested_rows(split)
@@ -116,6 +118,8 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
     conditions, remarks = conditions_of(embedder, material.manifest.table[rows])
     embeddings = embedded(photos, conditions, recipe, embedder, progress)
     chosen = recipe.evaluate
+    if keep:
+        keep_embeddings(run, material.manifest, rows, embeddings, mirrored=chosen.mirrored)
     scores = score(embeddings, rows, split.test, split.identities)
     views = np.array([view or "unknown" for view in material.manifest.views])
     content: dict[str, Any] = {

@@ -6,6 +6,7 @@
     stages/0-.../       last.ckpt (to resume from), best.safetensors (by validation)
     model.safetensors   the finished embedder
     evaluation.json     metrics with intervals, counts, hashes, the rank of every query
+    evaluation-embeddings.safetensors   the embeddings that it rests on (see `kept_embeddings`)
 
 Every file is written beside and moved into place. A run without model.safetensors is unfinished and can be resumed.
 """
@@ -40,6 +41,10 @@ class Run:
     @property
     def evaluation(self) -> Path:
         return self.folder / "evaluation.json"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.folder / "evaluation-embeddings.safetensors"
 
     @property
     def metrics(self) -> Path:

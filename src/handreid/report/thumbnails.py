@@ -1,0 +1,103 @@
+"""Small pictures of photos, for pages and figures.
+
+* A photo is kept whole and centred in a square, with a neutral border where it does not fill it: what a crop would cut
+  off may be a finger.
+* It is upright as the model sees it, and read at the smallest scale of its JPEG that is large enough.
+* Only pixels go on: no EXIF, place, comment, or colour profile of a photo is in anything made here.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from handreid.data.loading import upright
+from handreid.errors import DataError
+from handreid.progress import Progress, Silent
+
+Kind = Literal["webp", "jpeg", "png"]
+BORDER = (236, 236, 236)
+LARGEST = 16383  # pixels across or along that WebP can have
+
+
+def thumbnails(
+    paths: Sequence[Path], side: int, workers: int = 2, *, progress: Progress | None = None
+) -> list[Image.Image]:
+    """A square of `side` pixels for each photo. Raises PhotoError, which names it, for one that cannot be read."""
+    with (progress or Silent()).step("reading photos", len(paths), "photos") as advance:
+        with ThreadPoolExecutor(workers) as pool:
+            made = []
+            try:
+                for image in pool.map(lambda path: thumbnail(path, side), paths):
+                    made.append(image)
+                    advance(1)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # an error or Ctrl-C does not wait for all the others
+                raise
+        return made
+
+
+def thumbnail(path: Path, side: int) -> Image.Image:
+    photo = upright(path, (2 * side, 2 * side))
+    share = side / max(photo.size)
+    width, height = (max(1, round(length * share)) for length in photo.size)
+    square = Image.new("RGB", (side, side), BORDER)
+    square.paste(
+        photo.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0),
+        ((side - width) // 2, (side - height) // 2),
+    )
+    return square
+
+
+def data_url(image: Image.Image, kind: Kind = "webp", quality: int = 72) -> str:
+    return as_url(*encoded(image, kind, quality))
+
+
+def as_url(content: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def sprite(images: Sequence[Image.Image], columns: int | None = None, quality: int = 60) -> tuple[bytes, str]:
+    """All thumbnails in one picture, row by row, and its MIME type; image i is in row i // columns.
+
+    Images are of one size; `columns` makes it about square if it is not given (see `columns_of`). Raises DataError
+    where it would be larger than WebP allows.
+    """
+    if not images:
+        raise DataError("no photo to show in a picture of thumbnails")
+    columns = columns or columns_of(len(images))
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    if max(columns * width, rows * height) > LARGEST:
+        raise DataError(
+            f"{len(images)} thumbnails of {width} x {height} in {columns} columns are more than a WebP can hold "
+            f"({LARGEST} pixels): show fewer photos, or smaller ones"
+        )
+    sheet = Image.new("RGB", (columns * width, rows * height), BORDER)
+    for number, image in enumerate(images):
+        sheet.paste(image, (number % columns * width, number // columns * height))
+    return encoded(sheet, "webp", quality)
+
+
+def columns_of(count: int) -> int:
+    """Columns of a grid that is about square."""
+    return max(1, round(math.sqrt(count)))
+
+
+def encoded(image: Image.Image, kind: Kind, quality: int) -> tuple[bytes, str]:
+    """The file's bytes and its MIME type."""
+    bare = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # carries nothing but pixels
+    into = io.BytesIO()
+    match kind:
+        case "webp":
+            bare.save(into, "WEBP", quality=quality, method=4)
+        case "jpeg":
+            bare.save(into, "JPEG", quality=quality, optimize=True)
+        case "png":
+            bare.save(into, "PNG", optimize=True)
+    return into.getvalue(), f"image/{kind}"
