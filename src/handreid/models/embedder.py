@@ -8,6 +8,8 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +107,24 @@ class Embedder(nn.Module):
         With `mirrored`, the features of photo and mirror image are summed first. A mirrored right hand is a left hand:
         where sides are told apart this mixes them. If `side` is side information, the mirror image has the other one.
         """
+        with self.evaluating():
+            embedding = self.compared(self(photos, conditions))
+            if mirrored:
+                side = self.backbone.side_information
+                if side is not None and conditions is not None:
+                    conditions = side.mirrored(conditions)
+                embedding = embedding + self.compared(self(photos.flip(-1), conditions))
+        return F.normalize(embedding.float(), dim=1)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """In eval mode, and afterwards in the mode it was in."""
         training = self.training
         self.eval()
-        embedding = self.compared(self(photos, conditions))
-        if mirrored:
-            side = self.backbone.side_information
-            if side is not None and conditions is not None:
-                conditions = side.mirrored(conditions)
-            embedding = embedding + self.compared(self(photos.flip(-1), conditions))
-        self.train(training)
-        return F.normalize(embedding.float(), dim=1)
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def save(self, path: Path, *, words: bool = True) -> None:
         """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half.

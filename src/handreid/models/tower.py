@@ -1,8 +1,12 @@
 """What is inside an image tower of open_clip, a ViT or a ResNet: one pass through it, widths, grid, layers.
 
-open_clip is untyped: towers are `Any` in here.
+* open_clip is untyped: towers are `Any` in here.
+* Looking inside (`attention_weights`, `last_places`) is by hooks that are gone afterwards: a pass that somebody looks
+  at is the same pass, whatever head reads it, and needs no second code for the tower.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +15,7 @@ from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from handreid.errors import WeightsError
 from handreid.models.visual_prompts import VisualPrompts
 from handreid.types import Features
 
@@ -61,6 +66,72 @@ def patch_grid(visual: Any) -> tuple[int, int, int]:
     size = visual.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return height // 32, width // 32, visual.attnpool.q_proj.in_features
+
+
+def patch_places(visual: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Side of a patch and the step to the next one, each (height, width) in pixels; a ResNet's are both 32."""
+    if isinstance(visual, VisionTransformer):
+        return visual.patch_size, visual.conv1.stride
+    return (32, 32), (32, 32)
+
+
+@contextmanager
+def attention_weights(visual: Any) -> Iterator[list[Tensor]]:
+    """A list that a pass inside fills, block by block: how a ViT's tokens weigh each other, the mean of all heads.
+
+    Each is "batch token token", rows sum to 1; tokens are class, visual prompts, patches. Raises WeightsError for a
+    tower without blocks of attention that say their weights.
+    """
+    blocks = visual.transformer.resblocks if isinstance(visual, VisionTransformer) else []
+    if not blocks or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks):
+        raise WeightsError("this tower's attention cannot be read: attention rollout is for a ViT of CLIP's kind")
+    found: list[Tensor] = []
+
+    def ask(module: nn.Module, given: Any, named: dict[str, Any]) -> Any:
+        return given, {**named, "need_weights": True}
+
+    def take(module: nn.Module, given: Any, made: tuple[Tensor, Tensor]) -> None:
+        found.append(made[1])
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(block.attn.register_forward_pre_hook(ask, with_kwargs=True).remove)
+            hooks.callback(block.attn.register_forward_hook(take).remove)
+        yield found
+
+
+@contextmanager
+def last_places(visual: Any, *, before: int = 0) -> Iterator[list[Tensor]]:
+    """A list that a pass inside puts one tensor into, a leaf that has a gradient: what is last known of each place.
+
+    Of a ResNet the last map, "batch width rows cols"; of a ViT all tokens that enter the last block, "batch token
+    width", as behind it the class token alone is left to most heads; patches are the last of them. `before` is how many
+    stages or blocks earlier, fewer where the tower has not so many. The pass is to begin without gradients: they are
+    kept from the leaf on.
+    """
+    found: list[Tensor] = []
+
+    def leaf(of: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # until the caller's no_grad ends: below the leaf nothing needs to be kept
+        found.append(of.detach().requires_grad_())
+        return found[-1]
+
+    if isinstance(visual, VisionTransformer):
+        blocks = visual.transformer.resblocks
+        block = blocks[max(len(blocks) - 1 - before, 0)]
+        hook = block.register_forward_pre_hook(lambda module, given: (leaf(given[0]), *given[1:]))
+    else:
+        layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        hook = layers[max(3 - before, 0)].register_forward_hook(lambda module, given, made: leaf(made))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def pools_tokens(visual: Any) -> bool:
+    """Whether `pooled` is of all of a ViT's tokens; False where it is the class token's."""
+    return isinstance(visual, VisionTransformer) and (visual.attn_pool is not None or visual.pool_type != "tok")
 
 
 def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
