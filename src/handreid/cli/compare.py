@@ -36,7 +36,8 @@ class Format(StrEnum):
 
 
 RunFolders = Annotated[
-    list[Path], typer.Argument(help="Run folders; a folder that holds runs, such as a ladder's, stands for all of them.")
+    list[Path],
+    typer.Argument(help="Run folders; a folder that holds runs, such as a ladder's, stands for all of them."),
 ]
 By = Annotated[Metric, typer.Option(help="Metric whose differences are shown.")]
 Against = Annotated[
@@ -44,7 +45,9 @@ Against = Annotated[
 ]
 Different = Annotated[
     bool,
-    typer.Option("--different", help="Show runs that were tested on different draws, without differences between them."),
+    typer.Option(
+        "--different", help="Show runs that were tested on different draws, without differences between them."
+    ),
 ]
 
 
@@ -54,42 +57,42 @@ def compare(
     to: Against = To.first,
     different: Different = False,
     format_: Annotated[
-        Format | None, typer.Option("--format", help="How to write; what the suffix of --out says, else terminal.")
+        Format | None,
+        typer.Option("--format", help="How to write; else what the suffix of --out says, or a table here."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="File to write: .md, .csv, .json or .txt.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write: .md, .csv or .json.")] = None,
 ) -> None:
     """Put runs beside each other: what was changed, metrics, paired differences with a verdict, cost."""
     progress = begin()
     from handreid.errors import RunError
     from handreid.report.comparison import compare_runs, run_folders
-    from handreid.report.files import check_place
+    from handreid.report.files import check_place, write_whole
 
     if out:
-        check_place(out, tuple(_SUFFIXES))
-    chosen = format_ or (_SUFFIXES[out.suffix] if out else Format.terminal)
+        check_place(out, [f".{suffix}" for suffix in _SUFFIXES])
+    chosen = format_ or (_SUFFIXES[out.suffix.removeprefix(".")] if out else Format.terminal)
+    if out and chosen is not _SUFFIXES[out.suffix.removeprefix(".")]:
+        raise RunError(f"--format {chosen.value} does not go into {out.name}; leave out --format, or name another file")
     folders = run_folders(runs)
     if len(folders) < 2:
         raise RunError(f"{folders[0]} alone: give two runs or more, or a folder that holds them")
     with resumable("the same command"):
         comparison = compare_runs(folders, by=by.value, to=to.value, different=different, progress=progress)
-    if out is None and chosen is Format.terminal:
+    if chosen is Format.terminal:
         print_comparison(comparison)
-        return
-    text = _text(comparison, chosen)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    from handreid.report.files import write_whole
-
-    write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
-    typer.echo(f"written to {out}")
+    elif out:
+        text = _text(comparison, chosen)
+        write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+        typer.echo(f"written to {out}")
+    else:
+        typer.echo(_text(comparison, chosen), nl=False)
 
 
 def print_comparison(comparison: "Comparison") -> None:
     from handreid.report.comparison_text import captions, tables
 
-    for table in tables(comparison):
-        output.table(table.title, table.columns, table.rows, words=table.words)
+    for table in tables(comparison, narrow=True):
+        output.table(table.title, table.columns, table.rows, words=table.words, whole=table.whole)
     for line in captions(comparison):
         typer.echo(line)
 
@@ -97,20 +100,11 @@ def print_comparison(comparison: "Comparison") -> None:
 def _text(comparison: "Comparison", chosen: Format) -> str:
     from handreid.report import comparison_text as of
 
-    match chosen:
-        case Format.markdown:
-            return of.markdown(comparison)
-        case Format.csv:
-            return of.csv(comparison)
-        case Format.json:
-            return of.as_json(comparison)
-        case Format.terminal:
-            with output.captured(100) as written:
-                print_comparison(comparison)
-            return written.getvalue()
+    writers = {Format.markdown: of.markdown, Format.csv: of.csv, Format.json: of.as_json}
+    return writers[chosen](comparison)
 
 
-_SUFFIXES = {".md": Format.markdown, ".csv": Format.csv, ".json": Format.json, ".txt": Format.terminal}
+_SUFFIXES = {"md": Format.markdown, "csv": Format.csv, "json": Format.json}
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,15 +11,27 @@ def as_json(content: Any) -> None:
     typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """A plain table; the first `left` columns are words, the others numbers."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    words: Sequence[bool] | None = None,
+    whole: Sequence[int] = (),
+) -> None:
+    """A plain table; the first `left` columns are words, the others numbers, or as `words` says of each.
+
+    Columns in `whole` are not folded while others still can be.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if number < left else "right", overflow="fold")
+        worded = words[number] if words else number < left
+        drawn.add_column(column, justify="left" if worded else "right", overflow="fold", no_wrap=number in whole)
     for row in rows:
         drawn.add_row(*row)
     console = Console(highlight=False)

@@ -87,8 +87,12 @@ def compare_runs(
     costs = [cost_of(run) for run in runs]
     changes = _changes(runs)
     notes = _notes(runs, evaluations, alike, costs)
+    if len(runs) > 1 and not changes[0]:
+        notes.insert(0, "the recipes say the same but for their names")
     if to == "best":
-        notes.insert(0, f"{names[reference]} was chosen as the best {by} on the test itself, so its own score flatters it")
+        notes.insert(
+            0, f"{names[reference]} was chosen for the best {by} of this very test, so its own score flatters it"
+        )
     return Comparison(
         [
             Compared(name, run.folder, run.recipe, evaluation, changed, gained, cost)

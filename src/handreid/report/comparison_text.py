@@ -30,26 +30,27 @@ _AS_COLUMNS = 4  # runs that still fit beside each other
 
 @dataclass(frozen=True)
 class Table:
-    """`words` says of each column whether it holds words, not numbers."""
+    """`words` says of each column whether it holds words, not numbers; `whole` are those better not folded."""
 
     title: str
     columns: list[str]
     words: list[bool]
     rows: list[list[str]]
+    whole: tuple[int, ...] = ()
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """What is not empty of metrics, recipe changes and cost."""
-    found = [metrics_table(comparison), changes_table(comparison), cost_table(comparison)]
+def tables(comparison: Comparison, *, narrow: bool = False) -> list[Table]:
+    """What is not empty of metrics (`narrow` ones fit in 100 columns), recipe changes and cost."""
+    found = [metrics_table(comparison, narrow=narrow), changes_table(comparison), cost_table(comparison)]
     return [table for table in found if table.rows]
 
 
-def metrics_table(comparison: Comparison) -> Table:
+def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
     """A row per run, and one that starts with + for each re-ranking of it, which is compared with the run itself."""
-    shown = dict.fromkeys([comparison.by, "rank1", "map"])
-    short = [name for name in ("rank5", "map_trapezoid", "minp") if name not in shown]
-    columns = ["run", *(METRICS.get(name, name) for name in (*shown, *short))]
-    told = f"{METRICS.get(comparison.by, comparison.by)} against {comparison.reference}"
+    shown = list(dict.fromkeys([comparison.by, "rank1", "map"]))[: 2 if narrow else 3]
+    short = [] if narrow else [name for name in ("rank5", "map_trapezoid", "minp") if name not in shown]
+    columns = ["run", *(METRICS[name] for name in (*shown, *short))]
+    told = f"{METRICS[comparison.by]} against {comparison.reference}"
     rows = []
     for number, run in enumerate(comparison.runs, 1):
         gained = run.against.get(comparison.by)
@@ -60,18 +61,18 @@ def metrics_table(comparison: Comparison) -> Table:
             rows.append([f"+ {anew['name']}", *cells, against(anew["against"][comparison.by])])
     if not any(row[-1] for row in rows):
         return Table("metrics", columns, [True] + [False] * (len(columns) - 1), [row[:-1] for row in rows])
-    return Table("metrics", [*columns, told], [True] + [False] * (len(columns) - 1) + [True], rows)
+    words = [True] + [False] * (len(columns) - 1) + [True]
+    return Table("metrics", [*columns, told], words, rows, whole=tuple(range(1, len(words))))
 
 
 def changes_table(comparison: Comparison) -> Table:
     runs = comparison.runs
-    paths = list(runs[0].changed)
-    if len(runs) <= _AS_COLUMNS:
-        rows = [[path, *(run.changed[path] for run in runs)] for path in paths]
-        return Table("what was changed", ["recipe", *(run.name for run in runs)], [True] * (len(runs) + 1), rows)
-    return Table(
-        "what was changed", ["recipe", "value, and the runs that have it"], [True, True], _grouped(paths, runs)
-    )
+    title, paths = "what was changed", list(runs[0].changed)
+    if len(runs) > _AS_COLUMNS:
+        columns = ["recipe", "value, and the runs that have it"]
+        return Table(title, columns, [True, True], _grouped(paths, runs), whole=(0,))
+    rows = [[_short(path), *(run.changed[path] for run in runs)] for path in paths]
+    return Table(title, ["recipe", *(run.name for run in runs)], [True] * (len(runs) + 1), rows, whole=(0,))
 
 
 def cost_table(comparison: Comparison) -> Table:
@@ -114,7 +115,13 @@ def captions(comparison: Comparison) -> list[str]:
 def markdown(comparison: Comparison) -> str:
     """Tables for a README or a paper's appendix, and below them what they are of."""
     parts = [
-        "\n".join([f"**{table.title[0].upper()}{table.title[1:]}**", "", *markdown_table(table.columns, table.rows, table.words)])
+        "\n".join(
+            [
+                f"**{table.title[0].upper()}{table.title[1:]}**",
+                "",
+                *markdown_table(table.columns, table.rows, table.words),
+            ]
+        )
         for table in tables(comparison)
     ]
     return "\n\n".join([*parts, "\n".join(f"* {line}" for line in captions(comparison))]) + "\n"
@@ -124,7 +131,9 @@ def csv(comparison: Comparison) -> str:
     """A row per run and a column per number: shares in 0 to 1, seconds, bytes; then the recipe paths that differ."""
     rows = [_flat_row(comparison, run) for run in comparison.runs]
     written = io.StringIO()
-    writer = table_format.DictWriter(written, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer = table_format.DictWriter(
+        written, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     return written.getvalue()
@@ -177,8 +186,12 @@ def _grouped(paths: Sequence[str], runs: Sequence[Compared]) -> list[list[str]]:
         for number, run in enumerate(runs, 1):
             if run.changed[path]:
                 having.setdefault(run.changed[path], []).append(number)
-        rows.append([path, "; ".join(f"{text} ({_ranges(numbers)})" for text, numbers in having.items())])
+        rows.append([_short(path), "; ".join(f"{text} ({_ranges(numbers)})" for text, numbers in having.items())])
     return rows
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("stages.")
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ import torch
 
 from handreid.models.embedder import Embedder
 from handreid.progress import Advance, Watch
+from handreid.training.memory import forget_peak, peak_memory
 from handreid.training.runs import Run, append_metrics
 from handreid.training.stages.stage import StageModule
 
@@ -73,6 +74,7 @@ class Keeper(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began, self.seen = time.monotonic(), 0
+        forget_peak()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,6 +96,7 @@ class Keeper(L.Callback):
             entry |= self._checked(trainer, pl_module)
         stopping = self.check.patience is not None and self.since >= self.check.patience
         self.finished = last or stopping
+        entry["peak_memory"] = peak_memory()
         if trainer.is_global_zero:
             append_metrics(self.run, entry)
             if checked or not self.check.quiet:

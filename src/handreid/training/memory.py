@@ -1,0 +1,29 @@
+"""The most memory that was in use since one began to look: of the GPU where there is one, else of this process.
+
+A process remembers its peak for life, so that in a ladder a small rung would be said to need what a large one before it
+did. Linux can be told to forget; elsewhere the peak of a process is that of all it has done.
+"""
+
+import contextlib
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+
+def forget_peak() -> None:
+    """From here on it counts anew."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):  # not Linux, or not allowed
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory() -> int:
+    """Bytes: what tensors took on the GPU, or what of this process lay in memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
