@@ -1,0 +1,250 @@
+"""A run across conditions: what it was trained on, gallery photos of one kind, probe photos of another.
+
+* Photos are embedded once, and once more mirrored; every cell ranks the same embeddings.
+* Nobody whom the run, or one that it began with, was trained on or chosen by is in any cell, whatever the view or the
+  label (`seen`): neither as a query nor in a gallery.
+* By aspect or side: the test photos of one manifest, crossed (`data/crossing`). By data set: each data set's own test,
+  alone and beside another's gallery (`across_datasets`).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from handreid.data.crossing import Cell, CrossedBy, cross_views
+from handreid.data.manifest import read
+from handreid.errors import RunError
+from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
+from handreid.evaluation.extraction import Conditions
+from handreid.models.embedder import Embedder
+from handreid.progress import Progress, Silent
+from handreid.recipe import Recipe
+from handreid.training.across_datasets import dataset_cells
+from handreid.training.assess import changed, decoded, embedded, load_embedder
+from handreid.training.conditions import conditions_of
+from handreid.training.matrix_tables import markdown
+from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
+from handreid.training.seen import met_by, own_material, trained_on
+from handreid.training.tested import Tested, strangers_in, with_names
+
+By = Literal["aspect", "side", "dataset"]
+BY: tuple[By, ...] = get_args(By)
+
+
+def matrix_of(
+    run: Run,
+    by: By,
+    *,
+    data: Sequence[Path] = (),
+    protocol: str | None = None,
+    mirrored: bool | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """The file written, a table of the same name as .md beside it, and the content.
+
+    `data`: over aspects and sides another manifest than the run's, over data sets those to test beside it. `protocol`
+    replaces the recipe's, over aspects and sides. Raises RunError for an unfinished run, or when nobody can know any
+    more who was trained on; ProtocolError where there is nothing to cross.
+    """
+    check_finished(run)
+    _check_asked(by, data, protocol)
+    progress = progress or Silent()
+    recipe = changed(run.recipe, {"protocol": protocol}, mirrored)
+    own = own_material(run, data)
+    met, notes = met_by(run, own, data)
+    if by == "dataset":
+        paths = _each_once([own.path, *data])
+        tests = with_names([strangers_in(recipe, path, own, met, None) for path in paths], paths)
+        found = _over_datasets(run, recipe, tests, progress)
+    else:
+        pooled = changed(recipe, {"aspect": "all"}, None)
+        tests = [strangers_in(pooled, data[0] if data else own.path, own, met, protocol)]
+        found = _over_views(run, recipe, tests[0], by, progress)
+    content = {
+        "recipe": recipe.name,
+        "by": by,
+        "trained_on": trained_on(run, own),
+        "tested_on": [_described(of) for of in tests],
+        **found.parts,
+        "left_out": [{**one, "dataset": of.name} for of in tests for one in of.out],
+        "mirrored": recipe.evaluate.mirrored,
+        "notes": [*notes, *_notes(tests), *found.remarks],
+        "hashes": {
+            "manifest": _joined([of.manifest.hash for of in tests]),
+            "draws": _draws_hash(found.cells, [path for of in tests for path in of.manifest.table["path"]]),
+            "model": file_hash(run.model),
+        },
+        "environment": environment(),
+    }
+    plain = by != "dataset" and tests[0].manifest.hash == own.manifest.hash and protocol is None
+    path = _place(run, recipe, by, content, plain=plain)
+    write_text(path, _dumped(content))
+    write_text(path.with_suffix(".md"), markdown(content))
+    return path, content
+
+
+def read_matrices(run: Run) -> list[dict[str, Any]]:
+    """Everything that `matrix_of` wrote into the run's folder, in the order of the files' names."""
+    return [read_json(path) for path in matrix_files(run)]
+
+
+def matrix_files(run: Run, by: By | None = None) -> list[Path]:
+    """The files of one kind of matrix, or of all; none in runs that never made one."""
+    return sorted(path for kind in ([by] if by else BY) for path in run.folder.glob(f"evaluation-matrix-{kind}*.json"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """`parts` are keys of the file; `cells` are what was ranked, for the hash."""
+
+    parts: dict[str, Any]
+    cells: Sequence[Cell]
+    remarks: list[str]
+
+
+def _over_views(run: Run, recipe: Recipe, tested: Tested, by: CrossedBy, progress: Progress) -> _Found:
+    chosen = recipe.evaluate
+    mirrors = not chosen.mirrored
+    crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
+    photos, remarks = _embedded(run, recipe, [tested], [crossing.rows], progress, mirrors=mirrors)
+    cells, scored = entries(photos, crossing.cells, chosen.resamples)
+    shared = {
+        "identities": len(crossing.identities),
+        "of": crossing.people,
+        **_shared(photos, crossing.shared, chosen.resamples),
+    }
+    if crossing.unknown:
+        remarks.append(f"{crossing.unknown} photos left out, as the manifest does not tell what they show")
+    if not mirrors:
+        remarks.append("embeddings are of photo and mirror image together: mirrored probes would be the same")
+    kinds = by_kind(photos, crossing.cells, scored, chosen.resamples)
+    return _Found({"cells": cells, "kinds": kinds, "shared": shared}, crossing.cells, remarks)
+
+
+def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> dict[str, Any]:
+    """Cells and kinds over the same people, each with what it loses `against_same` condition."""
+    found, scored = entries(photos, cells, resamples)
+    kinds = by_kind(photos, cells, scored, resamples)
+    of_cells, of_kinds = against_same(photos, cells, scored, resamples)
+    return {
+        "cells": [one | {"against_same": lost} for one, lost in zip(found, of_cells, strict=True)],
+        "kinds": [one | {"against_same": lost} for one, lost in zip(kinds, of_kinds, strict=True)],
+    }
+
+
+def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Tested], progress: Progress) -> _Found:
+    made = dataset_cells(tests)
+    photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
+    cells, scored = entries(photos, made, recipe.evaluate.resamples)
+    kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
+    return _Found({"cells": cells, "kinds": kinds, "shared": None}, made, remarks)
+
+
+def _embedded(
+    run: Run,
+    recipe: Recipe,
+    tests: Sequence[Tested],
+    rows: Sequence[Int[np.ndarray, " photos"]],
+    progress: Progress,
+    *,
+    mirrors: bool,
+) -> tuple[Embedded, list[str]]:
+    """Every photo once; rows are numbered on from one manifest to the next, and so are those of the mirror images."""
+    embedder = load_embedder(run)
+    found, numbers, remarks, start = [], [], [], 0
+    for tested, wanted in zip(tests, rows, strict=True):
+        photos = decoded(tested.manifest, wanted, recipe, embedder, progress)
+        conditions, said = conditions_of(embedder, tested.manifest.table[wanted])
+        turns = [(photos, conditions)]
+        if mirrors:
+            turns.append((photos[..., ::-1], _of_mirror_images(embedder, conditions)))
+        for shown, known in turns:
+            found.append(embedded(shown, known, recipe, embedder, progress))
+            numbers.append(wanted + start)
+            start += len(tested.manifest)
+        remarks += said
+    subjects = [f"{of.name}: {name}" for of in tests for name in of.subjects]
+    return Embedded(np.concatenate(numbers), np.concatenate(found), subjects), remarks
+
+
+def _of_mirror_images(embedder: Embedder, conditions: Conditions | None) -> Conditions | None:
+    """A mirrored left hand is told to be a right one, where the side is side information."""
+    side = embedder.backbone.side_information
+    if side is None or conditions is None:
+        return conditions
+    told: Conditions = side.mirrored(torch.from_numpy(conditions).to(side.mirror.device)).cpu().numpy()
+    return told
+
+
+def _check_asked(by: By, data: Sequence[Path], protocol: str | None) -> None:
+    if by == "dataset" and protocol is not None:
+        raise RunError("a matrix over dataset tests each data set by its own protocol; leave --protocol out")
+    if by == "dataset" and not data:
+        raise RunError("a matrix over dataset needs data sets beside the run's own; give each with --data")
+    if by != "dataset" and len(data) > 1:
+        raise RunError(
+            f"a matrix over {by} is of one manifest, not of {len(data)}; for several there is --matrix dataset"
+        )
+
+
+def _each_once(paths: Sequence[Path]) -> list[Path]:
+    """The run's own may be among the others. Raises RunError when it is the only one."""
+    found = {read(path).hash: path for path in reversed(paths)}
+    if len(found) < 2:
+        raise RunError(f"a matrix over dataset needs another data set than the run's own; {paths[-1]} is the same")
+    return list(reversed(found.values()))
+
+
+def _described(tested: Tested) -> dict[str, Any]:
+    names = tested.subjects
+    return {
+        "name": tested.name,
+        **tested.protocol,
+        "subjects": len({names[row] for row in tested.rows}),
+        "photos": len(tested.rows),
+        "manifest": tested.manifest.hash,
+    }
+
+
+def _notes(tests: Sequence[Tested]) -> list[str]:
+    return [f"{of.name}: {note}" if len(tests) > 1 else note for of in tests for note in of.notes]
+
+
+def _draws_hash(cells: Sequence[Cell], paths: Sequence[str]) -> str:
+    """Of every photo that is searched for or among, whose it is, and whether it is mirrored."""
+    digest = hashlib.sha256()
+    for cell in cells:
+        digest.update(json.dumps([cell.gallery, cell.probe, cell.kind, cell.mirrored]).encode())
+        for draw in cell.draws:
+            for part in (draw.gallery, draw.query):
+                digest.update(json.dumps([[paths[row % len(paths)], cell.identities[row]] for row in part]).encode())
+    return digest.hexdigest()
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _place(run: Run, recipe: Recipe, by: By, content: dict[str, Any], *, plain: bool) -> Path:
+    parts = [by] if plain else [by, content["hashes"]["draws"][:8]]
+    if recipe.evaluate.mirrored != run.recipe.evaluate.mirrored:
+        parts.append("mirrored" if recipe.evaluate.mirrored else "plain")
+    return run.folder / f"evaluation-matrix-{'-'.join(parts)}.json"
+
+
+def _dumped(content: dict[str, Any]) -> str:
+    """JSON with a line for every key and every cell."""
+    lines = []
+    for key, value in content.items():
+        told = json.dumps(value)
+        if key in ("cells", "kinds") and value:
+            told = "[\n " + ",\n ".join(json.dumps(one) for one in value) + "\n]"
+        lines.append(f"{json.dumps(key)}: {told}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

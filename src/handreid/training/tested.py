@@ -1,0 +1,103 @@
+"""Who is tested of a manifest when a run meets it: its own test, another data set's, or everyone; strangers only.
+
+* On the run's own photos its own protocol says who. On others, the data set's protocol or the split that it comes with;
+  where it has neither, everyone is tested, as nobody of it was trained on.
+* Whoever the run met (`seen`) is taken out of queries and galleries alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from handreid.data.crossing import draw_everyone, without
+from handreid.data.draws import Draw
+from handreid.data.manifest import Manifest, read
+from handreid.data.splits import natural_protocol
+from handreid.errors import ProtocolError
+from handreid.recipe import Recipe
+from handreid.training.assess import changed
+from handreid.training.material import Material, read_material
+from handreid.training.seen import Met, left_out
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """`draws` of one manifest, with the identity and the subject of every row; `out` says who was left out, and why."""
+
+    name: str
+    manifest: Manifest
+    draws: tuple[Draw, ...]
+    identities: tuple[str, ...]
+    protocol: dict[str, str]
+    notes: tuple[str, ...]
+    out: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def rows(self) -> Int[np.ndarray, " photos"]:
+        """Every photo that is searched for or among in any draw, once, ascending."""
+        return np.unique(np.concatenate([part for draw in self.draws for part in (draw.gallery, draw.query)]))
+
+    @property
+    def subjects(self) -> list[str]:
+        return list(self.manifest.table["subject"].to_list())
+
+
+def strangers_in(recipe: Recipe, path: Path, own: Material, met: Sequence[Met], protocol: str | None) -> Tested:
+    """`recipe` is the run's, `own` what it was trained on; `protocol` is asked for on other photos than its own.
+
+    Raises ProtocolError where nobody is left.
+    """
+    return _strangers(_everybody(recipe, path, own, protocol), met)
+
+
+def with_names(tests: Sequence[Tested], paths: Sequence[Path]) -> list[Tested]:
+    """Each with a name of its own: the data set's where it is one's alone, else the file's."""
+    sets = [of.manifest.dataset for of in tests]
+    files = [path.absolute().parent.name if path.stem == "manifest" else path.stem for path in paths]
+    wanted = [
+        dataset if dataset not in ("csv", "folders") and sets.count(dataset) == 1 else file
+        for dataset, file in zip(sets, files, strict=True)
+    ]
+    names = [
+        f"{name} ({wanted[: at + 1].count(name)})" if wanted.count(name) > 1 else name for at, name in enumerate(wanted)
+    ]
+    return [replace(of, name=name) for of, name in zip(tests, names, strict=True)]
+
+
+def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) -> Tested:
+    manifest = read(path)
+    aspect = recipe.data.aspect if recipe.data.aspect in manifest.views else "all"
+    if manifest.hash == own.manifest.hash:
+        split = read_material(recipe, path).split
+    elif protocol is None and natural_protocol(manifest) == "disjoint":
+        return _everyone(recipe, manifest, None if aspect == "all" else aspect)
+    else:
+        asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
+        split = read_material(changed(recipe, asked, None), path).split
+    how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
+    return Tested(manifest.dataset, manifest, split.test, split.identities, how, split.notes)
+
+
+def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Tested:
+    label = manifest.label_kinds[-1]
+    draws = draw_everyone(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
+    how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
+    note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
+    return Tested(manifest.dataset, manifest, draws, tuple(manifest.labels(label)), how, (note,))
+
+
+def _strangers(tested: Tested, met: Sequence[Met]) -> Tested:
+    subjects, rows = tested.subjects, tested.rows.tolist()
+    out = left_out(tested.manifest, [subjects[row] for row in rows], met)
+    names = {name for one in out for name in one["names"]}
+    draws = without(tested.draws, {row for row in rows if subjects[row] in names})
+    if not all(len(draw.query) for draw in draws):
+        raise ProtocolError(
+            f"{tested.manifest.dataset}: nobody is left to search for. {len(names)} subjects have the names of people "
+            f"whom the run met ({'; '.join(one['why'] for one in out)}); if they are others, give them other names"
+        )
+    return replace(tested, draws=draws, out=tuple(out))
