@@ -6,7 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import compare, data, experiments, prompts, space
+from handreid.cli import compare, data, experiments, prompts, space, strip
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.add_typer(data.app, name="data")
 experiments.add_to(app)
 space.add_to(app)
 compare.add_to(app)
+strip.add_to(space.figures)
 app.add_typer(prompts.app, name="prompts")
 
 

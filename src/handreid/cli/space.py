@@ -8,7 +8,7 @@ import typer
 
 from handreid.cli.experiments import Data, begin, resumable
 
-figures = typer.Typer(help="Pictures of a run, as PNG and as one HTML file.", no_args_is_help=True)
+figures = typer.Typer(help="Pictures of a run.", no_args_is_help=True)
 
 
 class Part(StrEnum):

@@ -34,6 +34,7 @@ MARKS = {
 }
 FORMATS = (".png", ".svg", ".pdf")
 _DPI = 200
+_LINE = 0.2295  # inches from one line of a subtitle to the next
 
 
 def ordered_colours(count: int) -> list[str]:
@@ -45,21 +46,26 @@ def ordered_colours(count: int) -> list[str]:
 
 
 def new_figure(title: str, subtitle: Sequence[str], *, width: float = 11.0, height: float = 8.5) -> "Figure":
-    """A blank figure with its title at the top left; sizes in inches. Axes go below `top_of(subtitle)`."""
+    """A blank figure with its title at the top left; sizes in inches. Axes go below `top_of(subtitle, height)`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
-    figure.text(0.03, 0.965, title, size=16, weight="bold", color=INK, va="top")
+    figure.text(0.03, 1 - 0.2975 / height, title, size=16, weight="bold", color=INK, va="top")
     for number, line in enumerate(subtitle):
-        figure.text(0.03, 0.922 - 0.027 * number, line, size=10, color=QUIET, va="top")
+        figure.text(0.03, 1 - (0.663 + _LINE * number) / height, line, size=10, color=QUIET, va="top")
     return figure
 
 
-def top_of(subtitle: Sequence[str]) -> float:
+def top_of(subtitle: Sequence[str], height: float = 8.5) -> float:
     """Where axes may begin, as a share of the height."""
-    return 0.905 - 0.027 * len(subtitle)
+    return 1 - above(subtitle) / height
+
+
+def above(subtitle: Sequence[str]) -> float:
+    """Inches that title and subtitle take from the top."""
+    return 0.8075 + _LINE * len(subtitle)
 
 
 def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
