@@ -34,6 +34,7 @@ MARKS = {
 }
 FORMATS = (".png", ".svg", ".pdf")
 _DPI = 200
+_LINE = 0.2295  # inches from a line of the subtitle to the next
 
 
 def ordered_colours(count: int) -> list[str]:
@@ -51,15 +52,15 @@ def new_figure(title: str, subtitle: Sequence[str], *, width: float = 11.0, heig
 
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
-    figure.text(0.03, 0.965, title, size=16, weight="bold", color=INK, va="top")
+    figure.text(0.33 / width, 1 - 0.2975 / height, title, size=16, weight="bold", color=INK, va="top")
     for number, line in enumerate(subtitle):
-        figure.text(0.03, 0.922 - 0.027 * number, line, size=10, color=QUIET, va="top")
+        figure.text(0.33 / width, 1 - (0.663 + _LINE * number) / height, line, size=10, color=QUIET, va="top")
     return figure
 
 
-def top_of(subtitle: Sequence[str]) -> float:
+def top_of(subtitle: Sequence[str], height: float = 8.5) -> float:
     """Where axes may begin, as a share of the height."""
-    return 0.905 - 0.027 * len(subtitle)
+    return 1 - (0.8075 + _LINE * len(subtitle)) / height
 
 
 def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
