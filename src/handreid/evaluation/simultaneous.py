@@ -1,8 +1,8 @@
 """Several systems and one reference: intervals of differences that hold the truth all at once.
 
-* With one comparison at 95 %, one of twenty systems that are no better is called better or worse. With ten comparisons
-  that happens to about one table in three. Here all intervals of a metric are widened together, so that all of them hold
-  with the confidence that is asked for; a verdict is read off the interval, so the two never disagree.
+* Each further comparison is another chance to call a system better that is not. Here all intervals of a metric are
+  widened together, so that all of them hold with the confidence that is asked for; a verdict is read off the interval,
+  so the two never disagree.
 * How much wider is taken from the resamples (Beran, Journal of the American Statistical Association 83, 1988): every
   comparison gets the same confidence c, the smallest for which, in 95 % of the resamples, all differences at once lie
   between their quantiles at (1 - c) / 2 and (1 + c) / 2. Comparisons with one reference are correlated, so c is below
@@ -70,7 +70,7 @@ def _with(reference: int, count: int) -> list[tuple[int, int]]:
 
 
 def _ranks(values: Float[np.ndarray, "resample comparison"]) -> Float[np.ndarray, "resample comparison"]:
-    """From 0, column by column; equal values share the middle of their places, so that equal systems stay in the middle."""
+    """From 0, column by column; equal values share the middle of their places: those of equal systems are there."""
     ranks = np.empty(values.shape)
     for number, column in enumerate(values.T):
         ordered = np.sort(column)

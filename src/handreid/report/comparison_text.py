@@ -92,22 +92,24 @@ def cost_table(comparison: Comparison) -> Table:
     return Table("cost", ["run", *columns], [True] + [False] * len(columns), rows)
 
 
-def captions(comparison: Comparison) -> list[str]:
-    """What the numbers are of, how they were compared, and what a reader has to know; a line each."""
+def captions(comparison: Comparison, *, tables: bool = True, differences: bool = True) -> list[str]:
+    """What the numbers are of, how they were compared, and what a reader has to know; a line each.
+
+    Without `tables`, nothing of what only those show; without `differences`, nothing of those.
+    """
     runs = comparison.runs
-    reference = comparison[comparison.reference]
-    lines = [caption_of(reference.evaluation)]
-    if any(run.against for run in runs):
+    lines = [caption_of(comparison[comparison.reference].evaluation)]
+    if differences and any(run.against for run in runs):
         lines.append(
             f"differences are paired over subjects, with {100 * comparison.confidence:g} % intervals "
             f"({comparison.corrected}); better and worse: the interval lies wholly on one side of 0"
         )
-    if any(run.evaluation.get("reranked") for run in runs):
+    if tables and any(run.evaluation.get("reranked") for run in runs):
         lines.append(
             "rows with + rank the same embeddings anew and are compared with the same run without, each by itself"
         )
         lines += filter(None, dict.fromkeys(remark(run.evaluation) for run in runs))
-    if any(run.cost.seconds is not None for run in runs):
+    if tables and any(run.cost.seconds is not None for run in runs):
         lines.append("training is the time of the epochs, without validation; photos/s those of the last stage")
     return [*lines, *(f"note: {note}" for note in comparison.notes)]
 

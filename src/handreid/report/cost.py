@@ -13,7 +13,7 @@ from handreid.training.runs import Run, read_json, read_metrics
 
 @dataclass(frozen=True)
 class Cost:
-    """`peak_memory` in bytes; `learning` are the parameters that learn in any stage, `parameters` all that there are."""
+    """`peak_memory` in bytes; `learning` counts parameters that learn in any stage, `parameters` all that there are."""
 
     seconds: float | None
     photos_per_second: float | None

@@ -52,9 +52,9 @@ def new_figure(title: str, subtitle: Sequence[str], *, width: float = 11.0, heig
 
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
-    figure.text(0.03, 1 - 0.2975 / height, title, size=16, weight="bold", color=INK, va="top")
+    figure.text(0.33 / width, 1 - 0.2975 / height, title, size=16, weight="bold", color=INK, va="top")
     for number, line in enumerate(subtitle):
-        figure.text(0.03, 1 - (0.663 + _LINE * number) / height, line, size=10, color=QUIET, va="top")
+        figure.text(0.33 / width, 1 - (0.663 + _LINE * number) / height, line, size=10, color=QUIET, va="top")
     return figure
 
 
