@@ -6,7 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import compare, data, experiments, prompts, space, strip
+from handreid.cli import compare, data, experiments, matrix, prompts, space, strip
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ experiments.add_to(app)
 space.add_to(app)
 compare.add_to(app)
 strip.add_to(space.figures)
+matrix.add_to(space.figures)
 app.add_typer(prompts.app, name="prompts")
 
 

@@ -58,6 +58,12 @@ class Label(StrEnum):
     aspect = "aspect"
 
 
+class MatrixBy(StrEnum):
+    aspect = "aspect"
+    side = "side"
+    dataset = "dataset"
+
+
 Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Set = Annotated[
@@ -106,7 +112,10 @@ def train(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Data = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Manifest of the photos; with --matrix dataset, once per set.", metavar="MANIFEST"),
+    ] = None,
     protocol: Annotated[Protocol | None, typer.Option(help="Another protocol than the recipe's.")] = None,
     aspect: Annotated[Aspect | None, typer.Option(help="Search with photos of this view only.")] = None,
     label: Annotated[Label | None, typer.Option(help="What an identity is.")] = None,
@@ -121,20 +130,39 @@ def evaluate(
             metavar="HOW",
         ),
     ] = None,
+    matrix: Annotated[
+        MatrixBy | None, typer.Option(help="Gallery photos of one kind, probes of another: every pair as a cell.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
     progress = begin()
+    if matrix:
+        from handreid.cli.matrix import evaluate_matrix
+
+        no = {"--aspect": aspect, "--label": label, "--rerank": rerank}
+        evaluate_matrix(
+            run, matrix.value, data or [], protocol and protocol.value, mirrored, no, as_json=json, progress=progress
+        )
+        return
+    from handreid.errors import RunError
     from handreid.recipe import read_rerank
     from handreid.training.assess import evaluate as evaluate_run
     from handreid.training.runs import open_run
 
+    if data and len(data) > 1:
+        raise RunError(f"{len(data)} manifests are given; a run is evaluated on one, or on several by --matrix dataset")
     asked = {"protocol": protocol, "aspect": aspect, "label": label}
     changes = {name: choice.value for name, choice in asked.items() if choice}
     ways = list(dict.fromkeys(map(read_rerank, rerank))) if rerank else None
     with resumable(f"handreid evaluate {run}"):
         path, found = evaluate_run(
-            open_run(run), data=data, changes=changes, mirrored=mirrored, rerank=ways, progress=progress
+            open_run(run),
+            data=data[0] if data else None,
+            changes=changes,
+            mirrored=mirrored,
+            rerank=ways,
+            progress=progress,
         )
     if json:
         output.as_json(found)

@@ -13,18 +13,19 @@ from handreid.data.crossing import Cell
 from handreid.data.draws import Draw
 from handreid.training.tested import Tested
 
-OWN, MERGED = "own test", "own test, another data set's gallery as distractors"
+OWN, OTHER = "the data set trained on", "another data set"
 
 
 def dataset_cells(tests: Sequence[Tested]) -> list[Cell]:
-    """Probe by probe. Rows are numbered on from one data set to the next, as `tests` has them."""
+    """Probe by probe, the run's own data set being the first. Rows are numbered on from one data set to the next."""
     starts = [0, *accumulate(len(of.manifest) for of in tests)]
     identities = tuple(f"{of.name}: {name}" for of in tests for name in of.identities)
     return [
-        Cell(gallery.name, probe.name, OWN if gallery is probe else MERGED, False, draws, identities)
+        Cell(gallery.name, probe.name, kind, False, draws, identities)
         for probe, at in zip(tests, starts, strict=False)
         for gallery, there in zip(tests, starts, strict=False)
         for draws in [_own(probe, at) if gallery is probe else _merged(probe, at, gallery, there)]
+        for kind in [(OWN if probe is tests[0] else OTHER) + ("" if gallery is probe else ", among distractors")]
     ]
 
 

@@ -100,6 +100,21 @@ def matrix_files(run: Run, by: By | None = None) -> list[Path]:
     return sorted(path for kind in ([by] if by else BY) for path in run.folder.glob(f"evaluation-matrix-{kind}*.json"))
 
 
+def written_matrix(run: Run, by: By, file: Path | None = None) -> dict[str, Any]:
+    """The run's matrix of a kind, the one on its own photos if there are others. Raises RunError when that is none."""
+    there = matrix_files(run, by)
+    own = run.folder / f"evaluation-matrix-{by}.json"
+    if file is None and not there:
+        raise RunError(f"{run.folder} has no matrix over {by} yet; make it with `handreid evaluate --matrix {by}`")
+    if file is None and own not in there and len(there) > 1:
+        names = ", ".join(path.name for path in there)
+        raise RunError(f"{run.folder} has {len(there)} matrices over {by}; say which with --file: {names}")
+    found = read_json(file or (own if own in there else there[0]))
+    if "cells" not in found or found.get("by") != by:
+        raise RunError(f"{file} is no matrix over {by}; `handreid evaluate --matrix {by}` writes one")
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class _Found:
     """`parts` are keys of the file; `cells` are what was ranked, for the hash."""
@@ -144,6 +159,7 @@ def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Tested], progress: 
     photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
     cells, scored = entries(photos, made, recipe.evaluate.resamples)
     kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
+    remarks.append("the gallery of another data set stands beside the probe's own: its people are distractors")
     return _Found({"cells": cells, "kinds": kinds, "shared": None}, made, remarks)
 
 

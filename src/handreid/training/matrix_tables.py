@@ -68,14 +68,20 @@ def kind_rows(kinds: Sequence[Entry]) -> list[list[str]]:
     ]
 
 
-SHARED_COLUMNS = (*KIND_COLUMNS, "rank-1 against the same condition", "mAP against the same condition")
+SHARED_COLUMNS = (
+    "gallery and probe",
+    "rank-1",
+    "mAP",
+    "rank-1 against the probe's own kind",
+    "mAP against the probe's own kind",
+)
 
 
 def shared_rows(kinds: Sequence[Entry]) -> list[list[str]]:
     """Kinds over the same people, and what each loses to a gallery of the probes' own condition."""
     lost = [of["against_same"] or {} for of in kinds]
     return [
-        [*row, *(against(of[metric]) if of else "" for metric in METRICS)]
+        [*row[:3], *(against(of[metric]) if of else "" for metric in METRICS)]
         for row, of in zip(kind_rows(kinds), lost, strict=True)
     ]
 
@@ -102,13 +108,19 @@ def tested_words(found: Entry) -> str:
     return "tested on " + "; ".join(parts)
 
 
-def caption(found: Entry) -> str:
-    """What the numbers are of."""
+def numbers_words(found: Entry) -> str:
+    """What the numbers are, and what they rest on, in a line."""
     draws = max((cell["counts"].get("draws", 0) for cell in found["cells"]), default=0)
+    hashes = found["hashes"]
     return (
-        f"{trained_words(found)}; {tested_words(found)}. Mean of {draws} draws, percent, 95 % intervals over subjects. "
-        f"Manifest {found['hashes']['manifest'][:8]}, draws {found['hashes']['draws'][:8]}."
+        f"mean of {draws} draws, percent, 95 % intervals over subjects; manifest {hashes['manifest'][:8]}, "
+        f"draws {hashes['draws'][:8]}"
     )
+
+
+def caption(found: Entry) -> str:
+    """What the matrix is of, in sentences."""
+    return " ".join(map(_sentence, (trained_words(found), tested_words(found), numbers_words(found))))
 
 
 def remarks(found: Entry) -> list[str]:
@@ -125,6 +137,8 @@ def shared_words(found: Entry) -> str:
         return ""
     if not shared["cells"]:
         return "nobody has photos of each, so that there is no matrix over the same people"
+    if shared["identities"] == shared["of"]:
+        return f"all {shared['of']} identities have photos of each, so the same people are in every gallery"
     return (
         f"only the {shared['identities']} of {shared['of']} identities with photos of each, the same in every gallery: "
         "these cells can be compared with each other, not with those above, whose galleries are larger"
