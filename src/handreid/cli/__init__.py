@@ -6,7 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import compare, data, experiments, matrix, prompts, space, strip
+from handreid.cli import attention, compare, data, experiments, matrix, prompts, space, strip
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ space.add_to(app)
 compare.add_to(app)
 strip.add_to(space.figures)
 matrix.add_to(space.figures)
+attention.add_to(space.figures)
 app.add_typer(prompts.app, name="prompts")
 
 

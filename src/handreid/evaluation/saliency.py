@@ -39,6 +39,10 @@ CAVEATS = {
         "It is a first-order estimate on a coarse grid of what the embedding is made of, not of what tells this hand "
         "from others, and it is no evidence of whose hand this is."
     ),
+    "grad-cam of a ViT": (
+        "Grad-CAM is made for convolutions; of the ViTs that were measured it found the parts that matter no better than "
+        "chance, so this shows how it fails. It is no evidence of whose hand this is."
+    ),
     "occlusion": (
         "It says what this network loses when a part is blurred, one part at a time, not what an examiner should "
         "compare, and it is no evidence of whose hand this is."
@@ -90,6 +94,13 @@ def saliency(
 def natural_method(embedder: Embedder) -> Literal["rollout", "grad-cam"]:
     """What papers show for such a tower."""
     return "grad-cam" if prompt_places(embedder.backbone.visual) is None else "rollout"
+
+
+def caveat(embedder: Embedder, method: Method) -> str:
+    """A sentence that says what such a map is not; it belongs below every one."""
+    natural = natural_method(embedder)
+    chosen = natural if method == "auto" else method
+    return CAVEATS["grad-cam of a ViT" if (chosen, natural) == ("grad-cam", "rollout") else chosen]
 
 
 def match_maps(

@@ -105,7 +105,7 @@ def look_up(
             f"{run.facts['manifest_hash'][:16]}; put it back as it was, or use it as other data: give it with --data, "
             "where a command takes that"
         )
-    split = _split(recipe, path, own=own, progress=progress or Silent())
+    split = split_for(recipe, path, own=own, progress=progress or Silent())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
     identities = split.identities if split else manifest.labels(kind)
     table = manifest.table.rename({name: f"manifest_{name}" for name in COLUMNS if name in manifest.table.columns})
@@ -143,7 +143,7 @@ def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Flo
     return embedded(photos, conditions, known.recipe, embedder, progress)
 
 
-def _split(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:
+def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:
     """The run's split; on other data by that data's own protocol, or none where it cannot give one."""
     if own:
         return read_material(recipe, path).split
