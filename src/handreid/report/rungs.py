@@ -113,7 +113,12 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
     seen = {_verdict(comparison, run, metric) for run in comparison.runs for metric in PANELS}
     if seen == {"not compared"}:
         return
-    words = {"better": "better", "worse": "worse", "within noise": "within noise", "reference": comparison.reference}
+    words = {
+        "better": "better",
+        "worse": "worse",
+        "within noise": "within noise",
+        "reference": f"{comparison.reference}, the reference",
+    }
     words["not compared"] = "not compared"
     marks = [
         Line2D(
