@@ -30,7 +30,8 @@ def cmc(
     from handreid.report.cmc import cmc_figure
 
     with resumable("the same command"):
-        _told(cmc_figure(_compared(runs, out, To.first, different, progress), out, up_to=up_to, command=_command()))
+        compared = _compared(runs, out, To.first, different, progress, resamples=100)  # no difference is shown
+        _told(cmc_figure(compared, out, up_to=up_to, command=_command()))
 
 
 def ladder(runs: RunFolders, out: Figure, to: Against = To.first, different: Different = False) -> None:
@@ -57,13 +58,15 @@ def add_to(figures: typer.Typer) -> None:
         figures.command()(command)
 
 
-def _compared(runs: list[Path], out: Path, to: To, different: bool, progress: "Progress") -> "Comparison":
+def _compared(
+    runs: list[Path], out: Path, to: To, different: bool, progress: "Progress", *, resamples: int = 10_000
+) -> "Comparison":
     from handreid.report import style
     from handreid.report.comparison import compare_runs, run_folders
     from handreid.report.files import check_place
 
     check_place(out, style.FORMATS)  # before the work, not after it
-    return compare_runs(run_folders(runs), to=to.value, different=different, progress=progress)
+    return compare_runs(run_folders(runs), to=to.value, different=different, resamples=resamples, progress=progress)
 
 
 def _command() -> str:

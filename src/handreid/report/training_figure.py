@@ -54,7 +54,7 @@ def _draw(axes: "Axes", panel: Panel, stage: StageSeries, *, head: bool, foot: b
     factor = 100 if panel.unit == "%" else 1
     for number, line in enumerate(panel.series):
         look = _look(panel, number)
-        dots = {"marker": "o", "ms": 3} if len(line.epochs) < 25 else {}
+        dots: dict[str, Any] = {"marker": "o", "ms": 3} if len(line.epochs) < 25 else {}
         axes.plot(line.epochs, factor * line.values, lw=1.6 if line.named else 0.6, **look, **dots)
     lowest = min(line.values.min() for line in panel.series)
     highest = max(line.values.max() for line in panel.series)
@@ -157,9 +157,11 @@ def _epochs(stage: StageSeries) -> str:
 def _caption(run: Run, stages: Sequence[StageSeries], command: str) -> str:
     facts = run.facts
     lines = [
-        f"Training of {run.recipe.name} in {run.folder.name}, epoch by epoch: the loss, its terms before their weights, "
-        "the learning rate of each group of parameters at the end of the epoch, the mean gradient norm before clipping, "
-        "and validation on people who are neither trained on nor tested."
+        (
+            f"Training of {run.recipe.name} in {run.folder.name}, epoch by epoch: the loss, its terms before their "
+            "weights, the learning rate of each group of parameters at the end of the epoch, the mean gradient norm "
+            "before clipping, and validation, of which no test identity is a part."
+        )
     ]
     for stage in stages:
         kept = f"; epoch {stage.kept} is the one that was kept (dashed line)" if stage.kept else ""
