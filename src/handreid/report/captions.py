@@ -2,6 +2,7 @@
 
 from handreid.report.comparison import Comparison
 from handreid.report.comparison_text import METRICS, captions
+from handreid.training.ladder import against
 
 
 def caption_of_figure(what: str, comparison: Comparison, command: str, *, differences: bool = True) -> str:
@@ -17,9 +18,5 @@ def caption_of_figure(what: str, comparison: Comparison, command: str, *, differ
 def _gained(comparison: Comparison, name: str) -> str:
     """The difference to the reference, in words for those who cannot see the marks."""
     gained = comparison[name].against
-    parts = [
-        f"{METRICS[metric]} {one['verdict']} {100 * one['value']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
-        for metric, one in gained.items()
-        if metric in ("rank1", "map")
-    ]
+    parts = [f"{METRICS[metric]} {against(gained[metric])}" for metric in ("rank1", "map") if metric in gained]
     return f"{name} against {comparison.reference}: {', '.join(parts)}" if parts else ""

@@ -144,14 +144,15 @@ def spread(wanted: Float[np.ndarray, " label"], apart: float, room: float) -> Fl
             (mean, many), (other, more) = blocks.pop(), blocks.pop()
             blocks.append([(mean * many + other * more) / (many + more), many + more])
     ascending = np.concatenate([np.full(int(members), mean) for mean, members in blocks])
-    return np.clip(ascending, 0, room - apart * (count - 1)) + apart * np.arange(count)
+    placed: Float[np.ndarray, " label"] = np.clip(ascending, 0, room - apart * (count - 1)) + apart * np.arange(count)
+    return placed
 
 
 def _what(comparison: Comparison, curves: Sequence[Cmc]) -> str:
-    told = [
-        f"{run.name} {', '.join(f'{100 * curve.value[k - 1]:.1f} at {k}' for k in (1, 5, 10, 20) if k <= len(curve.ranks))}"
-        for run, curve in zip(comparison.runs, curves, strict=True)
-    ]
+    told = []
+    for run, curve in zip(comparison.runs, curves, strict=True):
+        points = [f"{100 * curve.value[k - 1]:.1f} at {k}" for k in (1, 5, 10, 20) if k <= len(curve.ranks)]
+        told.append(f"{run.name} {', '.join(points)}")
     return (
         f"Cumulative match characteristic: percent of queries with a right answer among the first k: {'; '.join(told)}"
     )

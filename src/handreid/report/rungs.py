@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handreid.report import style
+from handreid.report.captions import caption_of_figure
 from handreid.report.comparison import Compared, Comparison
 from handreid.report.comparison_text import METRICS
-from handreid.report.captions import caption_of_figure
 from handreid.report.files import check_place
 
 if TYPE_CHECKING:
@@ -113,7 +113,12 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
     seen = {_verdict(comparison, run, metric) for run in comparison.runs for metric in PANELS}
     if seen == {"not compared"}:
         return
-    words = {"better": "better", "worse": "worse", "within noise": "within noise", "reference": comparison.reference}
+    words = {
+        "better": "better",
+        "worse": "worse",
+        "within noise": "within noise",
+        "reference": f"{comparison.reference}, the reference",
+    }
     words["not compared"] = "not compared"
     marks = [
         Line2D(
@@ -122,10 +127,10 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
         for name, (mark, colour, filled) in _VERDICTS.items()
         if name in seen
     ]
-    figure.legend(
-        handles=marks, loc="lower left", bbox_to_anchor=(0.33 / _WIDTH - 0.004, 0.14 / height), ncols=len(marks), frameon=False,
-        fontsize=9.5, labelcolor=style.QUIET, handletextpad=0.2, columnspacing=1.6, borderaxespad=0,
-    )  # fmt: skip
+    corner = (0.33 / _WIDTH - 0.004, 0.14 / height)
+    tight: Any = {"handletextpad": 0.2, "columnspacing": 1.6, "borderaxespad": 0, "frameon": False}
+    look: Any = {"fontsize": 9.5, "labelcolor": style.QUIET, **tight}
+    figure.legend(handles=marks, loc="lower left", bbox_to_anchor=corner, ncols=len(marks), **look)
 
 
 def _subtitle(comparison: Comparison) -> list[str]:

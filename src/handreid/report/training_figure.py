@@ -54,7 +54,7 @@ def _draw(axes: "Axes", panel: Panel, stage: StageSeries, *, head: bool, foot: b
     factor = 100 if panel.unit == "%" else 1
     for number, line in enumerate(panel.series):
         look = _look(panel, number)
-        dots = {"marker": "o", "ms": 3} if len(line.epochs) < 25 else {}
+        dots: dict[str, Any] = {"marker": "o", "ms": 3} if len(line.epochs) < 25 else {}
         axes.plot(line.epochs, factor * line.values, lw=1.6 if line.named else 0.6, **look, **dots)
     lowest = min(line.values.min() for line in panel.series)
     highest = max(line.values.max() for line in panel.series)
@@ -65,7 +65,7 @@ def _draw(axes: "Axes", panel: Panel, stage: StageSeries, *, head: bool, foot: b
     axes.margins(y=0.12)
     _mark_kept(axes, panel, stage, factor)
     _finish(axes, panel, stage, head=head, foot=foot, several=several)
-    _name_lines(axes, panel, factor)
+    _name_lines(axes, panel, stage, factor)
 
 
 def _look(panel: Panel, number: int) -> dict[str, Any]:
@@ -90,16 +90,14 @@ def _mark_kept(axes: "Axes", panel: Panel, stage: StageSeries, factor: int) -> N
         axes.scatter(
             line.epochs[at], factor * line.values[at], s=70, facecolor="none", edgecolor=colour, linewidth=1.4, zorder=4
         )
-    late = stage.kept > (1 + stage.epochs) / 2
-    axes.annotate(
-        f"kept: epoch {stage.kept}", (stage.kept, 0.06), xycoords=("data", "axes fraction"), size=8.5, color=style.QUIET,
-        xytext=(-5 if late else 5, 0), textcoords="offset points", ha="right" if late else "left",
-    )  # fmt: skip
 
 
 def _finish(axes: "Axes", panel: Panel, stage: StageSeries, *, head: bool, foot: bool, several: bool) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     title = panel.name + (f", {panel.unit}" if panel.unit else "")
     axes.set_title(title, loc="left", size=9.5, weight="bold", color=style.INK, pad=5)
     if head and several:
@@ -119,24 +117,26 @@ def _finish(axes: "Axes", panel: Panel, stage: StageSeries, *, head: bool, foot:
         spine.set_visible(False)
 
 
-def _name_lines(axes: "Axes", panel: Panel, factor: int) -> None:
+def _name_lines(axes: "Axes", panel: Panel, stage: StageSeries, factor: int) -> None:
     """Names to the right, near the last value of each line; with the value, so that the end can be read."""
-    named = [(number, line) for number, line in enumerate(panel.series) if line.named]
-    place = axes.transData.transform
-    box = axes.get_window_extent()
-    dpi = axes.figure.dpi
-    ends = np.array([(place((line.epochs[-1], factor * line.values[-1]))[1] - box.y0) / dpi for _, line in named])
-    order = np.argsort(ends, kind="stable")
-    for at, which in zip(spread(ends[order], 0.17, box.height / dpi), order, strict=True):
-        number, line = named[which]
-        told = f"{line.name} {_digits(factor * line.values[-1])}" if panel.name != "learning rate" else line.name
-        axes.annotate(
-            _folded(told), (1.02, at * dpi / box.height), xycoords="axes fraction", size=8.5, va="center",
-            color=_look(panel, number)["color"], annotation_clip=False,
-        )  # fmt: skip
+    place, box, dpi = axes.transData.transform, axes.get_window_extent(), axes.figure.dpi
+    labels: list[tuple[float, str, str]] = []  # inches from the bottom, text, colour
+    for number, line in enumerate(panel.series):
+        if line.named:
+            end = factor * line.values[-1]
+            told = line.name if panel.name == "learning rate" else f"{line.name} {_digits(end)}"
+            height = (place((line.epochs[-1], end))[1] - box.y0) / dpi
+            labels.append((float(height), told, _look(panel, number)["color"]))
+    if panel.name == "validation" and stage.kept:
+        labels.append((0.0, f"kept: epoch {stage.kept}", style.QUIET))
+    labels.sort()
+    places = spread(np.array([at for at, _, _ in labels]), 0.17, box.height / dpi)
+    for at, (_, told, colour) in zip(places, labels, strict=True):
+        height = at * dpi / box.height
+        axes.text(1.03, height, _cut(told), size=8.5, va="center", color=colour, transform=axes.transAxes)
 
 
-def _folded(text: str, most: int = 26) -> str:
+def _cut(text: str, most: int = 28) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -157,9 +157,11 @@ def _epochs(stage: StageSeries) -> str:
 def _caption(run: Run, stages: Sequence[StageSeries], command: str) -> str:
     facts = run.facts
     lines = [
-        f"Training of {run.recipe.name} in {run.folder.name}, epoch by epoch: the loss, its terms before their weights, "
-        "the learning rate of each group of parameters at the end of the epoch, the mean gradient norm before clipping, "
-        "and validation on people who are neither trained on nor tested."
+        (
+            f"Training of {run.recipe.name} in {run.folder.name}, epoch by epoch: the loss, its terms before their "
+            "weights, the learning rate of each group of parameters at the end of the epoch, the mean gradient norm "
+            "before clipping, and validation, of which no test identity is a part."
+        )
     ]
     for stage in stages:
         kept = f"; epoch {stage.kept} is the one that was kept (dashed line)" if stage.kept else ""

@@ -19,7 +19,7 @@ from handreid.recipe import FineTune
 from handreid.training.runs import Run, read_metrics
 
 _WORKING = ("stage", "epoch", "step", "seconds", "photos_per_second", "peak_memory", "gradient_norm", "loss")
-_SHOWN = {"validation_rank1": "rank-1", "validation_map": "mAP", "prompts_rank1": "nearest text is the own"}
+_SHOWN = {"validation_rank1": "rank-1", "validation_map": "mAP", "prompts_rank1": "own text nearest"}
 
 
 @dataclass(frozen=True, eq=False)

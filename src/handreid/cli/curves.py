@@ -1,0 +1,78 @@
+"""`handreid figure cmc, ladder, training`: curves of runs for papers, with captions as text."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handreid.cli.compare import Against, Different, RunFolders, To
+from handreid.cli.experiments import begin, resumable
+
+if TYPE_CHECKING:
+    from handreid.progress import Progress
+    from handreid.report.comparison import Comparison
+
+Figure = Annotated[
+    Path, typer.Option("--out", help="File to write: .png, .svg or .pdf. Its caption is written beside it, as .txt.")
+]
+
+
+def cmc(
+    runs: RunFolders,
+    out: Figure,
+    up_to: Annotated[int, typer.Option(help="Last rank that is shown.", min=2)] = 20,
+    different: Different = False,
+) -> None:
+    """How many queries have a right answer among the first k, for every run."""
+    progress = begin()
+    from handreid.report.cmc import cmc_figure
+
+    with resumable("the same command"):
+        compared = _compared(runs, out, To.first, different, progress, resamples=100)  # no difference is shown
+        _told(cmc_figure(compared, out, up_to=up_to, command=_command()))
+
+
+def ladder(runs: RunFolders, out: Figure, to: Against = To.first, different: Different = False) -> None:
+    """Rank-1 and mAP of every run with intervals, and whether each beats the reference."""
+    progress = begin()
+    from handreid.report.rungs import ladder_figure
+
+    with resumable("the same command"):
+        _told(ladder_figure(_compared(runs, out, to, different, progress), out, command=_command()))
+
+
+def training(run: Annotated[Path, typer.Argument(help="Run folder; it may still be training.")], out: Figure) -> None:
+    """Losses term by term, learning rates, gradient norm and validation, epoch by epoch."""
+    begin()
+    from handreid.report.training_figure import training_figure
+    from handreid.training.runs import open_run
+
+    with resumable("the same command"):
+        _told(training_figure(open_run(run), out, command=_command()))
+
+
+def add_to(figures: typer.Typer) -> None:
+    for command in (cmc, ladder, training):
+        figures.command()(command)
+
+
+def _compared(
+    runs: list[Path], out: Path, to: To, different: bool, progress: "Progress", *, resamples: int = 10_000
+) -> "Comparison":
+    from handreid.report import style
+    from handreid.report.comparison import compare_runs, run_folders
+    from handreid.report.files import check_place
+
+    check_place(out, style.FORMATS)  # before the work, not after it
+    return compare_runs(run_folders(runs), to=to.value, different=different, resamples=resamples, progress=progress)
+
+
+def _command() -> str:
+    """As it was typed, for the caption."""
+    return shlex.join(["handreid", *sys.argv[1:]])
+
+
+def _told(written: list[Path]) -> None:
+    typer.echo(f"written to {' and '.join(map(str, written))}")
