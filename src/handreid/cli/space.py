@@ -62,6 +62,9 @@ def embedding(
     data: Data = None,
     mirrored: Mirrored = None,
     seed: Annotated[int, typer.Option(help="Of t-SNE: the same seed gives the same picture.")] = 0,
+    photos: Annotated[
+        bool, typer.Option("--photos/--no-photos", help="Whether the HTML shows the photo under the pointer.")
+    ] = True,
 ) -> None:
     """Test photos as points, so that compact and separable identities can be seen."""
     progress = begin()
@@ -78,6 +81,7 @@ def embedding(
             data=data,
             mirrored=mirrored,
             seed=seed,
+            photos=photos,
             progress=progress,
         )
     typer.echo(f"written to {written[0]} and {written[1]}")

@@ -1,4 +1,7 @@
-"""Photos as points: a PNG to print and one HTML file to look into, which opens without a network."""
+"""Photos as points: a PNG to print and one HTML file to look into, which opens without a network.
+
+With a sheet of thumbnails the HTML shows the photo of the point that the pointer is on; without one it holds no photo.
+"""
 
 from dataclasses import dataclass
 from html import escape
@@ -10,10 +13,12 @@ from jaxtyping import Float, Int
 
 from handreid.report import style
 from handreid.report.files import write_whole
+from handreid.report.thumbnails import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_SHOWN = 176  # pixels of a photo's side beside the pointer
 _NUMBERED = 8  # from this many joined groups on, they are told by numbers beside colours
 
 
@@ -36,6 +41,7 @@ class Cloud:
     legend: str
     axes: tuple[str, str]
     true_to_scale: bool  # whether lengths across and along are of one kind
+    sheet: Sheet | None = None  # a thumbnail of each photo, in the order of the points
 
     @property
     def centres(self) -> Float[np.ndarray, "group 2"]:
@@ -207,10 +213,36 @@ def draw_html(cloud: Cloud, path: Path) -> None:
         hoverlabel={"bgcolor": "white", "align": "left"},
     )
     text = figure.to_html(
-        include_plotlyjs=True, div_id="embedding", default_height="96vh", config={"displaylogo": False}
+        include_plotlyjs=True,
+        div_id="embedding",
+        default_height="96vh",
+        config={"displaylogo": False},
+        post_script=_show_photos(cloud.sheet) if cloud.sheet else None,
     )
     head = f"<head><title>{escape(cloud.title)}</title>"
     write_whole(path, lambda part: part.write_text(text.replace("<head>", head, 1), encoding="utf-8"))
+
+
+def _show_photos(sheet: Sheet) -> str:
+    """JavaScript that shows the part of the sheet that belongs to the point under the pointer."""
+    return f"""
+const plot = document.getElementById("{{plot_id}}"), box = document.createElement("div"), side = {_SHOWN};
+box.id = "photo";
+box.style.cssText = "display:none;position:fixed;pointer-events:none;z-index:9;border:1px solid {style.HAIR};" +
+  "border-radius:4px;box-shadow:0 2px 10px rgba(0,0,0,.25);background:url({sheet.url});" +
+  "width:" + side + "px;height:" + side + "px;background-size:" + side * {sheet.columns} + "px auto";
+document.body.appendChild(box);
+plot.on("plotly_hover", (found) => {{
+  const at = found.points[0].customdata, x = found.event.clientX, y = found.event.clientY;
+  if (at === undefined) return;
+  const column = at % {sheet.columns}, row = Math.floor(at / {sheet.columns});
+  box.style.backgroundPosition = -side * column + "px " + -side * row + "px";
+  box.style.left = Math.min(Math.max(x - side / 2, 4), window.innerWidth - side - 8) + "px";
+  box.style.top = (y > side + 40 ? y - side - 26 : y + 30) + "px";
+  box.style.display = "block";
+}});
+plot.on("plotly_unhover", () => {{ box.style.display = "none"; }});
+"""
 
 
 def _traces(cloud: Cloud, group: int) -> list[Any]:
@@ -231,6 +263,7 @@ def _traces(cloud: Cloud, group: int) -> list[Any]:
         marker=marker,
         text=hovers,
         hoverinfo="text",
+        customdata=mine.tolist() if cloud.sheet else None,
         **together,
     )
     if not cloud.joined:

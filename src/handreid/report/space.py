@@ -4,11 +4,12 @@
 * Both projections are of unit embeddings and seeded. t-SNE keeps neighbours (by cosine), not distances; PCA keeps the
   directions of most variance among the photos shown.
 * t-SNE runs on one thread: with more, its sums come in another order and it is another picture. Nearly all its time
-  goes into moving points in the plane, so that fewer dimensions before it (PCA to 50) make it no faster.
+  goes into moving points in the plane: fewer dimensions before it (PCA to 50) make it no faster, half the usual steps
+  and a coarser angle do, by 2.6 times for 2,000 photos, and keep neighbours as well (trustworthiness 0.987 for 0.988).
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from handreid.report.embeddings import Known, embed_known, look_up
 from handreid.report.files import check_place
 from handreid.report.scatter import Cloud, draw_html, draw_png, spread_colours
 from handreid.report.tested import Tested
+from handreid.report.thumbnails import sheet_of
 from handreid.training.assess import read_evaluation
 from handreid.training.ladder import number, percent
 from handreid.training.runs import Run
@@ -54,9 +56,10 @@ def embedding_figure(
     data: Path | None = None,
     mirrored: bool | None = None,
     seed: int = 0,
+    photos: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Path, Path]:
-    """Writes `out` as .png and .html, and returns both paths.
+    """Writes `out` as .png and .html, and returns both paths. With `photos` the HTML holds a thumbnail of each.
 
     Coloured by identity or subject, the `identities` of them with the most photos are shown; by another column, all.
     Raises DataError where nothing can be seen: no such column, too many values, too few photos, or a collapsed model.
@@ -73,6 +76,9 @@ def embedding_figure(
         plane, axes = project(points, method, seed=seed)
         advance(len(points))
     cloud = _cloud(run, tested, shown, of, plane, axes, method)
+    if photos:
+        paths = [shown.manifest.root / path for path in shown.table["path"]]
+        cloud = replace(cloud, sheet=sheet_of(paths, progress=progress))
     png, html = out.with_suffix(".png"), out.with_suffix(".html")
     draw_png(cloud, png)
     draw_html(cloud, html)
@@ -106,7 +112,9 @@ def project(
 
     perplexity = min(30.0, len(points) ** 0.5, (len(points) - 1) / 3)  # few photos have few neighbours
     with threadpool_limits(1):
-        found = TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(points)
+        found = TSNE(
+            2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed, max_iter=500, angle=0.8
+        ).fit_transform(points)
     return found.astype(np.float64), (f"t-SNE, perplexity {perplexity:.0f}; axes have no unit", "")
 
 

@@ -32,7 +32,7 @@ HEADINGS: dict[Rule, str] = {
     "asked": "Asked for by name",
 }
 _PIXELS = 180  # of a photo's side
-_LEFT, _QUERY, _APART, _CELL, _GAP, _AFTER, _END = 0.34, 0.88, 0.34, 0.68, 0.09, 0.36, 1.0
+_LEFT, _QUERY, _APART, _CELL, _GAP, _AFTER, _END = 0.34, 0.88, 0.34, 0.68, 0.09, 0.36, 1.12
 _ROW, _HEADING, _COLUMNS, _FOOT = 1.20, 0.40, 0.24, 0.20
 
 
@@ -105,8 +105,8 @@ def caption(tested: Tested, strips: Sequence[Strip], seed: int = 0) -> str:
         f"{len(tested.split.test)} (numbered from 0): n = {len(tested.query(draws[0]))} queries, "
         f"{len(tested.gallery(draws[0]))} photos in the gallery. Each row shows a query (left) and its most similar "
         "gallery photos from rank 1 on, with their cosine similarity; a right answer has a tick and a solid frame, a "
-        "wrong one a cross and a dashed frame. At the end the rank of the first right answer, and its photo where it "
-        f"is not among those shown. Chosen by rule: {chosen}"
+        'wrong one a cross and a dashed frame ("same person": under another label). At the end the rank of the first '
+        f"right answer, and its photo where it is not among those shown. Chosen by rule: {chosen}"
         + (f"; {ONCE}" if rules != ["asked"] else "")
         + f". Hashes: model {tested.model_hash[:16]}, manifest {tested.manifest.hash[:16]}, draws "
         f"{tested.split.draws_hash[:16]}."
@@ -177,7 +177,7 @@ def _beneath(axes: "Axes", text: str, x: float, y: float) -> None:
 def _draw_hit(axes: "Axes", hit: Hit, picture: np.ndarray, x: float, y: float) -> None:
     colour = RIGHT if hit.right else WRONG
     _draw_photo(axes, picture, x, y, _CELL)
-    _frame(axes, x, y, _CELL, colour, "-" if hit.right else (0, (3, 1.6)), 2.2 if hit.right else 1.2)
+    _frame(axes, x, y, _CELL, colour, "-" if hit.right else (0, (3.0, 1.6)), 2.2 if hit.right else 1.2)
     _mark(axes, x + _CELL - 0.02, y + _CELL - 0.02, colour, right=hit.right)
     text = f"{hit.similarity:.2f}".replace("-", "\u2212")
     axes.text(x + _CELL / 2, y + _CELL + 0.13, text, size=7, color=style.INK, ha="center", va="center")

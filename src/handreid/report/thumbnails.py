@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,15 @@ from handreid.progress import Progress, Silent
 Kind = Literal["webp", "jpeg", "png"]
 BORDER = (236, 236, 236)
 LARGEST = 16383  # pixels across or along that WebP can have
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of many thumbnails as a data URL; thumbnail i is in row i // columns, column i % columns."""
+
+    url: str
+    columns: int
+    side: int
 
 
 def thumbnails(
@@ -82,6 +92,13 @@ def sprite(images: Sequence[Image.Image], columns: int | None = None, quality: i
     for number, image in enumerate(images):
         sheet.paste(image, (number % columns * width, number // columns * height))
     return encoded(sheet, "webp", quality)
+
+
+def sheet_of(paths: Sequence[Path], *, progress: Progress | None = None) -> Sheet:
+    """Thumbnails as large as still make a page of about a megabyte. Raises PhotoError."""
+    side = 128 if len(paths) <= 300 else 96 if len(paths) <= 900 else 56
+    content, mime = sprite(thumbnails(paths, side, progress=progress))
+    return Sheet(as_url(content, mime), columns_of(len(paths)), side)
 
 
 def columns_of(count: int) -> int:
