@@ -122,7 +122,8 @@ def _draw(axes: "Axes", at: tuple[float, float], cell: Mapping[str, Any] | None,
 
 def _legend(cells: Sequence[Mapping[str, Any]]) -> str:
     hatched = "; hatched: nobody to find" if any(cell["metrics"] is None for cell in cells) else ""
-    return f"percent, 95 % intervals over subjects; darker is higher, 0 to 100; framed: gallery and probe of one kind{hatched}"
+    framed = "framed: gallery and probe of one kind"
+    return f"percent, 95 % intervals over subjects; darker is higher, 0 to 100; {framed}{hatched}"
 
 
 def _caption(found: Mapping[str, Any], metric: Metric, *, shared: bool) -> str:

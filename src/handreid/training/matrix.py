@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
+import polars as pl
 from jaxtyping import Int
 
 from handreid.data.crossing import Cell, CrossedBy, cross_views
 from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
-from handreid.evaluation.extraction import Conditions
-from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.across_datasets import dataset_cells
@@ -167,7 +165,7 @@ def _embedded(
     run: Run,
     recipe: Recipe,
     tests: Sequence[Tested],
-    rows: Sequence[Int[np.ndarray, " photos"]],
+    rows: Sequence[Int[np.ndarray, " _"]],
     progress: Progress,
     *,
     mirrors: bool,
@@ -177,10 +175,11 @@ def _embedded(
     found, numbers, remarks, start = [], [], [], 0
     for tested, wanted in zip(tests, rows, strict=True):
         photos = decoded(tested.manifest, wanted, recipe, embedder, progress)
-        conditions, said = conditions_of(embedder, tested.manifest.table[wanted])
+        table = tested.manifest.table[wanted]
+        conditions, said = conditions_of(embedder, table)
         turns = [(photos, conditions)]
         if mirrors:
-            turns.append((photos[..., ::-1], _of_mirror_images(embedder, conditions)))
+            turns.append((photos[..., ::-1], conditions_of(embedder, _turned(table))[0]))
         for shown, known in turns:
             found.append(embedded(shown, known, recipe, embedder, progress))
             numbers.append(wanted + start)
@@ -190,13 +189,9 @@ def _embedded(
     return Embedded(np.concatenate(numbers), np.concatenate(found), subjects), remarks
 
 
-def _of_mirror_images(embedder: Embedder, conditions: Conditions | None) -> Conditions | None:
-    """A mirrored left hand is told to be a right one, where the side is side information."""
-    side = embedder.backbone.side_information
-    if side is None or conditions is None:
-        return conditions
-    told: Conditions = side.mirrored(torch.from_numpy(conditions).to(side.mirror.device)).cpu().numpy()
-    return told
+def _turned(photos: pl.DataFrame) -> pl.DataFrame:
+    """What the manifest says of the mirror images: a mirrored left hand is a right one, also to side information."""
+    return photos.with_columns(pl.col("side").replace({"left": "right", "right": "left"}))
 
 
 def _check_asked(by: By, data: Sequence[Path], protocol: str | None) -> None:
