@@ -74,3 +74,55 @@ def real_photos() -> Path:
     if not REAL_PHOTOS.is_dir():
         pytest.skip("the real photos are not beside this checkout (../shared/data)")
     return REAL_PHOTOS
+
+
+@pytest.fixture(scope="session")
+def hard_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 12 people with 6 photos each, of two views, so alike and so noisy that some are mixed up."""
+    root = tmp_path_factory.mktemp("hard")
+    rows = []
+    for person in range(12):
+        base = np.tile(np.random.default_rng(person).integers(110, 150, (1, 1, 3)), (40, 48, 1)).astype(float)
+        base[:, 3 * person :][:, :6] += np.random.default_rng(person).integers(-60, 60, 3)
+        for shot in range(6):
+            noisy = base + np.random.default_rng([person, shot]).normal(0, 45, base.shape)
+            name = f"p{person:02d}/{shot}.jpg"
+            (root / name).parent.mkdir(exist_ok=True)
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name, quality=92)
+            rows.append((name, f"p{person:02d}", ("dorsal", "palmar")[shot % 2], "right"))
+    table = pl.DataFrame(rows, schema=["path", "subject", "aspect", "side"], orient="row")
+    manifest.Manifest(table, root).write(root / "manifest.parquet")
+    return root / "manifest.parquet"
+
+
+@pytest.fixture(scope="session")
+def ladder(hard_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three evaluated rungs: one untrained, two trained, one of them ranked anew."""
+    from handreid.recipe import parse_recipe
+    from handreid.training.assess import evaluate
+    from handreid.training.train import train
+
+    folder = tmp_path_factory.mktemp("rungs") / "ladder"
+    rungs = {
+        "micro-zero": ["stages=[]"],
+        "micro-slow": ["stages.0.optimizer.lr=1e-4"],
+        "micro-fast": ["evaluate.rerank={k1: 4, k2: 2, lambda: 0.3}"],
+    }
+    for name, overrides in rungs.items():
+        recipe = parse_recipe(MICRO_RECIPE, name, [f"name={name}", f"about=what {name} is about", *overrides])
+        evaluate(train(recipe, hard_photos, folder / name))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report(ladder: Path) -> Path:
+    from handreid.report.page.write import write_report
+
+    return write_report([ladder], ladder.parent / "report.html", show="micro-fast")
+
+
+@pytest.fixture(scope="session")
+def bare_report(ladder: Path) -> Path:
+    from handreid.report.page.write import write_report
+
+    return write_report([ladder], ladder.parent / "bare.html", show="micro-fast", photos=False)

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import attention, compare, curves, data, experiments, matrix, prompts, space, strip
+from handreid.cli import attention, compare, curves, data, experiments, matrix, prompts, report, space, strip
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 experiments.add_to(app)
 space.add_to(app)
+report.add_to(app)
 curves.add_to(space.figures)
 compare.add_to(app)
 strip.add_to(space.figures)

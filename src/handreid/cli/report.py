@@ -1,0 +1,56 @@
+"""`handreid report`: runs as one page."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handreid.cli.experiments import begin, resumable
+
+
+class Reference(StrEnum):
+    first = "first"
+    best = "best"
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs such as a ladder's.")],
+    out: Annotated[Path, typer.Option("--out", help="Page to write, .html; one that is there is replaced.")] = Path(
+        "report.html"
+    ),
+    by: Annotated[
+        str, typer.Option(help="Metric of the comparison: rank1, rank5, rank10, map, map_trapezoid, mrr, minp.")
+    ] = "rank1",
+    to: Annotated[Reference, typer.Option(help="Run that the others are compared with.")] = Reference.first,
+    show: Annotated[
+        str | None,
+        typer.Option(help="Run whose test photos are shown; the best one if it is not given.", metavar="NAME"),
+    ] = None,
+    photos: Annotated[
+        bool, typer.Option(help="Show photos of hands; without, the page is fit for publication.")
+    ] = True,
+    different: Annotated[bool, typer.Option("--different", help="Put runs on different draws side by side.")] = False,
+    title: Annotated[str | None, typer.Option(help="Of the page.")] = None,
+) -> None:
+    """Write one page about runs: tables, curves, rankings, maps, and what they rest on. It opens without a network."""
+    progress = begin()
+    from handreid.report.page.write import write_report
+
+    with resumable("the same command"):
+        path = write_report(
+            runs,
+            out,
+            by=by,
+            to=to.value,
+            show=show,
+            photos=photos,
+            different=different,
+            title=title,
+            progress=progress,
+        )
+    typer.echo(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(report)

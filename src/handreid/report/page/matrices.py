@@ -1,0 +1,45 @@
+"""Matrices across aspects and data sets, as the page's tables: those that lie in the runs' folders."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handreid.report.comparison import Compared
+from handreid.training import matrix_tables
+from handreid.training.matrix import read_matrices
+from handreid.training.runs import Run
+
+
+def tables(runs: Sequence[Compared]) -> list[dict[str, Any]]:
+    """Rank-1 in every cell, a table for each matrix of each run."""
+    return [_table(run.name, matrix) for run in runs for matrix in read_matrices(Run(run.folder))]
+
+
+def _table(name: str, matrix: Mapping[str, Any]) -> dict[str, Any]:
+    cells = matrix["cells"]
+    columns = matrix_tables.galleries(cells)
+    return {
+        "title": f"{name}: rank-1 by {matrix['by']}",
+        "caption": matrix_tables.caption(matrix),
+        "columns": columns,
+        "rows": [
+            {
+                "name": matrix_tables.probe_name(probe),
+                "cells": [_cell(matrix_tables.cell_at(cells, gallery, probe)) for gallery in columns],
+            }
+            for probe in matrix_tables.probes(cells)
+        ],
+        "notes": matrix_tables.remarks(matrix),
+    }
+
+
+def _cell(cell: Mapping[str, Any] | None) -> dict[str, str] | None:
+    if cell is None or not cell["metrics"]:
+        return None
+    rank1 = cell["metrics"]["rank1"]
+    strength = round(45 * rank1["value"])  # of the accent, never so much that text is hard to read on it
+    return {
+        "text": f"{100 * rank1['value']:.1f}",
+        "range": f"[{100 * rank1['low']:.1f}, {100 * rank1['high']:.1f}]",
+        "kind": cell["kind"],
+        "colour": f"color-mix(in srgb, var(--accent) {strength}%, var(--surface))",
+    }

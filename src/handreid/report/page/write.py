@@ -1,0 +1,192 @@
+"""One file that holds a whole experiment: it opens offline, prints, and says where its numbers are from.
+
+* Everything is made from run folders. What a folder lacks (photos that have moved, curves of a run that was never
+  trained) is said on the page, and nothing is made up for it.
+* Tables and dots are plain HTML; only curves and the map need the script, and plotly travels packed inside the page.
+"""
+
+import base64
+import gzip
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from handreid import __version__
+from handreid.errors import HandreidError, RunError
+from handreid.progress import Progress, Silent
+from handreid.recipe import dump_recipe
+from handreid.report import style
+from handreid.report.comparison import Compared, Comparison, compare_runs, run_folders
+from handreid.report.files import check_place, write_whole
+from handreid.report.page import card, charts, matrices, pictures, story, tables
+from handreid.report.tested import look_at
+from handreid.training.runs import Run
+
+_TEMPLATES = files("handreid.report.page") / "templates"
+_SECTIONS = {
+    "done": "What was done",
+    "sweep": "The sweep",
+    "results": "Results",
+    "ladder": "The ladder",
+    "curve": "Match curves",
+    "training": "Training",
+    "space": "Compactness",
+    "matrix": "Across aspects",
+    "rankings": "Whom it finds",
+    "where": "Map of photos",
+    "looks": "Where it looks",
+    "confusions": "Who is mixed up",
+    "data-card": "Data card",
+    "environment": "Environment",
+}
+
+
+def write_report(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    by: str = "rank1",
+    to: Literal["first", "best"] = "first",
+    show: str | None = None,
+    photos: bool = True,
+    different: bool = False,
+    title: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the page about runs, or folders of runs, and returns its path.
+
+    Photos are those of the run called `show`, else of the best by `by`. `different` compares runs on other draws
+    anyway. Raises DataError when `out` has no place, RunError for what is not a run, or when none is evaluated.
+    """
+    check_place(out, (".html",))
+    progress = progress or Silent()
+    folders = run_folders(paths)
+    done = [folder for folder in folders if Run(folder).evaluation.exists()]
+    if not done:
+        raise RunError(f"none of {len(folders)} runs is evaluated; do it with `handreid evaluate {folders[0]}`")
+    comparison = compare_runs(done, by=by, to=to, different=different, progress=progress)
+    shown = _shown(comparison, show)
+    left_out = [folder.name for folder in folders if folder not in done]
+    notes = [f"Not evaluated, and left out: {', '.join(left_out)}."] if left_out else []
+    content = _content(comparison, shown, photos, notes, progress)
+    content["title"] = title or _title(comparison)
+    text = _rendered(content)
+    write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+    return out
+
+
+def _shown(comparison: Comparison, wanted: str | None) -> Compared:
+    if wanted is None:
+        return max(comparison.runs, key=lambda run: run.evaluation["metrics"][comparison.by]["value"])
+    for run in comparison.runs:
+        if wanted in (run.name, run.folder.name):
+            return run
+    names = ", ".join(run.name for run in comparison.runs)
+    raise RunError(f"no run of this report is called {wanted!r}; there are {names}")
+
+
+def _content(
+    comparison: Comparison, shown: Compared, photos: bool, notes: list[str], progress: Progress
+) -> dict[str, Any]:
+    data: dict[str, Any] = {"palette": list(style.CATEGORIES), "panels": 0, "map": None}
+    data["cmc"], cmc_caption = charts.cmc(comparison, shown.name)
+    training = charts.training(comparison.runs, shown.name)
+    if training is not None:
+        data["training"], data["panels"] = training.pop("data"), training["panels"]
+    content: dict[str, Any] = {
+        "lede": story.lede(comparison, shown),
+        "facts": story.facts(comparison, shown),
+        "story": story.paragraphs(comparison, shown),
+        "abouts": [(run.name, run.recipe.about) for run in comparison.runs if len(comparison.runs) > 1],
+        "notes": [tables.sentence(note) for note in (*comparison.notes, *notes)],
+        "table": tables.results(comparison, shown.name),
+        "changed": tables.changed(comparison),
+        "ladder": tables.chart(comparison),
+        "cmc": cmc_caption,
+        "training": training,
+        "spaces": tables.spaces(comparison),
+        "matrices": matrices.tables(comparison.runs),
+        "cards": card.data_cards(comparison.runs),
+        "environment": card.environments(comparison.runs),
+        "recipes": [(run.name, dump_recipe(run.recipe)) for run in comparison.runs],
+        "sweep": None,
+    }
+    seen, data["map"], problem = _pictures(shown, photos, progress)
+    if problem:
+        content["notes"].append(f"There are no rankings and no map of {shown.name}: {problem}.")
+    content |= seen
+    content["data"] = data
+    return content
+
+
+def _pictures(
+    shown: Compared, photos: bool, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
+    """Sections about test photos, what the script needs of the map, and why there is none of it if there is none."""
+    nothing = {"strips": None, "map": None, "looks": None, "mixed": None}
+    try:
+        tested = look_at(Run(shown.folder), progress=progress)
+        return (*pictures.sections(tested, shown, photos, progress), None)
+    except HandreidError as error:
+        return nothing, None, str(error)
+
+
+def _title(comparison: Comparison) -> str:
+    if len(comparison.runs) == 1:
+        return comparison.runs[0].name
+    return f"{len(comparison.runs)} ways to recognise a hand, compared"
+
+
+def _rendered(content: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_read("report.html.j2"))
+    here = {
+        "done": True,
+        "sweep": content["sweep"],
+        "results": True,
+        "ladder": content["ladder"],
+        "curve": content["cmc"],
+        "training": content["training"],
+        "space": content["spaces"],
+        "matrix": content["matrices"],
+        "rankings": content["strips"],
+        "where": content["map"],
+        "looks": content["looks"],
+        "confusions": content["mixed"],
+        "data-card": True,
+        "environment": True,
+    }
+    return template.render(
+        **{name: value for name, value in content.items() if name != "data"},
+        contents=[(id_, name) for id_, name in _SECTIONS.items() if here[id_]],
+        css=Markup(_read("report.css")),  # noqa: S704 - our own files
+        js=Markup(_read("report.js")),  # noqa: S704
+        data=Markup(_script_safe(content["data"])),  # noqa: S704 - see _script_safe
+        plotly=Markup(_packed_plotly()),  # noqa: S704 - base64
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=card.short_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def _read(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _script_safe(content: Any) -> str:
+    """JSON that cannot end the script it stands in, whatever a file or a person is called."""
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _packed_plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

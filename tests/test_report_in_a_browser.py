@@ -1,0 +1,150 @@
+"""The report as people meet it: in Chromium, on a phone and on a desk, by day and night, by keyboard, on paper."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser import chromium, needs_chromium, visit
+
+pytestmark = needs_chromium
+
+SIZES = [pytest.param(390, id="phone"), pytest.param(1440, id="desk")]
+THEMES = [pytest.param(False, id="light"), pytest.param(True, id="dark")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Path:
+    return report
+
+
+class TestThePage:
+    @pytest.mark.parametrize("width", SIZES)
+    @pytest.mark.parametrize("dark", THEMES)
+    def test_it_is_drawn_whole_without_a_complaint_or_a_network(self, browser: Any, page: Path, width: int, dark: bool):
+        with visit(browser, page, width=width, dark=dark) as seen:
+            assert seen.complaints == []
+            assert [url for url in seen.fetched if not url.startswith(("file:", "data:", "blob:"))] == []
+            charts = seen.page.locator(".chart:visible")
+            assert charts.count() >= 5
+            drawn = charts.evaluate_all(
+                "all => all.map(at => at.querySelectorAll('.trace, .scatterlayer path').length)"
+            )
+            assert all(drawn), drawn
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+            assert seen.page.evaluate(
+                "[...document.images].every(one => one.loading == 'lazy' || one.naturalWidth > 0)"
+            )
+
+    @pytest.mark.parametrize("width", SIZES)
+    @pytest.mark.parametrize("dark", THEMES)
+    def test_everybody_can_read_it(self, browser: Any, page: Path, width: int, dark: bool):
+        """axe-core: contrast of every text, names of every control, order of headings, alternatives of pictures."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        with visit(browser, page, width=width, dark=dark) as seen:
+            found = Axe().run(seen.page)
+        told = [
+            (one["id"], one["help"], [node["html"][:160] for node in one["nodes"][:3]])
+            for one in found.response["violations"]
+        ]
+        assert not told, json.dumps(told, indent=1)
+
+    def test_the_theme_is_the_systems_until_somebody_chooses(self, browser: Any, page: Path):
+        with visit(browser, page, width=1440, dark=True) as seen:
+            ground = "getComputedStyle(document.body).backgroundColor"
+            axis = "getComputedStyle(document.querySelector('#cmc .xtick text')).fill"
+            quiet = {"light": "rgb(93, 96, 102)", "dark": "rgb(167, 171, 177)"}
+            assert seen.page.evaluate(axis) == quiet["dark"]
+            dark = seen.page.evaluate(ground)
+            seen.page.get_by_role("button", name="Switch to light colours").click()
+            light = seen.page.evaluate(ground)
+            assert dark != light
+            assert seen.page.evaluate(axis) == quiet["light"]  # charts follow
+            seen.page.get_by_role("button", name="Switch to dark colours").click()
+            assert seen.page.evaluate(ground) == dark
+
+
+class TestTheKeyboard:
+    def test_everything_that_can_be_used_is_reached_in_order_and_shows_it(self, browser: Any, page: Path):
+        with visit(browser, page, width=1440) as seen:
+            wanted = seen.page.evaluate(
+                "[...document.querySelectorAll('a[href], button, select, summary, [tabindex=\"0\"]')]"
+                ".filter(at => at.checkVisibility()).length"
+            )
+            reached, outlined = [], []
+            for _ in range(wanted):
+                seen.page.keyboard.press("Tab")
+                name, outline = seen.page.evaluate(
+                    "(at => [at.tagName + '#' + (at.id || at.textContent.trim().slice(0, 30)),"
+                    " getComputedStyle(at).outlineStyle])(document.activeElement)"
+                )
+                reached.append(name)
+                outlined.append(outline)
+            assert reached[0].startswith("A#Skip to the content")
+            assert not [name for name in reached if name.startswith("BODY")], reached
+            assert {"BUTTON#theme", "SELECT#training-run", "SELECT#map-colour", "DIV#map"} <= set(reached)
+            assert set(outlined) == {"solid"}
+
+    def test_arrows_step_through_the_map_and_show_the_photo(self, browser: Any, page: Path):
+        with visit(browser, page, width=1440) as seen:
+            seen.page.locator("#map").focus()
+            seen.page.keyboard.press("ArrowRight")
+            card = seen.page.locator("#hint")
+            assert card.is_visible()
+            first = card.inner_text()
+            assert "background-image: url" in card.locator(".shot").get_attribute("style")
+            seen.page.keyboard.press("ArrowLeft")
+            seen.page.keyboard.press("ArrowUp")
+            assert card.inner_text() != first
+            assert seen.page.locator("#live").text_content()
+            seen.page.keyboard.press("Escape")
+            assert not card.is_visible()
+
+    def test_pointing_at_a_photo_shows_it(self, browser: Any, page: Path):
+        with visit(browser, page, width=1440) as seen:
+            seen.page.locator("#map").scroll_into_view_if_needed()
+            at = seen.page.locator("#map .scatterlayer .points path").first.bounding_box()
+            seen.page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+            seen.page.wait_for_selector("#hint", state="visible")
+
+    def test_another_run_has_other_curves(self, browser: Any, page: Path):
+        with visit(browser, page, width=1440) as seen:
+            shape = "document.querySelector('#training-0 .scatterlayer path.js-line').getAttribute('d')"
+            before = seen.page.evaluate(shape)
+            names = seen.page.locator("#training-run option").all_inner_texts()
+            seen.page.select_option(
+                "#training-run", next(n for n in names if n != seen.page.input_value("#training-run"))
+            )
+            assert seen.page.evaluate(shape) != before
+
+
+class TestOnPaper:
+    def test_it_prints_light_whole_and_without_what_only_a_screen_can_use(
+        self, browser: Any, page: Path, tmp_path: Path
+    ):
+        with visit(browser, page, width=1440, dark=True) as seen:
+            seen.page.pdf(path=tmp_path / "report.pdf", format="A4")
+            seen.page.emulate_media(media="print")
+            assert not seen.page.locator("nav").is_visible()
+            assert not seen.page.locator("#theme").is_visible()
+            assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert (tmp_path / "report.pdf").stat().st_size > 50_000
+
+
+def test_a_page_without_photos_has_none(browser: Any, bare_report: Path):
+    with visit(browser, bare_report, width=1440) as seen:
+        assert seen.complaints == []
+        assert seen.page.evaluate("[...document.images].length") == 0
+        seen.page.locator("#map").focus()
+        seen.page.keyboard.press("ArrowRight")
+        assert seen.page.locator("#hint").is_visible()
+        assert not seen.page.locator("#hint .shot").is_visible()
