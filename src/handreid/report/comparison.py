@@ -114,7 +114,10 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     Each comes once, where it is named first. Raises RunError for a folder without runs.
     """
     found = [folder for path in paths for folder in _runs_in(path)]
-    return list({folder.resolve(): folder for folder in reversed(found)}.values())[::-1]
+    first: dict[Path, Path] = {}
+    for folder in found:
+        first.setdefault(folder.resolve(), folder)
+    return list(first.values())
 
 
 def _runs_in(path: Path) -> list[Path]:

@@ -1,0 +1,79 @@
+"""Run folders that were never trained: what comparisons and curves read, with ranks as they are wanted."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handreid.evaluation.protocol import scores_of_ranks, summarise
+from handreid.recipe import dump_recipe, parse_recipe
+from tests.conftest import MICRO_RECIPE
+
+SUBJECTS, EACH, DRAWS, GALLERY = 20, 4, 2, 30
+
+
+def made_run(
+    folder: Path,
+    ranks: Sequence[Sequence[int]],
+    *,
+    name: str = "",
+    changes: Sequence[str] = (),
+    recipe: str = MICRO_RECIPE,
+    draws: str = "d" * 64,
+    manifest: str = "a" * 64,
+    seconds: Sequence[float] = (2.0, 3.0),
+) -> Path:
+    """`ranks` are those of each query's right answers, the queries of the first draw before those of the second.
+
+    Queries are 4 photos of each of 20 people, in both draws. A line of metrics.jsonl for each of `seconds`.
+    """
+    folder.mkdir(parents=True)
+    parsed = parse_recipe(recipe, "made", [f"name={name or folder.name}", *changes])
+    (folder / "recipe.yaml").write_text(dump_recipe(parsed))
+    facts = {"manifest_hash": manifest, "split_hash": "s" * 64, "draws_hash": draws, "device": "a machine"}
+    versions = {"handreid": "0.1.0", "torch": "2.15.0"}
+    (folder / "run.json").write_text(json.dumps({**facts, "seed": parsed.seed, "versions": versions}))
+    (folder / "evaluation.json").write_text(json.dumps(made_evaluation(parsed.name, ranks, draws, manifest)))
+    rates = {"lr, encoder, decayed": 1e-4, "lr, encoder, not decayed": 1e-4, "lr, head, decayed": 1e-3}
+    lines = [
+        {"stage": 0, "epoch": n, "step": n, "loss": 5.0 / n, "0_cross_entropy": 4.0 / n, "gradient_norm": 1.0, **rates}
+        | {"seconds": took, "photos_per_second": 10.0 * n, "validation_rank1": 0.5, "validation_map": 0.6 - 0.01 * n}
+        for n, took in enumerate(seconds, 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def made_evaluation(name: str, ranks: Sequence[Sequence[int]], draws: str, manifest: str) -> dict[str, Any]:
+    queries = SUBJECTS * EACH
+    rows, of_draw = np.tile(np.arange(queries), DRAWS), np.repeat(np.arange(DRAWS), queries)
+    subjects = [f"p{row // EACH:02d}" for row in range(queries)]
+    scores = scores_of_ranks(rows, of_draw, ranks)
+    summary = summarise(scores, np.ones(len(rows), bool), subjects, resamples=200, seed=0)
+    summary["counts"] |= {"gallery": GALLERY, "identities": SUBJECTS, "draws": DRAWS, "dim": 8}
+    return {
+        "recipe": name,
+        "protocol": {"name": "disjoint", "label": "subject", "aspect": "all"},
+        **summary,
+        "aspects": {},
+        "hashes": {"manifest": manifest, "split": "s" * 64, "draws": draws, "model": "f" * 64},
+        "mirrored": False,
+        "notes": [],
+        "photos": [f"{row}.jpg" for row in range(queries)],
+        "subjects": subjects,
+        "draws": [
+            {"query": list(range(queries)), "ranks": [list(of) for of in ranks[start : start + queries]]}
+            for start in range(0, queries * DRAWS, queries)
+        ],
+    }
+
+
+def made_ranks(share: float, seed: int = 0, right: int = 1) -> list[list[int]]:
+    """About `share` of the queries right at once, the others anywhere; with the same seed, more are a superset."""
+    random = np.random.default_rng(seed)
+    count = SUBJECTS * EACH * DRAWS
+    chance, elsewhere = random.random(count), random.integers(2, GALLERY + 1 - right, count)
+    first = np.where(chance < share, 1, elsewhere)
+    return [[int(rank) + k for k in range(right)] for rank in first]
