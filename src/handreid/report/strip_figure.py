@@ -165,7 +165,7 @@ def _draw_end(axes: "Axes", strip: Strip, pictures: dict[int, np.ndarray], x: fl
         _draw_hit(axes, strip.first, pictures[strip.first.photo], x, level)
         x += _CELL + 0.16
     rank = f"rank {strip.rank:,}" if strip.rank else "none"
-    more = f"of {strip.matches:,} right answers" if strip.matches > 1 else "" if strip.rank else "in this gallery"
+    more = f"first of {strip.matches:,} right" if strip.matches > 1 else "" if strip.rank else "in this gallery"
     axes.text(x, middle - (0.07 if more else 0), rank, size=10, weight="bold", color=style.INK, va="center")
     axes.text(x, middle + 0.1, more, size=6.5, color=style.QUIET, va="center")
 
