@@ -39,7 +39,7 @@ def places_and_gradients(
     photos: UInt8[Tensor, "photo 3 height width"],
     conditions: Int[Tensor, " photo"] | None,
     towards: Float[Tensor, "photo dim"] | None,
-) -> tuple[Float[Tensor, "photo rows cols width"], Float[Tensor, "photo rows cols width"]]:
+) -> tuple[Float[Tensor, "photo rows cols channel"], Float[Tensor, "photo rows cols channel"]]:
     """The last map, and the gradient of what is said above to it. The embedder is left as it was."""
     only_early = set(embedder.test_features) == {"penultimate"}
     visual = embedder.backbone.visual
@@ -51,7 +51,7 @@ def places_and_gradients(
     return _as_grid(embedder, found[0].detach().float()), _as_grid(embedder, gradient.float())
 
 
-def _as_grid(embedder: Embedder, tensor: Tensor) -> Float[Tensor, "photo rows cols width"]:
+def _as_grid(embedder: Embedder, tensor: Tensor) -> Float[Tensor, "photo rows cols channel"]:
     if tensor.ndim == 4:
         return tensor.permute(0, 2, 3, 1)
     rows, cols, _ = embedder.backbone.grid

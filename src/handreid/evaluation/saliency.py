@@ -40,8 +40,8 @@ CAVEATS = {
         "from others, and it is no evidence of whose hand this is."
     ),
     "grad-cam of a ViT": (
-        "Grad-CAM is made for convolutions; of the ViTs that were measured it found the parts that matter no better than "
-        "chance, so this shows how it fails. It is no evidence of whose hand this is."
+        "Grad-CAM is made for convolutions; of the ViTs measured it was hardly better than the photo's contrast, which "
+        "asks no model, so this shows how it fails. It is no evidence of whose hand this is."
     ),
     "occlusion": (
         "It says what this network loses when a part is blurred, one part at a time, not what an examiner should "

@@ -52,9 +52,9 @@ def attention_figure(
     progress = progress or Silent()
     check_place(out, style.FORMATS)
     known = look_up(run, data=data, part="all" if photos else "test", progress=progress)
-    chosen = [find(known, name) for name in photos] if photos else choose(known, count, seed)
+    chosen = [find(known, name) for name in photos] if photos else choose(known, count, seed).tolist()
     embedder = load_embedder(run)
-    shown = show(known, list(chosen), embedder, progress)
+    shown = show(known, chosen, embedder, progress)
     with progress.step("looking", len(shown.names), "photos") as advance:
         maps, words = saliency(embedder, shown.photos, shown.conditions, method=method)
         advance(len(maps))

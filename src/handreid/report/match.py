@@ -35,8 +35,8 @@ _WIDTH, _SIDE, _GAP = 11.0, 2.35, 0.85  # inches: the page, a photo, between the
 _BEND = 0.09  # of a line between two parts, so that lines of one row are told apart
 _HOW_TO_READ = (
     "From the middle outwards each photo with its map and as the model sees it. Orange: the cosine falls if that part "
-    "is blurred; blue: it rises; the line is at half of the strongest colour, and all rows have one scale. Numbered lines "
-    "join the parts that take the most alike away from both embeddings."
+    "is blurred; blue: it rises; the line is at half of the strongest colour, and all rows have one scale. Numbered "
+    "lines join the parts that take the most alike away from both embeddings."
 )
 
 
@@ -159,9 +159,6 @@ def _draw_row(figure: "Figure", shown: Shown, number: int, match: Match, text: s
     height = figure.get_size_inches()[1]
     tall = _SIDE * shown.pictures[0].height / shown.pictures[0].width
     figure.text(0.03, (top - 0.02) / height, text, size=11, color=style.INK, va="top", weight="bold")
-    figure.text(
-        0.97, (top - 0.02) / height, f"cosine {match.similarity:.3f}", size=11, color=style.INK, va="top", ha="right"
-    )
     bottom = top - 0.27 - tall
     left = 0.03 * _WIDTH
     places = [left, left + _SIDE, left + 2 * _SIDE + _GAP, left + 3 * _SIDE + _GAP]
@@ -176,6 +173,8 @@ def _draw_row(figure: "Figure", shown: Shown, number: int, match: Match, text: s
         for place, picture in zip(places, pictures, strict=True)
     ]
     _join(axes[1], axes[2], match)
+    said = f"cosine {match.similarity:.3f}"
+    figure.text(axes[3].get_position().x1, (top - 0.02) / height, said, size=11, color=style.INK, va="top", ha="right")
     for place, one in ((places[0], 0), (places[3], number)):
         label = shown.label(one).replace("\n", "  ")
         figure.text(place / _WIDTH, (bottom - 0.06) / height, label, size=7, color=style.QUIET, va="top")

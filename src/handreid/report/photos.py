@@ -2,7 +2,6 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -71,16 +70,16 @@ def choose(known: Known, count: int, seed: int) -> Int[np.ndarray, " photo"]:
     return np.array(sorted(first, key=lambda n: paths[n]), np.int64)
 
 
-def show(known: Known, chosen: Sequence[int], embedder: Embedder, progress: Progress) -> Shown:
+def show(known: Known, chosen: list[int], embedder: Embedder, progress: Progress) -> Shown:
     """Photos by position. Raises PhotoError."""
-    rows = known.rows[list(chosen)]
+    rows = known.rows[chosen]
     every = known.manifest.paths()
     paths: list[Path] = [every[row] for row in rows]
     photos = np.stack([decode(path, embedder.preprocessing) for path in paths])
     found, remarks = conditions_of(embedder, known.manifest.table[rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
-    table = known.table[list(chosen)]
+    table = known.table[chosen]
     return Shown(
         torch.from_numpy(photos),
         None if found is None else torch.from_numpy(found),
