@@ -20,7 +20,7 @@ from handreid.report.heatmap import matrix_figure
 from handreid.training import matrix
 from handreid.training.assess import evaluate
 from handreid.training.matrix import matrix_of, read_matrices, written_matrix
-from handreid.training.matrix_tables import remarks
+from handreid.training.matrix_tables import beside, remarks
 from handreid.training.runs import Run, read_json, write_json
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
@@ -385,6 +385,17 @@ class TestLeaks:
         whole.filter(pl.col("subject").cast(int).is_between(1038, 1045)).write(tmp_path / "only.parquet")
         with pytest.raises(ProtocolError, match="have the names of people whom the run met"):
             matrix_of(back, "aspect", data=[tmp_path / "only.parquet"], protocol="disjoint")
+
+    def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
+        other = matrix_of(back, "side")[1]
+        columns, rows = beside([found, other], "rank1")
+        assert [row[0].split(":")[0] for row in rows] == ["zero", "back"]
+        assert "trained on hands11k, dorsal-right (13 subjects, 39 photos)" in rows[1][0]
+        one = {(of["kind"], of["mirrored"]): of for of in found["kinds"]}["other hand, same aspect", True]
+        low, value, high = (f"{100 * one['metrics']['rank1'][key]:.1f}" for key in ("low", "value", "high"))
+        assert rows[0][columns.index("other hand, same aspect, mirrored")] == f"{value} [{low}, {high}]"
+        assert rows[1][columns.index("other aspect of the same hand")] == ""
+        assert rows[0][1] != rows[1][1]
 
 
 @pytest.fixture(scope="module")

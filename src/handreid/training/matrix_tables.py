@@ -86,6 +86,20 @@ def shared_rows(kinds: Sequence[Entry]) -> list[list[str]]:
     ]
 
 
+def beside(matrices: Sequence[Entry], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Several runs' matrices as one table, what each was trained on down, and what it is asked across.
+
+    Runs that met other people leave others out: where the draws differ, so do the people, and the numbers can be read
+    side by side but not subtracted.
+    """
+    kinds = list(dict.fromkeys((of["kind"], of["mirrored"]) for found in matrices for of in found["kinds"]))
+    rows = []
+    for found in matrices:
+        known = {(of["kind"], of["mirrored"]): percent(of["metrics"][metric]) for of in found["kinds"]}
+        rows.append([trained_words(found), found["hashes"]["draws"][:8], *(known.get(kind, "") for kind in kinds)])
+    return ["trained on", "draws", *(kind + (", mirrored" if mirrored else "") for kind, mirrored in kinds)], rows
+
+
 def trained_words(found: Entry) -> str:
     """What the run learned from, in a line."""
     of = found["trained_on"]
