@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import handreid
 from handreid.errors import HandreidError, RunError
@@ -47,7 +47,7 @@ class Sender:
         self._done: set[str] = set()
         self._heard = b""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Sender":
         return self
 
     def __exit__(

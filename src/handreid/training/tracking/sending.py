@@ -51,11 +51,11 @@ class Word:
     status: Status | None  # None while it goes on
 
 
-class Teller(threading.Thread):
+class Teller:
     """Brings one tracker to the last word on each run, one run after another."""
 
     def __init__(self, key: str, memory_of: Callable[[Run], Memory], say: Callable[[Mapping[str, str]], None]) -> None:
-        super().__init__(daemon=True)
+        self.thread = threading.Thread(target=self._work, daemon=True)
         self.key = key
         self.memory_of = memory_of
         self.say = say
@@ -73,7 +73,7 @@ class Teller(threading.Thread):
             self.ended = True
             self.news.notify()
 
-    def run(self) -> None:
+    def _work(self) -> None:
         page: Page | None = None
         try:
             for word in self._words():
@@ -235,13 +235,13 @@ def _serve(heard: TextIO, said: TextIO) -> None:
         for key, place in message["to"].items():
             if key not in tellers:
                 tellers[key] = Teller(key, memory_of, say)
-                tellers[key].start()
+                tellers[key].thread.start()
             tellers[key].tell(Word(run, place, tuple(message["until"]), message["status"]))
     end = time.monotonic() + PATIENCE
     for teller in tellers.values():
         teller.end()
     for teller in tellers.values():
-        teller.join(max(0.0, end - time.monotonic()))
+        teller.thread.join(max(0.0, end - time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Status = Literal["finished", "failed", "killed"]
 
 
+@runtime_checkable
 class Book(Protocol):
     """A run in a tracker that is open for writing. Whatever goes wrong is raised as the tracker's library raises it."""
 
