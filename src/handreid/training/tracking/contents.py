@@ -53,7 +53,7 @@ def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
 
     `step` is the optimizer's, which trackers would take for the epoch's, so it has a longer name.
     """
-    named = {_grouped(name): value for name, value in entry.items() if isinstance(value, int | float)}
+    named = {_grouped(name): float(value) for name, value in entry.items() if isinstance(value, int | float)}
     named["optimizer_steps"] = named.pop("step")
     return named
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,24 +21,24 @@ def check_installed(trackers: Iterable[Tracker]) -> None:
         )
 
 
-def store(tracker: MLflow, run: Run) -> str:
-    """MLflow's address for this run."""
+def store(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
+    """MLflow's address for this run. `given` is what a person has set: MLflow sets what it reads to what it uses."""
     beside = run.folder.absolute().parent / "mlflow.db"
-    return tracker.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
+    return tracker.uri or given.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
 
 
-def artifacts(tracker: MLflow, run: Run) -> str | None:
+def artifacts(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str | None:
     """Where the store beside the run keeps files; any other decides that itself."""
-    named = tracker.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    named = tracker.uri or given.get("MLFLOW_TRACKING_URI")
     return None if named else (run.folder.absolute().parent / "mlflow-artifacts").as_uri()
 
 
-def experiment(tracker: MLflow, run: Run) -> str:
-    return tracker.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or group(run)
+def experiment(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
+    return tracker.experiment or given.get("MLFLOW_EXPERIMENT_NAME") or group(run)
 
 
-def project(tracker: Wandb, run: Run) -> str:
-    return tracker.project or os.environ.get("WANDB_PROJECT") or group(run)
+def project(tracker: Wandb, run: Run, given: Mapping[str, str] = os.environ) -> str:
+    return tracker.project or given.get("WANDB_PROJECT") or group(run)
 
 
 def group(run: Run) -> str:

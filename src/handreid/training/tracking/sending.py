@@ -31,6 +31,7 @@ from handreid.training.tracking.books.book import Book, Status
 from handreid.training.tracking.contents import NOTHING, Epoch
 from handreid.training.tracking.memory import Entry, Memory
 
+_GIVEN = dict(os.environ)  # as a person has set it: libraries change it
 PATIENCE = 60.0  # seconds after the input has ended in which trackers may still be told
 _CALM = {  # a tracker that cannot be reached is said to be so within seconds; whoever sets these decides
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -168,8 +169,8 @@ def _open(entry: Entry, run: Run, recipe: Recipe) -> Book:
         case MLflow() as tracker:
             from handreid.training.tracking.books.mlflow import MLflowBook
 
-            group, files = places.experiment(tracker, run), places.artifacts(tracker, run)
-            return MLflowBook(places.store(tracker, run), group, name, files, entry.id)
+            group, files = places.experiment(tracker, run, _GIVEN), places.artifacts(tracker, run, _GIVEN)
+            return MLflowBook(places.store(tracker, run, _GIVEN), group, name, files, entry.id)
         case TensorBoard() as tracker:
             from handreid.training.tracking.books.tensorboard import TensorBoardBook
 
@@ -177,7 +178,7 @@ def _open(entry: Entry, run: Run, recipe: Recipe) -> Book:
         case Wandb() as tracker:
             from handreid.training.tracking.books.wandb import WandbBook
 
-            project = places.project(tracker, run)
+            project = places.project(tracker, run, _GIVEN)
             return WandbBook(run.folder, project, tracker.entity, name, tracker.mode, str(entry.id))
 
 
