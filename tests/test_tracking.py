@@ -545,6 +545,18 @@ class TestMemory:
         assert remember(copied, [MLflow(model=True)]) == [0]
         assert tracked(copied) == (MLflow(model=True), TensorBoard(), server)
 
+    @pytest.mark.parametrize("text", ["{}", '{"trackers": [{"tracker": {"kind": "x"}}]}', '{"trackers": [3]}', "{"])
+    def test_one_that_cannot_be_read_stops_no_run(self, copied: Run, monkeypatch: pytest.MonkeyPatch, text: str):
+        Script(monkeypatch, "import sys; sys.stdin.read()")
+        (copied.folder / "tracking.json").write_text(text)
+        with pytest.raises(RunError, match=r"tracking\.json"):
+            tracked(copied)
+        said = Told()
+        with Sender(said, patience=0.0) as sender:
+            sender.tell(copied, [TensorBoard()], (0, 1), None)
+        (note,) = said.lines
+        assert "the run goes on without it" in note
+
     def test_it_is_not_written_where_nothing_is_new(self, copied: Run):
         """The sending process may be writing it."""
         remember(copied, [MLflow()])

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from handreid.errors import RunError
 from handreid.recipe import Recipe, Tracker
 from handreid.training.runs import Run, read_json, write_json
 from handreid.training.tracking.contents import NOTHING, Epoch
@@ -41,7 +42,10 @@ def entries(run: Run) -> list[Entry]:
     """Of every tracker that this run was ever told to; none for a run that never was. Raises RunError."""
     if not path_of(run).exists():
         return []
-    return [_read(raw) for raw in read_json(path_of(run))["trackers"]]
+    try:
+        return [_read(raw) for raw in read_json(path_of(run))["trackers"]]
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{path_of(run)} is not as it was written; move it away to be tracked anew") from None
 
 
 def trackers_of(asked: Sequence[Tracker] | None, recipe: Recipe, run: Run | None) -> Sequence[Tracker]:

@@ -30,8 +30,7 @@ class Sender:
     """Tells trackers of runs, through a process of its own that starts with the first run that has a tracker.
 
     As a context it waits at its end for the trackers to have everything, `patience` seconds at most, and says what they
-    have not got. Trackers that fail are said once, with what to do; without `notes`
-    whoever asked looks at `failed`.
+    have not got. Trackers that fail are said once, with what to do; without `notes` whoever asked looks at `failed`.
     """
 
     def __init__(self, progress: Progress | None = None, *, patience: float | None = None, notes: bool = True) -> None:
@@ -40,9 +39,7 @@ class Sender:
         self.patience = _patience() if patience is None else patience
         self.failed: dict[str, str] = {}  # key of a tracker: why
         self._child: subprocess.Popen[bytes] | None = None
-        self._told: dict[
-            str, tuple[str, Run]
-        ] = {}  # key of a tracker: its name for people, the last run it was told of
+        self._told: dict[str, tuple[str, Run]] = {}  # its name for people, and the last run it was told of
         self._opened: set[str] = set()
         self._done: set[str] = set()
         self._heard = b""
