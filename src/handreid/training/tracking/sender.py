@@ -99,7 +99,7 @@ class Sender:
                 if pipe is not None:
                     pipe.close()
             self._child = None
-        for key in self._told.keys() - self._done - self.failed.keys():
+        for key in self._pending():
             name, run = self._told[key]
             self.failed[key] = "not everything was taken"
             self.progress.say(
@@ -109,17 +109,21 @@ class Sender:
 
     def _wait(self, patience: float) -> None:
         """Until the other process has ended, or so long; a person who waits for seconds is told for what."""
-        if self._child is None:
+        if self._child is None or not self._pending():  # all have failed: there is nothing to wait for
             return
         short = min(_QUIET, patience)
         try:
             self._child.wait(short)
         except subprocess.TimeoutExpired:
             self.hear()
-            names = " and ".join(self._told[key][0] for key in self._told if key not in self._done | self.failed.keys())
-            self.progress.say(f"waiting for {names} ...")
+            if patience > short and self._pending():
+                self.progress.say(f"waiting for {' and '.join(map(self.name, self._pending()))} ...")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(patience - short)
+
+    def _pending(self) -> list[str]:
+        """Trackers that have neither everything nor failed."""
+        return [key for key in self._told if key not in self._done and key not in self.failed]
 
     def _start(self) -> None:
         if self._child is not None:
