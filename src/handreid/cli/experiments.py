@@ -13,7 +13,7 @@ from handreid.cli import output, tables
 from handreid.progress import Progress, for_people
 
 if TYPE_CHECKING:
-    from handreid.recipe import Recipe
+    from handreid.recipe import Recipe, Tracker
 
 STAGE_2 = ("triplet", "triplet-center", "triplet-center-arcface", "augmented")
 STAGE_3 = ("promptsg", "promptsg-graph", "vpt-deep")
@@ -69,6 +69,15 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change the recipe: path.to.key=value.", metavar="KEY=VALUE")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Tell trackers of the run too: mlflow, tensorboard, wandb, or with a place, like "
+        "mlflow=http://localhost:5000; several by comma or once each; none for none.",
+        metavar="TRACKER",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -93,6 +102,7 @@ def train(
         bool,
         typer.Option(help="Take stages that a run beside this one has done, with the same recipe, photos and weights."),
     ] = True,
+    track: Track = None,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
     progress = begin()
@@ -106,7 +116,7 @@ def train(
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with resumable(f"handreid train --resume --out {out}"):
-        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress)
+        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress, track=trackers(track))
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 
@@ -185,6 +195,7 @@ def ladder(
         ),
     ] = None,
     set_: Set = None,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Train and evaluate rung after rung, and say for each whether it beats the one below."""
@@ -192,7 +203,8 @@ def ladder(
     if backbone and default is LADDER:  # the same tower for all: one recipe of CLIP-ReID is enough
         default = tuple(name for name in LADDER if name != "clip-reid-rn50")
     names = [name for given in rungs or default for name in given.split(",")]
-    _climb([_rung(name, backbone, set_ or ()) for name in names], data, out, json=json, every=rungs is not None)
+    recipes = [_rung(name, backbone, set_ or ()) for name in names]
+    _climb(recipes, data, out, json=json, every=rungs is not None, track=trackers(track))
 
 
 def demo(
@@ -200,11 +212,13 @@ def demo(
     identities: Annotated[int, typer.Option(help="People to draw.", min=12)] = DEMO["identities"],
     photos: Annotated[int, typer.Option(help="Photos of each person, over four aspects.", min=8)] = DEMO["photos"],
     set_: Set = None,
+    track: Track = None,
 ) -> None:
     """The ladder on hands that are drawn on the spot, with a tower small enough for two cores."""
     from handreid.data import sources
     from handreid.data.rendered import render
 
+    told = trackers(track)
     progress = for_people()
     hands = out / f"hands-{identities}-{photos}"
     with (
@@ -216,7 +230,8 @@ def demo(
         )
     manifest = hands / "manifest.parquet"
     sources.csv(table).write(manifest)
-    _climb([_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]], manifest, out / "ladder", json=False)
+    recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
+    _climb(recipes, manifest, out / "ladder", json=False, track=told)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -230,6 +245,18 @@ def begin() -> Progress:
     if sys.stderr.isatty():
         progress.say("loading torch ...")
     return progress
+
+
+def trackers(track: Sequence[str] | None) -> "tuple[Tracker, ...] | None":
+    """What --track says; None where it says nothing. Raises RecipeError, and RunError for one that is not installed."""
+    from handreid.recipe import read_trackers
+    from handreid.training.tracking.places import check_installed
+
+    if not track:
+        return None
+    found = read_trackers(track)
+    check_installed(found)
+    return found
 
 
 def _rung(name: str, backbone: str | None, overrides: Sequence[str]) -> "Recipe":
@@ -265,12 +292,20 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
     ]
 
 
-def _climb(recipes: Sequence["Recipe"], data: Path | None, out: Path, *, json: bool, every: bool = True) -> None:
+def _climb(
+    recipes: Sequence["Recipe"],
+    data: Path | None,
+    out: Path,
+    *,
+    json: bool,
+    every: bool = True,
+    track: "Sequence[Tracker] | None" = None,
+) -> None:
     progress = begin()
     from handreid.training.ladder import climb
 
     with resumable("the same command"):
-        rungs = climb(recipes, data, out, progress=progress, every=every)
+        rungs = climb(recipes, data, out, progress=progress, every=every, track=track)
     if json:
         output.as_json(
             {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}

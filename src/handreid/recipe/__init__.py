@@ -16,6 +16,7 @@ from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, par
 from handreid.recipe.rerank import KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage
 from handreid.recipe.stages import FineTune
+from handreid.recipe.tracking import MLflow, TensorBoard, Tracker, Wandb, read_trackers
 
 __all__ = [
     "Backbone",
@@ -26,6 +27,7 @@ __all__ = [
     "FineTune",
     "KReciprocal",
     "LearnPrompts",
+    "MLflow",
     "Model",
     "MultistepSchedule",
     "OneCycleSchedule",
@@ -37,9 +39,13 @@ __all__ = [
     "Rerank",
     "Schedule",
     "Stage",
+    "TensorBoard",
+    "Tracker",
+    "Wandb",
     "builtin_names",
     "dump_recipe",
     "load_recipe",
     "parse_recipe",
     "read_rerank",
+    "read_trackers",
 ]

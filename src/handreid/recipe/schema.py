@@ -9,7 +9,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
@@ -17,6 +17,7 @@ from handreid.recipe.model import Model
 from handreid.recipe.objectives import TextTerm
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
+from handreid.recipe.tracking import Tracker, check_one_each, with_keys
 from handreid.recipe.values import Value
 
 Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
@@ -42,6 +43,14 @@ class Recipe(Value):
     """What is done to it, one after another; none is zero-shot."""
     evaluate: Evaluate = Evaluate()
     """How it is scored."""
+    tracking: Annotated[tuple[Tracker, ...], BeforeValidator(with_keys), AfterValidator(check_one_each)] = ()
+    """Where else it is told of than in the run folder: `mlflow`, `tensorboard`, `wandb`, or keys; see
+    [tracking](tracking.md). It changes no weight and no score."""
+
+    @property
+    def untracked(self) -> "Recipe":
+        """What decides weights and scores: two runs of equal ones are the same experiment."""
+        return self.model_copy(update={"tracking": ()})
 
     @property
     def fine_tunes(self) -> list[tuple[int, FineTune]]:

@@ -29,6 +29,8 @@ from handreid.training.material import Material, read_material
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
 from handreid.training.starting import ancestors
+from handreid.training.tracking.memory import tracked
+from handreid.training.tracking.sender import Sender, follow
 
 
 def evaluate(
@@ -39,11 +41,13 @@ def evaluate(
     mirrored: bool | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
+    sender: Sender | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
-    `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. Raises
-    RunError for an unfinished run, ProtocolError when test subjects were trained on.
+    `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. The
+    trackers of the run get its numbers. Raises RunError for an unfinished run, ProtocolError when test subjects were
+    trained on.
     """
     check_finished(run)
     progress = progress or Silent()
@@ -53,9 +57,10 @@ def evaluate(
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
     _check_unseen(run, recipe, material)
     is_own = _is_own(run, recipe, asked, material)
-    content = _assess(run, asked, material, progress, keep=is_own)
-    path = run.evaluation if is_own else _named(run, recipe, asked, content)
-    write_text(path, _dumped(content))
+    with follow(run, tracked(run), sender, progress, ended=True):
+        content = _assess(run, asked, material, progress, keep=is_own)
+        path = run.evaluation if is_own else _named(run, recipe, asked, content)
+        write_text(path, _dumped(content))
     return path, content
 
 

@@ -15,10 +15,12 @@ from handreid.evaluation.compactness import COMPARED, LOWER_IS_BETTER, compare_s
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, scores_of_ranks
 from handreid.progress import Progress, Silent
-from handreid.recipe import Recipe
+from handreid.recipe import Recipe, Tracker
 from handreid.training.assess import evaluate, read_evaluation
 from handreid.training.reranked import remark
 from handreid.training.runs import open_run, write_json, write_text
+from handreid.training.tracking.places import check_installed
+from handreid.training.tracking.sender import Sender
 from handreid.training.train import check, train
 
 
@@ -38,6 +40,7 @@ def climb(
     progress: Progress | None = None,
     done: Callable[[Rung], None] = lambda _: None,
     every: bool = True,
+    track: Sequence[Tracker] | None = None,
 ) -> list[Rung]:
     """Runs in `out/<recipe name>`, ladder.json and ladder.md in `out`.
 
@@ -49,16 +52,18 @@ def climb(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
+    check_installed(tracker for recipe in recipes for tracker in (recipe.tracking if track is None else track))
     recipes = _buildable(recipes, data, out, None if every else progress.say)
     rungs: list[Rung] = []
-    for number, recipe in enumerate(recipes, 1):
-        progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
-        run = train(recipe, data, out / recipe.name, resume=True, progress=progress)
-        if not run.evaluation.exists():
-            evaluate(open_run(run.folder), data=data, progress=progress)
-        found = read_evaluation(run.evaluation)
-        rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
-        done(rungs[-1])
+    with Sender(progress) as sender:
+        for number, recipe in enumerate(recipes, 1):
+            progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
+            run = train(recipe, data, out / recipe.name, resume=True, progress=progress, track=track, sender=sender)
+            if not run.evaluation.exists():
+                evaluate(open_run(run.folder), data=data, progress=progress, sender=sender)
+            found = read_evaluation(run.evaluation)
+            rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
+            done(rungs[-1])
     write_json(out / "ladder.json", {"rungs": [_entry(rung) for rung in rungs]})
     write_text(out / "ladder.md", markdown(rungs))
     return rungs

@@ -96,8 +96,9 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
 
 def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
     """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
-    if recipe is not None and dump_recipe(recipe) != dump_recipe(run.recipe):
-        raise RunError(f"{run.folder} was started with another recipe ({_first_difference(run.recipe, recipe)})")
+    if recipe is not None and dump_recipe(recipe.untracked) != dump_recipe(run.recipe.untracked):
+        what = _first_difference(run.recipe.untracked, recipe.untracked)
+        raise RunError(f"{run.folder} was started with another recipe ({what})")
     for name in ("manifest_hash", "split_hash", "draws_hash"):
         if run.facts.get(name) != facts[name]:
             raise RunError(
@@ -171,18 +172,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str:
-    was, now = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    was, now = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
     for key in dict.fromkeys([*was, *now]):
         if was.get(key) != now.get(key):
             return f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
     return "differently written"
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping, its keys the paths, joined by dots."""
     if isinstance(value, dict) and value:
-        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}".lstrip(".")).items()}
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}
     if isinstance(value, list) and value:
-        return {k: v for key, item in enumerate(value) for k, v in _flat(item, f"{path}.{key}").items()}
+        return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{path}.{key}").items()}
     return {path: value}
 
 

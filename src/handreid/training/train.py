@@ -7,7 +7,7 @@ from handreid.errors import RunError
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent, Watch
-from handreid.recipe import Recipe
+from handreid.recipe import Recipe, Tracker
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
 from handreid.training.job import Job
@@ -16,6 +16,9 @@ from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
 from handreid.training.starting import begin_with, check_strangers, parent_of, start_facts
+from handreid.training.tracking.memory import trackers_of
+from handreid.training.tracking.places import check_installed
+from handreid.training.tracking.sender import Sender, follow
 
 
 def train(
@@ -27,11 +30,14 @@ def train(
     reuse: bool = True,
     progress: Progress | None = None,
     watch: Sequence[Watch] = (),
+    track: Sequence[Tracker] | None = None,
+    sender: Sender | None = None,
 ) -> Run:
     """The run, finished. With `resume` an unfinished run goes on and ends with the weights it would have had.
 
     With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
-    is copied from there. `watch` is told of every epoch that is trained here. Raises RunError when `out` holds
+    is copied from there. `watch` is told of every epoch that is trained here. The run is tracked as `track` says, else
+    the recipe; a `sender` that several runs share is closed by whoever made it. Raises RunError when `out` holds
     something and `resume` is not given, or when it was started otherwise.
     """
     progress = progress or Silent()
@@ -39,6 +45,8 @@ def train(
     own = open_run(out).recipe if going_on else recipe
     if own is None:
         raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
+    trackers = trackers_of(track, recipe or own, open_run(out) if going_on else None)
+    check_installed(trackers)
     finished = going_on and open_run(out).finished
     parent = None if finished else parent_of(own, out)
     if going_on:
@@ -46,7 +54,8 @@ def train(
         material = read_material(recipe or own, data or Path(run.facts["manifest"]))
         check_same(run, recipe, material.facts | ({} if finished else start_facts(parent)))
         if finished:
-            return run
+            with follow(run, trackers, sender, progress):
+                return run
     else:
         material = read_material(own, data)
         check_free(out)
@@ -59,10 +68,11 @@ def train(
         run = start_run(out, own, material.facts | start_facts(parent))
     for note in notes:
         progress.say(f"note: {note}")
-    job = Job(run, own, embedder, text, material, progress, tuple(watch))
-    for number in range(len(own.stages)):
-        run_stage(job, number, reuse=reuse)
-    embedder.save(run.model)
+    with follow(run, trackers, sender, progress) as told:
+        job = Job(run, own, embedder, text, material, progress, (*told, *watch))
+        for number in range(len(own.stages)):
+            run_stage(job, number, reuse=reuse)
+        embedder.save(run.model)
     return run
 
 

@@ -1,0 +1,34 @@
+"""`handreid track`: runs that are there, sent to experiment trackers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handreid.cli.experiments import begin, resumable, trackers
+
+
+def track(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to",
+            help="Trackers: mlflow, tensorboard, wandb, or with a place like mlflow=http://localhost:5000; several by "
+            "comma or once each. Without it, those that the run has been told to, else its recipe's.",
+            metavar="TRACKER",
+        ),
+    ] = None,
+) -> None:
+    """Send runs to experiment trackers: all of a run that was not tracked, or what a tracker has missed."""
+    progress = begin()
+    from handreid.training.runs import open_run
+    from handreid.training.tracking.sender import send
+
+    with resumable("the same command"):
+        told = send([open_run(run) for run in runs], trackers(to), progress)
+    typer.echo(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} sent to {', '.join(told)}")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(track)
