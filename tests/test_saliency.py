@@ -277,8 +277,8 @@ class TestMatch:
     @pytest.mark.parametrize("tower", ["vit", "resnet"])
     def test_what_two_photos_share_lights_up_in_both_and_is_joined(self, tower: str):
         model = embedder(tower, features=("pooled",))
-        if tower == "vit":  # which knows of no places then: the photos are one to it
-            model.backbone.visual.positional_embedding.data[:] = 0
+        if tower == "vit":  # one position for all: it knows of no places, and the photos are one to it
+            model.backbone.visual.positional_embedding.data[:] = torch.linspace(-1, 1, VIT["width"])
         left, right = marked(model, (0, 1), (2, 3))
         match = match_maps(model, left, right)
         own = model.embed(torch.stack([left, right]))
