@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
+from handreid.recipe.gates import Gates
 from handreid.recipe.model import Model
 from handreid.recipe.objectives import TextTerm
 from handreid.recipe.prompts import LearnPrompts
@@ -42,6 +43,8 @@ class Recipe(Value):
     """What is done to it, one after another; none is zero-shot."""
     evaluate: Evaluate = Evaluate()
     """How it is scored."""
+    gates: Gates = Gates()
+    """What is checked before the first step of a stage."""
 
     @property
     def fine_tunes(self) -> list[tuple[int, FineTune]]:

@@ -14,6 +14,7 @@ from handreid.models.text import TextEncoder
 from handreid.recipe import LearnPrompts, Recipe
 from handreid.recipe.prompts import AttributeWords, NearestWords
 from handreid.training.counting import note_parameters
+from handreid.training.gates import before_stage
 from handreid.training.job import Job, labels_of
 from handreid.training.keeping import Check
 from handreid.training.loop import fit, unfinished
@@ -45,6 +46,7 @@ def learn_prompts(job: Job, number: int) -> None:
         note_parameters(job.folder(number), {"contexts": contexts}, contexts + towers, job.progress.say)
         every = _stage(job.recipe, number).validate_every
         check = Check(module.sanity, every, name="prompts", monitor=None, quiet=True)
+        before_stage(job, number, module)
         fit(job, number, module, check)
 
 
