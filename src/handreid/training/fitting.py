@@ -56,7 +56,7 @@ def fine_tune(job: Job, number: int, texts: Tensor | None) -> None:
     if unfinished(job, number):
         patience = stage.early_stopping.patience if stage.early_stopping else None
         check = Check(_validation(job), stage.validate_every, patience=patience)
-        module = _module(job, number, stage, texts)
+        module = fine_tune_module(job, number, texts)
         learning = count_parameters(module.embedder, module.objectives)
         every = count_all(module.embedder, module.objectives)
         note_parameters(job.folder(number), learning, every, job.progress.say)
@@ -73,7 +73,9 @@ def _stage(recipe: Recipe, number: int) -> FineTune:
     return stage
 
 
-def _module(job: Job, number: int, stage: FineTune, texts: Tensor | None) -> FineTuneModule:
+def fine_tune_module(job: Job, number: int, texts: Tensor | None) -> FineTuneModule:
+    """The stage as it begins; it changes the embedder (what is frozen, low-rank changes)."""
+    stage = _stage(job.recipe, number)
     photos = _training_photos(job, stage)
     return FineTuneModule(
         job.embedder,

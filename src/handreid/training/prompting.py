@@ -40,7 +40,7 @@ def check_learn_prompts(recipe: Recipe, number: int, text: TextEncoder, material
 def learn_prompts(job: Job, number: int) -> None:
     """Learns what is left of a stage; its prompts are then in its folder, and the embedder is as it was."""
     if unfinished(job, number):
-        module = _module(job, number)
+        module = prompts_module(job, number)
         contexts = sum(own.numel() for own in module.parameters())
         towers = sum(own.numel() for part in (job.embedder, job.text) for own in part.parameters())
         note_parameters(job.folder(number), {"contexts": contexts}, contexts + towers, job.progress.say)
@@ -61,7 +61,8 @@ def _stage(recipe: Recipe, number: int) -> LearnPrompts:
     return stage
 
 
-def _module(job: Job, number: int) -> LearnPromptsModule:
+def prompts_module(job: Job, number: int) -> LearnPromptsModule:
+    """The stage as it begins; photos' features are computed for it, or found."""
     stage, material = _stage(job.recipe, number), job.material
     photos, conditions = job.decoded(material.split.train), job.conditions(material.split.train)
     size = job.recipe.evaluate.batch_size

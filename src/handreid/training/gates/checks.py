@@ -21,17 +21,20 @@ from handreid.training.material import Material
 from handreid.training.stages.fine_tune import FineTuneModule
 
 
-def before_run(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material) -> list[Gate]:
+def before_run(
+    recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material, *, refusing: bool = True
+) -> list[Gate]:
     """What can be checked before anything is decoded: who is tested, preprocessing, the evaluation's sentences.
 
-    Raises GateError where one fails.
+    Raises GateError where one fails, if it is `refusing`.
     """
     gates = timed(lambda: photos.strangers(material))
     for _, stage in recipe.fine_tunes:
         gates += timed(partial(photos.preprocessing, recipe, stage, embedder, material))
     gates += timed(lambda: texts.texts_of_evaluation(recipe, text))
     kept = [gate for gate in gates if gate.name not in recipe.gates.skip]
-    refuse(kept, f"recipe {recipe.name}")
+    if refusing:
+        refuse(kept, f"recipe {recipe.name}")
     return kept
 
 
