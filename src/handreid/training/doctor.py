@@ -35,9 +35,9 @@ from handreid.training.runs import Run
 from handreid.training.staging import check_stages
 
 RECIPE = "tiny-clip-reid"  # prompts, a classifier, triplets and texts: most of what can be wrong, in seconds
-IDENTITIES, PHOTOS = 24, 8
+IDENTITIES, PHOTOS = 12, 8
 TRAINED, EACH = 16, 8  # identities and photos of each that are looked at
-SIZE = 128
+SIZE = 96
 
 
 @dataclass(frozen=True)

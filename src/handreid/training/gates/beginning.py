@@ -103,7 +103,10 @@ def rates(module: Module, optimizer: torch.optim.Optimizer, scheduler: Mapping[s
             break
     if not any(factor(step) for step in range(steps)):
         wrong.append("all rates are 0 in the whole first epoch")
-    peaks = sorted({float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups})
+    still = [str(group["name"]) for group in optimizer.param_groups if not group["initial_lr"]]
+    if still:
+        wrong.append(f"the rate of {listed(still)} is 0")
+    peaks = sorted({float(group["initial_lr"]) for group in optimizer.param_groups})
     found = (
         f"{steps} steps an epoch, rates {', '.join(f'{peak:g}' for peak in peaks)}, at first {factor(0):.3g} of that"
     )
@@ -114,7 +117,8 @@ def _expected(objective: Objective, classes: int) -> tuple[float, float, str] | 
     """Where an untrained term begins, how far off it may be, and why.
 
     With margin and scale s: the cosines of a photo of width d with directions that are uniform on the sphere have a
-    deviation of 1 / sqrt(d), so logits one of s / sqrt(d), and the mean over the others of e^logit is e^(s^2 / 2d). The
+    deviation of 1 / sqrt(d), so logits one of t = s / sqrt(d), and ln of the sum over n others of e^logit is about
+    ln n + t^2 / 2, or t sqrt(2 ln n) where t is so large that the largest alone counts (Derrida's random energies). The
     right logit is that of a right angle after the margin. One direction per feature and identity is drawn, so the mean
     may be off by some of these deviations: four are allowed.
     """
@@ -127,7 +131,9 @@ def _expected(objective: Objective, classes: int) -> tuple[float, float, str] | 
         where, band = 0.0, BAND
         for weight in objective.weights.values():
             deviation = objective.scale / math.sqrt(weight.shape[1])
-            others = math.log(max(classes - 1, 1)) + deviation**2 / 2
+            crowd = math.log(max(classes - 1, 2))
+            large = deviation > math.sqrt(2 * crowd)
+            others = deviation * math.sqrt(2 * crowd) if large else crowd + deviation**2 / 2
             start = float(torch.logaddexp(torch.tensor(right), torch.tensor(others))) - right
             where, band = where + start, band + BAND * start + 4 * deviation
         return where, band, f"random directions, scale {objective.scale:g}, margin {objective.margin:g}"

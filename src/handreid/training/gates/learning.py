@@ -25,6 +25,7 @@ from handreid.training.stages.learn_prompts import LearnPromptsModule
 from handreid.types import Outputs, Targets
 
 TRIES = 3
+RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,13 @@ def should_be_frozen(module: Module) -> dict[str, nn.Parameter]:
 
 
 def step(module: Module, optimizer: torch.optim.Optimizer, first: Pass, statistics: dict[str, Tensor]) -> list[Gate]:
-    """One real step, at the full rate: what learns moves, what is frozen does not; and clipping comes before it.
+    """One real step: what learns moves, what is frozen does not; and clipping comes before it.
 
-    The stage's first rate may be so low that a step is lost in rounding. `statistics` are those of frozen norms, as
-    they were before any photo passed.
+    At the stage's full rate or `RATE`: at a lower one a step may be lost in rounding. `statistics` are those of frozen
+    norms, as they were before any photo passed.
     """
     for group in optimizer.param_groups:
-        group["lr"] = group.get("initial_lr", group["lr"])
+        group["lr"] = max(group["initial_lr"], RATE)
     if first.total.requires_grad:
         first.total.backward()  # type: ignore[no-untyped-call]
     gates = [*_clipping(module, optimizer)]

@@ -80,7 +80,8 @@ def _apart(features: Tensor) -> Tensor:
     and to an untrained tower all photos are alike.
     """
     centred = F.normalize(features - features.mean(dim=0), dim=1)
-    return centred * features.norm(dim=1).mean()
+    apart: Tensor = centred * features.norm(dim=1).mean()
+    return apart
 
 
 def _learn(module: Any, batch: Any, groups: list[Group], rate: float) -> Iterator[float]:
