@@ -1,26 +1,15 @@
 """`handreid doctor`: what handreid runs on, and whether a recipe's stages are what the recipe says."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from handreid.cli import output
-from handreid.cli.experiments import Data, Json, Set, begin, resumable
+from handreid.cli.experiments import Data, Gates, Json, Set, begin, resumable
 
 if TYPE_CHECKING:
     from handreid.training.doctor import Checked
-
-
-class LongGate(StrEnum):
-    overfit = "overfit"
-
-
-Gates = Annotated[
-    list[LongGate] | None,
-    typer.Option("--gate", help="A check that takes longer: overfit learns a few photos by heart."),
-]
 
 
 def doctor(

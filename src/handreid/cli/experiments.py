@@ -58,10 +58,18 @@ class Label(StrEnum):
     aspect = "aspect"
 
 
+class LongGate(StrEnum):
+    overfit = "overfit"
+
+
 Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Change the recipe: path.to.key=value.", metavar="KEY=VALUE")
+]
+Gates = Annotated[
+    list[LongGate] | None,
+    typer.Option("--gate", help="A check that takes longer: overfit learns a few photos by heart."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -87,6 +95,7 @@ def train(
         bool,
         typer.Option(help="Take stages that a run beside this one has done, with the same recipe, photos and weights."),
     ] = True,
+    gate: Gates = None,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
     progress = begin()
@@ -100,7 +109,8 @@ def train(
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with resumable(f"handreid train --resume --out {out}"):
-        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress)
+        long = [one.value for one in gate or ()]
+        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress, gates=long)
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 

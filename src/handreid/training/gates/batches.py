@@ -10,7 +10,7 @@ from handreid.data.sampling import Drawn
 from handreid.training.stages.fine_tune import FineTuneModule
 from handreid.training.stages.learn_prompts import LearnPromptsModule
 
-IDENTITIES, IMAGES = 3, 2  # enough for a positive, a negative, and two labels to be exchanged
+IDENTITIES, IMAGES = 2, 2  # a positive, a negative, and labels that can be exchanged
 Module = FineTuneModule | LearnPromptsModule
 
 
