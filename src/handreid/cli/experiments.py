@@ -109,8 +109,9 @@ def train(
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with resumable(f"handreid train --resume --out {out}"):
-        long = [one.value for one in gate or ()]
-        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress, gates=long)
+        run = train_run(
+            chosen, data, out, resume=resume, reuse=reuse, progress=progress, gates=[one.value for one in gate or ()]
+        )
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 
