@@ -64,6 +64,10 @@ class MatrixBy(StrEnum):
     dataset = "dataset"
 
 
+class LongGate(StrEnum):
+    overfit = "overfit"
+
+
 Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Set = Annotated[
@@ -77,6 +81,10 @@ Track = Annotated[
         "mlflow=http://localhost:5000; several by comma or once each; none for none.",
         metavar="TRACKER",
     ),
+]
+Gates = Annotated[
+    list[LongGate] | None,
+    typer.Option("--gate", help="A check that takes longer: overfit learns a few photos by heart."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -103,6 +111,7 @@ def train(
         typer.Option(help="Take stages that a run beside this one has done, with the same recipe, photos and weights."),
     ] = True,
     track: Track = None,
+    gate: Gates = None,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
     progress = begin()
@@ -116,7 +125,16 @@ def train(
     before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     with resumable(f"handreid train --resume --out {out}"):
-        run = train_run(chosen, data, out, resume=resume, reuse=reuse, progress=progress, track=trackers(track))
+        run = train_run(
+            chosen,
+            data,
+            out,
+            resume=resume,
+            reuse=reuse,
+            progress=progress,
+            track=trackers(track),
+            gates=[one.value for one in gate or ()],
+        )
     typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
+from handreid.recipe.gates import Gates
 from handreid.recipe.model import Model
 from handreid.recipe.objectives import TextTerm
 from handreid.recipe.prompts import LearnPrompts
@@ -46,11 +47,13 @@ class Recipe(Value):
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(with_keys), AfterValidator(check_one_each)] = ()
     """Where else it is told of than in the run folder: `mlflow`, `tensorboard`, `wandb`, or keys; see
     [tracking](tracking.md). It changes no weight and no score."""
+    gates: Gates = Gates()
+    """What is checked before the first step of a stage."""
 
     @property
-    def untracked(self) -> "Recipe":
-        """What decides weights and scores: two runs of equal ones are the same experiment."""
-        return self.model_copy(update={"tracking": ()})
+    def experiment(self) -> "Recipe":
+        """What decides weights and scores, without who is told and what is checked."""
+        return self.model_copy(update={"tracking": (), "gates": Gates()})
 
     @property
     def fine_tunes(self) -> list[tuple[int, FineTune]]:

@@ -22,6 +22,7 @@ from handreid.recipe import FineTune, Recipe
 from handreid.recipe.samplers import BalancedSampler
 from handreid.training.build import build_augment, build_batches, build_mix, build_objectives, enlargement
 from handreid.training.counting import check_learns, count_all, count_parameters, note_parameters
+from handreid.training.gates import before_stage
 from handreid.training.job import Job, labels_of
 from handreid.training.keeping import Check, Validate
 from handreid.training.loop import fit, unfinished
@@ -55,10 +56,11 @@ def fine_tune(job: Job, number: int, texts: Tensor | None) -> None:
     if unfinished(job, number):
         patience = stage.early_stopping.patience if stage.early_stopping else None
         check = Check(_validation(job), stage.validate_every, patience=patience)
-        module = _module(job, number, stage, texts)
+        module = fine_tune_module(job, number, texts)
         learning = count_parameters(module.embedder, module.objectives)
         every = count_all(module.embedder, module.objectives)
         note_parameters(job.folder(number), learning, every, job.progress.say)
+        before_stage(job, number, module)
         fit(job, number, module, check)
     if stage.wise_ft and not _interpolated(job.folder(number)).exists():
         take_fine_tuned(job.folder(number), stage, job.embedder)
@@ -71,7 +73,9 @@ def _stage(recipe: Recipe, number: int) -> FineTune:
     return stage
 
 
-def _module(job: Job, number: int, stage: FineTune, texts: Tensor | None) -> FineTuneModule:
+def fine_tune_module(job: Job, number: int, texts: Tensor | None) -> FineTuneModule:
+    """The stage as it begins; it changes the embedder (what is frozen, low-rank changes)."""
+    stage = _stage(job.recipe, number)
     photos = _training_photos(job, stage)
     return FineTuneModule(
         job.embedder,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -16,10 +17,15 @@ from handreid.training.conditions import conditions_of
 from handreid.training.material import Material
 from handreid.training.runs import Run
 
+LongGate = Literal["overfit"]  # checks that take long, and are made only when asked for
+
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is going on, with the embedder that its stages train one after another."""
+    """A run that is going on, with the embedder that its stages train one after another.
+
+    `gates` are long checks that were asked for beside the short ones.
+    """
 
     run: Run
     recipe: Recipe
@@ -28,6 +34,7 @@ class Job:
     material: Material
     progress: Progress
     watch: tuple[Watch, ...] = ()
+    gates: tuple[LongGate, ...] = ()
 
     def decoded(self, rows: np.ndarray, *, enlarge: float = 1.0) -> Photos:
         paths = self.material.manifest.paths()

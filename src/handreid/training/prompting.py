@@ -14,6 +14,7 @@ from handreid.models.text import TextEncoder
 from handreid.recipe import LearnPrompts, Recipe
 from handreid.recipe.prompts import AttributeWords, NearestWords
 from handreid.training.counting import note_parameters
+from handreid.training.gates import before_stage
 from handreid.training.job import Job, labels_of
 from handreid.training.keeping import Check
 from handreid.training.loop import fit, unfinished
@@ -39,12 +40,13 @@ def check_learn_prompts(recipe: Recipe, number: int, text: TextEncoder, material
 def learn_prompts(job: Job, number: int) -> None:
     """Learns what is left of a stage; its prompts are then in its folder, and the embedder is as it was."""
     if unfinished(job, number):
-        module = _module(job, number)
+        module = prompts_module(job, number)
         contexts = sum(own.numel() for own in module.parameters())
         towers = sum(own.numel() for part in (job.embedder, job.text) for own in part.parameters())
         note_parameters(job.folder(number), {"contexts": contexts}, contexts + towers, job.progress.say)
         every = _stage(job.recipe, number).validate_every
         check = Check(module.sanity, every, name="prompts", monitor=None, quiet=True)
+        before_stage(job, number, module)
         fit(job, number, module, check)
 
 
@@ -59,7 +61,8 @@ def _stage(recipe: Recipe, number: int) -> LearnPrompts:
     return stage
 
 
-def _module(job: Job, number: int) -> LearnPromptsModule:
+def prompts_module(job: Job, number: int) -> LearnPromptsModule:
+    """The stage as it begins; photos' features are computed for it, or found."""
     stage, material = _stage(job.recipe, number), job.material
     photos, conditions = job.decoded(material.split.train), job.conditions(material.split.train)
     size = job.recipe.evaluate.batch_size

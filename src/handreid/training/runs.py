@@ -96,8 +96,8 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
 
 def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
     """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
-    if recipe is not None and dump_recipe(recipe.untracked) != dump_recipe(run.recipe.untracked):
-        what = _first_difference(run.recipe.untracked, recipe.untracked)
+    if recipe is not None and dump_recipe(recipe.experiment) != dump_recipe(run.recipe.experiment):
+        what = _first_difference(run.recipe.experiment, recipe.experiment)
         raise RunError(f"{run.folder} was started with another recipe ({what})")
     for name in ("manifest_hash", "split_hash", "draws_hash"):
         if run.facts.get(name) != facts[name]:

@@ -10,7 +10,8 @@ from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe, Tracker
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
-from handreid.training.job import Job
+from handreid.training.gates import before_run
+from handreid.training.job import Job, LongGate
 from handreid.training.material import Material, read_material
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
@@ -32,13 +33,15 @@ def train(
     watch: Sequence[Watch] = (),
     track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
+    gates: Sequence[LongGate] = (),
 ) -> Run:
     """The run, finished. With `resume` an unfinished run goes on and ends with the weights it would have had.
 
     With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
-    is copied from there. `watch` is told of every epoch that is trained here. The run is tracked as `track` says, else
-    the recipe; a `sender` that several runs share is closed by whoever made it. Raises RunError when `out` holds
-    something and `resume` is not given, or when it was started otherwise.
+    is copied from there. `watch` is told of every epoch that is trained here. `gates` are long checks to be made beside
+    the short ones before each stage. The run is tracked as `track` says, else the recipe; a `sender` that several runs
+    share is closed by whoever made it. Raises RunError when `out` holds something and `resume` is not given, or when it
+    was started otherwise, and GateError when a check fails.
     """
     progress = progress or Silent()
     going_on = resume and (out / "run.json").is_file()
@@ -65,11 +68,12 @@ def train(
         notes.append(begin_with(embedder, parent))
     if not going_on:
         check_stages(own, embedder, text, material)
+        before_run(own, embedder, text, material)
         run = start_run(out, own, material.facts | start_facts(parent))
     for note in notes:
         progress.say(f"note: {note}")
     with follow(run, trackers, sender, progress) as told:
-        job = Job(run, own, embedder, text, material, progress, (*told, *watch))
+        job = Job(run, own, embedder, text, material, progress, (*told, *watch), tuple(gates))
         for number in range(len(own.stages)):
             run_stage(job, number, reuse=reuse)
         embedder.save(run.model)
@@ -79,7 +83,9 @@ def train(
 def check(recipe: Recipe, data: Path | None) -> None:
     """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first."""
     material = read_material(recipe, data)
-    check_stages(recipe, *_untrained(recipe, material), material)
+    embedder, text = _untrained(recipe, material)
+    check_stages(recipe, embedder, text, material)
+    before_run(recipe, embedder, text, material)
 
 
 def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:

@@ -84,7 +84,7 @@ class FineTuneModule(StageModule):
             backbone.freeze_layers(max(0, len(backbone.layers) - thawed))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        self._seed_step(index)
+        self.seed_step(index)
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
         outputs = self.embedder(photos, batch.conditions, labels=batch.labels)
         if self.centres is not None:

@@ -56,6 +56,13 @@ class LearnPromptsModule(StageModule):
         return self._outside[0]
 
     @property
+    def weights(self) -> dict[str, float]:
+        """What the terms are multiplied by in the loss."""
+        stage = self.stage
+        of_both = {"image_to_text": stage.image_to_text, "text_to_image": stage.text_to_image}
+        return of_both | {"diversity": stage.diversity}
+
+    @property
     def result(self) -> LearnedPrompts:
         """What has been learned, with every identity's text in the names' order."""
         _, names, sentences = self._outside
@@ -82,12 +89,9 @@ class LearnPromptsModule(StageModule):
         return DataLoader(positions, sampler=self._batches(self.current_epoch), batch_size=None, num_workers=0)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        self._seed_step(index)
+        self.seed_step(index)
         losses = self.losses(batch)
-        stage = self.stage
-        weights = {"image_to_text": stage.image_to_text, "text_to_image": stage.text_to_image}
-        weights["diversity"] = stage.diversity
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         self._note(loss=total, **losses)
         return total
 
@@ -101,7 +105,7 @@ class LearnPromptsModule(StageModule):
         texts = self.learner(self.text, which)
         with without_autocast(texts):
             texts, times = at_least_fp32(texts), counts.float()
-            logits = self._similarities(self.features[batch], self.learner.mean(texts))
+            logits = self.similarities(self.features[batch], self.learner.mean(texts))
             own = place[:, None] == torch.arange(len(which), device=place.device)
             found = {
                 "image_to_text": contrast(logits, own, times).mean(),
@@ -112,10 +116,10 @@ class LearnPromptsModule(StageModule):
     @torch.no_grad()
     def sanity(self, prompts: LearnedPrompts) -> dict[str, float]:
         """Share of the training photos whose nearest text is that of their identity."""
-        nearest = self._similarities(self.features, prompts.texts.to(self.features.device)).argmax(dim=1)
+        nearest = self.similarities(self.features, prompts.texts.to(self.features.device)).argmax(dim=1)
         return {"rank1": (nearest == self.labels).float().mean().item()}
 
-    def _similarities(self, photos: Tensor, texts: Tensor) -> Tensor:
+    def similarities(self, photos: Tensor, texts: Tensor) -> Tensor:
         return similarities(photos, texts, normalise=self.stage.normalise, temperature=self.stage.temperature)
 
     def _batches(self, epoch: int) -> RandomBatches:

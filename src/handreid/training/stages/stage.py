@@ -93,7 +93,7 @@ class StageModule(L.LightningModule, ABC):
     def on_train_epoch_start(self) -> None:
         self.sums = {}
 
-    def _seed_step(self, index: int) -> None:
+    def seed_step(self, index: int) -> None:
         torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
 
     def _note(self, **values: Tensor) -> None:

@@ -22,7 +22,7 @@ _GROUPS = (("validation_", "validation/"), ("prompts_", "prompts/"), ("lr, ", "l
 def settings(run: Run) -> dict[str, Any]:
     """The recipe, key by key, and below `run.` what the run rests on: versions, hardware, hashes, its command."""
     recipe = run.recipe
-    keys = recipe.untracked.model_dump(mode="json")
+    keys = recipe.experiment.model_dump(mode="json")
     keys.pop("tracking")
     facts = {name: value for name, value in run.facts.items() if name != "notes"}  # these name subjects and photos
     facts |= {"folder": str(run.folder), "command": " ".join(facts.get("command", []))}

@@ -1,0 +1,97 @@
+"""`handreid doctor`: what handreid runs on, and whether a recipe's stages are what the recipe says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handreid.cli import output
+from handreid.cli.experiments import Data, Gates, Json, Set, begin, resumable
+
+if TYPE_CHECKING:
+    from handreid.training.doctor import Checked
+
+
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Built-in name or YAML file; a tiny one with prompts if not given.")
+    ] = None,
+    data: Data = None,
+    gate: Gates = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Print the environment, and run all checks that come before a first step; nothing is trained or written.
+
+    On a few photos of the manifest, or on drawn hands. Exits with 1 when a check fails.
+    """
+    progress = begin()
+    from handreid.errors import RecipeError
+    from handreid.recipe import load_recipe
+    from handreid.training.doctor import diagnose
+    from handreid.training.surroundings import survey
+
+    if set_ and not recipe:
+        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given")
+    environment = survey(Path.cwd())
+    if not json:
+        _print_environment(environment)
+    chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    with resumable("the same command"):
+        found = diagnose(chosen, data, gates=[one.value for one in gate or ()], progress=progress)
+    passed = all(one.passed for stage in found for one in stage.gates)
+    if json:
+        output.as_json({"environment": environment, "passed": passed, "checks": [_content(stage) for stage in found]})
+    else:
+        _print_checks(found)
+    raise typer.Exit(0 if passed else 1)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def _print_environment(found: dict[str, Any]) -> None:
+    devices, memory = found["devices"], found["memory"]
+    known = [f"{name} {value}" for name, value in found["versions"].items() if value]
+    extras = [f"{name} {value}" for name, value in found["extras"].items() if value]
+    absent = [name for name, value in found["extras"].items() if not value]
+    gpus = [f"{gpu['name']}, {_size(gpu['bytes'])}{', bf16' if gpu['bf16'] else ''}" for gpu in devices["gpus"]]
+    caches = [f"{one['what']} {_size(one['bytes'])} in {one['folder']}" for one in found["caches"] if one["bytes"]]
+    ram = [f"{name} {_size(value)}" for name, value in memory.items() if value]
+    rows = [
+        ("python", f"{found['python']} on {found['platform']}"),
+        ("versions", ", ".join(known)),
+        ("extras", ", ".join(extras) + (f"; not there: {', '.join(absent)}" if absent else "")),
+        ("CPU", f"{devices['cpu']}, {devices['cores']} cores, {devices['threads']} threads"),
+        ("GPU", "; ".join(gpus) or "none"),
+        ("memory", ", ".join(ram) or "not known"),
+        ("free disk", ", ".join(f"{name} {_size(free)}" for name, free in found["disks"].items() if free is not None)),
+        ("caches", "\n".join(caches) or "empty"),
+    ]
+    output.table("environment", ("", ""), rows, left=2)
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}")
+
+
+def _print_checks(found: list["Checked"]) -> None:
+    for stage in found:
+        rows = [(gate.name, "yes" if gate.passed else "NO", gate.found, f"{gate.seconds:.2f}") for gate in stage.gates]
+        output.table(stage.where, ("check", "passed", "found", "s"), rows, left=3)
+    gates = [gate for stage in found for gate in stage.gates]
+    failed = [gate.name for gate in gates if not gate.passed]
+    seconds = sum(gate.seconds for gate in gates)
+    said = (
+        f"{len(failed)} of {len(gates)} checks failed: {', '.join(failed)}" if failed else f"{len(gates)} checks passed"
+    )
+    typer.echo(f"{said}, {seconds:.1f} s")
+
+
+def _content(stage: "Checked") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"where": stage.where, "gates": [asdict(gate) for gate in stage.gates]}
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

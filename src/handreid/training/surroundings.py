@@ -1,0 +1,139 @@
+"""What handreid runs on: versions, devices, memory, disks, caches, and known trouble."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from handreid.data.loading import cache_folder
+
+PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars", "pydantic")
+EXTRAS = ("mlflow", "tensorboard", "wandb", "ray", "optuna", "playwright")
+COMPROMISED = {"lightning": ("2.6.2", "2.6.3")}
+LITTLE_DISK = 5e9  # bytes; a checkpoint of a ViT-B/16 with Adam's state has one
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def survey(here: Path) -> dict[str, Any]:
+    """All of it, as JSON has it; sizes are in bytes. `here` is the folder whose disk runs would be written to."""
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: installed(name) for name in PACKAGES},
+        "extras": {name: installed(name) for name in EXTRAS} | {"chromium": chromium()},
+        "devices": devices(),
+        "memory": memory(),
+        "disks": {name: _free(path) for name, path in _places(here).items()},
+        "caches": [{"what": what, "folder": str(path), "bytes": size} for what, path, size in caches()],
+    }
+    return found | {"warnings": list(trouble(found))}
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def devices() -> dict[str, Any]:
+    gpus = []
+    for number in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(number)
+        with torch.cuda.device(number):
+            bf16 = torch.cuda.is_bf16_supported()
+        gpus.append({"name": about.name, "bytes": about.total_memory, "bf16": bf16})
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor() or platform.machine()
+    return {"cpu": name, "cores": cores, "threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def memory() -> dict[str, int | None]:
+    """Of the machine, and what a container may use of it."""
+    return {"total": _memory_line("MemTotal"), "available": _memory_line("MemAvailable"), "limit": _container_limit()}
+
+
+def caches() -> list[tuple[str, Path, int]]:
+    """What is kept, where, and how large it is."""
+    own = cache_folder()
+    hub = Path(os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"))
+    kept = {
+        "decoded photos": (own, "photos-*"),
+        "photos' features": (own, "features-*"),
+        "weights from the Hugging Face hub": (hub.expanduser(), "**/blobs/*"),
+        "weights from OpenAI": (Path("~/.cache/clip").expanduser(), "*"),
+    }
+    return [(what, path, _size(path, pattern)) for what, (path, pattern) in kept.items()]
+
+
+def chromium() -> str | None:
+    """Where a browser for pictures of pages is, if anywhere."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "~/.cache/ms-playwright")).expanduser()
+    return found or next((str(path) for path in sorted(folder.glob("chromium*"))), None)
+
+
+def trouble(found: dict[str, Any]) -> Iterator[str]:
+    """Warnings: what was found, and what to do."""
+    for package, bad in COMPROMISED.items():
+        if found["versions"].get(package) in bad:
+            yield f"{package} {found['versions'][package]} is a compromised release: install another at once"
+    if (broken := _torchvision_trouble()) is not None:
+        torches = f"torch {found['versions']['torch']} and torchvision {found['versions']['torchvision']}"
+        yield f"{torches} do not fit together ({broken}): install both from the same index"
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
+        yield "OMP_WAIT_POLICY is ACTIVE: threads that spin slow everything beside them down; unset it"
+    devices = found["devices"]
+    if devices["threads"] > (devices["cores"] or devices["threads"]):
+        yield f"torch would use {devices['threads']} threads on {devices['cores']} cores: set OMP_NUM_THREADS"
+    for name, free in found["disks"].items():
+        if free is not None and free < LITTLE_DISK:
+            yield f"{free / 1e9:.1f} GB are free on the disk of {name}: a run of a ViT-B/16 takes 2 to 3 GB"
+
+
+def _torchvision_trouble() -> str | None:
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    try:
+        torchvision.ops.nms(boxes, torch.tensor([1.0, 0.5]), 0.5)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _places(here: Path) -> dict[str, Path]:
+    return {"this folder": here, "temporary files": Path(tempfile.gettempdir()), "caches": cache_folder()}
+
+
+def _free(path: Path) -> int | None:
+    there = next((place for place in (path.absolute(), *path.absolute().parents) if place.exists()), None)
+    return None if there is None else shutil.disk_usage(there).free
+
+
+def _size(folder: Path, pattern: str) -> int:
+    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file()) if folder.is_dir() else 0
+
+
+def _memory_line(name: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _container_limit() -> int | None:
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            content = Path(path).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if content.isdigit() and int(content) < 1 << 60:
+            return int(content)
+    return None
