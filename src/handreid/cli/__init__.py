@@ -6,7 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import data, experiments, prompts, space
+from handreid.cli import data, experiments, prompts, space, sweeps
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 experiments.add_to(app)
 space.add_to(app)
+sweeps.add_to(app)
 app.add_typer(prompts.app, name="prompts")
 
 

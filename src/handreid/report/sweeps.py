@@ -1,0 +1,3 @@
+from pathlib import Path
+def sweep_figure(folder: Path, path: Path) -> list[Path]:
+    return []
