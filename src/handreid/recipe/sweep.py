@@ -140,7 +140,7 @@ class Sweep(Value):
     seeds: tuple[int, ...] | None = Field(None, min_length=1)
     """Each setting is trained once with each of these seeds; null is once, with the recipe's own."""
     metric: str = "validation_map"
-    """What is to be high: `validation_` and one of `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr`, `minp`."""
+    """What is to be high: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr` or `minp`."""
     scheduler: Asha | None = None
     """Which trials end early; null is none."""
     concurrent: int | None = Field(None, ge=1)
@@ -238,6 +238,11 @@ def short_names(names: list[str]) -> dict[str, str]:
     return found
 
 
+def number_words(value: float) -> str:
+    """A number as people write it: 5e-6 and not 5e-06."""
+    return re.sub("e([+-])0", r"e\1", f"{value:g}")
+
+
 def _named(values: list[object]) -> dict[str, object]:
     """Values by words for them, longer ones where the short would be the same."""
     short = [_words(value) for value in values]
@@ -253,7 +258,7 @@ def _words(value: object, *, full: bool = False) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return f"{value:g}"
+            return number_words(value)
         case dict() if full or "kind" not in value:
             return ", ".join(str(v) if k == "kind" else f"{k} {_words(v)}" for k, v in value.items()) or "{}"
         case dict():

@@ -72,12 +72,15 @@ def check_settings(design: Design) -> None:
 
 def check_validated(recipe: Recipe) -> None:
     if not recipe.fine_tunes:
-        raise RecipeError(f"recipe {recipe.name}: no stage is validated (it has no fine_tune), so nothing can be chosen")
+        raise RecipeError(
+            f"recipe {recipe.name}: no stage is validated (it has no fine_tune), so nothing can be chosen"
+        )
 
 
 def check_builds(design: Design, data: Path, material: Material, out: Path) -> None:
     """Builds what every value asks for, once each. Raises the errors that its training would, all in one."""
-    lines, last, seen = [], RecipeError, set()
+    lines, seen = [], set()
+    last: type[HandreidError] = RecipeError
     for setting in star(design.sweep):
         recipe = design.recipe_of(setting)
         if dump_recipe(recipe) in seen:
@@ -107,4 +110,3 @@ def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:
 
 def said(setting: Setting) -> str:
     return ", ".join(f"{name} {shown(value)}" for name, value in setting.items())
-

@@ -69,7 +69,8 @@ def running(
             _start(address, temporary)
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
-        yield _room(ray.cluster_resources(), storage if address else temporary / "tune", cpus, gpus, concurrent)
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield _room(there, storage if address else temporary / "tune", cpus, gpus, concurrent)
     finally:
         if started:
             ray.shutdown()
@@ -80,10 +81,17 @@ def running(
 def _start(address: str | None, temporary: Path) -> None:
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     if address is None:
         # `local` is always one of our own, also where RAY_ADDRESS names a cluster
-        ray.init("local", num_cpus=_cores(), object_store_memory=_STORE, _temp_dir=str(temporary), **quiet)
+        ray.init(
+            "local",
+            num_cpus=_cores(),
+            object_store_memory=_STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(temporary),
+        )
         return
     if address.startswith("ray://"):
         raise RunError(
@@ -100,9 +108,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _room(
-    there: dict[str, float], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None
-) -> Room:
+def _room(there: dict[str, float], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None) -> Room:
     cores, cards = int(there.get("CPU", 1)), there.get("GPU", 0.0)
     share = (1.0 if cards else 0.0) if gpus is None else gpus
     places = int(cards // share) if share else 1

@@ -1,8 +1,8 @@
 """How much each parameter mattered: functional ANOVA over finished trials.
 
-Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance" (2014), as Optuna has it:
-a random forest learns the metric from the parameters, and a parameter's importance is the share of the forest's variance
-that it explains alone or with others, all made to sum to 1. The seed of a trial counts as a parameter where there are
+Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance" (2014), as Optuna has
+it: a random forest learns the metric from the parameters, and a parameter's importance is the share of the forest's
+variance that it explains alone, all made to sum to 1. The seed of a trial counts as a parameter where there are
 several: what matters less than the seed is noise.
 
 Trials that were stopped early are left out: their numbers are of fewer epochs.

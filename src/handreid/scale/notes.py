@@ -1,8 +1,8 @@
 """A sweep's folder: what is written of each trial, before it begins and when it ends.
 
-    sweep.yaml, recipe.yaml   what the sweep is, complete: `handreid sweep --resume` needs nothing else
-    trials/001-lr-1e-05/      a run folder for each trial
-    sweep.json                every trial: parameters, state, metric, epoch, seconds; at the end, what follows from them
+sweep.yaml, recipe.yaml   what the sweep is, complete: `handreid sweep --resume` needs nothing else
+trials/001-lr-1e-05/      a run folder for each trial
+sweep.json                every trial: parameters, state, metric, epoch, seconds; at the end, what follows from them
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from handreid import __version__
 from handreid.errors import RunError
-from handreid.recipe.sweep import Sweep, short_names
+from handreid.recipe.sweep import Sweep, number_words, short_names
 from handreid.recipe.sweep_reading import Design, dump_sweep
 from handreid.training.runs import first_difference, read_json, write_json, write_text
 
@@ -130,7 +130,7 @@ def trial_name(sweep: Sweep, number: int, parameters: Mapping[str, str | float],
 
 
 def shown(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else number_words(value)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class Reached:
 
 
 def series(entries: list[dict[str, Any]], recipe: Recipe, metric: str) -> Iterator[Reached]:
-    """For each validation in the last stage that has any. What is kept is chosen by mAP, whatever the sweep's metric."""
+    """For each validation of the last fine-tuning. What is kept is chosen by mAP, whatever the sweep's metric."""
     number, stage = recipe.fine_tunes[-1]
     best: tuple[float, float, int] | None = None  # mAP, metric, epoch
     for entry in entries:

@@ -83,7 +83,9 @@ def said_of(trial: Mapping[str, Any]) -> str:
     """How a trial ended, in a few words."""
     match trial["state"]:
         case "finished":
-            return f"best at epoch {trial['epoch']} of {trial['epochs']}" if trial["epoch"] else "finished, interpolated"
+            return (
+                f"best at epoch {trial['epoch']} of {trial['epochs']}" if trial["epoch"] else "finished, interpolated"
+            )
         case "failed":
             return f"failed: {' '.join((trial['message'] or '').split())}"
         case state:
@@ -101,8 +103,8 @@ def caution(content: Mapping[str, Any], folder: str) -> str:
         return "No trial finished, so there is no best setting."
     count = sum(trial["value"] is not None for trial in content["trials"])
     return (
-        f"These numbers chose between {count} trials on validation identities, so that of the best is too high by luck. "
-        f"No trial has seen a test identity. Test the one that you choose, once: handreid evaluate "
+        f"These numbers chose between {count} trials, on validation identities: the best one's is too high by luck. No "
+        "trial has seen a test identity. Test the one that you choose, once: handreid evaluate "
         f"{folder}/{best['folder']}"
     )
 
@@ -114,7 +116,8 @@ def markdown(content: Mapping[str, Any], folder: str) -> str:
         spread = _spread(best) if best["finished"] > 1 else ""
         lines += [
             f"Best: {_said(best['parameters'], content['short_names'])}, {_metric(content)} {percent(best['value'])} "
-            f"{spread}".rstrip() + "; as a recipe: best.yaml.",
+            f"{spread}".rstrip()
+            + "; as a recipe: best.yaml.",
             "",
         ]
     lines += [caution(content, folder), ""]
@@ -143,7 +146,10 @@ def importance_lines(content: Mapping[str, Any]) -> list[str]:
     """What mattered, for people who read a terminal."""
     found, names = content["importance"], {**content["short_names"], "seed": "seed"}
     shares = ", ".join(f"{names[name]} {100 * share:.0f} %" for name, share in found["parameters"].items())
-    return [*([f"importance (fANOVA): {shares}"] if shares else []), *([f"note: {found['remark']}"] if found["remark"] else [])]
+    return [
+        *([f"importance (fANOVA): {shares}"] if shares else []),
+        *([f"note: {found['remark']}"] if found["remark"] else []),
+    ]
 
 
 def _importance(content: Mapping[str, Any]) -> list[str]:
@@ -153,7 +159,9 @@ def _importance(content: Mapping[str, Any]) -> list[str]:
     if found["parameters"]:
         body = [[names[name], f"{100 * share:.0f} %"] for name, share in found["parameters"].items()]
         lines = [*_table(["parameter", "importance"], body), ""]
-        lines += [f"Importance is each parameter's share of the variance (fANOVA over {found['trials']} finished trials)."]
+        lines += [
+            f"Importance is each parameter's share of the variance (fANOVA over {found['trials']} finished trials)."
+        ]
     return [*lines, *([f"Note: {found['remark']}."] if found["remark"] else [])]
 
 

@@ -74,9 +74,9 @@ def _train(going: "Going", address: str | None) -> None:
     from handreid.scale.tuning import tune_trials  # imports Ray, which reads its settings then
 
     sweep = going.sweep
-    asked = {"cpus": sweep.cpus, "gpus": sweep.gpus, "concurrent": sweep.concurrent}
+    storage = going.notes.folder.absolute() / ".ray"
     with (
-        running(address, going.notes.folder.absolute() / ".ray", **asked) as room,
+        running(address, storage, cpus=sweep.cpus, gpus=sweep.gpus, concurrent=sweep.concurrent) as room,
         going.progress.step(f"sweep {sweep.name}", going.total, "trials") as advance,
     ):
         advance(going.total - going.left)

@@ -63,7 +63,7 @@ class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
             if trial is None:
                 return Searcher.FINISHED
             recipe = self.going.written(trial)
-        except Exception as error:  # noqa: BLE001 - Ray would make a trace of it
+        except Exception as error:  # Ray would make a trace of it
             self.broken = error
             return Searcher.FINISHED
         self.numbers[trial_id] = trial.number
@@ -124,7 +124,7 @@ def _scheduler(going: Going) -> TrialScheduler:
     """Ray's, which knows what all trials before have told."""
     asked, metric = going.sweep.scheduler, going.sweep.metric
     if asked is None:
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
     longest = max([*(trial.epochs for trial in going.notes.trials), *_lengths(going), asked.grace]) + 1
     scheduler = ASHAScheduler(
         time_attr="epoch",
@@ -157,5 +157,3 @@ def _replay(scheduler: Any, trial_id: str, metric: str, values: Mapping[int, flo
     scheduler.on_trial_add(None, past)
     for epoch, value in values.items():
         scheduler.on_trial_result(None, past, {"epoch": epoch, metric: value})
-
-

@@ -92,7 +92,9 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
 def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
     """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
     if recipe is not None and dump_recipe(recipe) != dump_recipe(run.recipe):
-        raise RunError(f"{run.folder} was started with another recipe ({first_difference(*map(_plain, (run.recipe, recipe)))})")
+        raise RunError(
+            f"{run.folder} was started with another recipe ({first_difference(*map(_plain, (run.recipe, recipe)))})"
+        )
     for name in ("manifest_hash", "split_hash", "draws_hash"):
         if run.facts.get(name) != facts[name]:
             raise RunError(
