@@ -93,7 +93,7 @@ class Axis(Value):
         return _named(self.choice or [])
 
     @property
-    def listed(self) -> tuple[str | float, ...] | None:
+    def listed(self) -> tuple[str | int | float, ...] | None:
         """Every value there is, options by name; None where there is no end of them."""
         if self.bounds is None:
             return tuple(self.options)
@@ -144,9 +144,9 @@ class Sweep(Value):
     scheduler: Asha | None = None
     """Which trials end early; null is none."""
     concurrent: int | None = Field(None, ge=1)
-    """Trials at a time; null is as many as there is room for."""
+    """Trials at a time; null is one on each machine, or one for each GPU."""
     cpus: int | None = Field(None, ge=1)
-    """Cores, and threads, of each trial; null is one, or on GPUs the machine's cores divided among them."""
+    """Cores, and threads, of each trial; null is the machine's, divided among its trials at a time."""
     gpus: float | None = Field(None, ge=0)
     """GPUs of each trial, also parts of one; null is one where there are any, else none."""
 
@@ -210,7 +210,7 @@ class Sweep(Value):
         """How many settings are tried."""
         return self.trials or self.combinations or 0
 
-    def values(self, parameters: Mapping[str, str | float]) -> dict[str, object]:
+    def values(self, parameters: Mapping[str, str | int | float]) -> dict[str, object]:
         """What a setting (options by name, numbers) changes in the recipe, by path."""
         found: dict[str, object] = {}
         for name, axis in self.space.items():
@@ -238,7 +238,7 @@ def short_names(names: list[str]) -> dict[str, str]:
     return found
 
 
-def number_words(value: float) -> str:
+def number_words(value: int | float) -> str:
     """A number as people write it: 5e-6 and not 5e-06."""
     return re.sub("e([+-])0", r"e\1", f"{value:g}")
 

@@ -52,6 +52,13 @@ def load_sweep(source: str | Path, *, recipe: str | None = None, overrides: Sequ
     Raises RecipeError that names key, line and file.
     """
     text, where, folder = _text_of(source)
+    return parse_sweep(text, where, folder, recipe=recipe, overrides=overrides)
+
+
+def parse_sweep(
+    text: str, where: str, folder: Path | None = None, *, recipe: str | None = None, overrides: Sequence[str] = ()
+) -> Design:
+    """A sweep of its text; a recipe in a file is looked for in `folder` first."""
     raw, node = read_mapping(text, where, "a sweep is a mapping of keys like name, recipe, space, search")
     sweep = checked(Sweep, raw, node, where)
     varied = recipe or _beside(sweep.recipe, folder)

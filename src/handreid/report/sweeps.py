@@ -150,7 +150,7 @@ class _Places:
         self.log = log
         self.step = step  # between two points of one value, sideways
 
-    def where(self, value: str | float) -> float:
+    def where(self, value: str | int | float) -> float:
         if self.labels is not None:
             return float(self.labels.index(str(value)))
         return math.log10(float(value)) if self.log else float(value)
@@ -263,5 +263,5 @@ def _metric(content: Mapping[str, Any]) -> str:
     return _NAMES.get(name, name.replace("rank", "rank-"))
 
 
-def _shown(value: str | float) -> str:
+def _shown(value: str | int | float) -> str:
     return value if isinstance(value, str) else number_words(value)

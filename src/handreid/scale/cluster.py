@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def running(
             _start(address, temporary)
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield _room(there, storage if address else temporary / "tune", cpus, gpus, concurrent)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield _room(machines, storage if address else temporary / "tune", cpus, gpus, concurrent)
     finally:
         if started:
             ray.shutdown()
@@ -108,15 +108,20 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _room(there: dict[str, float], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None) -> Room:
-    cores, cards = int(there.get("CPU", 1)), there.get("GPU", 0.0)
-    share = (1.0 if cards else 0.0) if gpus is None else gpus
-    places = int(cards // share) if share else 1
-    each = cpus or max(1, cores // max(concurrent or places, 1))
-    room = min(cores // each, places if share else cores)
-    if room < 1 or share > cards:
+def _room(
+    machines: list[Mapping[str, float]], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None
+) -> Room:
+    """Room on machines with so many `CPU` and `GPU`; a trial is on one of them."""
+    share = (1.0 if any(of.get("GPU") for of in machines) else 0.0) if gpus is None else gpus
+    usable = [of for of in machines if of.get("CPU", 0) >= 1 and of.get("GPU", 0) >= share]
+    wanted = -(-concurrent // max(len(usable), 1)) if concurrent else 1
+    places = [int(of["GPU"] // share) if share else wanted for of in usable]
+    each = cpus or max(1, min((int(of["CPU"]) // at for of, at in zip(usable, places, strict=True)), default=1))
+    room = sum(min(int(of["CPU"]) // each, at) for of, at in zip(usable, places, strict=True))
+    if not room:
+        there = "; ".join(f"{of.get('CPU', 0):g} cores and {of.get('GPU', 0):g} GPUs" for of in machines)
         raise RunError(
-            f"a trial wants {each} cores and {share:g} GPUs, and there are {cores} cores and {cards:g} GPUs: "
-            "give less as `cpus` and `gpus` of the sweep"
+            f"a trial wants {each} cores and {share:g} GPUs of one machine, and there are {there}: give less as `cpus` "
+            "and `gpus` of the sweep"
         )
     return Room(each, share, min(concurrent or room, room), storage)

@@ -33,7 +33,7 @@ class Trial:
     number: int  # from 1
     setting: int  # from 1; trials of one setting differ in their seed
     name: str
-    parameters: dict[str, str | float]
+    parameters: dict[str, str | int | float]
     seed: int
     state: State = "running"
     value: float | None = None
@@ -120,7 +120,7 @@ def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: boo
     return Notes(folder, content, trials)
 
 
-def trial_name(sweep: Sweep, number: int, parameters: Mapping[str, str | float], seed: int) -> str:
+def trial_name(sweep: Sweep, number: int, parameters: Mapping[str, str | int | float], seed: int) -> str:
     """A folder's name: a number, and what sets the trial apart, as far as it is short."""
     short = short_names([*sweep.space])
     words = [f"{short[name]}-{shown(value)}" for name, value in parameters.items()]
@@ -129,7 +129,7 @@ def trial_name(sweep: Sweep, number: int, parameters: Mapping[str, str | float],
     return f"{number:03d}-{slug}"
 
 
-def shown(value: str | float) -> str:
+def shown(value: str | int | float) -> str:
     return value if isinstance(value, str) else number_words(value)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
 
-Setting = dict[str, str | float]  # by parameter: an option's name, or a number
+Setting = dict[str, str | int | float]  # by parameter: an option's name, or a number
 _TRIES = 50  # of a searcher that proposes what has been tried
 
 
@@ -108,7 +108,7 @@ def _random(sweep: Sweep) -> Iterable[Setting]:
             yield drawn
 
 
-def _drawn(axis: Axis, rng: np.random.Generator) -> str | float:
+def _drawn(axis: Axis, rng: np.random.Generator) -> str | int | float:
     if axis.listed is not None:
         return axis.listed[int(rng.integers(len(axis.listed)))]
     assert axis.bounds is not None  # noqa: S101 - for the type checker
@@ -135,11 +135,11 @@ def _tpe(sweep: Sweep, number: int, known: Sequence[Known]) -> Setting | None:
     return next(iter(untried), None)
 
 
-def _asked(axis: Axis, value: Any) -> str | float:
+def _asked(axis: Axis, value: Any) -> str | int | float:
     return str(value) if axis.bounds is None else _rounded(axis, value)
 
 
-def _rounded(axis: Axis, number: float) -> float:
+def _rounded(axis: Axis, number: int | float) -> int | float:
     """Four digits, which is what people read, within the bounds; on its step where there is one."""
     assert axis.bounds is not None  # noqa: S101 - for the type checker
     if axis.integer:
@@ -148,7 +148,7 @@ def _rounded(axis: Axis, number: float) -> float:
     return min(max(digits, axis.bounds[0]), axis.bounds[1])
 
 
-def _three(axis: Axis) -> tuple[float, ...]:
+def _three(axis: Axis) -> tuple[int | float, ...]:
     assert axis.bounds is not None  # noqa: S101 - for the type checker
     low, high = axis.bounds
     middle = (low * high) ** 0.5 if axis.log_range else low + (high - low) * 0.4567

@@ -120,7 +120,7 @@ class Going:
     def _new(self, place: int) -> Trial | None:
         number, of = divmod(place, len(self.seeds))
         same = next((trial.parameters for trial in self.notes.trials if trial.setting == number + 1), None)
-        parameters = same or propose(self.sweep, number, self.known())
+        parameters = same or propose(self.sweep, number, self.known() if self.sweep.search == "tpe" else [])
         if parameters is None:
             return None
         seed = self.seeds[of]
