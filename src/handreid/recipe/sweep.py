@@ -239,8 +239,8 @@ def short_names(names: list[str]) -> dict[str, str]:
 
 
 def number_words(value: int | float) -> str:
-    """A number as people write it: 5e-6 and not 5e-06."""
-    return re.sub("e([+-])0", r"e\1", f"{value:g}")
+    """A number as people write it: 5e-6 and 2e7."""
+    return re.sub(r"e(-?)\+?0*", r"e\1", f"{value:g}")
 
 
 def _named(values: list[object]) -> dict[str, object]:

@@ -26,7 +26,7 @@ def outcome(folder: Path, recipe: Recipe, metric: str) -> Outcome:
     entries = read_metrics(run)
     reached = list(series(entries, recipe, metric))
     done = max((_epoch(recipe, entry) for entry in entries), default=0)
-    seconds = sum(entry["seconds"] for entry in entries)
+    seconds = sum((entry["seconds"] for entry in entries), 0.0)
     value, epoch = (reached[-1].value, reached[-1].of) if reached else (None, None)
     number, stage = recipe.fine_tunes[-1]
     interpolated = run.stage(number, stage.kind) / "wise_ft.json"

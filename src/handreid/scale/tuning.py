@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 
 from handreid.progress import Advance
 from handreid.recipe import dump_recipe
+from handreid.recipe.sweep import Asha
 from handreid.scale.cluster import Room
 from handreid.scale.results import epochs_of
 from handreid.scale.search import star
@@ -125,24 +126,25 @@ def _scheduler(going: Going) -> TrialScheduler:
     asked, metric = going.sweep.scheduler, going.sweep.metric
     if asked is None:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
-    longest = max([*(trial.epochs for trial in going.notes.trials), *_lengths(going), asked.grace]) + 1
-    scheduler = ASHAScheduler(
+    lengths = [epochs_of(going.design.recipe_of(setting)) for setting in star(going.sweep)]
+    scheduler = halving(asked, metric, longest=max([*(trial.epochs for trial in going.notes.trials), *lengths]))
+    for trial in going.notes.trials:
+        if trial.state in ("finished", "stopped"):
+            replay(scheduler, f"before-{trial.number}", metric, going.values(trial))
+    return scheduler
+
+
+def halving(asked: Asha, metric: str, *, longest: int) -> TrialScheduler:
+    """Ray's ASHA over epochs; one that has come to the end of the `longest` trial is not stopped there."""
+    return ASHAScheduler(
         time_attr="epoch",
         metric=metric,
         mode="max",
-        max_t=longest,
+        max_t=max(longest, asked.grace) + 1,
         grace_period=asked.grace,
         reduction_factor=asked.reduction,
         stop_last_trials=False,
     )
-    for trial in going.notes.trials:
-        if trial.state in ("finished", "stopped"):
-            _replay(scheduler, f"before-{trial.number}", metric, going.values(trial))
-    return scheduler
-
-
-def _lengths(going: Going) -> list[int]:
-    return [epochs_of(going.design.recipe_of(setting)) for setting in star(going.sweep)]
 
 
 class _Past:
@@ -152,8 +154,11 @@ class _Past:
         self.trial_id = trial_id
 
 
-def _replay(scheduler: Any, trial_id: str, metric: str, values: Mapping[int, float]) -> None:
+def replay(scheduler: TrialScheduler, trial_id: str, metric: str, values: Mapping[int, float]) -> Any:
+    """Tells a scheduler of a trial what it was told when the trial ran; gives the trial as the scheduler knows it."""
     past: Any = _Past(trial_id)
-    scheduler.on_trial_add(None, past)
+    nobody: Any = None  # these schedulers ask nothing of Ray's controller
+    scheduler.on_trial_add(nobody, past)
     for epoch, value in values.items():
-        scheduler.on_trial_result(None, past, {"epoch": epoch, metric: value})
+        scheduler.on_trial_result(nobody, past, {"epoch": epoch, metric: value})
+    return past
