@@ -101,7 +101,10 @@ def _start(address: str | None, temporary: Path) -> None:
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+        raise RunError(
+            f"no Ray cluster at {address} that lets us in: {str(error).splitlines()[0]}; if it wants a token, set "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as it was started with"
+        ) from None
 
 
 def _cores() -> int:
