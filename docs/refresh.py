@@ -1,4 +1,5 @@
-"""Writes the generated parts of the docs: help texts into commands.md, the reference of recipe keys into recipes.md.
+"""Writes the generated parts of the docs: help texts into commands.md, the reference of recipe keys into recipes.md,
+those of sweeps into sweeps.md.
 
     python docs/refresh.py            write them
     python docs/refresh.py --check    exit with 1 if they are not what they would be
@@ -9,7 +10,7 @@ themselves.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -22,6 +23,8 @@ from pydantic_core import PydanticUndefined
 
 from handreid.cli import app
 from handreid.recipe import Recipe, builtin_names, load_recipe
+from handreid.recipe.sweep import Sweep
+from handreid.recipe.sweep_reading import builtin_sweeps, load_sweep
 
 DOCS = Path(__file__).parent
 WIDTH = 100
@@ -41,11 +44,17 @@ def main(arguments: list[str]) -> None:
 
 def refreshed() -> dict[Path, str]:
     """Files with generated parts, as they should be."""
-    recipes = DOCS / "recipes.md"
-    text = recipes.read_text("utf-8")
-    for name, content in (("built-in recipes", builtin_recipes()), ("keys", recipe_keys())):
-        text = _between(text, BEGIN.format(name), END, content)
-    return {DOCS / "commands.md": commands(), recipes: text}
+    recipes = {"built-in recipes": builtin_recipes(), "keys": keys_of(Recipe, "the recipe")}
+    sweeps = {"built-in sweeps": builtin_sweep_table(), "keys": keys_of(Sweep, "the sweep")}
+    pages = {DOCS / "recipes.md": recipes, DOCS / "sweeps.md": sweeps}
+    return {DOCS / "commands.md": commands(), **{path: _filled(path, parts) for path, parts in pages.items()}}
+
+
+def _filled(path: Path, parts: Mapping[str, str]) -> str:
+    text = path.read_text("utf-8")
+    for name, content in parts.items():
+        text = _between(path, text, BEGIN.format(name), END, content)
+    return text
 
 
 def commands() -> str:
@@ -83,11 +92,19 @@ def builtin_recipes() -> str:
     return "\n".join([*lines, *(f"| `{name}` | {load_recipe(name).about} |" for name in builtin_names())])
 
 
-def recipe_keys() -> str:
-    """A section per model, in the order in which a reader of a recipe meets them."""
+def builtin_sweep_table() -> str:
+    found = {name: load_sweep(name).sweep for name in builtin_sweeps()}
+    rows = [
+        f"| `{name}` | `{one.recipe}` | {one.settings} by {one.search} | {one.about} |" for name, one in found.items()
+    ]
+    return "\n".join(["| sweep | recipe | settings | about |", "|---|---|---|---|", *rows])
+
+
+def keys_of(root: type[BaseModel], whole: str) -> str:
+    """A section per model, in the order in which a reader of the file meets them."""
     sections = []
-    for where, model in _models("", Recipe, set()):
-        lines = [f"### {where}", "", _words(model.__doc__), ""]
+    for where, model in _models("", root, set()):
+        lines = [f"### {where or whole}", "", _words(model.__doc__), ""]
         fields = {name: field for name, field in model.model_fields.items() if name != "kind" or len(_kinds(field)) > 1}
         rows = [
             f"| `{field.alias or name}` | {_type(field)} | {_default(field)} | {_words(field.description)} |"
@@ -110,7 +127,7 @@ def _models(path: str, model: type[BaseModel], seen: set[type[BaseModel]]) -> It
 
 def _heading(path: str, model: type[BaseModel]) -> str:
     kinds = _kinds(model.model_fields["kind"]) if "kind" in model.model_fields else ()
-    return (f"{path}, kind: {kinds[0]}" if len(kinds) == 1 else path) or "the recipe"
+    return f"{path}, kind: {kinds[0]}" if len(kinds) == 1 else path
 
 
 def _kinds(field: FieldInfo) -> tuple[Any, ...]:
@@ -140,7 +157,7 @@ def _named(annotation: Any) -> str:
         return ", ".join(f"`{part}`" for part in parts)
     if origin is Annotated:
         return _named(parts[0])
-    if origin is tuple and parts[-1] is Ellipsis:
+    if origin is list or (origin is tuple and parts[-1] is Ellipsis):
         return f"list of {_named(parts[0])}"
     if origin is tuple:
         return f"[{', '.join(map(_named, parts))}]"
@@ -181,10 +198,10 @@ def _words(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-def _between(text: str, begin: str, end: str, content: str) -> str:
+def _between(path: Path, text: str, begin: str, end: str, content: str) -> str:
     pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):
-        sys.exit(f"docs/recipes.md has no part between {begin} and {end}")
+        sys.exit(f"docs/{path.name} has no part between {begin} and {end}")
     return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text, count=1)
 
 

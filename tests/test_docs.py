@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from PIL import Image
 
 from handreid.cli import app
 from handreid.models.heads import PlainHead
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
+from handreid.recipe.sweep_reading import builtin_sweeps, parse_sweep
+from handreid.scale.checks import check_settings
 from handreid.training import build
 from handreid.training.build import build_embedder, build_towers
 from tests.conftest import MICRO_RECIPE
@@ -105,6 +108,9 @@ def test_recipes_in_the_docs_are_recipes():
     texts = [text for page in PAGES for text in blocks(page, "yaml")]
     assert texts
     for text in texts:
+        if "space" in yaml.safe_load(text):
+            check_settings(parse_sweep(text, "docs"))
+            continue
         parse_recipe(text, "docs")
         assert "config" not in text or build_towers(parse_recipe(text, "docs"))
 
@@ -169,16 +175,22 @@ def test_generated_parts_are_fresh_whatever_the_terminal(surroundings: dict[str,
 def test_stale_docs_are_noticed(tmp_path: Path):
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("refresh.py", "recipes.md"):
+    for name in ("refresh.py", "recipes.md", "sweeps.md"):
         (docs / name).write_text((ROOT / "docs" / name).read_text().replace("over 0", "over 1"))
     checked = subprocess.run([sys.executable, docs / "refresh.py", "--check"], check=False, capture_output=True)
     assert (checked.returncode, checked.stderr) == (
         1,
-        b"docs/commands.md, docs/recipes.md: not as the code has it; run `make docs`\n",
+        b"docs/commands.md, docs/recipes.md, docs/sweeps.md: not as the code has it; run `make docs`\n",
     )
     subprocess.run([sys.executable, docs / "refresh.py"], check=True)
     assert (docs / "recipes.md").read_text() == (ROOT / "docs" / "recipes.md").read_text()
+    assert (docs / "sweeps.md").read_text() == (ROOT / "docs" / "sweeps.md").read_text()
     assert "\x1b" not in (docs / "commands.md").read_text()
+
+
+def test_every_builtin_sweep_is_documented():
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    assert not [name for name in builtin_sweeps() if f"| `{name}` |" not in page]
 
 
 def test_every_key_of_a_recipe_has_a_meaning():

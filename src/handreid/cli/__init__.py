@@ -6,7 +6,7 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import attention, compare, curves, data, doctor, experiments, matrix, prompts, report, space, strip, track
+from handreid.cli import attention, compare, curves, data, doctor, experiments, matrix, prompts, report, space, strip, sweeps, track
 from handreid.errors import HandreidError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ matrix.add_to(space.figures)
 attention.add_to(space.figures)
 track.add_to(app)
 doctor.add_to(app)
+sweeps.add_to(app)
 app.add_typer(prompts.app, name="prompts")
 
 

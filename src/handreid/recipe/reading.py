@@ -1,10 +1,11 @@
 """From YAML to a checked recipe and back; every complaint names the key, its line and file, and what to do."""
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,7 @@ from handreid.recipe.schema import Recipe
 
 _BUILTIN = resources.files("handreid") / "recipes"
 Location = tuple[str | int, ...]
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def builtin_names() -> list[str]:
@@ -25,24 +27,40 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError that names key, line, file and the nearest right spelling.
     """
-    text, where = _text_of(source)
+    text, where = text_of(source)
     return parse_recipe(text, where, overrides)
 
 
-def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
+def parse_recipe(
+    text: str, where: str, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
+) -> Recipe:
+    """`overrides` as `--set` says them, then `values` by path; of two paths the outer comes first."""
+    raw, node = read_mapping(text, where, "a recipe is a mapping of keys like name, data, model, stages")
+    for override in overrides:
+        _apply(raw, override)
+    for path, value in sorted((values or {}).items(), key=lambda item: item[0].count(".")):
+        set_value(raw, path, copy.deepcopy(value), path)
+    return checked(Recipe, raw, node, where)
+
+
+def read_mapping(text: str, where: str, what: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    """A file's keys, and where in it they are. Raises RecipeError when it holds something else."""
     try:
         raw = yaml.safe_load(text)
         node = yaml.compose(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise RecipeError(f"{where}: a recipe is a mapping of keys like name, data, model, stages; found {raw!r}")
-    for override in overrides:
-        _apply(raw, override)
+        raise RecipeError(f"{where}: {what}; found {raw!r}")
+    return raw, node
+
+
+def checked(model: type[Kind], raw: dict[str, Any], node: yaml.Node | None, where: str) -> Kind:
+    """The model of the keys. Raises RecipeError that says of each wrong one where it is and what would be right."""
     try:
-        return Recipe.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(_explain(error, node, where, raw)) from None
+        raise RecipeError(_explain(error, node, where, raw, model)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -50,7 +68,8 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
 
 
-def _text_of(source: str | Path) -> tuple[str, str]:
+def text_of(source: str | Path) -> tuple[str, str]:
+    """A recipe's text, and what to call its place."""
     path = Path(source)
     if path.suffix in (".yaml", ".yml") or path.exists():
         try:
@@ -65,27 +84,38 @@ def _text_of(source: str | Path) -> tuple[str, str]:
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
+    path, value = split_override(override)
+    set_value(raw, path, value, f"--set {override!r}")
+
+
+def split_override(override: str) -> tuple[str, Any]:
+    """Path and value of what `--set` says."""
     path, equals, value = override.partition("=")
     if not equals:
         raise RecipeError(f"--set {override!r}: write it as path.to.key=value")
+    return path, _value(override, value)
+
+
+def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """Puts a value into nested keys and lists. Raises RecipeError, after `said`, when there is no such place."""
     keys = path.split(".")
     place: Any = raw
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(place, list):
             if not key.isdigit() or int(key) >= len(place):
-                raise RecipeError(f"--set {override!r}: {key!r} is not an index of a list of {len(place)}")
+                raise RecipeError(f"{said}: {key!r} is not an index of a list of {len(place)}")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
             if not last and keys[depth + 1].isdigit() and key not in place:
-                raise RecipeError(f"--set {override!r}: the recipe has no {'.'.join(keys[: depth + 1])} to change")
+                raise RecipeError(f"{said}: the recipe has no {'.'.join(keys[: depth + 1])} to change")
             if not last:
                 place.setdefault(key, {})
         else:
-            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} holds {place!r}, not keys")
+            raise RecipeError(f"{said}: {'.'.join(keys[:depth])} holds {place!r}, not keys")
         if last:
-            place[index] = _value(override, value)
+            place[index] = value
         else:
             place = place[index]
 
@@ -97,7 +127,9 @@ def _value(override: str, text: str) -> Any:
         raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value; quote it") from None
 
 
-def _explain(error: ValidationError, node: yaml.Node | None, where: str, raw: dict[str, Any]) -> str:
+def _explain(
+    error: ValidationError, node: yaml.Node | None, where: str, raw: dict[str, Any], model: type[BaseModel]
+) -> str:
     lines = []
     problems = error.errors()
     for problem in problems:
@@ -106,7 +138,7 @@ def _explain(error: ValidationError, node: yaml.Node | None, where: str, raw: di
         keys = _written(problem["loc"], raw)
         line = _line_of(node, keys)
         place = f"{where}{f' line {line}' if line else ''}"
-        lines.append(f"{place}: {_complaint(keys, problem, raw)}")
+        lines.append(f"{place}: {_complaint(keys, problem, raw, model)}")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -117,11 +149,11 @@ def _beside_the_point(problem: Any, problems: list[Any]) -> bool:
     return problem["type"] == "string_type" and problem["loc"][-1] == "str" and bool(others)
 
 
-def _complaint(keys: Location, problem: Any, raw: dict[str, Any]) -> str:
+def _complaint(keys: Location, problem: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
     path = ".".join(map(str, keys))
     match problem["type"]:
         case "extra_forbidden":
-            known = _known_keys(keys[:-1], raw)
+            known = _known_keys(keys[:-1], raw, root)
             near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             return f"unknown key {path!r}; {hint}"
@@ -175,8 +207,8 @@ def _line_of(node: yaml.Node | None, keys: Location) -> int | None:
     return line
 
 
-def _known_keys(keys: Location, raw: Any) -> list[str]:
-    model: type[BaseModel] | None = Recipe
+def _known_keys(keys: Location, raw: Any, root: type[BaseModel]) -> list[str]:
+    model: type[BaseModel] | None = root
     for key in keys:
         raw = raw[key] if isinstance(raw, dict) else _item(raw, key)
         if isinstance(key, str) and model is not None and key in model.model_fields:

@@ -43,7 +43,7 @@ def recipe_changes(recipes: Sequence[Recipe]) -> list[dict[str, str]]:
     All have the same paths, in the order of the recipe. Equal recipes have none.
     """
     rows: _Rows = {}
-    _compare("", [_fields(recipe, None, _IGNORED) for recipe in recipes], rows)
+    _compare("", [_fields(recipe.experiment, None, _IGNORED) for recipe in recipes], rows)
     return [{path: texts[number] for path, texts in rows.items()} for number in range(len(recipes))]
 
 

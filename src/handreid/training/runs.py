@@ -97,8 +97,8 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
 def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
     """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
     if recipe is not None and dump_recipe(recipe.experiment) != dump_recipe(run.recipe.experiment):
-        what = _first_difference(run.recipe.experiment, recipe.experiment)
-        raise RunError(f"{run.folder} was started with another recipe ({what})")
+        was, now = (one.experiment.model_dump(mode="json") for one in (run.recipe, recipe))
+        raise RunError(f"{run.folder} was started with another recipe ({first_difference(was, now)})")
     for name in ("manifest_hash", "split_hash", "draws_hash"):
         if run.facts.get(name) != facts[name]:
             raise RunError(
@@ -171,8 +171,9 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _first_difference(old: Recipe, new: Recipe) -> str:
-    was, now = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first key, by path, in which nested values differ, and how."""
+    was, now = flat(old), flat(new)
     for key in dict.fromkeys([*was, *now]):
         if was.get(key) != now.get(key):
             return f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
@@ -181,7 +182,7 @@ def _first_difference(old: Recipe, new: Recipe) -> str:
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Nested mappings and lists as one mapping, its keys the paths, joined by dots."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, Mapping) and value:
         return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}
     if isinstance(value, list) and value:
         return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{path}.{key}").items()}

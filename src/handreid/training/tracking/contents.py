@@ -23,7 +23,7 @@ def settings(run: Run) -> dict[str, Any]:
     """The recipe, key by key, and below `run.` what the run rests on: versions, hardware, hashes, its command."""
     recipe = run.recipe
     keys = recipe.experiment.model_dump(mode="json")
-    keys.pop("tracking")
+    del keys["tracking"], keys["gates"]
     facts = {name: value for name, value in run.facts.items() if name != "notes"}  # these name subjects and photos
     facts |= {"folder": str(run.folder), "command": " ".join(facts.get("command", []))}
     return flat(keys) | {f"run.{name}": value for name, value in flat(facts).items()}

@@ -1,0 +1,271 @@
+"""What a sweep is, as data: a recipe, what is varied of it, and how values are chosen.
+
+* A parameter is a path of the recipe with its values, or a label with several paths that change together.
+* Sweeps choose by validation. Names of anything else are refused here; that the validated people are no test people is
+  checked where there is data.
+* `data`, `evaluate` and the seed are not varied: trials would be validated on different photos, or by chance.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from handreid.recipe.values import Value
+
+MEASURED = ("rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp")
+METRICS = tuple(f"validation_{name}" for name in MEASURED)
+_FIXED = {
+    "data": "trials would be trained and validated on different photos; fix it with `set`",
+    "evaluate": "it decides how test identities are searched for, which a sweep never does; fix it with `set`",
+    "seed": "name the seeds in `seeds`",
+    "name": "trials are named by the sweep",
+    "about": "trials are named by the sweep",
+}
+
+
+class Axis(Value):
+    """The values of one parameter: exactly one of `choice`, `range`, `log_range` and `together`."""
+
+    choice: list[object] | dict[str, object] | None = None
+    """Values of any kind, from numbers to whole lists of objectives; as a mapping, by the names that tables show."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest number, both possible."""
+    log_range: tuple[float, float] | None = None
+    """The same, but a factor is as likely anywhere: for learning rates."""
+    together: dict[str, dict[str, object]] | None = None
+    """Names, and under each the paths and values that belong to it; the parameter's own name is then free."""
+    step: float | None = Field(None, gt=0)
+    """From one number of the `range` to the next; null is any number between."""
+    integer: bool = False
+    """Whole numbers only."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Axis":
+        said = [name for name in ("choice", "range", "log_range", "together") if getattr(self, name) is not None]
+        if len(said) != 1:
+            raise ValueError(f"give one of choice, range, log_range and together; found {' and '.join(said) or 'none'}")
+        if self.step and not self.range:
+            raise ValueError("step goes with range")
+        if self.integer and not self.bounds:
+            raise ValueError("integer goes with range or log_range")
+        return self
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> "Axis":
+        if self.bounds is None and len(self.options) < 2:
+            raise ValueError("one value is no choice: give two, or fix it with `set`")
+        if self.choice is not None and isinstance(self.choice, list):
+            twice = next((value for place, value in enumerate(self.choice) if value in self.choice[:place]), None)
+            if twice is not None:
+                raise ValueError(f"the value {twice!r} is given twice")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_make_sense(self) -> "Axis":
+        if self.bounds is None:
+            return self
+        low, high = self.bounds
+        if not (low < high and math.isfinite(high - low)):
+            raise ValueError(f"[{low:g}, {high:g}] must go from a lower to a higher number")
+        if self.log_range and low <= 0:
+            raise ValueError(f"log_range begins at {low:g}, but has no values at or under 0")
+        if self.integer and any(number != int(number) for number in (low, high, self.step or 1)):
+            raise ValueError("integer: the ends and the step must be whole numbers too")
+        if self.step and self.step > high - low:
+            raise ValueError(f"step {self.step:g} is longer than the range")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return self.range or self.log_range
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Values of a choice or of what goes together by their names; none for a range."""
+        if self.together is not None:
+            return dict(self.together)
+        if isinstance(self.choice, dict):
+            return self.choice
+        return _named(self.choice or [])
+
+    @property
+    def listed(self) -> tuple[str | int | float, ...] | None:
+        """Every value there is, options by name; None where there is no end of them."""
+        if self.bounds is None:
+            return tuple(self.options)
+        step = self.step or (1.0 if self.integer and self.range else None)
+        if step is None:
+            return None
+        low, high = self.bounds
+        numbers = [low + step * place for place in range(int((high - low) / step + 1e-9) + 1)]
+        return tuple(int(number) if self.integer else round(number, 12) for number in numbers)
+
+
+class Asha(Value):
+    """Asynchronous successive halving (Li et al. 2020): at `grace` epochs, and each time a trial has come `reduction`
+    times as far, it goes on only while it is among the best of those that got there before it, one in `reduction`.
+    """
+
+    kind: Literal["asha"] = "asha"
+    grace: int = Field(1, ge=1)
+    """Epochs of fine-tuning that every trial may have."""
+    reduction: float = Field(3.0, gt=1)
+    """One in so many goes on."""
+
+
+class Sweep(Value):
+    """A search for better values of a recipe's keys, by validation."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Letters, digits, dot, dash, underscore."""
+    about: str = ""
+    """One line for `handreid sweeps`."""
+    recipe: str
+    """What is varied: a built-in recipe, or a YAML file, looked for beside the sweep's own."""
+    fixed: dict[str, object] = Field({}, alias="set")
+    """Keys of the recipe that all trials have otherwise, by path, as `--set` would."""
+    space: dict[str, Axis] = Field(min_length=1)
+    """What is varied, by path, such as `stages.0.optimizer.lr`."""
+    search: Literal["grid", "random", "tpe"] = "grid"
+    """All combinations; or as many as `trials`, at random, or by Optuna's tree-structured Parzen estimator (Bergstra et
+    al. 2011), which after 10 at random prefers what was good."""
+    trials: int | None = Field(None, ge=1)
+    """Settings that are tried; not for grids."""
+    seed: int = 0
+    """Of the search: the same seed tries the same settings, if one at a time."""
+    seeds: tuple[int, ...] | None = Field(None, min_length=1)
+    """Each setting is trained once with each of these seeds; null is once, with the recipe's own."""
+    metric: str = "validation_map"
+    """What is to be high: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr` or `minp`."""
+    scheduler: Asha | None = None
+    """Which trials end early; null is none."""
+    concurrent: int | None = Field(None, ge=1)
+    """Trials at a time; null is one on each machine, or one for each GPU."""
+    cpus: int | None = Field(None, ge=1)
+    """Cores, and threads, of each trial; null is the machine's, divided among its trials at a time."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs of each trial, also parts of one; null is one where there are any, else none."""
+
+    @model_validator(mode="after")
+    def _looks_at_validation_only(self) -> "Sweep":
+        if self.metric in METRICS:
+            return self
+        near = f"validation_{self.metric}"
+        if near in METRICS:
+            raise ValueError(f"metric {self.metric!r}: sweeps choose by validation, never by a test; say {near}")
+        if re.search("test|eval", self.metric):
+            raise ValueError(
+                f"metric {self.metric!r} would look at test identities, and the best of many looks is no test: "
+                f"choose by {', '.join(METRICS)}"
+            )
+        raise ValueError(f"metric {self.metric!r} is not one of {', '.join(METRICS)}")
+
+    @model_validator(mode="after")
+    def _varies_what_may_be(self) -> "Sweep":
+        for path in self.paths:
+            why = _FIXED.get(path.split(".")[0])
+            if why:
+                raise ValueError(f"space varies {path}: {why}")
+        twice = next((path for path in self.paths if self.paths.count(path) > 1), None)
+        if twice:
+            raise ValueError(f"space varies {twice} in two places")
+        return self
+
+    @model_validator(mode="after")
+    def _searches_as_it_can(self) -> "Sweep":
+        endless = [name for name, axis in self.space.items() if axis.listed is None]
+        if self.search == "grid" and endless:
+            raise ValueError(f"a grid needs values of {', '.join(endless)}: give a choice, or a range with a step")
+        if self.search == "grid" and self.trials:
+            raise ValueError("trials: a grid tries all combinations; leave it out, or search: random or tpe")
+        if self.search != "grid" and not self.trials:
+            raise ValueError(f"search {self.search} needs trials: how many settings are tried?")
+        if self.combinations is not None and (self.trials or 0) > self.combinations:
+            raise ValueError(f"{self.trials} trials, but there are {self.combinations} combinations; search: grid")
+        if self.seeds and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)}: the same seed gives the same trial; name each once")
+        return self
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths of the recipe that are varied."""
+        found = [
+            list(dict.fromkeys(itertools.chain.from_iterable(axis.together.values()))) if axis.together else [name]
+            for name, axis in self.space.items()
+        ]
+        return list(itertools.chain.from_iterable(found))
+
+    @property
+    def combinations(self) -> int | None:
+        """How many settings there are; None where there is no end of them."""
+        listed = [axis.listed for axis in self.space.values()]
+        return None if None in listed else math.prod(len(values or ()) for values in listed)
+
+    @property
+    def settings(self) -> int:
+        """How many settings are tried."""
+        return self.trials or self.combinations or 0
+
+    def values(self, parameters: Mapping[str, str | int | float]) -> dict[str, object]:
+        """What a setting (options by name, numbers) changes in the recipe, by path."""
+        found: dict[str, object] = {}
+        for name, axis in self.space.items():
+            chosen = parameters[name]
+            if axis.bounds is not None:
+                found[name] = chosen
+            elif axis.together is not None:
+                found |= axis.together[str(chosen)]
+            else:
+                found[name] = axis.options[str(chosen)]
+        return found
+
+
+def short_names(names: list[str]) -> dict[str, str]:
+    """For each path its last key, or as many of its last keys as tell it from the others; numbers bring their list."""
+    found = {}
+    for name in names:
+        keys = name.split(".")
+        for count in range(1, len(keys) + 1):
+            short = ".".join(keys[-count:])
+            alike = [other for other in names if other == short or other.endswith(f".{short}")]
+            if alike == [name] and not keys[-count].isdigit():
+                break
+        found[name] = short
+    return found
+
+
+def number_words(value: int | float) -> str:
+    """A number as people write it: 5e-6 and 2e7."""
+    return re.sub(r"e(-?)\+?0*", r"e\1", f"{value:g}")
+
+
+def _named(values: list[object]) -> dict[str, object]:
+    """Values by words for them, longer ones where the short would be the same."""
+    short = [_words(value) for value in values]
+    words = [_words(v, full=True) if short.count(s) > 1 else s for s, v in zip(short, values, strict=True)]
+    numbered = [f"{word} #{place}" if words.count(word) > 1 else word for place, word in enumerate(words, 1)]
+    return dict(zip(numbered, values, strict=True))
+
+
+def _words(value: object, *, full: bool = False) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            return number_words(value)
+        case dict() if full or "kind" not in value:
+            return ", ".join(str(v) if k == "kind" else f"{k} {_words(v)}" for k, v in value.items()) or "{}"
+        case dict():
+            return str(value["kind"])
+        case list() if value and all(isinstance(item, int) for item in value):
+            return "x".join(map(str, value))
+        case list():
+            return " + ".join(_words(item, full=full) for item in value) or "none"
+        case _:
+            return str(value)

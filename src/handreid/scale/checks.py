@@ -1,0 +1,112 @@
+"""What is wrong with a sweep, all of it, before its first trial; above all whether it would look at test identities."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handreid.errors import HandreidError, ProtocolError, RecipeError
+from handreid.recipe import Recipe, dump_recipe
+from handreid.recipe.sweep_reading import Design
+from handreid.scale.notes import shown
+from handreid.scale.search import Setting, grid, propose, star
+from handreid.training.material import Material, read_material
+from handreid.training.starting import check_strangers, parent_of
+from handreid.training.train import check
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all trials stand on: the photos, and the run that they begin with where the recipe names one."""
+
+    material: Material
+    facts: dict[str, Any]
+
+
+def survey(design: Design, data: Path | None) -> Ground:
+    """The photos of a sweep. Raises what is wrong with the recipe's data, or ProtocolError when validating trials
+    would look at test identities.
+    """
+    material = read_material(design.recipe_of(star(design.sweep)[0]), data)
+    check_blind(material)
+    kept = ("manifest", "manifest_hash", "split_hash", "notes")
+    return Ground(material, {name: material.facts[name] for name in kept})
+
+
+def check_blind(material: Material) -> None:
+    """Raises ProtocolError when somebody who is searched for, or among, in validation is searched for in a test."""
+    split = material.split
+    tested = {row for draw in split.test for row in draw.query}
+    validated = {row for draw in split.validation for rows in (draw.gallery, draw.query) for row in rows}
+    for what, names in (("identities", split.identities), ("subjects", split.subjects)):
+        both = sorted({names[row] for row in tested} & {names[row] for row in validated})
+        if both:
+            raise ProtocolError(
+                f"a sweep here would look at test identities: {len(both)} {what} (such as {both[0]}) are both "
+                f"validated and tested under protocol {split.protocol}, so the best trial would be chosen by the test; "
+                "use a split that keeps them apart"
+            )
+
+
+def check_settings(design: Design) -> None:
+    """Raises one RecipeError for every value, and every combination of a grid, that is no recipe or is not validated.
+
+    For random settings those that will be drawn are checked; for TPE, which chooses later, each value once.
+    """
+    sweep = design.sweep
+    tried: list[Setting] = star(sweep)
+    if sweep.search == "grid":
+        tried += list(grid(sweep))
+    elif sweep.search == "random":
+        tried += [one for number in range(sweep.settings) if (one := propose(sweep, number, [])) is not None]
+    found: dict[str, str] = {}  # complaint: the first setting that gave it
+    for setting in tried:
+        try:
+            check_validated(design.recipe_of(setting))
+        except RecipeError as error:
+            for line in str(error).splitlines():
+                found.setdefault(line, said(setting))
+    if found:
+        lines = [f"{line} (with {where})" for line, where in found.items()]
+        raise RecipeError("\n".join([f"sweep {sweep.name} cannot begin:", *lines]))
+
+
+def check_validated(recipe: Recipe) -> None:
+    if not recipe.fine_tunes:
+        raise RecipeError(
+            f"recipe {recipe.name}: no stage is validated (it has no fine_tune), so nothing can be chosen"
+        )
+
+
+def check_builds(design: Design, data: Path, material: Material, out: Path) -> None:
+    """Builds what every value asks for, once each. Raises the errors that its training would, all in one."""
+    lines, seen = [], set()
+    last: type[HandreidError] = RecipeError
+    for setting in star(design.sweep):
+        recipe = design.recipe_of(setting)
+        if dump_recipe(recipe) in seen:
+            continue
+        seen.add(dump_recipe(recipe))
+        try:
+            check(recipe, data)
+            beginning(recipe, material, out)
+        except HandreidError as error:
+            last = type(error)
+            lines.append(f"{error} (with {said(setting)})")
+    if lines:
+        raise last("\n".join([f"sweep {design.sweep.name} cannot begin:", *dict.fromkeys(lines)]))
+
+
+def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:
+    """The folder of the run that a recipe starts with, which lies beside the sweep's folder, or anywhere.
+
+    Raises what begins wrong: a run that is missing or unfinished, or was trained on people who are tested.
+    """
+    parent = parent_of(recipe, out)
+    if parent is None:
+        return None
+    check_strangers(parent, material)
+    return str(parent.folder.absolute())
+
+
+def said(setting: Setting) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in setting.items())

@@ -1,0 +1,130 @@
+"""Ray for as long as it is needed: started here, or a cluster that is there; quiet, and gone afterwards.
+
+* What Ray writes of itself is in a temporary folder, which is removed with it; it calls no network and opens no
+  dashboard.
+* Ray's processes end with the one that started them, however that ended.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from handreid.errors import HandreidError, RunError
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # photos and runs are named from where the command was given
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for us
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no metric
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the sweep's folder is what is known, not Ray's
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_STORE = 80 * 2**20  # bytes; Ray's least is 75 MiB, and no photos pass through it
+_QUIET = ("ray", "ray.tune", "ray.air", "ray.train")
+
+
+@dataclass(frozen=True)
+class Room:
+    """What each trial gets, how many there are at a time, and where Ray may keep what it keeps."""
+
+    cpus: int
+    gpus: float
+    concurrent: int
+    storage: Path
+
+
+def prepare() -> None:
+    """Settings that Ray reads when it is imported. Raises HandreidError when what sweeps stand on is not installed."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    missing = [name for name in ("optuna", "ray") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise HandreidError(f"sweeps need {' and '.join(missing)}: pip install 'handreid[sweep]'")
+
+
+@contextlib.contextmanager
+def running(
+    address: str | None, storage: Path, *, cpus: int | None, gpus: float | None, concurrent: int | None
+) -> Iterator[Room]:
+    """Ray, if it is not running yet in this process, with room for trials. Raises RunError when there is none.
+
+    `storage` is a folder that every machine of a cluster sees; it is removed afterwards.
+    """
+    import ray
+
+    started = not ray.is_initialized()
+    temporary = Path(tempfile.mkdtemp(prefix="handreid-ray-"))
+    try:
+        if started:
+            _start(address, temporary)
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield _room(machines, storage if address else temporary / "tune", cpus, gpus, concurrent)
+    finally:
+        if started:
+            ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _start(address: str | None, temporary: Path) -> None:
+    import ray
+
+    if address is None:
+        # `local` is always one of our own, also where RAY_ADDRESS names a cluster
+        ray.init(
+            "local",
+            num_cpus=_cores(),
+            object_store_memory=_STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(temporary),
+        )
+        return
+    if address.startswith("ray://"):
+        raise RunError(
+            f"--address {address} is Ray's client, which would run the sweep where its folder may not be: give the "
+            "command on a machine of the cluster, with --address auto or HOST:PORT"
+        )
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(
+            f"no Ray cluster at {address} that lets us in: {str(error).splitlines()[0]}; if it wants a token, set "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as it was started with"
+        ) from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _room(
+    machines: list[Mapping[str, float]], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None
+) -> Room:
+    """Room on machines with so many `CPU` and `GPU`; a trial is on one of them."""
+    share = (1.0 if any(of.get("GPU") for of in machines) else 0.0) if gpus is None else gpus
+    usable = [of for of in machines if of.get("CPU", 0) >= 1 and of.get("GPU", 0) >= share]
+    wanted = -(-concurrent // max(len(usable), 1)) if concurrent else 1
+    places = [int(of["GPU"] // share) if share else wanted for of in usable]
+    each = cpus or max(1, min((int(of["CPU"]) // at for of, at in zip(usable, places, strict=True)), default=1))
+    room = sum(min(int(of["CPU"]) // each, at) for of, at in zip(usable, places, strict=True))
+    if not room:
+        there = "; ".join(f"{of.get('CPU', 0):g} cores and {of.get('GPU', 0):g} GPUs" for of in machines)
+        raise RunError(
+            f"a trial wants {each} cores and {share:g} GPUs of one machine, and there are {there}: give less as `cpus` "
+            "and `gpus` of the sweep"
+        )
+    return Room(each, share, min(concurrent or room, room), storage)
