@@ -6,7 +6,21 @@ import sys
 import typer
 
 from handreid import __version__
-from handreid.cli import attention, compare, curves, data, doctor, experiments, matrix, prompts, report, space, strip, sweeps, track
+from handreid.cli import (
+    attention,
+    compare,
+    curves,
+    data,
+    doctor,
+    experiments,
+    matrix,
+    prompts,
+    report,
+    space,
+    strip,
+    sweeps,
+    track,
+)
 from handreid.errors import HandreidError
 
 app = typer.Typer(
