@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -16,7 +15,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 from safetensors import safe_open
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, PhotoError, RunError
@@ -542,12 +541,13 @@ class TestMap:
         traces, _ = json.JSONDecoder().raw_decode(call, call.index("["))
         points = [trace for trace in traces if trace.get("hoverinfo") == "text"]
         columns, side, seen = columns_of(len(tested)), 128, 0
+        smalls = [np.asarray(image).astype(float) for image in thumbnails(tested.paths, side)]
         for trace in points:
             for at, hover in zip(trace["customdata"], trace["text"], strict=True):
                 person, name = re.findall(r"<b>(p\d+)/.*?<br>(\d\.jpg)", hover)[0]
                 tile = sheet[at // columns * side :, at % columns * side :][:side, :side]
-                expected = np.asarray(thumbnail(tested.manifest.root / person / name, side)).astype(float)
-                assert np.abs(tile - expected).mean() < 12
+                apart = [np.abs(tile - small).mean() for small in smalls]
+                assert tested.names[int(np.argmin(apart))] == f"{person}/{name}"
                 seen += 1
         assert seen == len(tested)
 
@@ -567,11 +567,15 @@ class TestMap:
         assert "is missing; run" in refused.err
         assert handreid(*words, "--no-photos").code == 0
 
-    def test_a_projection_does_not_hang_on_the_number_of_threads(self, tested: Looked):
-        random = np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
-        many = replace(tested, embeddings=random, rows=np.arange(120))
-        found = []
-        for threads in (1, min(2, os.cpu_count() or 1)):
-            with threadpool_limits(threads):
-                found.append(projection(many, "tsne")[0])
-        assert np.array_equal(*found)
+    def test_a_projection_does_not_hang_on_the_number_of_threads(self, tested: Looked, monkeypatch: pytest.MonkeyPatch):
+        """Sums over threads come in any order; so there is one."""
+        seen = []
+
+        def fitted(_: object, points: np.ndarray) -> np.ndarray:
+            seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp")
+            return np.zeros((len(points), 2), np.float32)
+
+        monkeypatch.setattr("sklearn.manifold.TSNE.fit_transform", fitted)
+        with threadpool_limits(2):
+            projection(tested, "tsne")
+        assert set(seen) == {1}
