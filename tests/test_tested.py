@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -16,7 +15,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 from safetensors import safe_open
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, PhotoError, RunError
@@ -224,7 +223,6 @@ class TestLookAt:
         assert tested.names == table["path"].to_list()
         assert tested.subjects == table["subject"].to_list()
         assert tested.paths == [manifest.root / name for name in tested.names]
-        assert tested.identities[:3] == ["p00/dorsal-right", "p00/dorsal-right", "p00/dorsal-left"] or tested.identities
         assert [f"{s}/{v}" for s, v in zip(tested.subjects, tested.views, strict=True)] == tested.identities
         for number, draw in enumerate(tested.split.test):
             assert tested.rows[tested.gallery(number)].tolist() == draw.gallery.tolist()
@@ -283,18 +281,23 @@ class TestStrips:
             assert hit.right == (tested.identities[hit.photo] == tested.identities[strip.query])
 
     def test_the_first_right_answer_beyond_the_hits_is_kept(self, tested: Looked):
-        for strip in choose(tested, top=1):
+        tested = made_up(
+            tested, np.random.default_rng(0).normal(size=(len(tested), 8)) + 1.5 * np.eye(99)[tested.labels, :8]
+        )
+        assert {strip.rank for strip in all_strips(tested)[0]} >= {1, 2}
+        for strip in (strip_of(tested, tested.names[photo], top=1) for photo in tested.query(0)):
             assert strip.rank is not None
             assert (strip.first is None) == (strip.rank == 1) == strip.hits[0].right
             if strip.first:
                 assert tested.identities[strip.first.photo] == tested.identities[strip.query]
                 assert strip.first.similarity <= strip.hits[0].similarity
 
-    def test_the_rules_choose_what_they_say(self, run: Run, tested: Looked):
-        found = json.loads(run.evaluation.read_text())
-        draw = found["draws"][0]
+    def test_the_rules_choose_what_they_say(self, tested: Looked):
+        tested = made_up(tested, np.random.default_rng(0).normal(size=(len(tested), 3)))
+        ranks = score(tested.embeddings, tested.rows, tested.split.test, tested.split.identities).ranks
         # one right answer each: average precision is 1 / rank
-        key = {found["photos"][at]: -ranks[0] for at, ranks in zip(draw["query"], draw["ranks"], strict=True)}
+        key = {tested.names[photo]: -of[0] for photo, of in zip(tested.query(0), ranks, strict=False)}
+        assert len(set(key.values())) > 5
         order = sorted(key, key=lambda name: (key[name], name))
         people = len(set(tested.subjects))
         chosen = choose(tested, each=people)
@@ -540,12 +543,13 @@ class TestMap:
         traces, _ = json.JSONDecoder().raw_decode(call, call.index("["))
         points = [trace for trace in traces if trace.get("hoverinfo") == "text"]
         columns, side, seen = columns_of(len(tested)), 128, 0
+        smalls = [np.asarray(image).astype(float) for image in thumbnails(tested.paths, side)]
         for trace in points:
             for at, hover in zip(trace["customdata"], trace["text"], strict=True):
                 person, name = re.findall(r"<b>(p\d+)/.*?<br>(\d\.jpg)", hover)[0]
                 tile = sheet[at // columns * side :, at % columns * side :][:side, :side]
-                expected = np.asarray(thumbnail(tested.manifest.root / person / name, side)).astype(float)
-                assert np.abs(tile - expected).mean() < 12
+                apart = [np.abs(tile - small).mean() for small in smalls]
+                assert tested.names[int(np.argmin(apart))] == f"{person}/{name}"
                 seen += 1
         assert seen == len(tested)
 
@@ -565,11 +569,15 @@ class TestMap:
         assert "is missing; run" in refused.err
         assert handreid(*words, "--no-photos").code == 0
 
-    def test_a_projection_does_not_hang_on_the_number_of_threads(self, tested: Looked):
-        random = np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
-        many = replace(tested, embeddings=random, rows=np.arange(120))
-        found = []
-        for threads in (1, min(2, os.cpu_count() or 1)):
-            with threadpool_limits(threads):
-                found.append(projection(many, "tsne")[0])
-        assert np.array_equal(*found)
+    def test_a_projection_does_not_hang_on_the_number_of_threads(self, tested: Looked, monkeypatch: pytest.MonkeyPatch):
+        """Sums over threads come in any order; so there is one."""
+        seen = []
+
+        def fitted(_: object, points: np.ndarray) -> np.ndarray:
+            seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp")
+            return np.zeros((len(points), 2), np.float32)
+
+        monkeypatch.setattr("sklearn.manifold.TSNE.fit_transform", fitted)
+        with threadpool_limits(2):
+            projection(tested, "tsne")
+        assert set(seen) == {1}

@@ -108,9 +108,8 @@ def _one_per_subject(tested: Tested, photos: Iterable[int], count: int) -> list[
 def _strip(tested: Tested, query: int, draw: int, gallery: Int[np.ndarray, " gallery"], top: int, rule: Rule) -> Strip:
     similarity: Float[np.ndarray, " gallery"] = tested.units[gallery] @ tested.units[query]
     right = tested.labels[gallery] == tested.labels[query]
-    order = np.lexsort(
-        (right, -similarity)
-    )  # the gallery is in the order of its paths, and stays so where all is equal
+    # the gallery is in the order of its paths, and stays so where all is equal
+    order = np.lexsort((right, -similarity))
     hits = [Hit(int(gallery[at]), float(similarity[at] / 2.0**52), bool(right[at])) for at in order]
     ranks = [rank for rank, hit in enumerate(hits, 1) if hit.right]
     beyond = hits[ranks[0] - 1] if ranks and ranks[0] > top else None
