@@ -13,6 +13,7 @@ from handreid.cli import (
     data,
     doctor,
     experiments,
+    ladders,
     matrix,
     prompts,
     report,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 experiments.add_to(app)
+ladders.add_to(app)
 space.add_to(app)
 report.add_to(app)
 curves.add_to(space.figures)

@@ -15,7 +15,10 @@ class Reference(StrEnum):
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs such as a ladder's.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders, or folders of runs such as a ladder's; or the folder of one sweep."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Page to write, .html; one that is there is replaced.")] = Path(
         "report.html"
     ),
@@ -35,20 +38,24 @@ def report(
 ) -> None:
     """Write one page about runs: tables, curves, rankings, maps, and what they rest on. It opens without a network."""
     progress = begin()
+    from handreid.cli.sweeps import write_page
     from handreid.report.page.write import write_report
 
     with resumable("the same command"):
-        path = write_report(
-            runs,
-            out,
-            by=by,
-            to=to.value,
-            show=show,
-            photos=photos,
-            different=different,
-            title=title,
-            progress=progress,
-        )
+        if len(runs) == 1 and (runs[0] / "sweep.json").is_file():
+            path = write_page(runs[0], out)
+        else:
+            path = write_report(
+                runs,
+                out,
+                by=by,
+                to=to.value,
+                show=show,
+                photos=photos,
+                different=different,
+                title=title,
+                progress=progress,
+            )
     typer.echo(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -78,7 +78,19 @@ def after_sweep(folder: Path) -> list[Path]:
     """What people look at when a sweep has ended, made of its folder alone; the files written."""
     from handreid.report.sweeps import sweep_figure
 
-    return sweep_figure(folder, folder / "sweep.png")
+    return [*sweep_figure(folder, folder / "sweep.png"), write_page(folder, folder / "report.html")]
+
+
+def write_page(folder: Path, out: Path) -> Path:
+    """The sweep as a page; see `report.page.sweep`."""
+    from handreid.report.page.sweep import write_sweep_report
+    from handreid.scale.summary import caution, columns, rows
+    from handreid.training.runs import read_json
+
+    content = read_json(folder / "sweep.json")
+    return write_sweep_report(
+        folder, out, columns=columns(content), rows=rows(content), caution=caution(content, folder.name)
+    )
 
 
 def add_to(app: typer.Typer) -> None:
@@ -132,5 +144,8 @@ def _print(content: dict[str, Any], folder: Path) -> None:
     output.table(f"sweep {content['sweep']}", columns(content), rows(content), left=words)
     for line in importance_lines(content):
         typer.echo(line)
-    typer.echo(f"written to {folder / 'sweep.md'}, sweep.json, sweep.png" + (", best.yaml" if content["best"] else ""))
+    typer.echo(
+        f"written to {folder / 'sweep.md'}, sweep.json, sweep.png, report.html"
+        + (", best.yaml" if content["best"] else "")
+    )
     typer.echo(caution(content, str(folder)))

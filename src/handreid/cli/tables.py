@@ -22,7 +22,7 @@ _SPACE = {
 }
 
 
-def print_ladder(rungs: "Sequence[Rung]", out: Path) -> None:
+def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
     from handreid.training import ladder as of
 
     for rung in rungs:
@@ -36,7 +36,8 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path) -> None:
         rows = [[cell.replace(" [", "\n[") for cell in of.space_cells(rung)] for rung in rungs]
         output.table("the space", of.SPACE_COLUMNS, rows)
         typer.echo(next(filter(None, map(of.space_caption, reversed(rungs)))))
-    typer.echo(f"written to {out / 'ladder.md'} and {out / 'ladder.json'}")
+    written = [out / "ladder.md", out / "ladder.json", *([page] if page else [])]
+    typer.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
 
 
 def print_evaluation(found: dict[str, Any]) -> None:

@@ -68,6 +68,15 @@ def above(subtitle: Sequence[str]) -> float:
     return 0.8075 + _LINE * len(subtitle)
 
 
+def as_png(figure: "Figure", dpi: int = 130) -> bytes:
+    """The figure as a file's bytes, for a page."""
+    from io import BytesIO
+
+    into = BytesIO()
+    figure.savefig(into, format="png", dpi=dpi, metadata={"Software": None})
+    return into.getvalue()
+
+
 def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
     """The files written: the figure as its suffix (one of FORMATS) says, and the caption, if any, as .txt beside it."""
     from matplotlib import rc_context

@@ -2,17 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from handreid.errors import HandreidError
-from handreid.report.comparison import Compared
+from handreid.recipe import Recipe
 from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, read_json
 
 
-def data_cards(runs: Sequence[Compared]) -> list[dict[str, Any]]:
+@runtime_checkable
+class Trained(Protocol):
+    """A run, and what the page calls it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def recipe(self) -> Recipe: ...
+
+
+def data_cards(runs: Sequence[Trained]) -> list[dict[str, Any]]:
     """A card for each manifest and split that the runs were trained on, in their order."""
     cards: dict[tuple[str, str], dict[str, Any]] = {}
     for run in runs:
@@ -27,7 +39,7 @@ def data_cards(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     return list(cards.values())
 
 
-def _card(run: Compared, facts: dict[str, Any]) -> dict[str, Any]:
+def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
     told = [("manifest", PurePath(facts["manifest"]).name)]
     told += [(f"hash of the {name}", facts[f"{name}_hash"][:16]) for name in ("manifest", "split", "draws")]
     try:
@@ -77,7 +89,7 @@ def _leaks(material: Material) -> list[str]:
     return found
 
 
-def environments(runs: Sequence[Compared]) -> dict[str, Any]:
+def environments(runs: Sequence[Trained]) -> dict[str, Any]:
     """Versions, hardware and commands: once where they are the same for all runs, in a table where they differ."""
     told = [_environment(run) for run in runs]
     names = list(dict.fromkeys(name for one in told for name in one))
@@ -91,7 +103,7 @@ def environments(runs: Sequence[Compared]) -> dict[str, Any]:
     }
 
 
-def _environment(run: Compared) -> dict[str, str]:
+def _environment(run: Trained) -> dict[str, str]:
     facts = read_json(run.folder / "run.json")
     versions = facts.get("versions", {})
     return {

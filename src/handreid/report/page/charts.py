@@ -8,6 +8,7 @@ import numpy as np
 from handreid.report import style
 from handreid.report.cmc import cmc_points
 from handreid.report.comparison import Compared, Comparison
+from handreid.report.page.card import Trained
 from handreid.report.training_series import StageSeries, training_series
 from handreid.training.runs import Run, read_metrics
 
@@ -58,7 +59,7 @@ def _percent(shares: Any) -> list[float]:
     return [round(100 * float(share), 2) for share in shares]
 
 
-def training(runs: Sequence[Compared], shown: str) -> dict[str, Any] | None:
+def training(runs: Sequence[Trained], shown: str) -> dict[str, Any] | None:
     """Curves of every run that was trained, for the script, and what the template has to know of them."""
     found = {}
     for run in runs:

@@ -5,17 +5,10 @@
 * Tables and dots are plain HTML; only curves and the map need the script, and plotly travels packed inside the page.
 """
 
-import base64
-import gzip
-import json
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from handreid import __version__
 from handreid.errors import HandreidError, RunError
 from handreid.progress import Progress, Silent
 from handreid.recipe import dump_recipe
@@ -23,26 +16,9 @@ from handreid.report import style
 from handreid.report.comparison import Compared, Comparison, compare_runs, run_folders
 from handreid.report.files import check_place, write_whole
 from handreid.report.page import card, charts, matrices, pictures, story, tables
+from handreid.report.page.rendering import rendered
 from handreid.report.tested import look_at
 from handreid.training.runs import Run
-
-_TEMPLATES = files("handreid.report.page") / "templates"
-_SECTIONS = {
-    "done": "What was done",
-    "sweep": "The sweep",
-    "results": "Results",
-    "ladder": "The ladder",
-    "curve": "Match curves",
-    "training": "Training",
-    "space": "Compactness",
-    "matrix": "Across aspects",
-    "rankings": "Whom it finds",
-    "where": "Map of photos",
-    "looks": "Where it looks",
-    "confusions": "Who is mixed up",
-    "data-card": "Data card",
-    "environment": "Environment",
-}
 
 
 def write_report(
@@ -72,9 +48,9 @@ def write_report(
     shown = _shown(comparison, show)
     left_out = [folder.name for folder in folders if folder not in done]
     notes = [f"Not evaluated, and left out: {', '.join(left_out)}."] if left_out else []
-    content = _content(comparison, shown, photos, notes, progress)
+    content, data = _content(comparison, shown, photos, notes, progress)
     content["title"] = title or _title(comparison)
-    text = _rendered(content)
+    text = rendered(content, data)
     write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
@@ -91,7 +67,8 @@ def _shown(comparison: Comparison, wanted: str | None) -> Compared:
 
 def _content(
     comparison: Comparison, shown: Compared, photos: bool, notes: list[str], progress: Progress
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the template shows, and what the script draws."""
     data: dict[str, Any] = {"palette": list(style.CATEGORIES), "panels": 0, "map": None}
     data["cmc"], cmc_caption = charts.cmc(comparison, shown.name)
     training = charts.training(comparison.runs, shown.name)
@@ -113,14 +90,11 @@ def _content(
         "cards": card.data_cards(comparison.runs),
         "environment": card.environments(comparison.runs),
         "recipes": [(run.name, dump_recipe(run.recipe)) for run in comparison.runs],
-        "sweep": None,
     }
     seen, data["map"], problem = _pictures(shown, photos, progress)
     if problem:
         content["notes"].append(f"There are no rankings and no map of {shown.name}: {problem}.")
-    content |= seen
-    content["data"] = data
-    return content
+    return content | seen, data
 
 
 def _pictures(
@@ -139,54 +113,3 @@ def _title(comparison: Comparison) -> str:
     if len(comparison.runs) == 1:
         return comparison.runs[0].name
     return f"{len(comparison.runs)} ways to recognise a hand, compared"
-
-
-def _rendered(content: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_read("report.html.j2"))
-    here = {
-        "done": True,
-        "sweep": content["sweep"],
-        "results": True,
-        "ladder": content["ladder"],
-        "curve": content["cmc"],
-        "training": content["training"],
-        "space": content["spaces"],
-        "matrix": content["matrices"],
-        "rankings": content["strips"],
-        "where": content["map"],
-        "looks": content["looks"],
-        "confusions": content["mixed"],
-        "data-card": True,
-        "environment": True,
-    }
-    return template.render(
-        **{name: value for name, value in content.items() if name != "data"},
-        contents=[(id_, name) for id_, name in _SECTIONS.items() if here[id_]],
-        css=Markup(_read("report.css")),  # noqa: S704 - our own files
-        js=Markup(_read("report.js")),  # noqa: S704
-        data=Markup(_script_safe(content["data"])),  # noqa: S704 - see _script_safe
-        plotly=Markup(_packed_plotly()),  # noqa: S704 - base64
-        version=__version__,
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=card.short_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    )
-
-
-def _read(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _script_safe(content: Any) -> str:
-    """JSON that cannot end the script it stands in, whatever a file or a person is called."""
-    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _packed_plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

@@ -1,0 +1,84 @@
+"""The page's template, filled: everything in one file, escaped where it is not ours."""
+
+import base64
+import gzip
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from handreid import __version__
+from handreid.report.page.card import short_command
+
+_TEMPLATES = files("handreid.report.page") / "templates"
+_SECTIONS = {
+    "done": "What was done",
+    "sweep": "The sweep",
+    "results": "Results",
+    "ladder": "The ladder",
+    "curve": "Match curves",
+    "training": "Training",
+    "space": "Compactness",
+    "matrix": "Across aspects",
+    "rankings": "Whom it finds",
+    "where": "Map of photos",
+    "looks": "Where it looks",
+    "confusions": "Who is mixed up",
+    "data-card": "Data card",
+    "environment": "Environment",
+}
+# sections that may be missing, by the key of what they show; the others always are
+_OPTIONAL = {
+    "sweep": "sweep",
+    "results": "table",
+    "ladder": "ladder",
+    "curve": "cmc",
+    "training": "training",
+    "space": "spaces",
+    "matrix": "matrices",
+    "rankings": "strips",
+    "where": "map",
+    "looks": "looks",
+    "confusions": "mixed",
+}
+
+
+def rendered(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """The page; `content` is for the template, where what it lacks is left out, `data` for its script."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found = dict.fromkeys(_OPTIONAL.values()) | dict(content)
+    return environment.from_string(
+        _read("report.html.j2")
+    ).render(
+        **found,
+        contents=[(name, said) for name, said in _SECTIONS.items() if name not in _OPTIONAL or found[_OPTIONAL[name]]],
+        css=Markup(_read("report.css")),  # noqa: S704 - our own files
+        js=Markup(_read("report.js")),  # noqa: S704
+        data=Markup(_script_safe(data)),  # noqa: S704 - see _script_safe
+        plotly=Markup(_packed_plotly()),  # noqa: S704 - base64
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=short_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def _read(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _script_safe(content: Any) -> str:
+    """JSON that cannot end the script it stands in, whatever a file or a person is called."""
+    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _packed_plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

@@ -1,0 +1,108 @@
+"""A sweep as a page: what was tried, what mattered, how the best trials trained. No test photo is in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handreid.recipe import Recipe, dump_recipe
+from handreid.report import style
+from handreid.report.files import check_place, write_whole
+from handreid.report.page import card, charts, story
+from handreid.report.page.dots import dots
+from handreid.report.page.rendering import rendered
+from handreid.report.sweeps import caption, draw
+from handreid.report.thumbnails import as_url
+from handreid.training.runs import Run, read_json
+
+_CURVES = 8  # trials, the best
+
+
+@dataclass(frozen=True)
+class _Trial:
+    name: str
+    folder: Path
+    recipe: Recipe
+
+
+def write_sweep_report(
+    folder: Path, out: Path, *, columns: Sequence[str], rows: Sequence[Sequence[str]], caution: str
+) -> Path:
+    """Writes the page about a sweep that has ended. `columns`, `rows` and `caution` are its table, and what its numbers
+    may be used for, as the sweep says it. Raises RunError when the folder holds no sweep.
+    """
+    check_place(out, (".html",))
+    content = read_json(folder / "sweep.json")
+    best = content["best"]
+    trials = _best_trials(folder, content)
+    shown = trials[0].name if trials else ""
+    data: dict[str, Any] = {"palette": list(style.CATEGORIES), "panels": 0, "map": None, "cmc": []}
+    training = charts.training(trials, shown)
+    if training is not None:
+        data["training"], data["panels"] = training.pop("data"), training["panels"]
+        training["caption"] += f" These are the {len(trials)} trials that came furthest."
+    page = {
+        "title": f"Sweep: {content['sweep']}",
+        "lede": caution,
+        "facts": _facts(content),
+        "story": _story(content, trials, best),
+        "abouts": [],
+        "notes": [],
+        "sweep": _sweep(content, columns, rows),
+        "training": training,
+        "cards": card.data_cards(trials),
+        "environment": card.environments(trials),
+        "recipes": [(trial.name, dump_recipe(trial.recipe)) for trial in trials],
+    }
+    text = rendered(page, data)
+    write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+    return out
+
+
+def _best_trials(folder: Path, content: Mapping[str, Any]) -> list[_Trial]:
+    done = sorted(
+        (trial for trial in content["trials"] if trial["value"] is not None), key=lambda trial: -trial["value"]
+    )
+    found = [folder / trial["folder"] for trial in done[:_CURVES]]
+    return [_Trial(path.name, path, Run(path).recipe) for path in found]
+
+
+def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    best, trials = content["best"], content["trials"]
+    count = {state: sum(trial["state"] == state for trial in trials) for state in ("finished", "stopped", "failed")}
+    metric = content["metric"].removeprefix("validation_")
+    return [
+        *(
+            [{"name": f"validation {metric}", "value": f"{100 * best['value']:.1f} %", "note": "of the best setting"}]
+            if best
+            else []
+        ),
+        *({"name": state, "value": str(number), "note": "trials"} for state, number in count.items() if number),
+        {"name": "parameters", "value": str(len(content["short_names"])), "note": "varied"},
+    ]
+
+
+def _story(content: Mapping[str, Any], trials: Sequence[_Trial], best: Mapping[str, Any] | None) -> list[str]:
+    about = content["about"] or content["sweep"]
+    varied = ", ".join(content["short_names"].values())
+    told = [
+        f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}; {content['metric']} chooses."
+    ]
+    chosen = next((trial for trial in trials if best is not None and trial.folder.name in str(best["folder"])), None)
+    return [*told, *([f"The best setting: {story.tell(chosen.recipe, None)}"] if chosen else [])]
+
+
+def _sweep(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+    found = content["importance"]
+    names = {**content["short_names"], "seed": "seed"}
+    shares = [(names[name], [{"value": share, "low": None}], None) for name, share in found["parameters"].items()]
+    picture = style.as_png(draw(content)) if any(trial["value"] is not None for trial in content["trials"]) else None
+    return {
+        "sentence": "Every trial is an ordinary run folder. None has seen a test identity.",
+        "chart": dots(shares, digits=0, least=0.0) if shares else None,
+        "remark": found["remark"],
+        "picture": None if picture is None else as_url(picture, "image/png"),
+        "alt": caption(content),
+        "columns": columns,
+        "rows": rows,
+    }
