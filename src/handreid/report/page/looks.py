@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from handreid.data.loading import decode
-from handreid.evaluation.saliency import CAVEATS, METHODS, match_maps, natural_method, saliency
+from handreid.evaluation.saliency import CAVEATS, METHODS, caveat, match_maps, saliency
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
 from handreid.report.overlay import as_seen, overlay
@@ -35,7 +35,7 @@ def looks(tested: Tested, strips: Sequence[Strip], progress: Progress) -> dict[s
             pairs.append(_pair(tested, embedder, strip))
             advance(1)
     return {
-        "warning": f"{CAVEATS[natural_method(embedder)]} Of matches: {CAVEATS['occlusion']}",
+        "warning": f"{caveat(embedder, 'auto')} Of matches: {CAVEATS['occlusion']}",
         "caption": f"The first {_PER_RULE} queries of each rule above, as the model sees them, by {method}. The line "
         "is at half of the largest value.",
         "photos": [_photo(tested, embedder, strip, one) for strip, one in zip(chosen, maps, strict=True)],
