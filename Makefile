@@ -28,7 +28,7 @@ demo: $(READY) ## the ladder on rendered hands: zero-shot against stage 1, minut
 	$(BIN)/handreid demo
 
 test: $(READY) ## all tests, with coverage
-	$(BIN)/pytest --numprocesses auto --cov --cov-report term
+	$(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term
 
 check: $(READY) ## format, lint, types, layers, docs fresh
 	$(BIN)/ruff format --check

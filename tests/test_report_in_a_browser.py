@@ -112,6 +112,9 @@ class TestTheKeyboard:
     def test_pointing_at_a_photo_shows_it(self, browser: Any, page: Path):
         with visit(browser, page, width=1440) as seen:
             seen.page.locator("#map").scroll_into_view_if_needed()
+            seen.page.evaluate(
+                "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+            )  # scrolled
             at = seen.page.locator("#map .scatterlayer .points path").first.bounding_box()
             seen.page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
             seen.page.wait_for_selector("#hint", state="visible")

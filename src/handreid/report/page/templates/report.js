@@ -141,9 +141,10 @@
     if (!at) return;
     at.on("plotly_hover", (event) => { const photo = event.points[0].customdata; if (photo !== undefined) hint(photo, event.event.clientX, event.event.clientY); });
     at.on("plotly_unhover", unhint);
-    addEventListener("scroll", unhint, { passive: true });
     /* by keyboard: arrows step to the nearest photo on that side */
     let current = null;
+    const held = () => current !== null && document.activeElement === at && card.style.display === "block";
+    addEventListener("scroll", () => { if (held()) hint(current, ...place(current)); else unhint(); }, { passive: true });
     const sides = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
     at.addEventListener("keydown", (event) => {
       if (event.key === "Escape") return unhint();
