@@ -20,9 +20,10 @@ from handreid.recipe import parse_recipe
 from handreid.report import embeddings, style
 from handreid.report.embeddings import read_facts
 from handreid.report.files import write_whole
-from handreid.report.scatter import Cloud, beside, draw_html, draw_png, spread_colours
+from handreid.report.scatter import Cloud, beside, draw_html, draw_picture, spread_colours
 from handreid.report.space import project
 from handreid.training.assess import evaluate
+from handreid.training.runs import read_json
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid
@@ -178,13 +179,26 @@ class TestFigure:
         words = ("figure", "embedding", ready, "--method", method, "--identities", 3)
         called = handreid(*words, "--out", tmp_path / "a.png")
         assert called.code == 0, called.err
-        assert called.out == f"written to {tmp_path / 'a.png'} and {tmp_path / 'a.html'}\n"
+        a = tmp_path / "a"
+        assert called.out == f"written to {a}.png, {a}.txt and {a}.html\n"
         assert handreid(*words, "--out", tmp_path / "b.html").code == 0
         with Image.open(tmp_path / "a.png") as image:
             assert image.size == (2200, 1700)
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
         assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.png", "b.html", "b.png"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            f"{name}.{kind}" for name in "ab" for kind in ("html", "png", "txt")
+        ]
+
+    @pytest.mark.parametrize("kind", ["svg", "pdf"])
+    def test_papers_get_it_as_vectors_with_a_caption_as_text(self, ready: Path, kind: str, tmp_path: Path):
+        words = ("figure", "embedding", ready, "--method", "pca", "--out", tmp_path / f"a.{kind}")
+        assert handreid(*words).code == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.html", f"a.{kind}", "a.txt"])
+        assert (tmp_path / f"a.{kind}").read_bytes()[:5] in (b"<?xml", b"%PDF-")
+        said = (tmp_path / "a.txt").read_text()
+        assert "PCA, component 1" in said
+        assert read_json(ready / "run.json")["manifest_hash"][:8] in said
 
     def test_the_html_needs_no_network_and_says_who_is_where(self, ready: Path, tmp_path: Path):
         assert handreid("figure", "embedding", ready, "--method", "pca", "--out", tmp_path / "a.html").code == 0
@@ -236,7 +250,9 @@ class TestFigure:
         said = complaint(*words, "--data", photos, "--colour", "aspect")
         assert "no test photo of" in said
         assert "says its aspect" in said
-        assert "written as .png or .html, not '.pdf'" in complaint(*words[:3], "--out", tmp_path / "a.pdf")
+        assert "written as .png or .svg or .pdf or .html, not '.gif'" in complaint(
+            *words[:3], "--out", tmp_path / "a.gif"
+        )
         refused = handreid(*words, "--method", "umap")
         assert refused.code == 2
         assert not list(tmp_path.iterdir())
@@ -313,7 +329,7 @@ class TestParts:
             true_to_scale=True,
         )
         draw_html(cloud, tmp_path / "a.html")
-        draw_png(cloud, tmp_path / "a.png")
+        draw_picture(cloud, tmp_path / "a.png", "")
         text = (tmp_path / "a.html").read_text()
         assert "</script><b>x" not in text
         assert "<title></title>" not in text

@@ -48,7 +48,9 @@ def embed(
 @figures.command()
 def embedding(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", help="File to write; .png and .html are both written.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Picture to write: .png, .svg or .pdf; an .html to look into lies beside it.")
+    ],
     method: Annotated[
         Method, typer.Option(help="PCA, or t-SNE, which keeps neighbours and not distances.")
     ] = Method.tsne,
@@ -84,7 +86,7 @@ def embedding(
             photos=photos,
             progress=progress,
         )
-    typer.echo(f"written to {written[0]} and {written[1]}")
+    typer.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
 
 
 def add_to(app: typer.Typer) -> None:

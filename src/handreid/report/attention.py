@@ -15,7 +15,7 @@ from PIL import Image
 from handreid.evaluation.saliency import Method, caveat, saliency
 from handreid.progress import Progress, Silent
 from handreid.report import style
-from handreid.report.embeddings import Known, look_up
+from handreid.report.embeddings import look_up, sources_of
 from handreid.report.files import check_place
 from handreid.report.overlay import overlay
 from handreid.report.photos import Shown, choose, find, show
@@ -74,16 +74,6 @@ def attention_figure(
         ]
     )
     return style.save(figure, out, caption)
-
-
-def sources_of(known: Known) -> str:
-    """A sentence that says of which run, model and manifest something is."""
-    facts = known.facts
-    return (
-        f"Run {Path(facts['run']).name} (recipe {facts['recipe']}, model {facts['model_hash'][:16]}), "
-        f"manifest {Path(facts['manifest']).name} ({facts['manifest_hash'][:16]}), "
-        f"handreid {facts['versions']['handreid']}."
-    )
 
 
 def _draw(shown: Shown, overlays: Sequence[Image.Image], title: str, subtitle: list[str]) -> "Figure":

@@ -128,6 +128,16 @@ def look_up(
     return Known(table[rows], rows, manifest, recipe, split, facts)
 
 
+def sources_of(known: Known) -> str:
+    """A sentence that says of which run, model and manifest something is."""
+    facts = known.facts
+    return (
+        f"Run {Path(facts['run']).name} (recipe {facts['recipe']}, model {facts['model_hash'][:16]}), "
+        f"manifest {Path(facts['manifest']).name} ({facts['manifest_hash'][:16]}), "
+        f"handreid {facts['versions']['handreid']}."
+    )
+
+
 def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
     """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
     progress = progress or Silent()

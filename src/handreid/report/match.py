@@ -18,8 +18,8 @@ from handreid.evaluation.saliency import CAVEATS, Match, match_maps
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.report import style
-from handreid.report.attention import put, sources_of
-from handreid.report.embeddings import Known, look_up, split_for
+from handreid.report.attention import put
+from handreid.report.embeddings import Known, look_up, sources_of, split_for
 from handreid.report.files import check_place
 from handreid.report.overlay import colours, overlay
 from handreid.report.photos import Shown, find, show

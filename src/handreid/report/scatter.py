@@ -77,7 +77,8 @@ def spread_colours(centres: Float[np.ndarray, "group 2"]) -> list[str]:
     return [style.CATEGORIES[colour] for colour in chosen]
 
 
-def draw_png(cloud: Cloud, path: Path) -> None:
+def draw_picture(cloud: Cloud, path: Path, caption: str) -> list[Path]:
+    """The files written: the picture as its suffix says, and its caption beside it."""
     figure = style.new_figure(cloud.title, cloud.subtitle)
     top = style.top_of(cloud.subtitle)
     axes = figure.add_axes((0.04, 0.05, 0.70, top - 0.05))
@@ -88,7 +89,7 @@ def draw_png(cloud: Cloud, path: Path) -> None:
     if cloud.numbered:
         _number(axes, cloud)
     _legends(axes, cloud)
-    style.save(figure, path)
+    return style.save(figure, path, caption)
 
 
 def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: bool) -> None:

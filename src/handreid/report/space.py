@@ -21,9 +21,9 @@ from handreid.data.tables import column_called
 from handreid.errors import DataError
 from handreid.progress import Progress, Silent
 from handreid.report import style
-from handreid.report.embeddings import Known, embed_known, look_up
+from handreid.report.embeddings import Known, embed_known, look_up, sources_of
 from handreid.report.files import check_place
-from handreid.report.scatter import Cloud, draw_html, draw_png, spread_colours
+from handreid.report.scatter import Cloud, draw_html, draw_picture, spread_colours
 from handreid.report.tested import Tested
 from handreid.report.thumbnails import sheet_of
 from handreid.training.assess import read_evaluation
@@ -58,14 +58,15 @@ def embedding_figure(
     seed: int = 0,
     photos: bool = True,
     progress: Progress | None = None,
-) -> tuple[Path, Path]:
-    """Writes `out` as .png and .html, and returns both paths. With `photos` the HTML holds a thumbnail of each.
+) -> list[Path]:
+    """The files written: a picture as .png, .svg or .pdf by the suffix of `out` (.png for .html), its caption as .txt,
+    and an .html to look into. With `photos` that holds a thumbnail of each.
 
     Coloured by identity or subject, the `identities` of them with the most photos are shown; by another column, all.
     Raises DataError where nothing can be seen: no such column, too many values, too few photos, or a collapsed model.
     """
     progress = progress or Silent()
-    check_place(out, (".png", ".html"))
+    check_place(out, (*style.FORMATS, ".html"))
     tested = look_up(run, data=data, part="test", mirrored=mirrored, progress=progress)
     of = _coloured(tested, colour)
     shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
@@ -79,10 +80,25 @@ def embedding_figure(
     if photos:
         paths = [shown.manifest.root / path for path in shown.table["path"]]
         cloud = replace(cloud, sheet=sheet_of(paths, progress=progress))
-    png, html = out.with_suffix(".png"), out.with_suffix(".html")
-    draw_png(cloud, png)
+    picture = out if out.suffix in style.FORMATS else out.with_suffix(".png")
+    written = draw_picture(cloud, picture, _caption(cloud, shown, method, seed))
+    html = out.with_suffix(".html")
     draw_html(cloud, html)
-    return png, html
+    return [*written, html]
+
+
+def _caption(cloud: Cloud, shown: Known, method: Method, seed: int) -> str:
+    how = {
+        "tsne": f"t-SNE by cosine, seed {seed}, which keeps neighbours and not distances",
+        "pca": f"PCA, {cloud.axes[0]}, {cloud.axes[1]}",
+    }[method]
+    return " ".join(
+        [
+            f"{cloud.title}: {'; '.join(cloud.subtitle)}.",
+            f"Embeddings of unit length in the plane by {how}. Marks are views.",
+            sources_of(shown),
+        ]
+    )
 
 
 def projection(
