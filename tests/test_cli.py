@@ -401,6 +401,8 @@ class TestLadder:
         assert below["rank1"]["verdict"] in {"better", "worse", "within noise"}
         assert f"{below['rank1']['verdict']} {100 * below['rank1']['value']:+.1f}" in called.out
         assert (out / "ladder.md").read_text().startswith("| rung | rank-1 |")
+        assert called.out.endswith(f"{out / 'ladder.json'} and {out / 'report.html'}\n")
+        assert all(name in (out / "report.html").read_text() for name in ("low", "high"))
         again = handreid(*asked, "--json")
         assert "epoch" not in again.err
         found = json.loads(again.out)["rungs"]
@@ -408,6 +410,16 @@ class TestLadder:
         assert found[0]["below"] is None
         assert found[1]["below"] == below
         assert found[0]["evaluation"]["hashes"]["draws"] == found[1]["evaluation"]["hashes"]["draws"]
+
+    def test_a_ladder_whose_report_cannot_be_written_is_done_all_the_same(
+        self, photos: Path, rungs: list[Path], tmp_path: Path
+    ):
+        (tmp_path / "out" / "report.html").mkdir(parents=True)
+        words = ("--rungs", rungs[0], "--set", "stages=[]")
+        called = handreid("ladder", "--data", photos, "--out", tmp_path / "out", *words)
+        assert called.code == 0
+        assert "note: there is no report:" in called.err
+        assert called.out.endswith(f"written to {tmp_path / 'out/ladder.md'} and {tmp_path / 'out/ladder.json'}\n")
 
     def test_a_tower_for_all_rungs_and_a_rung_at_a_time(self, photos: Path, rungs: list[Path], tmp_path: Path):
         tower = tmp_path / "tower.yaml"

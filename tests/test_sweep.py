@@ -256,6 +256,14 @@ class TestWhatIsRefused:
         assert "optimiser" in str(caught.value)
         assert "-1.0" in str(caught.value)
 
+    def test_a_scheduler_that_could_end_nobody(self):
+        asked = {"scheduler": {"kind": "asha"}, "space": {LR: {"choice": [1e-3, 1e-4]}}}
+        rare = {EPOCHS: 3, "stages.0.validate_every": 3}
+        with pytest.raises(RecipeError, match=r"could end no trial.*every 3 epochs of 3.*stages\.0\.validate_every"):
+            check_settings(design_of(**asked, set=rare))
+        check_settings(design_of(**asked, set={**rare, EPOCHS: 4}))
+        check_settings(design_of(space=asked["space"], set=rare))
+
     def test_combinations_are_checked_too(self):
         """Each is a recipe by itself, but five epochs of warm-up do not fit into two."""
         space = {EPOCHS: {"choice": [6, 2]}, "stages.0.optimizer.schedule.warmup_epochs": {"choice": [1, 5]}}
@@ -510,6 +518,11 @@ class TestSweep:
         assert f"once: handreid evaluate {out}/{best['folder']}" in called.out
         for name in ("sweep.md", "sweep.png", "sweep.txt", "best.yaml"):
             assert (out / name).stat().st_size
+        page = (out / "report.html").read_text()
+        assert all(trial["name"] in page for trial in content["trials"])
+        assert "no test identity" in page or "has seen a test identity" in page
+        again = handreid("report", out, "--out", folder / "again.html")
+        assert (again.code, again.err.count("\n")) == (0, 0), again.err
         assert not [path for path in out.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
         self.usable(out, best, alike)

@@ -61,7 +61,10 @@ def check_settings(design: Design) -> None:
     found: dict[str, str] = {}  # complaint: the first setting that gave it
     for setting in tried:
         try:
-            check_validated(design.recipe_of(setting))
+            recipe = design.recipe_of(setting)
+            check_validated(recipe)
+            if sweep.scheduler is not None:
+                check_can_stop(recipe)
         except RecipeError as error:
             for line in str(error).splitlines():
                 found.setdefault(line, said(setting))
@@ -74,6 +77,16 @@ def check_validated(recipe: Recipe) -> None:
     if not recipe.fine_tunes:
         raise RecipeError(
             f"recipe {recipe.name}: no stage is validated (it has no fine_tune), so nothing can be chosen"
+        )
+
+
+def check_can_stop(recipe: Recipe) -> None:
+    """Raises RecipeError when nobody could see before its end how a trial does."""
+    if not any(range(stage.validate_every, stage.epochs, stage.validate_every) for _, stage in recipe.fine_tunes):
+        number, stage = recipe.fine_tunes[0]
+        raise RecipeError(
+            f"the scheduler could end no trial, as one is validated at its end alone (every {stage.validate_every} "
+            f"epochs of {stage.epochs}): set stages.{number}.validate_every, or leave scheduler out"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from handreid.errors import HandreidError
 from handreid.recipe import Recipe
+from handreid.report.page.story import IDENTITY
 from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, read_json
 
@@ -56,7 +57,7 @@ def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
         ("data set", manifest.dataset),
         ("photos", f"{len(manifest):,} of {manifest.table['subject'].n_unique():,} people"),
         *([("views", ", ".join(f"{view} ({manifest.views.count(view):,})" for view in views))] if views else []),
-        ("protocol", f"{split.protocol}; an identity is a {split.label}"),
+        ("protocol", f"{split.protocol}; an identity is {IDENTITY[split.label]}"),
     ]
     return {"runs": [run.name], "facts": told, "parts": _parts(material), "leaks": [*_leaks(material), *split.notes]}
 

@@ -9,7 +9,7 @@ from handreid.report import style
 from handreid.report.cmc import cmc_points
 from handreid.report.comparison import Compared, Comparison
 from handreid.report.page.card import Trained
-from handreid.report.training_series import StageSeries, training_series
+from handreid.report.training_series import Panel, StageSeries, training_series
 from handreid.training.runs import Run, read_metrics
 
 _RANKS = 20
@@ -95,7 +95,7 @@ def _panels(stages: Sequence[StageSeries]) -> list[dict[str, Any]]:
                 if panel.name == "terms" and len(stages) > 1
                 else line.name,
                 "x": [int(epoch) + start for epoch in line.epochs],
-                "y": [float(f"{value * (100 if panel.unit == '%' else 1):.6g}") for value in line.values],
+                "y": [_shown(value, panel) for value in line.values],
                 "named": line.named,
             }
             for stage, start, panel in parts
@@ -107,6 +107,13 @@ def _panels(stages: Sequence[StageSeries]) -> list[dict[str, Any]]:
             log = "learning rate" in names
             found.append({"title": title, "log": log, "stages": between, "kept": kept, "series": _joined(series)})
     return found
+
+
+def _shown(value: float, panel: Panel) -> float | None:
+    """A schedule that ends at a rate of 0 has no last point: its axis is logarithmic."""
+    if panel.name == "learning rate" and value <= 0:
+        return None
+    return float(f"{value * (100 if panel.unit == '%' else 1):.6g}")
 
 
 def _joined(series: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,6 +37,8 @@ _PROTOCOLS = {
     "prepared": "the split that the manifest gives",
 }
 
+IDENTITY = {"subject": "a person", "hand": "a hand", "aspect": "one view of a hand"}
+
 
 def tell(recipe: Recipe, evaluation: Mapping[str, Any] | None) -> str:
     """One run: tower, stages, and who was searched among whom."""
@@ -115,11 +117,10 @@ def _tested(evaluation: Mapping[str, Any]) -> str:
     counts, protocol = evaluation["counts"], evaluation["protocol"]
     queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
     aspect = "" if protocol["aspect"] == "all" else f", {protocol['aspect'].replace('-', ' ')} hands only"
-    of = {"subject": "a person", "hand": "a hand", "aspect": "one view of a hand"}.get(protocol["label"], "")
     return (
         f"It was tested by {_PROTOCOLS.get(protocol['name'], protocol['name'])}{aspect}: {queries:,} queries of "
         f"{counts['subjects']:,} people whom training never saw, searched among {counts['gallery']:,} gallery photos "
-        f"in each of {_count(counts['draws'], 'seeded draw')}; an identity is {of}."
+        f"in each of {_count(counts['draws'], 'seeded draw')}; an identity is {IDENTITY[protocol['label']]}."
     )
 
 

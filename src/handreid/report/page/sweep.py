@@ -11,6 +11,7 @@ from handreid.report.files import check_place, write_whole
 from handreid.report.page import card, charts, story
 from handreid.report.page.dots import dots
 from handreid.report.page.rendering import rendered
+from handreid.report.page.tables import NAMES
 from handreid.report.sweeps import caption, draw
 from handreid.report.thumbnails import as_url
 from handreid.training.runs import Run, read_json
@@ -70,7 +71,7 @@ def _best_trials(folder: Path, content: Mapping[str, Any]) -> list[_Trial]:
 def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
     best, trials = content["best"], content["trials"]
     count = {state: sum(trial["state"] == state for trial in trials) for state in ("finished", "stopped", "failed")}
-    metric = content["metric"].removeprefix("validation_")
+    metric = NAMES[content["metric"].removeprefix("validation_")]
     return [
         *(
             [{"name": f"validation {metric}", "value": f"{100 * best['value']:.1f} %", "note": "of the best setting"}]
@@ -85,9 +86,7 @@ def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
 def _story(content: Mapping[str, Any], trials: Sequence[_Trial], best: Mapping[str, Any] | None) -> list[str]:
     about = content["about"] or content["sweep"]
     varied = ", ".join(content["short_names"].values())
-    told = [
-        f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}; {content['metric']} chooses."
-    ]
+    told = [f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}."]
     chosen = next((trial for trial in trials if best is not None and trial.folder.name in str(best["folder"])), None)
     return [*told, *([f"The best setting: {story.tell(chosen.recipe, None)}"] if chosen else [])]
 
