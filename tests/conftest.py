@@ -82,10 +82,10 @@ def hard_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hard")
     rows = []
     for person in range(12):
-        base = np.tile(np.random.default_rng(person).integers(110, 150, (1, 1, 3)), (40, 48, 1)).astype(float)
-        base[:, 3 * person :][:, :6] += np.random.default_rng(person).integers(-60, 60, 3)
+        base = np.tile(np.random.default_rng(person).integers(122, 134, (1, 1, 3)), (40, 48, 1)).astype(float)
+        base[:, 3 * person :][:, :6] += np.random.default_rng(person).integers(-25, 25, 3)
         for shot in range(6):
-            noisy = base + np.random.default_rng([person, shot]).normal(0, 45, base.shape)
+            noisy = base + np.random.default_rng([person, shot]).normal(0, 60, base.shape)
             name = f"p{person:02d}/{shot}.jpg"
             (root / name).parent.mkdir(exist_ok=True)
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name, quality=92)

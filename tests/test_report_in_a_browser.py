@@ -45,12 +45,14 @@ class TestThePage:
             )
 
     @pytest.mark.parametrize("width", SIZES)
-    @pytest.mark.parametrize("dark", THEMES)
-    def test_everybody_can_read_it(self, browser: Any, page: Path, width: int, dark: bool):
+    @pytest.mark.parametrize("dark", [*THEMES, pytest.param(None, id="dark-by-choice")])
+    def test_everybody_can_read_it(self, browser: Any, page: Path, width: int, dark: bool | None):
         """axe-core: contrast of every text, names of every control, order of headings, alternatives of pictures."""
         from axe_playwright_python.sync_playwright import Axe
 
-        with visit(browser, page, width=width, dark=dark) as seen:
+        with visit(browser, page, width=width, dark=bool(dark)) as seen:
+            if dark is None:
+                seen.page.get_by_role("button", name="Switch to dark colours").click()
             found = Axe().run(seen.page)
         told = [
             (one["id"], one["help"], [node["html"][:160] for node in one["nodes"][:3]])
