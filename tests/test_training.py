@@ -226,6 +226,26 @@ def test_batches_are_not_sharded_a_second_time():
 
 
 class TestTheRun:
+    def test_ctrl_c_in_the_middle_of_a_checkpoint_is_ctrl_c_and_no_broken_file(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """torch's writer, interrupted, complains of where it stands."""
+        save = L.Trainer.save_checkpoint
+
+        def interrupted(self: L.Trainer, path: Path) -> None:
+            if self.current_epoch == 1:
+                try:
+                    raise KeyboardInterrupt
+                finally:
+                    raise RuntimeError("unexpected pos 64 vs 0")
+            save(self, path)
+
+        monkeypatch.setattr(L.Trainer, "save_checkpoint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(micro(), photos, tmp_path / "run")
+        monkeypatch.undo()
+        assert train(None, None, tmp_path / "run", resume=True).finished
+
     def test_who_watches_is_told_each_line_and_can_stop_a_run_that_then_goes_on(self, photos: Path, tmp_path: Path):
         told: list[Mapping[str, Any]] = []
 

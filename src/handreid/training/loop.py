@@ -41,11 +41,19 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
                 warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen norms
                 trainer.fit(module, ckpt_path=folder / "last.ckpt" if epochs_done else None, weights_only=True)
-        except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-            if isinstance(stopped.__context__, KeyboardInterrupt):
+        except (SystemExit, Exception) as stopped:  # what Lightning, or a file that was being written, makes of Ctrl-C
+            if _interrupted(stopped):
                 raise KeyboardInterrupt from None
             raise
     job.embedder.to("cpu")
+
+
+def _interrupted(stopped: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C, and everything since came of that."""
+    cause: BaseException | None = stopped
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None
 
 
 def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
