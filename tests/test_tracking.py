@@ -32,7 +32,7 @@ from handreid.progress import Silent
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe, parse_recipe, read_trackers
 from handreid.training.assess import evaluate
 from handreid.training.runs import Run, read_json, read_metrics
-from handreid.training.tracking import contents, places
+from handreid.training.tracking import contents, places, sending
 from handreid.training.tracking.memory import entries, remember, tracked, trackers_of
 from handreid.training.tracking.sender import Sender, follow
 from handreid.training.tracking.sending import why
@@ -658,3 +658,24 @@ class TestWhatIsSaid:
         two = recipe.model_copy(update={"stages": (*recipe.stages, *recipe.stages)})
         assert [contents.step_of(two, place) for place in ((0, 1), (0, 3), (1, 1), (1, 3), (2, 0))] == [1, 3, 4, 6, 6]
         assert contents.step_of(two, contents.NOTHING) == 0
+
+
+@pytest.mark.parametrize(("ending", "told"), [('{"wait": 30}\n', ["done"]), ("", [])])
+def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: str, told: list[str]
+):
+    """Where whoever trained is no more there is an end to it; a person who asked for it decides."""
+
+    def slow(self: sending.Teller) -> None:
+        list(self._words())
+        time.sleep(0.5)
+        self.say({"key": self.key, "done": ""})
+
+    monkeypatch.setattr(sending.Teller, "_work", slow)
+    monkeypatch.setattr(sending, "PATIENCE", 0.0)
+    word = {"run": str(tmp_path), "to": {"one": 0}, "until": [0, 1], "status": "finished"}
+    (tmp_path / "heard").write_text(json.dumps(word) + "\n" + ending)
+    with (tmp_path / "heard").open() as heard, (tmp_path / "said").open("w") as said:
+        sending._serve(heard, said)
+        lines = (tmp_path / "said").read_text().splitlines()
+    assert [kind for line in lines for kind in json.loads(line) if kind != "key"] == told

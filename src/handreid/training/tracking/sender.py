@@ -89,7 +89,7 @@ class Sender:
             return
         try:
             with contextlib.suppress(OSError):
-                self._write({})
+                self._write({"wait": patience})
             self._wait(patience)
         finally:
             self._child.kill()

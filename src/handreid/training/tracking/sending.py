@@ -2,9 +2,9 @@
 
     python -m handreid.training.tracking.sending
 
-A line in is `{"run": folder, "to": places in tracking.json, "until": [stage, epoch], "status": ...}`, or `{}` for the
-end; the end of the input without one means that whoever was training is no more. A line out is what a person may
-want to know: `opened` where, `failed` why, or `done`, each with the `key` of the tracker.
+A line in is `{"run": folder, "to": places in tracking.json, "until": [stage, epoch], "status": ...}`, or `{"wait":
+seconds}` for the end; the end of the input without one means that whoever was training is no more. A line out is what
+a person may want to know: `opened` where, `failed` why, or `done`, each with the `key` of the tracker.
 
 * One thread per tracker: one that hangs does not hinder the others. One that fails is left alone from then on.
 * What was said of a run before the last word on it is not looked at: the folder holds it all.
@@ -32,7 +32,7 @@ from handreid.training.tracking.contents import NOTHING, Epoch
 from handreid.training.tracking.memory import Entry, Memory
 
 _GIVEN = dict(os.environ)  # as a person has set it: libraries change it
-PATIENCE = 60.0  # seconds after the input has ended in which trackers may still be told
+PATIENCE = 60.0  # seconds that trackers may take where whoever was training is no more
 _CALM = {  # a tracker that cannot be reached is said to be so within seconds; whoever sets these decides
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -216,6 +216,7 @@ def _serve(heard: TextIO, said: TextIO) -> None:
     tellers: dict[str, Teller] = {}
     memories: dict[Path, Memory] = {}
     lock, speaking = threading.Lock(), threading.Lock()
+    patience = PATIENCE
 
     def memory_of(run: Run) -> Memory:
         with lock:
@@ -230,7 +231,8 @@ def _serve(heard: TextIO, said: TextIO) -> None:
 
     for line in heard:
         message = json.loads(line)
-        if not message:
+        if "wait" in message:
+            patience = message["wait"]
             break
         run = Run(Path(message["run"]))
         for key, place in message["to"].items():
@@ -238,7 +240,7 @@ def _serve(heard: TextIO, said: TextIO) -> None:
                 tellers[key] = Teller(key, memory_of, say)
                 tellers[key].thread.start()
             tellers[key].tell(Word(run, place, tuple(message["until"]), message["status"]))
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     for teller in tellers.values():
         teller.end()
     for teller in tellers.values():
