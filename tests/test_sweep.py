@@ -28,7 +28,7 @@ from handreid.recipe.sweep import MEASURED, Asha, Axis, Sweep, number_words, sho
 from handreid.recipe.sweep_reading import Design, builtin_sweeps, dump_sweep, load_sweep
 from handreid.report.sweeps import caption, draw
 from handreid.scale import cluster
-from handreid.scale.checks import check_blind, check_settings
+from handreid.scale.checks import check_blind, check_settings, idle_scheduler
 from handreid.scale.importance import importance
 from handreid.scale.results import outcome, series
 from handreid.scale.search import Known, Setting, grid, propose, star
@@ -256,13 +256,17 @@ class TestWhatIsRefused:
         assert "optimiser" in str(caught.value)
         assert "-1.0" in str(caught.value)
 
-    def test_a_scheduler_that_could_end_nobody(self):
+    def test_a_scheduler_that_will_end_nobody_is_told(self):
         asked = {"scheduler": {"kind": "asha"}, "space": {LR: {"choice": [1e-3, 1e-4]}}}
         rare = {EPOCHS: 3, "stages.0.validate_every": 3}
-        with pytest.raises(RecipeError, match=r"could end no trial.*every 3 epochs of 3.*stages\.0\.validate_every"):
-            check_settings(design_of(**asked, set=rare))
-        check_settings(design_of(**asked, set={**rare, EPOCHS: 4}))
-        check_settings(design_of(space=asked["space"], set=rare))
+        told = idle_scheduler(design_of(**asked, set=rare))
+        assert told is not None
+        assert "grace of 1 epochs and before its end (3 epochs, validated every 3)" in told
+        assert idle_scheduler(design_of(**asked, set={**rare, EPOCHS: 4})) is None
+        assert idle_scheduler(design_of(space=asked["space"], set=rare)) is None
+        late = {"scheduler": {"kind": "asha", "grace": 5}, "space": asked["space"]}
+        assert idle_scheduler(design_of(**late, set={EPOCHS: 5})) is not None
+        assert idle_scheduler(design_of(**late, set={EPOCHS: 6})) is None
 
     def test_combinations_are_checked_too(self):
         """Each is a recipe by itself, but five epochs of warm-up do not fit into two."""

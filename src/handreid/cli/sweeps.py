@@ -118,11 +118,13 @@ def _chosen(
 
 
 def _check(design: "Design", data: Path | None, folder: Path) -> None:
-    from handreid.scale.checks import check_builds, check_settings, said, survey
+    from handreid.scale.checks import check_builds, check_settings, idle_scheduler, said, survey
     from handreid.scale.search import grid, propose
 
     check_settings(design)
-    sweep = design.sweep
+    sweep, idle = design.sweep, idle_scheduler(design)
+    if idle:
+        typer.echo(f"note: {idle}")
     if data is not None:
         ground = survey(design, data)
         check_builds(design, ground.material.path, ground.material, folder)

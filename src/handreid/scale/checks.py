@@ -8,6 +8,7 @@ from handreid.errors import HandreidError, ProtocolError, RecipeError
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.sweep_reading import Design
 from handreid.scale.notes import shown
+from handreid.scale.results import epochs_of
 from handreid.scale.search import Setting, grid, propose, star
 from handreid.training.material import Material, read_material
 from handreid.training.starting import check_strangers, parent_of
@@ -63,8 +64,6 @@ def check_settings(design: Design) -> None:
         try:
             recipe = design.recipe_of(setting)
             check_validated(recipe)
-            if sweep.scheduler is not None:
-                check_can_stop(recipe)
         except RecipeError as error:
             for line in str(error).splitlines():
                 found.setdefault(line, said(setting))
@@ -80,14 +79,25 @@ def check_validated(recipe: Recipe) -> None:
         )
 
 
-def check_can_stop(recipe: Recipe) -> None:
-    """Raises RecipeError when nobody could see before its end how a trial does."""
-    if not any(range(stage.validate_every, stage.epochs, stage.validate_every) for _, stage in recipe.fine_tunes):
-        number, stage = recipe.fine_tunes[0]
-        raise RecipeError(
-            f"the scheduler could end no trial, as one is validated at its end alone (every {stage.validate_every} "
-            f"epochs of {stage.epochs}): set stages.{number}.validate_every, or leave scheduler out"
-        )
+def idle_scheduler(design: Design) -> str | None:
+    """Why the scheduler will end no trial, if it will not: none is validated between its grace and its end."""
+    asked = design.sweep.scheduler
+    recipes = [design.recipe_of(setting) for setting in star(design.sweep)] if asked else []
+    if asked is None or any(_seen_early(recipe, asked.grace) for recipe in recipes):
+        return None
+    number, stage = recipes[0].fine_tunes[-1]
+    return (
+        f"the scheduler will end no trial: none is validated after its grace of {asked.grace} epochs and before its "
+        f"end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
+        f"stages.{number}.validate_every lower"
+    )
+
+
+def _seen_early(recipe: Recipe, grace: int) -> bool:
+    """Whether its last fine-tuning, which is what a scheduler is told of, is validated in time to be ended."""
+    _, stage = recipe.fine_tunes[-1]
+    before = epochs_of(recipe) - stage.epochs
+    return any(before + epoch >= grace for epoch in range(stage.validate_every, stage.epochs, stage.validate_every))
 
 
 def check_builds(design: Design, data: Path, material: Material, out: Path) -> None:

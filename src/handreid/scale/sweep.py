@@ -13,7 +13,7 @@ from handreid.errors import HandreidError, RunError
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, load_recipe
 from handreid.recipe.sweep_reading import Design, load_sweep
-from handreid.scale.checks import beginning, check_builds, check_settings, survey
+from handreid.scale.checks import beginning, check_builds, check_settings, idle_scheduler, survey
 from handreid.scale.notes import Notes, Trial, alone, begin, reopen, shown, trial_name
 from handreid.scale.results import epochs_of, outcome, series
 from handreid.scale.search import Known, propose
@@ -38,6 +38,9 @@ def run_sweep(
     """
     progress = progress or Silent()
     check_settings(design)
+    idle = idle_scheduler(design)
+    if idle:
+        progress.say(f"note: {idle}")
     begun = (out / "sweep.json").exists()
     if begun and data is None:
         data = Path(read_json(out / "sweep.json")["manifest"])

@@ -17,7 +17,7 @@ import torch
 
 from handreid.models.embedder import Embedder
 from handreid.progress import Advance, Watch
-from handreid.training.memory import forget_peak, peak_memory
+from handreid.training.peak_memory import forget_peak, peak_memory
 from handreid.training.runs import Run, append_metrics
 from handreid.training.stages.stage import StageModule
 
@@ -96,7 +96,8 @@ class Keeper(L.Callback):
             entry |= self._checked(trainer, pl_module)
         stopping = self.check.patience is not None and self.since >= self.check.patience
         self.finished = last or stopping
-        entry["peak_memory"] = peak_memory()
+        peak = peak_memory()
+        entry |= {} if peak is None else {"peak_memory": peak}
         if trainer.is_global_zero:
             append_metrics(self.run, entry)
             if checked or not self.check.quiet:

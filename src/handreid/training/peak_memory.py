@@ -5,7 +5,6 @@ did. Linux can be told to forget; elsewhere the peak of a process is that of all
 """
 
 import contextlib
-import resource
 import sys
 from pathlib import Path
 
@@ -21,9 +20,13 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_memory() -> int:
-    """Bytes: what tensors took on the GPU, or what of this process lay in memory."""
+def peak_memory() -> int | None:
+    """Bytes: what tensors took on the GPU, or of this process lay in memory; None where nobody counts (Windows)."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return None
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
