@@ -369,6 +369,13 @@ class TestLeaks:
         assert any(remark.startswith(f"left out: {gone['subjects']} subjects") for remark in remarks(found))
         assert path.name == "evaluation-matrix-aspect.json"
 
+    def test_a_plain_evaluation_of_another_aspect_refuses_them(self, back: Run):
+        """By identity nobody is met: 1043/dorsal-right is another than 1043/palmar-left. By person they are."""
+        with pytest.raises(
+            ProtocolError, match=r"test subjects were trained on in .*back .such as 10.*--matrix aspect"
+        ):
+            evaluate(back, changes={"aspect": "palmar-left"})
+
     def test_who_an_older_run_was_trained_on_is_left_out(self, zero: Run, hands: Path, tmp_path: Path):
         older = train(micro("name=older", "stages.0.epochs=1", "data.seed=3"), hands, tmp_path / "older")
         run = Run(shutil.copytree(zero.folder, tmp_path / "younger"))

@@ -212,7 +212,7 @@ class TestStart:
         recipe = (run.folder / "recipe.yaml").read_text()
         (run.folder / "recipe.yaml").write_text(recipe.replace("test_share: 0.4", "test_share: 0.7"))
         assert facts["start"].endswith("earlier")
-        with pytest.raises(ProtocolError, match=r"test identities were trained on in .*earlier"):
+        with pytest.raises(ProtocolError, match=r"test subjects were trained on in .*earlier"):
             evaluate(run)
         (run.folder / "recipe.yaml").write_text(recipe)
         evaluate(run)

@@ -216,19 +216,22 @@ def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
 
 
 def _check_unseen(run: Run, recipe: Recipe, material: Material) -> None:
-    """No test identity of the same photos was trained on (trap 7), whatever protocol is asked for now."""
+    """Nobody who is searched for in the same photos was trained on (trap 7), whatever is asked for now.
+
+    People count, not identities: who trained with the back of a hand is no stranger to its palm.
+    """
     for older in ancestors(run):
         _check_unseen(older, older.recipe, material)
     if run.facts["manifest_hash"] != material.manifest.hash or material.split.protocol == "prepared":
         return
     trained = read_material(run.recipe, material.path).split.train
-    seen = {material.split.identities[row] for row in trained} if recipe.stages else set()
-    tested = {material.split.identities[row] for draw in material.split.test for row in draw.query}
+    seen = {material.split.subjects[row] for row in trained} if recipe.stages else set()
+    tested = {material.split.subjects[row] for draw in material.split.test for row in draw.query}
     both = sorted(tested & seen)
     if both:
         raise ProtocolError(
-            f"{len(both)} of {len(tested)} test identities were trained on in {run.folder} (such as {both[0]}): "
-            "train a run under the protocol it is to be evaluated with"
+            f"{len(both)} of {len(tested)} test subjects were trained on in {run.folder} (such as {both[0]}): train a "
+            "run under the protocol and aspect it is to be evaluated with, or leave them out with --matrix aspect"
         )
 
 
