@@ -39,6 +39,14 @@ evaluate: {draws: 3, resamples: 200}
 """
 
 
+LONGEST = ("test_sweep.py", "test_tracking.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: at the end one of the workers would wait for the other's minute-long test."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 12 people with 4 photos each: a colour and a stripe per person, noise per photo."""

@@ -6,16 +6,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from handreid.data.manifest import Manifest, read
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
+from handreid.report.embeddings import Known
 from handreid.report.page.card import short_command
 from handreid.report.page.dots import dots
 from handreid.report.page.story import tell
 from handreid.report.page.write import write_report
 from handreid.training.assess import evaluate
+from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid
@@ -160,6 +163,18 @@ class TestWhereSomethingIsMissing:
         (runs / "micro-slow/evaluation.json").unlink()
         told = words(write_report([runs], tmp_path / "report.html"))
         assert "Not evaluated, and left out: micro-slow." in told
+
+    def test_a_model_that_has_collapsed_has_rankings_and_no_map(
+        self, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def alike(run: Run, known: Known, progress: object = None) -> np.ndarray:
+            return np.tile(np.eye(1, 8, dtype=np.float32), (len(known.rows), 1))
+
+        monkeypatch.setattr("handreid.report.tested.embed_known", alike)
+        told = words(write_report([ladder / "micro-fast"], tmp_path / "report.html"))
+        assert "There is no map of micro-fast: all" in told
+        assert "the model has collapsed" in told
+        assert "first right answer at rank" in told
 
     def test_one_run_is_a_report_too(self, ladder: Path, tmp_path: Path):
         told = words(write_report([ladder / "micro-fast"], tmp_path / "report.html"))

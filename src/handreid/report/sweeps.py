@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from handreid.errors import RunError
 from handreid.recipe.sweep import Axis, number_words
+from handreid.report.comparison_text import METRICS
 from handreid.report.files import check_place
 from handreid.report.style import CATEGORIES, FORMATS, HAIR, INK, QUIET, new_figure, save
 from handreid.training.runs import read_json
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _BESIDE = 3  # panels
 _HEIGHT, _TOP, _LEFT, _BETWEEN = 3.4, 1.15, 0.85, 0.5  # inches
 _JITTER = (0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0)
-_NAMES = {"map": "mAP", "map_trapezoid": "mAP (trapezoid)", "mrr": "MRR", "minp": "mINP"}
 _BEST, _OTHER = CATEGORIES[1], CATEGORIES[0]
 
 Trials = Sequence[Mapping[str, Any]]
@@ -260,7 +260,7 @@ def _listed(content: Mapping[str, Any], name: str) -> bool:
 
 def _metric(content: Mapping[str, Any]) -> str:
     name = str(content["metric"]).removeprefix("validation_")
-    return _NAMES.get(name, name.replace("rank", "rank-"))
+    return METRICS[name]
 
 
 def _shown(value: str | int | float) -> str:

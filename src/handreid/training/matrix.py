@@ -30,7 +30,7 @@ from handreid.training.conditions import conditions_of
 from handreid.training.matrix_tables import markdown
 from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
 from handreid.training.seen import met_by, own_material, trained_on
-from handreid.training.tested import Tested, strangers_in, with_names
+from handreid.training.strangers import Strangers, strangers_in, with_names
 
 By = Literal["aspect", "side", "dataset"]
 BY: tuple[By, ...] = get_args(By)
@@ -122,7 +122,7 @@ class _Found:
     remarks: list[str]
 
 
-def _over_views(run: Run, recipe: Recipe, tested: Tested, by: CrossedBy, progress: Progress) -> _Found:
+def _over_views(run: Run, recipe: Recipe, tested: Strangers, by: CrossedBy, progress: Progress) -> _Found:
     chosen = recipe.evaluate
     mirrors = not chosen.mirrored
     crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
@@ -152,7 +152,7 @@ def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> dict[str
     }
 
 
-def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Tested], progress: Progress) -> _Found:
+def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progress: Progress) -> _Found:
     made = dataset_cells(tests)
     photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
     cells, scored = entries(photos, made, recipe.evaluate.resamples)
@@ -164,7 +164,7 @@ def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Tested], progress: 
 def _embedded(
     run: Run,
     recipe: Recipe,
-    tests: Sequence[Tested],
+    tests: Sequence[Strangers],
     rows: Sequence[Int[np.ndarray, " _"]],
     progress: Progress,
     *,
@@ -213,7 +213,7 @@ def _each_once(paths: Sequence[Path]) -> list[Path]:
     return list(reversed(found.values()))
 
 
-def _described(tested: Tested) -> dict[str, Any]:
+def _described(tested: Strangers) -> dict[str, Any]:
     names = tested.subjects
     return {
         "name": tested.name,
@@ -224,7 +224,7 @@ def _described(tested: Tested) -> dict[str, Any]:
     }
 
 
-def _notes(tests: Sequence[Tested]) -> list[str]:
+def _notes(tests: Sequence[Strangers]) -> list[str]:
     return [f"{of.name}: {note}" if len(tests) > 1 else note for of in tests for note in of.notes]
 
 

@@ -30,19 +30,19 @@ _MIXED = 9
 
 def sections(
     tested: Tested, shown: Compared, photos: bool, progress: Progress
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The template's sections about photos, and what the script needs of the map."""
+) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
+    """The template's sections about photos, what the script needs of the map, and why there is none where none is."""
     shots, larger = Shots(tested, photos, _STRIP_SIDE), Shots(tested, photos, _MIXED_SIDE)
     chosen = choose(tested)
     found: dict[str, Any] = {"strips": strips(chosen, shots, shown.name), "mixed": mixed(tested, larger), "looks": None}
+    data, problem = None, None
     try:
         found["map"], data = space_map(tested, shown.evaluation, photos=photos)
     except DataError as error:  # a collapsed model
-        progress.say(f"note: there is no map, {error}")
-        found["map"], data = None, None
+        found["map"], problem = None, f"There is no map of {shown.name}: {error}."
     if photos:
         found["looks"] = looks(tested, chosen, progress)
-    return found, data
+    return found, data, problem
 
 
 class Shots:

@@ -7,11 +7,11 @@ from typing import Any
 
 from handreid.recipe import Recipe, dump_recipe
 from handreid.report import style
+from handreid.report.comparison_text import METRICS
 from handreid.report.files import check_place, write_whole
 from handreid.report.page import card, charts, story
 from handreid.report.page.dots import dots
 from handreid.report.page.rendering import rendered
-from handreid.report.page.tables import NAMES
 from handreid.report.sweeps import caption, draw
 from handreid.report.thumbnails import as_url
 from handreid.training.runs import Run, read_json
@@ -71,7 +71,7 @@ def _best_trials(folder: Path, content: Mapping[str, Any]) -> list[_Trial]:
 def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
     best, trials = content["best"], content["trials"]
     count = {state: sum(trial["state"] == state for trial in trials) for state in ("finished", "stopped", "failed")}
-    metric = NAMES[content["metric"].removeprefix("validation_")]
+    metric = METRICS[content["metric"].removeprefix("validation_")]
     return [
         *(
             [{"name": f"validation {metric}", "value": f"{100 * best['value']:.1f} %", "note": "of the best setting"}]

@@ -1,28 +1,26 @@
 """The comparison as the page's tables and charts of dots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from handreid.evaluation.compactness import LOWER_IS_BETTER
-from handreid.report.comparison import Compared, Comparison
-from handreid.report.cost import Cost
+from handreid.report.comparison import Comparison
+from handreid.report.comparison_text import METRICS, captions, cost_table
 from handreid.report.page.dots import Metric, dots
 from handreid.training import ladder
-from handreid.training.reranked import remark
 
-METRICS = {"rank-1": "rank1", "rank-5": "rank5", "mAP": "map", "mINP": "minp"}
+_SHOWN = ("rank1", "rank5", "map", "minp")
 _BOUNDED = ("rank1", "map")  # intervals of all would hide the table's numbers
-NAMES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP", "mrr": "MRR"}
-NAMES |= {"map_trapezoid": "mAP trapezoid"}
 
 
 def results(comparison: Comparison, shown: str) -> dict[str, Any]:
     """Metrics of every run, those of its re-ranking below it, what it gained, and what it cost."""
     compared = len(comparison.runs) > 1
-    columns = list(METRICS)
+    columns = [METRICS[key] for key in _SHOWN]
     if compared:
-        columns.append(f"{NAMES.get(comparison.by, comparison.by)} against {comparison.reference}")
-    costs = _costs([run.cost for run in comparison.runs])
+        columns.append(f"{METRICS[comparison.by]} against {comparison.reference}")
+    costs = cost_table(comparison)
+    caption, *remarks = captions(comparison)
     rows = []
     for number, run in enumerate(comparison.runs):
         rows.append(
@@ -33,18 +31,17 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
                 "metrics": _metrics(run.evaluation["metrics"]),
                 "reference": compared and run.name == comparison.reference,
                 "against": run.against.get(comparison.by),
-                "costs": [column[number] for column in costs.values()],
+                "costs": costs.rows[number][1:] if costs.rows else [],
             }
         )
-        rows += [_reranked(of, comparison.by, len(costs)) for of in run.evaluation.get("reranked", [])]
-    remarks = [comparison.corrected if compared else "", *_reranking(comparison.runs)]
+        rows += [_reranked(of, comparison.by, len(costs.columns) - 1) for of in run.evaluation.get("reranked", [])]
     return {
         "columns": columns,
-        "costs": list(costs),
+        "costs": costs.columns[1:],
         "compared": compared,
         "rows": rows,
-        "caption": ladder.caption(ladder.Rung("", dict(comparison.runs[-1].evaluation), None)),
-        "remark": " ".join(sentence(text) for text in remarks if text),
+        "caption": sentence(caption),
+        "remark": " ".join(sentence(text) for text in remarks if not text.startswith("note: ")),
     }
 
 
@@ -61,44 +58,12 @@ def _reranked(of: Mapping[str, Any], by: str, costs: int) -> dict[str, Any]:
 
 
 def _metrics(found: Mapping[str, Any]) -> list[Metric]:
-    return [found[key] if key in _BOUNDED else {**found[key], "low": None} for key in METRICS.values()]
-
-
-def _reranking(runs: Sequence[Compared]) -> list[str]:
-    if not any(run.evaluation.get("reranked") for run in runs):
-        return []
-    told = "rows with + rank the same embeddings anew and are compared with the same run without"
-    return [told, *filter(None, dict.fromkeys(remark(run.evaluation) for run in runs))]
+    return [found[key] if key in _BOUNDED else {**found[key], "low": None} for key in _SHOWN]
 
 
 def sentence(text: str) -> str:
     text = text.strip().rstrip(".")
     return text[:1].upper() + text[1:] + "."
-
-
-def _costs(costs: Sequence[Cost]) -> dict[str, list[str]]:
-    """Columns that at least one run says something for."""
-    columns = {
-        "training": [_time(cost.seconds) for cost in costs],
-        "photos/s": ["" if cost.photos_per_second is None else f"{cost.photos_per_second:,.0f}" for cost in costs],
-        "peak memory": ["" if cost.peak_memory is None else f"{cost.peak_memory / 2**30:.1f} GiB" for cost in costs],
-        "learning": ["" if cost.learning is None else _short(cost.learning) for cost in costs],
-    }
-    return {name: cells for name, cells in columns.items() if any(cells)}
-
-
-def _time(seconds: float | None) -> str:
-    if not seconds:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _short(number: int) -> str:
-    if number < 10_000:
-        return f"{number:,}"
-    return f"{number / 1e3:.0f} K" if number < 1e6 else f"{number / 1e6:.1f} M"
 
 
 def changed(comparison: Comparison) -> dict[str, Any]:
@@ -121,7 +86,7 @@ def chart(comparison: Comparison) -> dict[str, Any] | None:
         return None
     said = "Percent, with 95 % intervals over people."
     if len(comparison.runs) > 1:
-        by = NAMES.get(comparison.by, comparison.by)
+        by = METRICS[comparison.by]
         said += f" The words below a name compare its {by}, query by query, with that of {comparison.reference}."
     return {**found, "names": ["rank-1", "mAP"], "caption": said}
 

@@ -93,7 +93,7 @@ def _content(
     }
     seen, data["map"], problem = _pictures(shown, photos, progress)
     if problem:
-        content["notes"].append(f"There are no rankings and no map of {shown.name}: {problem}.")
+        content["notes"].append(problem)
     return content | seen, data
 
 
@@ -104,9 +104,9 @@ def _pictures(
     nothing = {"strips": None, "map": None, "looks": None, "mixed": None}
     try:
         tested = look_at(Run(shown.folder), progress=progress)
-        return (*pictures.sections(tested, shown, photos, progress), None)
+        return pictures.sections(tested, shown, photos, progress)
     except HandreidError as error:
-        return nothing, None, str(error)
+        return nothing, None, f"There are no rankings and no map of {shown.name}: {error}."
 
 
 def _title(comparison: Comparison) -> str:

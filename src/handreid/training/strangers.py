@@ -25,7 +25,7 @@ from handreid.training.seen import Met, left_out
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Strangers:
     """`draws` of one manifest, with the identity and the subject of every row; `out` says who was left out, and why."""
 
     name: str
@@ -46,7 +46,7 @@ class Tested:
         return list(self.manifest.table["subject"].to_list())
 
 
-def strangers_in(recipe: Recipe, path: Path, own: Material, met: Sequence[Met], protocol: str | None) -> Tested:
+def strangers_in(recipe: Recipe, path: Path, own: Material, met: Sequence[Met], protocol: str | None) -> Strangers:
     """`recipe` is the run's, `own` what it was trained on; `protocol` is asked for on other photos than its own.
 
     Raises ProtocolError where nobody is left.
@@ -54,7 +54,7 @@ def strangers_in(recipe: Recipe, path: Path, own: Material, met: Sequence[Met], 
     return _strangers(_everybody(recipe, path, own, protocol), met)
 
 
-def with_names(tests: Sequence[Tested], paths: Sequence[Path]) -> list[Tested]:
+def with_names(tests: Sequence[Strangers], paths: Sequence[Path]) -> list[Strangers]:
     """Each with a name of its own: the data set's where it is one's alone, else the file's."""
     sets = [of.manifest.dataset for of in tests]
     files = [path.absolute().parent.name if path.stem == "manifest" else path.stem for path in paths]
@@ -68,7 +68,7 @@ def with_names(tests: Sequence[Tested], paths: Sequence[Path]) -> list[Tested]:
     return [replace(of, name=name) for of, name in zip(tests, names, strict=True)]
 
 
-def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) -> Tested:
+def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) -> Strangers:
     manifest = read(path)
     aspect = recipe.data.aspect if recipe.data.aspect in manifest.views else "all"
     if manifest.hash == own.manifest.hash:
@@ -79,18 +79,18 @@ def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) 
         asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
         split = read_material(changed(recipe, asked, None), path).split
     how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
-    return Tested(manifest.dataset, manifest, split.test, split.identities, how, split.notes)
+    return Strangers(manifest.dataset, manifest, split.test, split.identities, how, split.notes)
 
 
-def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Tested:
+def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Strangers:
     label = manifest.label_kinds[-1]
     draws = draw_everyone(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
     how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
-    return Tested(manifest.dataset, manifest, draws, tuple(manifest.labels(label)), how, (note,))
+    return Strangers(manifest.dataset, manifest, draws, tuple(manifest.labels(label)), how, (note,))
 
 
-def _strangers(tested: Tested, met: Sequence[Met]) -> Tested:
+def _strangers(tested: Strangers, met: Sequence[Met]) -> Strangers:
     subjects, rows = tested.subjects, tested.rows.tolist()
     out = left_out(tested.manifest, [subjects[row] for row in rows], met)
     names = {name for one in out for name in one["names"]}
