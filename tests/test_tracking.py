@@ -666,7 +666,10 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
 ):
     """Where whoever trained is no more there is an end to it; a person who asked for it decides."""
 
+    working = []
+
     def slow(self: sending.Teller) -> None:
+        working.append(self.thread)
         list(self._words())
         time.sleep(0.5)
         self.say({"key": self.key, "done": ""})
@@ -678,4 +681,6 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
     with (tmp_path / "heard").open() as heard, (tmp_path / "said").open("w") as said:
         sending._serve(heard, said)
         lines = (tmp_path / "said").read_text().splitlines()
+        for thread in working:  # the process would have ended; here it must not speak into a closed file
+            thread.join()
     assert [kind for line in lines for kind in json.loads(line) if kind != "key"] == told
