@@ -11,6 +11,7 @@ from tests.browser import chromium, needs_chromium, visit
 
 pytestmark = needs_chromium
 
+A4 = 718  # pixels between the margins of a page
 SIZES = [pytest.param(390, id="phone"), pytest.param(1440, id="desk")]
 THEMES = [pytest.param(False, id="light"), pytest.param(True, id="dark")]
 
@@ -142,6 +143,13 @@ class TestOnPaper:
             assert not seen.page.locator("nav").is_visible()
             assert not seen.page.locator("#theme").is_visible()
             assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            seen.page.set_viewport_size({"width": A4, "height": 1000})
+            seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+            seen.page.wait_for_function("document.querySelector('#cmc .main-svg').getBoundingClientRect().width < 700")
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= A4
+            cells = seen.page.locator("th:visible, td:visible")
+            tall = cells.evaluate_all("all => Math.max(...all.map(at => at.offsetHeight / at.offsetWidth))")
+            assert tall < 3  # no column of single letters
         assert (tmp_path / "report.pdf").stat().st_size > 50_000
 
 

@@ -91,7 +91,7 @@ def _panels(stages: Sequence[StageSeries]) -> list[dict[str, Any]]:
         ]
         series = [
             {
-                "name": f"{line.name} (stage {stage.number + 1})"
+                "name": f"{line.name} (stage {stage.number})"
                 if panel.name == "terms" and len(stages) > 1
                 else line.name,
                 "x": [int(epoch) + start for epoch in line.epochs],

@@ -83,7 +83,7 @@ def _weights(backbone: Backbone) -> str:
 
 
 def _stage(stage: FineTune | LearnPrompts, number: int, recipe: Recipe) -> str:
-    which = "In training" if len(recipe.stages) == 1 else f"In stage {number + 1}"
+    which = "In training" if len(recipe.stages) == 1 else f"In stage {number}"
     return f"{which}, {_prompts(stage) if isinstance(stage, LearnPrompts) else _fine_tuned(stage)}."
 
 

@@ -66,15 +66,6 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def changed(comparison: Comparison) -> dict[str, Any]:
-    """Recipe keys in which the runs differ, a row each."""
-    keys = list(dict.fromkeys(key for run in comparison.runs for key in run.changed))
-    return {
-        "names": [run.name for run in comparison.runs],
-        "rows": [{"key": key, "values": [run.changed.get(key, "") for run in comparison.runs]} for key in keys],
-    }
-
-
 def chart(comparison: Comparison) -> dict[str, Any] | None:
     """Rank-1 and mAP of every run, with intervals."""
     rows = [

@@ -14,6 +14,7 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import dump_recipe
 from handreid.report import style
 from handreid.report.comparison import Compared, Comparison, compare_runs, run_folders
+from handreid.report.comparison_text import changes_table
 from handreid.report.files import check_place, write_whole
 from handreid.report.page import card, charts, matrices, pictures, story, tables
 from handreid.report.page.rendering import rendered
@@ -81,7 +82,7 @@ def _content(
         "abouts": [(run.name, run.recipe.about) for run in comparison.runs if len(comparison.runs) > 1],
         "notes": [tables.sentence(note) for note in (*comparison.notes, *notes)],
         "table": tables.results(comparison, shown.name),
-        "changed": tables.changed(comparison),
+        "changed": changes_table(comparison),
         "ladder": tables.chart(comparison),
         "cmc": cmc_caption,
         "training": training,

@@ -45,7 +45,9 @@
     const off = new Set(at.off || []);
     for (const trace of traces) if (off.has(trace.name)) trace.visible = false;
     tell(at, traces, off);
-    return Plotly.react(at, traces, layout(settings), config);
+    /* paper is narrower than the screen that charts were laid out for, and they are not asked again: in pixels of a page */
+    const paper = printing ? { width: at.closest(".panels") ? 310 : 640 } : {};
+    return Plotly.react(at, traces, { ...layout(settings), ...paper }, config);
   };
   /* the legend is a list of switches: it wraps on a phone, and a keyboard reaches it */
   function tell(at, traces, off) {
