@@ -13,11 +13,12 @@ from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.extraction import embed_photos
 from handreid.evaluation.protocol import score, summarise
 from handreid.evaluation.zero_shot import VIEWS, classify, view_index
+from handreid.files import read_json, write_text
 from handreid.recipe import Recipe, parse_recipe
 from handreid.training.assess import evaluate
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.ladder import Rung, climb, compare, markdown, number, read_scores
-from handreid.training.runs import open_run, read_json, write_text
+from handreid.training.runs import open_run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 

@@ -19,6 +19,7 @@ from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.data.sampling import Drawn
 from handreid.errors import GateError, RecipeError
+from handreid.files import read_json
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.objectives.triplet import Triplet
@@ -39,7 +40,7 @@ from handreid.training.job import Job
 from handreid.training.material import read_material
 from handreid.training.prompting import prompts_module
 from handreid.training.prototypes import introduce
-from handreid.training.runs import Run, read_json
+from handreid.training.runs import Run
 from handreid.training.stages.learn_prompts import LearnPromptsModule
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE

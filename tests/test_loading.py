@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 import handreid.data.loading as loading
-from handreid.data.loading import cache_folder, decode, decode_all
+from handreid.data.loading import decode, decode_all
 from handreid.errors import PhotoError
+from handreid.files import cache_folder
 from handreid.types import Preprocessing
 
 HALF = ((0.5,) * 3, (0.5,) * 3)

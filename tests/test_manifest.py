@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from handreid.data.manifest import CORE, Manifest, read, read_csv
 from handreid.data.tables import typed
-from handreid.errors import ManifestError
+from handreid.errors import ManifestError, OutputError
 
 
 def a_manifest(root: Path, photos: int = 6) -> Manifest:
@@ -95,7 +95,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError("disk full")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         a_manifest(tmp_path).write(target)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("m.parquet", "old")]
 

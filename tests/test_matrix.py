@@ -15,13 +15,14 @@ from handreid.data.crossing import Cell, Crossing, cross_views
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
+from handreid.files import read_json, write_json
 from handreid.recipe import Recipe, parse_recipe
 from handreid.report.heatmap import matrix_figure
 from handreid.training import matrix
 from handreid.training.assess import evaluate
 from handreid.training.matrix import matrix_of, read_matrices, written_matrix
 from handreid.training.matrix_tables import beside, remarks
-from handreid.training.runs import Run, read_json, write_json
+from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid

@@ -13,12 +13,13 @@ from handreid.errors import DataError, RecipeError
 from handreid.evaluation import expansion, neighbours, reranking
 from handreid.evaluation.protocol import score
 from handreid.evaluation.ranking import rank_from_blocks, rank_matches
+from handreid.files import read_json
 from handreid.recipe import KReciprocal, QueryExpansion, Recipe, dump_recipe, parse_recipe, read_rerank
 from handreid.training import assess
 from handreid.training.assess import evaluate
 from handreid.training.ladder import Rung, climb, markdown
 from handreid.training.reranked import read_reranked, remark
-from handreid.training.runs import Run, open_run, read_json
+from handreid.training.runs import Run, open_run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid

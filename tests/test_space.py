@@ -15,15 +15,14 @@ from PIL import Image
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError
+from handreid.files import read_json, write_atomic
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
 from handreid.report import embeddings, style
 from handreid.report.embeddings import read_facts
-from handreid.report.files import write_whole
 from handreid.report.scatter import Cloud, beside, draw_html, draw_picture, spread_colours
 from handreid.report.space import project
 from handreid.training.assess import evaluate
-from handreid.training.runs import read_json
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid
@@ -147,7 +146,7 @@ class TestEmbed:
 
         (tmp_path / "a.png").write_text("old")
         with pytest.raises(KeyboardInterrupt):
-            write_whole(tmp_path / "a.png", half)
+            write_atomic(tmp_path / "a.png", half)
         assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.png", "old")]
 
 

@@ -624,7 +624,7 @@ def test_a_sweep_that_was_killed_ends_with_the_same_table(folder: Path, alike: P
         time.sleep(0.01)
     assert going.poll() is None, going.communicate()[1]
     refused = complaint("sweep", "--resume", cut)
-    assert refused == f"RunError: {cut} is being worked on by another `handreid sweep`; wait for it, or end it"
+    assert refused == f"RunError: {cut} is in use: another process works on this sweep; wait for it, or end it"
     going.send_signal(signal.SIGKILL)
     going.communicate()
     wait_for_silence(cut)

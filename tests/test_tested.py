@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, PhotoError, RunError
 from handreid.evaluation.protocol import score
+from handreid.files import file_hash
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
 from handreid.report import confusion
@@ -31,7 +32,7 @@ from handreid.report.tested import Tested as Looked  # pytest would collect a na
 from handreid.report.tested import look_at
 from handreid.report.thumbnails import BORDER, columns_of, data_url, encoded, sprite, thumbnail, thumbnails
 from handreid.training.assess import evaluate
-from handreid.training.runs import Run, file_hash
+from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid

@@ -19,6 +19,7 @@ from torch import nn
 
 from handreid.data.sampling import TrainingPhotos
 from handreid.errors import RunError, WeightsError
+from handreid.files import read_json
 from handreid.models.backbone import Backbone
 from handreid.models.embedder import Embedder
 from handreid.progress import Silent
@@ -44,7 +45,7 @@ from handreid.training.keeping import Check, Keeper, checkpoint_state
 from handreid.training.loop import build_trainer
 from handreid.training.material import read_material
 from handreid.training.optim import Part, parameter_groups, rate_factor
-from handreid.training.runs import Run, read_json, read_metrics
+from handreid.training.runs import Run, read_metrics
 from handreid.training.stages.fine_tune import FineTuneModule
 from handreid.training.train import train
 from handreid.types import Preprocessing

@@ -9,6 +9,7 @@
     * WeightsError         weights that cannot be had or do not fit
     * RunError             a run folder that is missing, unfinished, or belongs to something else
     * GateError            what is about to be trained is not what the recipe says: which check, what it found, where
+    * OutputError          a file or folder that cannot be written: which, and why
 
 Every message says what was found, where, and what to do. The command line prints it as it is and exits with 2.
 """
@@ -48,3 +49,7 @@ class RunError(HandreidError):
 
 class GateError(HandreidError):
     """A check before the first step failed: what would be trained is not what the recipe says."""
+
+
+class OutputError(HandreidError):
+    """A file or folder cannot be written; the message names the place."""

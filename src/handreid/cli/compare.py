@@ -65,11 +65,11 @@ def compare(
     """Put runs beside each other: what was changed, metrics, paired differences with a verdict, cost."""
     progress = begin()
     from handreid.errors import RunError
+    from handreid.files import check_writable, write_atomic
     from handreid.report.comparison import compare_runs, run_folders
-    from handreid.report.files import check_place, write_whole
 
     if out:
-        check_place(out, [f".{suffix}" for suffix in _SUFFIXES])
+        check_writable(out, [f".{suffix}" for suffix in _SUFFIXES])
     chosen = format_ or (_SUFFIXES[out.suffix.removeprefix(".")] if out else Format.terminal)
     if out and chosen is not _SUFFIXES[out.suffix.removeprefix(".")]:
         raise RunError(f"--format {chosen.value} does not go into {out.name}; leave out --format, or name another file")
@@ -82,7 +82,7 @@ def compare(
         print_comparison(comparison)
     elif out:
         text = _text(comparison, chosen)
-        write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+        write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))
         typer.echo(f"written to {out}")
     else:
         typer.echo(_text(comparison, chosen), nl=False)

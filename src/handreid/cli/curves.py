@@ -61,11 +61,11 @@ def add_to(figures: typer.Typer) -> None:
 def _compared(
     runs: list[Path], out: Path, to: To, different: bool, progress: "Progress", *, resamples: int = 10_000
 ) -> "Comparison":
+    from handreid.files import check_writable
     from handreid.report import style
     from handreid.report.comparison import compare_runs, run_folders
-    from handreid.report.files import check_place
 
-    check_place(out, style.FORMATS)  # before the work, not after it
+    check_writable(out, style.FORMATS)  # before the work, not after it
     return compare_runs(run_folders(runs), to=to.value, different=different, resamples=resamples, progress=progress)
 
 

@@ -83,9 +83,9 @@ def after_sweep(folder: Path) -> list[Path]:
 
 def write_page(folder: Path, out: Path) -> Path:
     """The sweep as a page; see `report.page.sweep`."""
+    from handreid.files import read_json
     from handreid.report.page.sweep import write_sweep_report
     from handreid.scale.summary import caution, columns, rows
-    from handreid.training.runs import read_json
 
     content = read_json(folder / "sweep.json")
     return write_sweep_report(

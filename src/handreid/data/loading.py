@@ -6,10 +6,8 @@
   old name and date, is another key.
 """
 
-import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from handreid.errors import PhotoError
+from handreid.files import cache_folder, write_atomic
 from handreid.progress import Advance, Progress, Silent
 from handreid.types import Preprocessing
 
@@ -90,14 +89,6 @@ def decode_all(
     return photos
 
 
-def cache_folder() -> Path:
-    """$HANDREID_CACHE, else handreid/ in the user's cache folder."""
-    given = os.environ.get("HANDREID_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "handreid"
-
-
 def _mapped(
     shape: tuple[int, ...],
     paths: Sequence[Path],
@@ -111,17 +102,13 @@ def _mapped(
     path = folder / f"photos-{key}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".photos-", suffix=".npy")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            photos = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+
+        def write(part: Path) -> None:
+            photos = open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
             _fill(photos, paths, preprocessing, enlarge, progress)
             photos.flush()
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+
+        write_atomic(path, write)
     return open_memmap(path, mode="r")
 
 

@@ -9,8 +9,7 @@
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ import polars as pl
 
 from handreid.data.tables import listed, nearest, raise_all, read_text_table, typed
 from handreid.errors import ManifestError
+from handreid.files import write_atomic
 
 LabelKind = Literal["subject", "hand", "aspect"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
@@ -34,6 +34,7 @@ CORE: dict[str, type[pl.DataType]] = {
     "split": pl.String,
     "draw": pl.Int64,  # the gallery draw of a prepared tree that a query, gallery or distractor photo belongs to
     "caption": pl.String,
+    "sha256": pl.String,  # of the photo's file, when the manifest was prepared
     "origin": pl.String,
 }
 VALUES: dict[str, tuple[str, ...]] = {
@@ -127,10 +128,10 @@ class Manifest:
         if not path.parent.is_dir():
             raise ManifestError(f"{path}: the folder {path.parent} does not exist; create it first")
         if path.suffix == ".csv":
-            _atomically(path, lambda part: _rebased(self, path.parent).write_csv(part))
+            write_atomic(path, lambda part: _rebased(self, path.parent).write_csv(part))
         else:
             facts = {_KEY: json.dumps(_facts(self, path))}
-            _atomically(path, lambda part: self.table.write_parquet(part, metadata=facts))
+            write_atomic(path, lambda part: self.table.write_parquet(part, metadata=facts))
 
 
 def read(path: Path | str) -> Manifest:
@@ -282,15 +283,3 @@ def _rebased(manifest: Manifest, folder: Path) -> pl.DataFrame:
     return manifest.table.with_columns(
         pl.col("path").map_elements(lambda path: (Path(prefix) / path).as_posix(), return_dtype=pl.String)
     )
-
-
-def _atomically(path: Path, write: Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        write(part)
-        part.chmod(0o644)  # mkstemp gives 0600, too strict for data that is shared
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -7,8 +7,6 @@ is keyed by a model's name is stale as soon as the model is trained.)
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from handreid.data.loading import cache_folder
 from handreid.evaluation.extraction import Conditions, Photos, joint_features
+from handreid.files import cache_folder, write_atomic
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
 
@@ -41,13 +39,7 @@ def cached_joint_features(
         return found
     features = joint_features(embedder, photos, conditions=conditions, batch_size=batch_size, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".features-", suffix=".npy")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, features)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_atomic(path, lambda part: np.save(part, features))
     return features
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError, WeightsError
+from handreid.files import write_atomic
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_text_tower
 from handreid.models.heads import Head, build_head
@@ -134,12 +135,11 @@ class Embedder(nn.Module):
         """
         if not words and self.head.inference == "composed":
             raise RecipeError("a model whose inference is composed needs its words: save it with them, or set fixed")
-        temporary = path.with_name(f".{path.name}.writing")
         whole = merged_state(self) | {_FROZEN + name: value for name, value in self.head.frozen().items()}
         chosen = whole if words else without_words(whole, _FROZEN)
         state = {name: value.detach().cpu().contiguous() for name, value in chosen.items()}
-        save_file(state, temporary, metadata={"handreid": json.dumps(self.config())})
-        temporary.replace(path)
+        facts = {"handreid": json.dumps(self.config())}
+        write_atomic(path, lambda part: save_file(state, part, metadata=facts), durable=True)
 
     @classmethod
     def load(cls, path: Path) -> "Embedder":

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from handreid.errors import WeightsError
+from handreid.files import write_atomic
 from handreid.models.sentences import Sentences
 from handreid.models.text import TextEncoder
 
@@ -138,12 +139,11 @@ class LearnedPrompts:
 
     def save(self, path: Path) -> None:
         """Writes the file beside and moves it into place."""
-        temporary = path.with_name(f".{path.name}.writing")
         facts = {"format": FORMAT, "identities": self.identities, "sentences": self.sentences}
         tensors = {"texts": self.texts, **{f"contexts.{name}": value for name, value in self.contexts.items()}}
         kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(kept, temporary, metadata={"handreid-prompts": json.dumps(facts)})
-        temporary.replace(path)
+        stated = {"handreid-prompts": json.dumps(facts)}
+        write_atomic(path, lambda part: save_file(kept, part, metadata=stated), durable=True)
 
     @classmethod
     def load(cls, path: Path) -> "LearnedPrompts":

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from handreid.evaluation.saliency import Method, caveat, saliency
+from handreid.files import check_writable
 from handreid.progress import Progress, Silent
 from handreid.report import style
 from handreid.report.embeddings import look_up, sources_of
-from handreid.report.files import check_place
 from handreid.report.overlay import overlay
 from handreid.report.photos import Shown, choose, find, show
 from handreid.training.assess import load_embedder
@@ -50,7 +50,7 @@ def attention_figure(
     WeightsError for rollout of a ResNet.
     """
     progress = progress or Silent()
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     known = look_up(run, data=data, part="all" if photos else "test", progress=progress)
     chosen = [find(known, name) for name in photos] if photos else choose(known, count, seed).tolist()
     embedder = load_embedder(run)

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.evaluation.intervals import intervals
+from handreid.files import check_writable
 from handreid.report import style
 from handreid.report.captions import caption_of_figure
 from handreid.report.comparison import Comparison
-from handreid.report.files import check_place
 from handreid.training.ladder import read_scores
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def cmc_points(evaluation: dict[str, Any], up_to: int = 20, *, resamples: int = 
 
 def cmc_figure(comparison: Comparison, out: Path, *, up_to: int = 20, command: str = "") -> list[Path]:
     """The files written: `out` (.png, .svg or .pdf), and its caption as .txt beside it."""
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     runs = comparison.runs
     curves = [cmc_points(run.evaluation, up_to) for run in runs]
     subtitle = ["Queries with a right answer among the first k"]

@@ -19,13 +19,14 @@ import numpy as np
 from handreid.errors import RunError
 from handreid.evaluation.intervals import Interval, verdict
 from handreid.evaluation.simultaneous import simultaneous_differences
+from handreid.files import read_json
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.report.cost import Cost, cost_of
 from handreid.report.recipe_changes import recipe_changes
 from handreid.training.assess import read_evaluation
 from handreid.training.ladder import read_scores
-from handreid.training.runs import Run, open_run, read_json
+from handreid.training.runs import Run, open_run
 
 CONFIDENCE = 0.95
 

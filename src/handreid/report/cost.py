@@ -8,7 +8,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from handreid.training.runs import Run, read_json, read_metrics
+from handreid.files import read_json
+from handreid.training.runs import Run, read_metrics
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from handreid.data.manifest import Manifest, read
 from handreid.data.splits import Split
 from handreid.errors import DataError, ProtocolError, RunError
+from handreid.files import check_writable, file_hash, write_atomic
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
-from handreid.report.files import check_place, write_whole
 from handreid.training.assess import changed, decoded, embedded, load_embedder, tested_rows
 from handreid.training.conditions import conditions_of
 from handreid.training.kept_embeddings import kept_embeddings
 from handreid.training.material import read_material
-from handreid.training.runs import Run, check_finished, environment, file_hash
+from handreid.training.runs import Run, check_finished, environment
 
 Part = Literal["all", "train", "validation", "test"]
 COLUMNS = ("identity", "role", "embedding")
@@ -64,13 +64,13 @@ def embed(
     `embedding` is an array of float32 of unit length; the file's metadata says which run, model and manifest it is from
     (`read_facts`). Raises RunError for an unfinished run, DataError when the file has no place or `part` no photo.
     """
-    check_place(out, (".parquet",))
+    check_writable(out, (".parquet",))
     known = look_up(run, data=data, part=part, mirrored=mirrored, progress=progress)
     points = embed_known(run, known, progress)
     column = pl.Series("embedding", points, dtype=pl.Array(pl.Float32, points.shape[1]))
     table = known.table.with_columns(column)
     facts = {**known.facts, "dim": points.shape[1], "photos": len(points)}
-    write_whole(out, lambda path: table.write_parquet(path, metadata={METADATA: json.dumps(facts)}))
+    write_atomic(out, lambda path: table.write_parquet(path, metadata={METADATA: json.dumps(facts)}))
     return table
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from handreid.errors import DataError
+from handreid.files import check_writable
 from handreid.report import style
-from handreid.report.files import check_place
 from handreid.training.matrix_tables import (
     METRICS,
     caption,
@@ -43,7 +43,7 @@ def matrix_figure(found: Mapping[str, Any], out: Path, *, metric: Metric = "rank
 
     With `shared`, the cells over the same people. Raises DataError where there are none, or the file has no place.
     """
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     cells = (found["shared"] or {}).get("cells") if shared else found["cells"]
     if not cells:
         raise DataError(f"there is no matrix over the same people: {shared_words(found) or 'data sets share nobody'}")

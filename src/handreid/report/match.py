@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 
 from handreid.errors import DataError
 from handreid.evaluation.saliency import CAVEATS, Match, match_maps
+from handreid.files import check_writable
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.report import style
 from handreid.report.attention import put
 from handreid.report.embeddings import Known, look_up, sources_of, split_for
-from handreid.report.files import check_place
 from handreid.report.overlay import colours, overlay
 from handreid.report.photos import Shown, find, show
 from handreid.training.assess import decoded, embedded, load_embedder
@@ -64,7 +64,7 @@ def match_figure(
     first draw.
     """
     progress = progress or Silent()
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     known = look_up(run, data=data, mirrored=mirrored, progress=progress)
     asked = find(known, query)
     embedder = load_embedder(run)

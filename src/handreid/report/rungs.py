@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handreid.files import check_writable
 from handreid.report import style
 from handreid.report.captions import caption_of_figure
 from handreid.report.comparison import Compared, Comparison
 from handreid.report.comparison_text import METRICS
-from handreid.report.files import check_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ _DRAWN = 0.72  # of a panel; to the right of it are numbers
 
 def ladder_figure(comparison: Comparison, out: Path, *, command: str = "") -> list[Path]:
     """The files written: `out` (.png, .svg or .pdf), and its caption as .txt beside it. Runs go from top to bottom."""
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     runs = comparison.runs
     subtitle = _subtitle(comparison)
     below = 0.72  # inches for the axis and the legend

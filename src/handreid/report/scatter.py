@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from handreid.files import write_atomic
 from handreid.report import style
-from handreid.report.files import write_whole
 from handreid.report.thumbnails import Sheet
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def draw_html(cloud: Cloud, path: Path) -> None:
         post_script=_show_photos(cloud.sheet) if cloud.sheet else None,
     )
     head = f"<head><title>{escape(cloud.title)}</title>"
-    write_whole(path, lambda part: part.write_text(text.replace("<head>", head, 1), encoding="utf-8"))
+    write_atomic(path, lambda part: part.write_text(text.replace("<head>", head, 1), encoding="utf-8"))
 
 
 def _show_photos(sheet: Sheet) -> str:

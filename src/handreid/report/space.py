@@ -19,10 +19,10 @@ from jaxtyping import Float, Int
 
 from handreid.data.tables import column_called
 from handreid.errors import DataError
+from handreid.files import check_writable
 from handreid.progress import Progress, Silent
 from handreid.report import style
 from handreid.report.embeddings import Known, embed_known, look_up, sources_of
-from handreid.report.files import check_place
 from handreid.report.scatter import Cloud, draw_html, draw_picture, spread_colours
 from handreid.report.tested import Tested
 from handreid.report.thumbnails import sheet_of
@@ -66,7 +66,7 @@ def embedding_figure(
     Raises DataError where nothing can be seen: no such column, too many values, too few photos, or a collapsed model.
     """
     progress = progress or Silent()
-    check_place(out, (*style.FORMATS, ".html"))
+    check_writable(out, (*style.FORMATS, ".html"))
     tested = look_up(run, data=data, part="test", mirrored=mirrored, progress=progress)
     of = _coloured(tested, colour)
     shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)

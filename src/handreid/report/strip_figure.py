@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handreid.errors import DataError
+from handreid.files import check_writable
 from handreid.progress import Progress
 from handreid.report import style
-from handreid.report.files import check_place
 from handreid.report.strips import ONCE, RULES, Hit, Rule, Strip, choose, strip_of
 from handreid.report.tested import Tested, look_at
 from handreid.report.thumbnails import thumbnails
@@ -50,7 +50,7 @@ def write_strips(
 
     Raises DataError where the file has no place, or for a draw or a query that there is not.
     """
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     tested = look_at(run, progress=progress)
     if queries:
         strips = [strip_of(tested, query, draw=draw) for query in dict.fromkeys(queries)]

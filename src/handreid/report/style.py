@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handreid.report.files import write_whole
+from handreid.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,9 +89,9 @@ def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
     }
     fixed: Any = {"svg.hashsalt": "handreid", "svg.fonttype": "none", "pdf.fonttype": 42}  # text stays text
     with rc_context(fixed):
-        write_whole(path, lambda part: figure.savefig(part, format=kind, dpi=_DPI, metadata=metadata[kind]))
+        write_atomic(path, lambda part: figure.savefig(part, format=kind, dpi=_DPI, metadata=metadata[kind]))
     if not caption:
         return [path]
     beside = path.with_suffix(".txt")
-    write_whole(beside, lambda part: part.write_text(caption + "\n", encoding="utf-8"))
+    write_atomic(beside, lambda part: part.write_text(caption + "\n", encoding="utf-8"))
     return [path, beside]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from handreid.files import check_writable
 from handreid.report import style
 from handreid.report.cmc import spread
-from handreid.report.files import check_place
 from handreid.report.training_series import Panel, StageSeries, training_series
 from handreid.training.runs import Run
 
@@ -23,7 +23,7 @@ _LOGARITHMIC = 30.0  # from this ratio of the largest to the smallest on
 
 def training_figure(run: Run, out: Path, *, command: str = "") -> list[Path]:
     """The files written: `out` (.png, .svg or .pdf), and its caption as .txt beside it. A run may still be at it."""
-    check_place(out, style.FORMATS)
+    check_writable(out, style.FORMATS)
     stages = training_series(run)
     rows = [name for name in _ORDER if any(panel.name == name for stage in stages for panel in stage.panels)]
     subtitle = [_subtitle(stages)]

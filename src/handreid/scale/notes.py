@@ -6,8 +6,6 @@ sweep.json                every trial: parameters, state, metric, epoch, seconds
 """
 
 import contextlib
-import fcntl
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,9 +15,9 @@ from typing import Any, Literal
 
 from handreid import __version__
 from handreid.errors import RunError
+from handreid.files import first_difference, locked, read_json, write_json, write_text
 from handreid.recipe.sweep import Sweep, number_words, short_names
 from handreid.recipe.sweep_reading import Design, dump_sweep
-from handreid.training.runs import first_difference, read_json, write_json, write_text
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -135,14 +133,7 @@ def shown(value: str | int | float) -> str:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Nobody else works on this sweep meanwhile; a process that was killed leaves no lock. Raises RunError."""
+    """Nobody else works on this sweep meanwhile. Raises RunError."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder} is being worked on by another `handreid sweep`; wait for it, or end it") from None
+    with locked(folder, "works on this sweep"):
         yield
-    finally:
-        os.close(lock)

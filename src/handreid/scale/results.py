@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handreid.files import read_json
 from handreid.recipe import FineTune, Recipe
 from handreid.training.keeping import MONITOR
-from handreid.training.runs import Run, read_json, read_metrics
+from handreid.training.runs import Run, read_metrics
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from handreid.files import write_text
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.sweep_reading import Design
 from handreid.scale.importance import importance
 from handreid.scale.notes import Notes, shown
-from handreid.training.runs import write_text
 
 _ORDER = ("finished", "stopped", "failed", "running")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import HandreidError, RunError
+from handreid.files import read_json
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, load_recipe
 from handreid.recipe.sweep_reading import Design, load_sweep
@@ -19,7 +20,7 @@ from handreid.scale.results import epochs_of, outcome, series
 from handreid.scale.search import Known, propose
 from handreid.scale.summary import conclude
 from handreid.training.material import Material
-from handreid.training.runs import Run, read_json, read_metrics
+from handreid.training.runs import Run, read_metrics
 
 
 def run_sweep(

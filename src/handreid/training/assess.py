@@ -1,6 +1,5 @@
 """A run on test identities: embeddings once, every metric from them, evaluation.json with what they rest on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joi
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.evaluation.zero_shot import classify, view_index
+from handreid.files import file_hash, read_json, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe, Rerank
@@ -27,7 +27,7 @@ from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
 from handreid.training.material import Material, read_material
 from handreid.training.reranked import file_part, rerank_draws
-from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
+from handreid.training.runs import Run, check_finished, environment
 from handreid.training.starting import ancestors
 from handreid.training.tracking.memory import tracked
 from handreid.training.tracking.sender import Sender, follow
@@ -60,7 +60,7 @@ def evaluate(
     with follow(run, tracked(run), sender, progress, ended=True):
         content = _assess(run, asked, material, progress, keep=is_own)
         path = run.evaluation if is_own else _named(run, recipe, asked, content)
-        write_text(path, _dumped(content))
+        write_json(path, content, by_line=True)
     return path, content
 
 
@@ -253,8 +253,3 @@ def _named(run: Run, recipe: Recipe, asked: Recipe, content: dict[str, Any]) -> 
 
 def _hashes(material: Material) -> dict[str, str]:
     return {"manifest": material.manifest.hash, "split": material.split.hash, "draws": material.split.draws_hash}
-
-
-def _dumped(content: dict[str, Any]) -> str:
-    """JSON with one key of the top level per line: the ranks would fill thousands."""
-    return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in content.items()) + "\n}\n"

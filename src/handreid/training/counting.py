@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from handreid.errors import RecipeError
+from handreid.files import write_json
 from handreid.models.embedder import Embedder
 from handreid.models.lora import LowRank
 from handreid.recipe import FineTune
-from handreid.training.runs import write_json
 
 
 def count_parameters(embedder: Embedder, objectives: nn.ModuleDict) -> dict[str, int]:

@@ -16,6 +16,7 @@ from handreid.data.tables import column_called
 from handreid.errors import RecipeError
 from handreid.evaluation.extraction import embed_photos
 from handreid.evaluation.protocol import score
+from handreid.files import write_json
 from handreid.models.embedder import Embedder
 from handreid.models.lora import add_lora, merge_lora
 from handreid.recipe import FineTune, Recipe
@@ -27,7 +28,6 @@ from handreid.training.job import Job, labels_of
 from handreid.training.keeping import Check, Validate
 from handreid.training.loop import fit, unfinished
 from handreid.training.material import Material
-from handreid.training.runs import write_json
 from handreid.training.stages.fine_tune import FineTuneModule
 from handreid.training.wise_ft import walk
 

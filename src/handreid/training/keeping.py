@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from handreid.files import write_atomic
 from handreid.models.embedder import Embedder
 from handreid.progress import Advance, Watch
 from handreid.training.peak_memory import forget_peak, peak_memory
@@ -123,10 +124,8 @@ class Keeper(L.Callback):
         return {f"{self.check.name}_{name}": value for name, value in result.items()}
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
-        temporary = self.folder / ".last.ckpt.writing"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.folder / "last.ckpt")
+        if trainer.is_global_zero:  # with one device; of several, all have to take part in it
+            write_atomic(self.folder / "last.ckpt", trainer.save_checkpoint, durable=True)
 
 
 def checkpoint_state(folder: Path) -> tuple[int, bool] | None:

@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from handreid.data.manifest import Manifest
-from handreid.training.runs import Run, file_hash
+from handreid.files import file_hash, write_atomic
+from handreid.training.runs import Run
 
 _FORMAT = 1
 _KEY = "handreid"  # the one key of ours in the metadata of the file
@@ -46,12 +47,7 @@ def keep_embeddings(
         "embeddings": np.ascontiguousarray(embeddings, np.float32),
         "rows": rows.astype(np.int64),
     }
-    part = run.embeddings.with_name(f".{run.embeddings.name}.writing")
-    try:
-        save_file(tensors, part, {_KEY: json.dumps(facts)})
-        part.replace(run.embeddings)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomic(run.embeddings, lambda part: save_file(tensors, part, {_KEY: json.dumps(facts)}))
     return run.embeddings
 
 

@@ -14,11 +14,12 @@ from handreid.errors import HandreidError, RecipeError, RunError
 from handreid.evaluation.compactness import COMPARED, LOWER_IS_BETTER, compare_spaces
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, scores_of_ranks
+from handreid.files import write_json, write_text
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
 from handreid.training.assess import evaluate, read_evaluation
 from handreid.training.reranked import remark
-from handreid.training.runs import open_run, write_json, write_text
+from handreid.training.runs import open_run
 from handreid.training.tracking.places import check_installed
 from handreid.training.tracking.sender import Sender
 from handreid.training.train import check, train

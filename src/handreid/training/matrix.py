@@ -22,13 +22,14 @@ from handreid.data.crossing import Cell, CrossedBy, cross_views
 from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
+from handreid.files import file_hash, read_json, write_json, write_text
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.across_datasets import dataset_cells
 from handreid.training.assess import changed, decoded, embedded, load_embedder
 from handreid.training.conditions import conditions_of
 from handreid.training.matrix_tables import markdown
-from handreid.training.runs import Run, check_finished, environment, file_hash, read_json, write_text
+from handreid.training.runs import Run, check_finished, environment
 from handreid.training.seen import met_by, own_material, trained_on
 from handreid.training.strangers import Strangers, strangers_in, with_names
 
@@ -83,7 +84,7 @@ def matrix_of(
     }
     plain = by != "dataset" and tests[0].manifest.hash == own.manifest.hash and protocol is None
     path = _place(run, recipe, by, content, plain=plain)
-    write_text(path, _dumped(content))
+    write_json(path, content, by_line=True)
     write_text(path.with_suffix(".md"), markdown(content))
     return path, content
 
@@ -248,14 +249,3 @@ def _place(run: Run, recipe: Recipe, by: By, content: dict[str, Any], *, plain: 
     if recipe.evaluate.mirrored != run.recipe.evaluate.mirrored:
         parts.append("mirrored" if recipe.evaluate.mirrored else "plain")
     return run.folder / f"evaluation-matrix-{'-'.join(parts)}.json"
-
-
-def _dumped(content: dict[str, Any]) -> str:
-    """JSON with a line for every key and every cell."""
-    lines = []
-    for key, value in content.items():
-        told = json.dumps(value)
-        if key in ("cells", "kinds") and value:
-            told = "[\n " + ",\n ".join(json.dumps(one) for one in value) + "\n]"
-        lines.append(f"{json.dumps(key)}: {told}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"

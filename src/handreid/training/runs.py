@@ -12,9 +12,7 @@ Every file is written beside and moved into place. A run without model.safetenso
 """
 
 import contextlib
-import hashlib
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import RunError
+from handreid.files import first_difference, read_json, write_json, write_text
 from handreid.recipe import Recipe, dump_recipe, load_recipe
 
 _PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")
@@ -142,51 +141,6 @@ def truncate_metrics(run: Run, stage: int, epochs: int) -> None:
 def append_metrics(run: Run, entry: Mapping[str, Any]) -> None:
     with run.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
-
-
-def file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} line {error.lineno} is not JSON: {error.msg}") from None
-    return dict(found)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first key, by path, in which nested values differ, and how."""
-    was, now = flat(old), flat(new)
-    for key in dict.fromkeys([*was, *now]):
-        if was.get(key) != now.get(key):
-            return f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
-    return "differently written"
-
-
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping, its keys the paths, joined by dots."""
-    if isinstance(value, Mapping) and value:
-        return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}
-    if isinstance(value, list) and value:
-        return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{path}.{key}").items()}
-    return {path: value}
 
 
 def _now() -> str:

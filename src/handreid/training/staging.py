@@ -17,6 +17,7 @@ from torch import Tensor
 
 from handreid import __version__
 from handreid.evaluation.feature_cache import digest_of
+from handreid.files import read_json, write_json
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.recipe import FineTune, LearnPrompts, Recipe
@@ -25,7 +26,7 @@ from handreid.training.fitting import check_fine_tune, fine_tune, take_fine_tune
 from handreid.training.job import Job
 from handreid.training.material import Material
 from handreid.training.prompting import check_learn_prompts, learn_prompts, learned
-from handreid.training.runs import Run, append_metrics, read_json, read_metrics, truncate_metrics, write_json
+from handreid.training.runs import Run, append_metrics, read_metrics, truncate_metrics
 
 
 def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from handreid.errors import HandreidError, ProtocolError, RunError
+from handreid.files import file_hash
 from handreid.models.backbone import ADDED, Backbone
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe
 from handreid.training.material import Material, read_material
-from handreid.training.runs import Run, check_finished, file_hash, open_run
+from handreid.training.runs import Run, check_finished, open_run
 
 
 def parent_of(recipe: Recipe, out: Path) -> Run | None:

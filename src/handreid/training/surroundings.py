@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torchvision
 
-from handreid.data.loading import cache_folder
+from handreid.files import cache_folder
 
 PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars", "pydantic")
 EXTRAS = ("mlflow", "tensorboard", "wandb", "ray", "optuna", "playwright")

@@ -29,6 +29,7 @@ from handreid.data.rendered.marks import Surface
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
 from handreid.data.rendered.skin import surface
 from handreid.errors import DataError
+from handreid.files import write_atomic
 
 RENDERER = 1  # goes up whenever the same arguments give other pixels
 ASPECTS: tuple[tuple[Aspect, Side], ...] = (
@@ -267,9 +268,7 @@ def _row(request: Request, identity: int, photo: int) -> Row:
 
 
 def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    beside.replace(path)
+    write_atomic(path, lambda part: part.write_bytes(content))
 
 
 def _cores() -> int:

@@ -7,10 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from handreid.errors import HandreidError
+from handreid.files import read_json
 from handreid.recipe import Recipe
 from handreid.report.page.story import IDENTITY
 from handreid.training.material import Material, read_material
-from handreid.training.runs import Run, read_json
+from handreid.training.runs import Run
 
 
 @runtime_checkable

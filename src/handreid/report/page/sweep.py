@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handreid.files import check_writable, read_json, write_atomic
 from handreid.recipe import Recipe, dump_recipe
 from handreid.report import style
 from handreid.report.comparison_text import METRICS
-from handreid.report.files import check_place, write_whole
 from handreid.report.page import card, charts, story
 from handreid.report.page.dots import dots
 from handreid.report.page.rendering import rendered
 from handreid.report.sweeps import caption, draw
 from handreid.report.thumbnails import as_url
-from handreid.training.runs import Run, read_json
+from handreid.training.runs import Run
 
 _CURVES = 8  # trials, the best
 
@@ -32,7 +32,7 @@ def write_sweep_report(
     """Writes the page about a sweep that has ended. `columns`, `rows` and `caution` are its table, and what its numbers
     may be used for, as the sweep says it. Raises RunError when the folder holds no sweep.
     """
-    check_place(out, (".html",))
+    check_writable(out, (".html",))
     content = read_json(folder / "sweep.json")
     best = content["best"]
     trials = _best_trials(folder, content)
@@ -56,7 +56,7 @@ def write_sweep_report(
         "recipes": [(trial.name, dump_recipe(trial.recipe)) for trial in trials],
     }
     text = rendered(page, data)
-    write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from handreid.errors import HandreidError, RunError
+from handreid.files import check_writable, write_atomic
 from handreid.progress import Progress, Silent
 from handreid.recipe import dump_recipe
 from handreid.report import style
 from handreid.report.comparison import Compared, Comparison, compare_runs, run_folders
 from handreid.report.comparison_text import changes_table
-from handreid.report.files import check_place, write_whole
 from handreid.report.page import card, charts, matrices, pictures, story, tables
 from handreid.report.page.rendering import rendered
 from handreid.report.tested import look_at
@@ -39,7 +39,7 @@ def write_report(
     Photos are those of the run called `show`, else of the best by `by`. `different` compares runs on other draws
     anyway. Raises DataError when `out` has no place, RunError for what is not a run, or when none is evaluated.
     """
-    check_place(out, (".html",))
+    check_writable(out, (".html",))
     progress = progress or Silent()
     folders = run_folders(paths)
     done = [folder for folder in folders if Run(folder).evaluation.exists()]
@@ -52,7 +52,7 @@ def write_report(
     content, data = _content(comparison, shown, photos, notes, progress)
     content["title"] = title or _title(comparison)
     text = rendered(content, data)
-    write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import GateError
-from handreid.training.runs import write_json
+from handreid.files import write_json
 
 FILE = "gates.json"
 

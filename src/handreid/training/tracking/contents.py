@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from handreid.files import flat, read_json
 from handreid.recipe import Recipe
-from handreid.training.runs import Run, flat, read_json, read_metrics
+from handreid.training.runs import Run, read_metrics
 
 Epoch = tuple[int, int]  # stage, and epoch in it, from 1
 NOTHING: Epoch = (-1, 0)

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from handreid.errors import RunError
+from handreid.files import read_json, write_json
 from handreid.recipe import Recipe, Tracker
-from handreid.training.runs import Run, read_json, write_json
+from handreid.training.runs import Run
 from handreid.training.tracking.contents import NOTHING, Epoch
 
 _TRACKER: TypeAdapter[Tracker] = TypeAdapter(Tracker)

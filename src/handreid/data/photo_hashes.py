@@ -1,0 +1,157 @@
+"""Photos known by content: the same picture is the same photo, whatever its file and its person are called.
+
+* `file` is the SHA-256 of a file's bytes. `pixels` is that of what people see: size and RGB bytes after decoding, so
+  that a copy saved as PNG, turned by EXIF, or with an alpha channel is the same.
+* Pixels are decoded at full size once for each file on a machine: their hashes are kept by the file's hash, in a small
+  database in the cache folder. One that is damaged is made anew.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from handreid.data.loading import upright
+from handreid.errors import PhotoError
+from handreid.files import cache_folder, file_hash
+from handreid.progress import Progress, Silent
+
+DECODER = 1  # raised when the same file becomes other pixels
+_FULL = (1 << 30, 1 << 30)  # larger than any photo: nothing is reduced
+
+
+@dataclass(frozen=True)
+class PhotoHash:
+    """Of one photo, 64 hex digits each."""
+
+    file: str
+    pixels: str
+
+
+def file_hashes(paths: Sequence[Path], progress: Progress | None = None) -> list[str | None]:
+    """SHA-256 of each file's bytes, in order; None where there is no such file. Raises PhotoError for one that cannot
+    be read.
+    """
+    with (progress or Silent()).step("hashing photos", len(paths), "photos") as advance, _threads() as pool:
+        found = []
+        for digest in pool.map(_file_hash, paths):
+            found.append(digest)
+            advance(1)
+        return found
+
+
+def photo_hashes(
+    paths: Sequence[Path], *, folder: Path | None = None, progress: Progress | None = None
+) -> list[PhotoHash | None]:
+    """Of each photo, in order; None where there is no such file. Raises PhotoError for one that cannot be decoded.
+
+    `folder` is where known hashes are kept (see `cache_folder`).
+    """
+    progress = progress or Silent()
+    files = file_hashes(paths, progress)
+    by_file = {digest: path for digest, path in zip(files, paths, strict=True) if digest is not None}
+    with contextlib.closing(_Known(folder or cache_folder())) as known:
+        pixels = known.look_up(list(by_file))
+        new = [digest for digest in by_file if digest not in pixels]
+        with progress.step("decoding photos to know them again", len(new), "photos") as advance, _threads() as pool:
+            made = pool.map(lambda digest: pixel_hash(upright(by_file[digest], _FULL)), new)
+            for digest, found in zip(new, made, strict=True):
+                pixels[digest] = found
+                advance(1)
+        known.add({digest: pixels[digest] for digest in new})
+    return [None if digest is None else PhotoHash(digest, pixels[digest]) for digest in files]
+
+
+def pixel_hash(photo: Image.Image) -> str:
+    """SHA-256 of an RGB picture's size and bytes; in strips, so that no second copy is made."""
+    digest = hashlib.sha256(f"{photo.mode} {photo.width}x{photo.height}".encode())
+    rows = max(1, (1 << 22) // max(1, photo.width))
+    for top in range(0, photo.height, rows):
+        digest.update(photo.crop((0, top, photo.width, min(photo.height, top + rows))).tobytes())
+    return digest.hexdigest()
+
+
+class _Known:
+    """Hashes of pixels by hash of the file, in a database that several processes may use at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"photo-hashes-{DECODER}.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database: sqlite3.Connection | None = self._opened()
+        except OSError:  # what cannot be kept is worked out again
+            self._database = None
+
+    def look_up(self, files: Sequence[str]) -> dict[str, str]:
+        if self._database is None:
+            return {}
+        found: dict[str, str] = {}
+        with self._repaired():
+            for start in range(0, len(files), 500):
+                some = files[start : start + 500]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT file, pixels, seal FROM photos WHERE file IN ({marks})"  # noqa: S608 - marks alone
+                found |= {f: p for f, p, seal in self._database.execute(query, some) if seal == _seal(f, p)}
+        return found
+
+    def add(self, pixels: dict[str, str]) -> None:
+        if self._database is None or not pixels:
+            return
+        with self._repaired(), self._database:
+            rows = [(file, digest, _seal(file, digest)) for file, digest in pixels.items()]
+            self._database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?)", rows)
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    @contextlib.contextmanager
+    def _repaired(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError:  # damaged, locked for long, or the disk is full: only time is lost
+            if self._database is not None:
+                self._database.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+            self._database = None
+
+    def _opened(self) -> sqlite3.Connection | None:
+        for _ in range(2):
+            try:
+                database = sqlite3.connect(self._path, timeout=30)
+                database.execute("CREATE TABLE IF NOT EXISTS photos (file TEXT PRIMARY KEY, pixels TEXT, seal TEXT)")
+            except sqlite3.DatabaseError:
+                self._path.unlink(missing_ok=True)
+            else:
+                return database
+        return None
+
+
+def _seal(file: str, pixels: str) -> str:
+    return hashlib.sha256(f"{file} {pixels}".encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """As many as cores; an error or Ctrl-C does not wait for what is still to do."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _file_hash(path: Path) -> str | None:
+    try:
+        return file_hash(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PhotoError(f"{path} cannot be read: {error.strerror}") from None

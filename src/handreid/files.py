@@ -1,0 +1,246 @@
+"""Files on disk: written whole or not at all, and read with one clear error where they are not as they were written.
+
+* Everything is written beside and moved into place (`write_atomic`); two writers never share a temporary name, and what
+  a killed process left is removed by the next writer of the same file.
+* A JSON file of ours carries the SHA-256 of its own content (`write_json`), and is compared with it when it is read.
+  Other files are compared with a hash that their folder notes (`file_hash`).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from handreid.errors import HandreidError, OutputError, RunError
+
+CHECKSUM = "checksum"  # the key of a JSON file that holds the hash of all its other keys
+
+
+def check_writable(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Raises OutputError where a file could not be written: before the work, not after it.
+
+    That is another suffix than one of `suffixes` (none: any), no folder to lie in, a folder of that name, or no
+    permission. What is there is left as it is.
+    """
+    if suffixes and path.suffix not in suffixes:
+        raise OutputError(f"{path}: written as {' or '.join(suffixes)}, not {path.suffix or 'without a suffix'!r}")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the file to write")
+    check_folder_writable(path.parent, create=False)
+
+
+def check_folder_writable(folder: Path, *, create: bool = True) -> None:
+    """Raises OutputError where no file could be written into the folder; with `create` it may have to be made first."""
+    there = folder
+    if create:
+        there = next((place for place in (folder, *folder.absolute().parents) if _exists(place)), folder)
+    if not there.is_dir():
+        reason = "is a file, not a folder" if _exists(there) else "does not exist; create it first"
+        raise OutputError(f"{folder}: nothing can be written there, the folder {there} {reason}")
+    try:
+        probe = there / f".handreid-{secrets.token_hex(8)}.writing"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder}: nothing can be written there ({error.strerror}); choose another place") from None
+
+
+def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
+    """Whole or not at all, whatever stops it; what was there before is replaced.
+
+    `write` is given the place to write to, which has the same suffix. `durable` has the disk keep the new content
+    before the old one is gone, which takes as long as the disk does. Raises OutputError.
+    """
+    part = path.with_name(f".{path.name}.{_owner()}-{secrets.token_hex(4)}.writing{path.suffix}")
+    try:
+        _remove_stale(path)
+        try:
+            write(part)
+            if durable:
+                _sync(part)
+            part.replace(path)
+            if durable:
+                _sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {_reason(error)}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all, and kept by the disk. Raises OutputError."""
+    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"), durable=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, by_line: bool = False) -> None:
+    """With the hash of the content; `by_line` puts one key of the top level on each line: for thousands of numbers.
+
+    Raises OutputError.
+    """
+    whole = {**content, CHECKSUM: checksum(content)}
+    if by_line:
+        text = "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in whole.items()) + "\n}\n"
+    else:
+        text = json.dumps(whole, indent=1) + "\n"
+    write_text(path, text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, without its hash. Raises RunError for what is not, or is not as it was written.
+
+    A file without a hash is one that somebody made by hand, and taken as it is.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        found = json.loads(text)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is not a file that handreid wrote: byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} line {error.lineno} is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or a thousand lists in each other
+        raise RunError(f"{path} is not a file that handreid wrote: {error}") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is not a file that handreid wrote: it holds {_kind(found)}, not an object")
+    stated = found.pop(CHECKSUM, None)
+    if stated is not None and stated != checksum(found):
+        raise RunError(f"{path} is not as it was written: its content and its checksum differ; make it anew")
+    return found
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content as JSON, whatever the order of its keys and its layout: 64 hex digits."""
+    plain = json.loads(json.dumps({key: value for key, value in content.items() if key != CHECKSUM}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits; once in a process for a file that does not change. Raises OSError."""
+    state = path.stat()
+    return _hashed(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str, error: type[HandreidError] = RunError) -> Iterator[None]:
+    """Nobody else holds this folder meanwhile; a process that was killed leaves no lock.
+
+    Raises `error` where somebody does, which says `what` they do with it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise error(f"{folder} is in use: another process {what}; wait for it, or end it") from None
+    except OSError as problem:
+        raise OutputError(f"{folder}: nothing can be written there ({problem.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def cache_folder() -> Path:
+    """$HANDREID_CACHE, else handreid/ in the user's cache folder."""
+    given = os.environ.get("HANDREID_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "handreid"
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first key, by path, in which nested values differ, and how."""
+    was, now = flat(old), flat(new)
+    for key in dict.fromkeys([*was, *now]):
+        if was.get(key) != now.get(key):
+            return f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
+    return "differently written"
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping, its keys the paths, joined by dots."""
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}
+    if isinstance(value, list) and value:
+        return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{path}.{key}").items()}
+    return {path: value}
+
+
+@lru_cache(maxsize=2**18)
+def _hashed(path: Path, _inode: int, _size: int, _modified: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_stale(path: Path) -> None:
+    """Temporary files of this file that a process of this machine left when it was killed."""
+    name = re.compile(re.escape(f".{path.name}.") + r"(?P<node>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.writing.*")
+    node = _owner().split("-")[0]
+    with os.scandir(path.parent) as entries:
+        found = [match for entry in entries if (match := name.fullmatch(entry.name))]
+    for match in found:
+        if match["node"] == node and not _alive(int(match["pid"])):
+            path.with_name(match.string).unlink(missing_ok=True)
+
+
+def _owner() -> str:
+    """Names this machine, as long as it runs, and this process."""
+    return f"{_node()}-{os.getpid()}"
+
+
+@cache
+def _node() -> str:
+    facts = [socket.gethostname()]
+    for place in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):  # containers may share a name and a disk
+        with contextlib.suppress(OSError):
+            at = Path(place)
+            facts.append(str(at.readlink()) if at.is_symlink() else at.read_text(encoding="ascii").strip())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # os.kill would end it there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # Windows has no handle of a folder
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
+    return kinds.get(type(value), "a number")
