@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from handreid.evaluation.protocol import scores_of_ranks, summarise
+from handreid.files import write_json
 from handreid.recipe import dump_recipe, parse_recipe
 from tests.conftest import MICRO_RECIPE
 
@@ -34,8 +35,8 @@ def made_run(
     (folder / "recipe.yaml").write_text(dump_recipe(parsed))
     facts = {"manifest_hash": manifest, "split_hash": "s" * 64, "draws_hash": draws, "device": "a machine"}
     versions = {"handreid": "0.1.0", "torch": "2.15.0"}
-    (folder / "run.json").write_text(json.dumps({**facts, "seed": parsed.seed, "versions": versions}))
-    (folder / "evaluation.json").write_text(json.dumps(made_evaluation(parsed.name, ranks, draws, manifest)))
+    write_json(folder / "run.json", {**facts, "seed": parsed.seed, "versions": versions})
+    write_json(folder / "evaluation.json", made_evaluation(parsed.name, ranks, draws, manifest))
     rates = {"lr, encoder, decayed": 1e-4, "lr, encoder, not decayed": 1e-4, "lr, head, decayed": 1e-3}
     lines = [
         {"stage": 0, "epoch": n, "step": n, "loss": 5.0 / n, "0_cross_entropy": 4.0 / n, "gradient_norm": 1.0, **rates}

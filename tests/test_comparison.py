@@ -13,6 +13,7 @@ import pytest
 from handreid.errors import RunError
 from handreid.evaluation.intervals import differences, resampled
 from handreid.evaluation.simultaneous import shared_confidence, simultaneous_differences
+from handreid.files import read_json, write_json
 from handreid.recipe import load_recipe, parse_recipe
 from handreid.report import comparison_text
 from handreid.report.comparison import Comparison, compare_runs, run_folders
@@ -22,6 +23,7 @@ from handreid.training.ladder import climb, read_scores
 from handreid.training.peak_memory import forget_peak, peak_memory
 from handreid.training.runs import Run, read_metrics
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit
 from tests.made_runs import made_ranks, made_run
 from tests.test_cli import complaint, handreid
 
@@ -202,9 +204,7 @@ class TestComparing:
         """Equal hashes say nothing of subjects, over whom the pairing is."""
         shutil.copytree(runs, tmp_path / "runs")
         path = tmp_path / "runs" / "b-better" / "evaluation.json"
-        changed = json.loads(path.read_text())
-        changed["subjects"][0] = "somebody else"
-        path.write_text(json.dumps(changed))
+        edit(path, subjects=["somebody else", *read_json(path)["subjects"][1:]])
         with pytest.raises(RunError, match="b-better: draws dddddddd for dddddddd"):
             compare_runs(run_folders([tmp_path / "runs"]))
 
@@ -234,7 +234,7 @@ class TestComparing:
     def test_a_ladder_has_the_order_of_its_rungs_and_a_run_comes_once(self, runs: Path, tmp_path: Path):
         shutil.copytree(runs, tmp_path / "ladder")
         rungs = [{"recipe": name} for name in ("c-alike", "a-base", "gone")]
-        (tmp_path / "ladder" / "ladder.json").write_text(json.dumps({"rungs": rungs}))
+        write_json(tmp_path / "ladder" / "ladder.json", {"rungs": rungs})
         ladder = tmp_path / "ladder"
         assert [folder.name for folder in run_folders([ladder])] == ["c-alike", "a-base"]
         assert [folder.name for folder in run_folders([ladder / "a-base", ladder])] == ["a-base", "c-alike"]
@@ -242,8 +242,7 @@ class TestComparing:
     def test_other_machines_and_versions_are_noted(self, runs: Path, tmp_path: Path):
         shutil.copytree(runs, tmp_path / "runs")
         path = tmp_path / "runs" / "b-better" / "run.json"
-        facts = json.loads(path.read_text()) | {"device": "another", "versions": {"handreid": "0.1.0", "torch": "3.0"}}
-        path.write_text(json.dumps(facts))
+        edit(path, device="another", versions={"handreid": "0.1.0", "torch": "3.0"})
         notes = compare_runs(run_folders([tmp_path / "runs"]), resamples=100).notes
         assert "trained on different devices (a machine, another): compare no times" in notes
         assert "trained with different versions of torch (2.15.0, 3.0)" in notes

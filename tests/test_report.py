@@ -21,6 +21,7 @@ from handreid.training.assess import evaluate
 from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit
 from tests.test_cli import complaint, handreid
 
 _PHOTO = re.compile(r"data:image/")
@@ -140,9 +141,7 @@ class TestWhereSomethingIsMissing:
     def test_a_run_made_by_an_older_version(self, runs: Path, tmp_path: Path):
         for run in runs.iterdir():
             (run / "evaluation-embeddings.safetensors").unlink()
-            evaluation = json.loads((run / "evaluation.json").read_text())
-            del evaluation["space"]
-            (run / "evaluation.json").write_text(json.dumps(evaluation))
+            edit(run / "evaluation.json", without=["space"])
             for path in run.glob("stages/*/parameters.json"):
                 path.unlink()
         page = write_report([runs], tmp_path / "report.html")
@@ -151,8 +150,7 @@ class TestWhereSomethingIsMissing:
 
     def test_photos_that_are_gone_leave_the_numbers(self, runs: Path, tmp_path: Path):
         for run in runs.iterdir():
-            facts = json.loads((run / "run.json").read_text())
-            (run / "run.json").write_text(json.dumps({**facts, "manifest": str(tmp_path / "gone.parquet")}))
+            edit(run / "run.json", manifest=str(tmp_path / "gone.parquet"))
         told = words(write_report([runs], tmp_path / "report.html"))
         assert "There are no rankings and no map of" in told
         assert "gone.parquet" in told

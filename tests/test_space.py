@@ -25,6 +25,7 @@ from handreid.report.space import project
 from handreid.training.assess import evaluate
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit
 from tests.test_cli import complaint, handreid
 
 VIEWS = [("dorsal", "right"), ("palmar", "left")]
@@ -126,8 +127,7 @@ class TestEmbed:
 
     def test_a_manifest_that_changed_is_noticed(self, run: Path, known: Path, tmp_path: Path):
         moved = shutil.copytree(run, tmp_path / "run")
-        facts = json.loads((moved / "run.json").read_text())
-        (moved / "run.json").write_text(json.dumps(facts | {"manifest_hash": "0" * 64}))
+        edit(moved / "run.json", manifest_hash="0" * 64)
         assert "give it with --data" in complaint("embed", moved, "--out", tmp_path / "e.parquet")
 
     def test_ctrl_c_leaves_nothing_and_says_a_line(self, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -35,6 +35,7 @@ from handreid.training.assess import evaluate
 from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit
 from tests.test_cli import complaint, handreid
 
 SECRET = b"taken at 51.5 N"
@@ -92,8 +93,7 @@ def own(run: Run, tmp_path: Path) -> Run:
     copied = Run(shutil.copytree(run.folder, tmp_path / "run"))
     path = tmp_path / "photos" / "manifest.parquet"
     replace(read(path), root=path.parent).write(path)  # or it would still know where the photos were
-    facts["manifest"] = str(path)
-    (copied.folder / "run.json").write_text(json.dumps(facts))
+    edit(copied.folder / "run.json", manifest=str(path))
     return copied
 
 
