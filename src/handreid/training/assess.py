@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
-from handreid.errors import ProtocolError
 from handreid.evaluation.compactness import measure
 from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joint_features
 from handreid.evaluation.intervals import intervals
@@ -25,10 +24,10 @@ from handreid.training.build import build_towers
 from handreid.training.conditions import conditions_of
 from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
+from handreid.training.leakage import unseen
 from handreid.training.material import Material, read_material
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment
-from handreid.training.starting import ancestors
 from handreid.training.tracking.memory import tracked
 from handreid.training.tracking.sender import Sender, follow
 
@@ -46,8 +45,9 @@ def evaluate(
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
     `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. The
-    trackers of the run get its numbers. Raises RunError for an unfinished run, ProtocolError when test subjects were
-    trained on.
+    trackers of the run get its numbers. Of other photos than the run's own, people whom it knows are left out, and
+    counted in `left_out`. Raises RunError for an unfinished run, ProtocolError when test subjects of its own photos
+    were trained on, or nobody is left.
     """
     check_finished(run)
     progress = progress or Silent()
@@ -55,10 +55,12 @@ def evaluate(
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
     asked = changed(recipe, changes or {}, mirrored, rerank)
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
-    _check_unseen(run, recipe, material)
     is_own = _is_own(run, recipe, asked, material)
+    material, leaks, notes = unseen(run, material, progress)
     with follow(run, tracked(run), sender, progress, ended=True):
         content = _assess(run, asked, material, progress, keep=is_own)
+        content["left_out"] = [leak.entry() for leak in leaks]
+        content["notes"] += notes
         path = run.evaluation if is_own else _named(run, recipe, asked, content)
         write_json(path, content, by_line=True)
     return path, content
@@ -213,26 +215,6 @@ def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
             for number in np.unique(scores.draws)
         ],
     }
-
-
-def _check_unseen(run: Run, recipe: Recipe, material: Material) -> None:
-    """Nobody who is searched for in the same photos was trained on (trap 7), whatever is asked for now.
-
-    People count, not identities: who trained with the back of a hand is no stranger to its palm.
-    """
-    for older in ancestors(run):
-        _check_unseen(older, older.recipe, material)
-    if run.facts["manifest_hash"] != material.manifest.hash or material.split.protocol == "prepared":
-        return
-    trained = read_material(run.recipe, material.path).split.train
-    seen = {material.split.subjects[row] for row in trained} if recipe.stages else set()
-    tested = {material.split.subjects[row] for draw in material.split.test for row in draw.query}
-    both = sorted(tested & seen)
-    if both:
-        raise ProtocolError(
-            f"{len(both)} of {len(tested)} test subjects were trained on in {run.folder} (such as {both[0]}): train a "
-            "run under the protocol and aspect it is to be evaluated with, or leave them out with --matrix aspect"
-        )
 
 
 def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: Material) -> bool:

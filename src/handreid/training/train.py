@@ -10,13 +10,15 @@ from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe, Tracker
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
+from handreid.training.exposure import RECORD, Role, exposure_of, exposures_of, write_record
 from handreid.training.gates import before_run
 from handreid.training.job import Job, LongGate
+from handreid.training.leakage import check_parent
 from handreid.training.material import Material, read_material
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
-from handreid.training.starting import begin_with, check_strangers, parent_of, start_facts
+from handreid.training.starting import begin_with, parent_of, start_facts
 from handreid.training.tracking.memory import trackers_of
 from handreid.training.tracking.places import check_installed
 from handreid.training.tracking.sender import Sender, follow
@@ -62,7 +64,7 @@ def train(
     else:
         material = read_material(own, data)
         check_free(out)
-    notes = [*material.split.notes, *(check_strangers(parent, material) if parent else [])]
+    notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
     embedder, text = _untrained(own, material)  # before the folder: what cannot be had or built leaves nothing behind
     if parent:
         notes.append(begin_with(embedder, parent))
@@ -70,6 +72,7 @@ def train(
         check_stages(own, embedder, text, material)
         before_run(own, embedder, text, material)
         run = start_run(out, own, material.facts | start_facts(parent))
+    _record_exposure(run, own, material, parent, progress)
     for note in notes:
         progress.say(f"note: {note}")
     with follow(run, trackers, sender, progress) as told:
@@ -86,6 +89,16 @@ def check(recipe: Recipe, data: Path | None) -> None:
     embedder, text = _untrained(recipe, material)
     check_stages(recipe, embedder, text, material)
     before_run(recipe, embedder, text, material)
+
+
+def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> None:
+    """Writes down whom the run's weights will know, and whom those that it begins with know, unless that is done."""
+    if (run.folder / RECORD).exists():
+        return
+    name = run.folder.absolute().name
+    rows: dict[int, Role] | None = None if recipe.stages else {}
+    own = exposure_of(material, run=name, recipe=recipe.name, rows=rows, progress=progress)
+    write_record(run, [own, *(exposures_of(parent, [material.path], progress)[0] if parent else [])])
 
 
 def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:
