@@ -8,6 +8,7 @@
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch import Tensor
 from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.errors import ProtocolError
+from handreid.files import cache_folder
 from handreid.models.lora import merge_lora
 from handreid.progress import Progress, Silent
 from handreid.recipe import FineTune, Recipe, load_recipe
@@ -120,6 +122,9 @@ def _some(material: Material) -> Material:
 @contextmanager
 def _caches_in(folder: Path) -> Iterator[None]:
     before = os.environ.get("HANDREID_CACHE")
+    folder.mkdir(parents=True)
+    for known in cache_folder().glob("photo-hashes-*.sqlite"):  # else every photo of the manifest is decoded again
+        shutil.copyfile(known, folder / known.name)
     os.environ["HANDREID_CACHE"] = str(folder)
     try:
         yield
