@@ -21,11 +21,11 @@ from handreid.files import file_hash, read_json, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe, Rerank
-from handreid.training.build import build_towers
 from handreid.training.conditions import conditions_of
 from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
 from handreid.training.material import Material, read_material
+from handreid.training.own_weights import check_weights, towers_of
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment
 from handreid.training.starting import ancestors
@@ -56,6 +56,8 @@ def evaluate(
     asked = changed(recipe, changes or {}, mirrored, rerank)
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
     _check_unseen(run, recipe, material)
+    if asked.evaluate.prompts is not None:
+        check_weights(run, asked)  # before the work: its text tower is read after it
     is_own = _is_own(run, recipe, asked, material)
     with follow(run, tracked(run), sender, progress, ended=True):
         content = _assess(run, asked, material, progress, keep=is_own)
@@ -158,7 +160,9 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress, *,
     if modes is not None:
         content["inference"] = modes
     if chosen.prompts is not None:
-        content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress)
+        content["prompts"] = _prompts(
+            run, recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress
+        )
     return content | _queries(scores, material)
 
 
@@ -169,6 +173,7 @@ def _summary(
 
 
 def _prompts(
+    run: Run,
     recipe: Recipe,
     prompts: Prompts,
     embedder: Embedder,
@@ -184,7 +189,7 @@ def _prompts(
     known = views >= 0
     if not known.any():
         return []
-    text = build_towers(recipe).text.eval()
+    text = towers_of(run, recipe).text.eval()
     with torch.inference_mode():
         size = recipe.evaluate.batch_size
         images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)

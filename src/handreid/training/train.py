@@ -13,6 +13,7 @@ from handreid.training.conditions import seen_combinations
 from handreid.training.gates import before_run
 from handreid.training.job import Job, LongGate
 from handreid.training.material import Material, read_material
+from handreid.training.own_weights import check_weights, weights_facts
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
@@ -56,6 +57,7 @@ def train(
         run = open_run(out)
         material = read_material(recipe or own, data or Path(run.facts["manifest"]))
         check_same(run, recipe, material.facts | ({} if finished else start_facts(parent)))
+        check_weights(run, own)
         if finished:
             with follow(run, trackers, sender, progress):
                 return run
@@ -69,7 +71,7 @@ def train(
     if not going_on:
         check_stages(own, embedder, text, material)
         before_run(own, embedder, text, material)
-        run = start_run(out, own, material.facts | start_facts(parent))
+        run = start_run(out, own, material.facts | start_facts(parent) | weights_facts(own))
     for note in notes:
         progress.say(f"note: {note}")
     with follow(run, trackers, sender, progress) as told:
