@@ -20,7 +20,7 @@ from handreid.evaluation.zero_shot import classify, view_index
 from handreid.files import file_hash, read_json, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
-from handreid.recipe import Prompts, Recipe, Rerank
+from handreid.recipe import Prompts, Recipe, Rerank, Tracker
 from handreid.training.conditions import conditions_of
 from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
@@ -29,7 +29,7 @@ from handreid.training.own_weights import check_weights, towers_of
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment
 from handreid.training.starting import ancestors
-from handreid.training.tracking.memory import tracked
+from handreid.training.tracking.memory import note_untold
 from handreid.training.tracking.sender import Sender, follow
 
 
@@ -41,13 +41,14 @@ def evaluate(
     mirrored: bool | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
+    track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
     `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. The
-    trackers of the run get its numbers. Raises RunError for an unfinished run, ProtocolError when test subjects were
-    trained on.
+    trackers in `track` get the numbers, and no others, whatever the run's folder names. Raises RunError for an
+    unfinished run, ProtocolError when test subjects were trained on.
     """
     check_finished(run)
     progress = progress or Silent()
@@ -59,7 +60,8 @@ def evaluate(
     if asked.evaluate.prompts is not None:
         check_weights(run, asked)  # before the work: its text tower is read after it
     is_own = _is_own(run, recipe, asked, material)
-    with follow(run, tracked(run), sender, progress, ended=True):
+    note_untold(run, track, (), progress)
+    with follow(run, track or (), sender, progress, ended=True):
         content = _assess(run, asked, material, progress, keep=is_own)
         path = run.evaluation if is_own else _named(run, recipe, asked, content)
         write_json(path, content, by_line=True)
