@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handreid.cli import output
-from handreid.cli.experiments import Data, Json, Set, begin, resumable
+from handreid.cli.experiments import Data, Json, Set, Track, begin, resumable, trackers
 
 if TYPE_CHECKING:
     from handreid.recipe.sweep_reading import Design
@@ -41,6 +41,7 @@ def sweep(
     check: Annotated[
         bool, typer.Option("--check", help="Say what would be tried, and whether it can be; train nothing.")
     ] = False,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Train a recipe with many values of its keys, and say which are best by validation; no test is looked at."""
@@ -53,8 +54,13 @@ def sweep(
         return
     from handreid.scale.sweep import run_sweep
 
+    told = trackers(track)
+    if resume and told is None:  # the recipe in that folder may be anybody's
+        told = ()
+        if "tracking" in design.identity["recipe"]:
+            typer.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
     with resumable(f"handreid sweep --resume {folder}"):
-        content = run_sweep(design, data, folder, address=address, retry=retry, progress=progress)
+        content = run_sweep(design, data, folder, address=address, retry=retry, track=told, progress=progress)
         after_sweep(folder)
     if json:
         output.as_json(content)

@@ -5,6 +5,7 @@
 * Only validation is looked at. No trial is evaluated.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from handreid.errors import HandreidError, RunError
 from handreid.files import read_json
 from handreid.progress import Progress, Silent
-from handreid.recipe import Recipe, load_recipe
+from handreid.recipe import Recipe, Tracker, load_recipe
 from handreid.recipe.sweep_reading import Design, load_sweep
 from handreid.scale.checks import beginning, check_builds, check_settings, idle_scheduler, survey
 from handreid.scale.notes import Notes, Trial, alone, begin, reopen, shown, trial_name
@@ -21,6 +22,7 @@ from handreid.scale.search import Known, propose
 from handreid.scale.summary import conclude
 from handreid.training.material import Material
 from handreid.training.runs import Run, read_metrics
+from handreid.training.tracking.memory import trackers_of
 
 
 def run_sweep(
@@ -30,12 +32,14 @@ def run_sweep(
     *,
     address: str | None = None,
     retry: bool = False,
+    track: Sequence[Tracker] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The content of sweep.json, when every trial has ended; with it are sweep.md and best.yaml.
 
-    `address` is a Ray cluster's; `out` and the photos must then be where all its machines see them. Raises RunError
-    when all trials failed, or `out` holds another sweep, and ProtocolError when it would look at test identities.
+    `address` is a Ray cluster's; `out` and the photos must then be where all its machines see them. The runs are
+    tracked as `track` says, else as the recipe. Raises RunError when all trials failed, or `out` holds another sweep,
+    and ProtocolError when it would look at test identities.
     """
     progress = progress or Silent()
     check_settings(design)
@@ -52,7 +56,7 @@ def run_sweep(
         else:
             check_builds(design, ground.material.path, ground.material, out)
             notes = begin(out, design, ground.facts)
-        going = Going(design, notes, ground.material, progress)
+        going = Going(design, notes, ground.material, progress, track)
         if going.left:
             _train(going, address)
         if all(trial.state == "failed" for trial in notes.trials):
@@ -90,12 +94,20 @@ def _train(going: "Going", address: str | None) -> None:
 class Going:
     """A sweep that goes on: what has been tried, and what comes next."""
 
-    def __init__(self, design: Design, notes: Notes, material: Material, progress: Progress) -> None:
+    def __init__(
+        self,
+        design: Design,
+        notes: Notes,
+        material: Material,
+        progress: Progress,
+        track: Sequence[Tracker] | None = None,
+    ) -> None:
         self.design = design
         self.sweep = design.sweep
         self.notes = notes
         self.material = material
         self.progress = progress
+        self.track = track
         self.seeds = self.sweep.seeds or (None,)
         self.total = self.sweep.settings * len(self.seeds)
         self.cut = [trial for trial in notes.trials if trial.state == "running"]
@@ -148,6 +160,10 @@ class Going:
         """The recipe as the trial has it, or will have it."""
         there = self.notes.run_folder(trial) / "recipe.yaml"
         return load_recipe(there) if there.exists() else self.recipe(trial, trial.seed if self.sweep.seeds else None)
+
+    def trackers(self, trial: Trial) -> Sequence[Tracker]:
+        """Whom the trial's run is told to; nobody whom only a folder that was there before names."""
+        return trackers_of(self.track, self.design.recipe_of(trial.parameters))
 
     def known(self) -> list[Known]:
         return [Known(trial.parameters, trial.state, self.values(trial)) for trial in self.notes.trials]

@@ -19,16 +19,16 @@ from handreid.evaluation.zero_shot import classify, view_index
 from handreid.files import file_hash, read_json, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
-from handreid.recipe import Prompts, Recipe, Rerank
-from handreid.training.build import build_towers
+from handreid.recipe import Prompts, Recipe, Rerank, Tracker
 from handreid.training.conditions import conditions_of
 from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
 from handreid.training.leakage import unseen
 from handreid.training.material import Material, read_material
+from handreid.training.own_weights import check_weights, towers_of
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment
-from handreid.training.tracking.memory import tracked
+from handreid.training.tracking.memory import note_untold
 from handreid.training.tracking.sender import Sender, follow
 
 
@@ -40,14 +40,15 @@ def evaluate(
     mirrored: bool | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
+    track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
     `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. The
-    trackers of the run get its numbers. Of other photos than the run's own, people whom it knows are left out, and
-    counted in `left_out`. Raises RunError for an unfinished run, ProtocolError when test subjects of its own photos
-    were trained on, or nobody is left.
+    trackers in `track` get the numbers, and no others, whatever the run's folder names. Of other photos than the run's
+    own, people whom it knows are left out, and counted in `left_out`. Raises RunError for an unfinished run,
+    ProtocolError when test subjects of its own photos were trained on, or nobody is left.
     """
     check_finished(run)
     progress = progress or Silent()
@@ -55,9 +56,12 @@ def evaluate(
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
     asked = changed(recipe, changes or {}, mirrored, rerank)
     material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
-    is_own = _is_own(run, recipe, asked, material)
     material, leaks, notes = unseen(run, material, progress)
-    with follow(run, tracked(run), sender, progress, ended=True):
+    if asked.evaluate.prompts is not None:
+        check_weights(run, asked)  # before the work: its text tower is read after it
+    is_own = _is_own(run, recipe, asked, material)
+    note_untold(run, track, (), progress)
+    with follow(run, track or (), sender, progress, ended=True):
         content = _assess(run, asked, material, progress, keep=is_own)
         content["left_out"] = [leak.entry() for leak in leaks]
         content["notes"] += notes
@@ -160,7 +164,9 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress, *,
     if modes is not None:
         content["inference"] = modes
     if chosen.prompts is not None:
-        content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress)
+        content["prompts"] = _prompts(
+            run, recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress
+        )
     return content | _queries(scores, material)
 
 
@@ -171,6 +177,7 @@ def _summary(
 
 
 def _prompts(
+    run: Run,
     recipe: Recipe,
     prompts: Prompts,
     embedder: Embedder,
@@ -186,7 +193,7 @@ def _prompts(
     known = views >= 0
     if not known.any():
         return []
-    text = build_towers(recipe).text.eval()
+    text = towers_of(run, recipe).text.eval()
     with torch.inference_mode():
         size = recipe.evaluate.batch_size
         images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)

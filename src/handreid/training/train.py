@@ -15,11 +15,12 @@ from handreid.training.gates import before_run
 from handreid.training.job import Job, LongGate
 from handreid.training.leakage import check_parent
 from handreid.training.material import Material, read_material
+from handreid.training.own_weights import check_weights, weights_facts
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
 from handreid.training.starting import begin_with, parent_of, start_facts
-from handreid.training.tracking.memory import trackers_of
+from handreid.training.tracking.memory import note_untold, trackers_of
 from handreid.training.tracking.places import check_installed
 from handreid.training.tracking.sender import Sender, follow
 
@@ -41,23 +42,25 @@ def train(
 
     With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
     is copied from there. `watch` is told of every epoch that is trained here. `gates` are long checks to be made beside
-    the short ones before each stage. The run is tracked as `track` says, else the recipe; a `sender` that several runs
-    share is closed by whoever made it. Raises RunError when `out` holds something and `resume` is not given, or when it
-    was started otherwise, and GateError when a check fails.
+    the short ones before each stage. The run is tracked as `track` says, else the recipe that is given, never as a
+    folder that is there says; a `sender` that several runs share is closed by whoever made it. Raises RunError when
+    `out` holds something and `resume` is not given, or when it was started otherwise, and GateError when a check fails.
     """
     progress = progress or Silent()
     going_on = resume and (out / "run.json").is_file()
     own = open_run(out).recipe if going_on else recipe
     if own is None:
         raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
-    trackers = trackers_of(track, recipe or own, open_run(out) if going_on else None)
+    trackers = trackers_of(track, recipe)
     check_installed(trackers)
     finished = going_on and open_run(out).finished
     parent = None if finished else parent_of(own, out)
     if going_on:
         run = open_run(out)
+        note_untold(run, track, trackers, progress)
         material = read_material(recipe or own, data or Path(run.facts["manifest"]))
         check_same(run, recipe, material.facts | ({} if finished else start_facts(parent)))
+        check_weights(run, own)
         if finished:
             with follow(run, trackers, sender, progress):
                 return run
@@ -71,7 +74,7 @@ def train(
     if not going_on:
         check_stages(own, embedder, text, material)
         before_run(own, embedder, text, material)
-        run = start_run(out, own, material.facts | start_facts(parent))
+        run = start_run(out, own, material.facts | start_facts(parent) | weights_facts(own))
     _record_exposure(run, own, material, parent, progress)
     for note in notes:
         progress.say(f"note: {note}")
