@@ -54,7 +54,8 @@ def evaluate(
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
     asked = changed(recipe, changes or {}, mirrored, rerank)
-    material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
+    place = data or Path(run.facts["manifest"])
+    material = own if own and asked.data == recipe.data else read_material(asked, place, trains=False)
     _check_unseen(run, recipe, material)
     is_own = _is_own(run, recipe, asked, material)
     with follow(run, tracked(run), sender, progress, ended=True):
