@@ -50,7 +50,7 @@ def sweep(
     if concurrent:
         design = design.running(concurrent)
     if check:
-        _check(design, data, folder)
+        _check(design, data, folder, elsewhere=address is not None)
         return
     from handreid.scale.sweep import run_sweep
 
@@ -123,7 +123,7 @@ def _chosen(
     return design, out or Path("sweeps") / design.sweep.name
 
 
-def _check(design: "Design", data: Path | None, folder: Path) -> None:
+def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool) -> None:
     from handreid.scale.checks import check_builds, check_settings, idle_scheduler, said, survey
     from handreid.scale.search import grid, propose
 
@@ -133,7 +133,7 @@ def _check(design: "Design", data: Path | None, folder: Path) -> None:
         typer.echo(f"note: {idle}")
     if data is not None:
         ground = survey(design, data)
-        check_builds(design, ground.material.path, ground.material, folder)
+        check_builds(design, ground.material.path, ground.material, folder, elsewhere=elsewhere)
     else:
         typer.echo("note: without --data nothing is built, and the split is not checked")
     seeds = f", each with {len(sweep.seeds)} seeds" if sweep.seeds else ""

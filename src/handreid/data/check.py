@@ -21,7 +21,7 @@ from handreid.data.protocols import hands11k_leak
 from handreid.data.tables import listed
 from handreid.errors import DataError, ManifestError
 
-Kind = Literal["value", "missing", "unreadable", "same-pixels", "both-sides", "single-photo"]
+Kind = Literal["value", "missing", "unreadable", "same-pixels", "both-sides", "single-photo", "unlabelled"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def check(
             return [Finding("error", "value", str(error))]
     missing = _missing_rows(manifest)
     found = [*_missing(manifest, missing), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
+    found += _unlabelled(manifest)
     if pixels:
         rows = sorted(set(range(len(manifest))) - set(missing))
         found += _pixels(manifest, rows, workers or os.cpu_count() or 1, progress)
@@ -74,7 +75,8 @@ def _both_sides(manifest: Manifest) -> Iterator[Finding]:
     """Subjects in training or validation who are tested as well. Distractors are nobody's right answer."""
     split = manifest.table["split"]
     sides = {"train": ["train"], "validation": ["validation"], "test": ["test", "query", "gallery"]}
-    subjects = {side: set(manifest.table["subject"].filter(split.is_in(names))) for side, names in sides.items()}
+    named = manifest.table["subject"]
+    subjects = {side: set(named.filter(split.is_in(names)).drop_nulls()) for side, names in sides.items()}
     for side, verb in (("train", "train"), ("validation", "choose the model")):
         both = subjects[side] & subjects["test"]
         if both:
@@ -103,15 +105,25 @@ def _single(manifest: Manifest) -> Iterator[Finding]:
     """Identities with one photo can be found by nobody; told for every meaning of identity that the rows allow."""
     known = {"hand": ["side"], "aspect": ["aspect", "side"]}
     for kind in LABEL_KINDS:
-        if any(manifest.table[column].null_count() for column in known.get(kind, [])):
+        if any(manifest.labelled.table[column].null_count() for column in known.get(kind, [])):
             continue
         labels = manifest.labels(kind)
         count = Counter(labels)
-        rows = [row for row, label in enumerate(labels) if count[label] == 1]
+        rows = [row for row, label in enumerate(labels) if label is not None and count[label] == 1]
         if rows:
-            names = listed(labels[row] for row in rows)
-            message = f"{len(rows)} of {len(count)} identities (label {kind}) have one photo only: {names}"
+            names = listed(str(labels[row]) for row in rows)
+            message = (
+                f"{len(rows)} of {len(count.keys() - {None})} identities (label {kind}) have one photo only: {names}"
+            )
             yield Finding("warning", "single-photo", message, tuple(rows))
+
+
+def _unlabelled(manifest: Manifest) -> Iterator[Finding]:
+    rows = manifest.table["subject"].is_null().arg_true().to_list()
+    if rows:
+        names = listed((_named(manifest, row) for row in rows), 3)
+        message = f"{len(rows):,} photos of nobody known (no subject), neither trained on nor tested: {names}"
+        yield Finding("warning", "unlabelled", message, tuple(rows))
 
 
 def _pixels(
@@ -155,15 +167,17 @@ def _fingerprint(path: Path) -> tuple[str, str]:
 def _same_pixels(table: pl.DataFrame, rows: Sequence[int]) -> Iterator[Finding]:
     if len(rows) < 2:
         return
-    subjects = sorted({table["subject"][row] for row in rows})
+    subjects = sorted({table["subject"][row] for row in rows} - {None})
     names = listed(f"{table['path'][row]} ({table['origin'][row]})" for row in rows)
     if len(subjects) > 1:
         message = f"the same pixels under {len(subjects)} subjects ({', '.join(subjects)}): {names}"
         yield Finding("error", "same-pixels", message, tuple(rows))
+    elif subjects and any(table["subject"][row] is None for row in rows):
+        message = f"the same pixels under subject {subjects[0]} and under no subject: {names}"
+        yield Finding("warning", "same-pixels", message, tuple(rows))
     elif _twice_in_one_place(table, rows):
-        yield Finding(
-            "warning", "same-pixels", f"the same pixels twice under subject {subjects[0]}: {names}", tuple(rows)
-        )
+        whose = f"subject {subjects[0]}" if subjects else "no subject"
+        yield Finding("warning", "same-pixels", f"the same pixels twice under {whose}: {names}", tuple(rows))
 
 
 def _twice_in_one_place(table: pl.DataFrame, rows: Sequence[int]) -> bool:

@@ -18,7 +18,17 @@ from handreid.errors import RunError
 from handreid.recipe import FineTune
 from handreid.training.runs import Run, read_metrics
 
-_WORKING = ("stage", "epoch", "step", "seconds", "photos_per_second", "peak_memory", "gradient_norm", "loss")
+_WORKING = (
+    "stage",
+    "epoch",
+    "step",
+    "seconds",
+    "photos_per_second",
+    "peak_memory",
+    "precision",
+    "gradient_norm",
+    "loss",
+)
 _SHOWN = {"validation_rank1": "rank-1", "validation_map": "mAP", "prompts_rank1": "own text nearest"}
 
 

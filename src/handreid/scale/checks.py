@@ -86,8 +86,12 @@ def _seen_early(recipe: Recipe, grace: int) -> bool:
     return any(before + epoch >= grace for epoch in range(stage.validate_every, stage.epochs, stage.validate_every))
 
 
-def check_builds(design: Design, data: Path, material: Material, out: Path) -> None:
-    """Builds what every value asks for, once each. Raises the errors that its training would, all in one."""
+def check_builds(design: Design, data: Path, material: Material, out: Path, *, elsewhere: bool = False) -> None:
+    """Builds what every value asks for, once each. Raises the errors that its training would, all in one.
+
+    `elsewhere` says that trials are on a cluster, whose GPUs are not known here.
+    """
+    gpu = False if design.sweep.gpus == 0 else True if elsewhere else None
     lines, seen = [], set()
     last: type[HandreidError] = RecipeError
     for setting in star(design.sweep):
@@ -96,7 +100,7 @@ def check_builds(design: Design, data: Path, material: Material, out: Path) -> N
             continue
         seen.add(dump_recipe(recipe))
         try:
-            check(recipe, data)
+            check(recipe, data, gpu=gpu)
             beginning(recipe, material, out)
         except HandreidError as error:
             last = type(error)

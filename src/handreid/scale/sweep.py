@@ -54,7 +54,7 @@ def run_sweep(
         if begun:
             notes = reopen(out, design, ground.facts, retry=retry)
         else:
-            check_builds(design, ground.material.path, ground.material, out)
+            check_builds(design, ground.material.path, ground.material, out, elsewhere=address is not None)
             notes = begin(out, design, ground.facts)
         going = Going(design, notes, ground.material, progress, track)
         if going.left:

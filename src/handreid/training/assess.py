@@ -55,7 +55,8 @@ def evaluate(
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
     asked = changed(recipe, changes or {}, mirrored, rerank)
-    material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
+    place = data or Path(run.facts["manifest"])
+    material = own if own and asked.data == recipe.data else read_material(asked, place, trains=False)
     material, leaks, notes = unseen(run, material, progress)
     if asked.evaluate.prompts is not None:
         check_weights(run, asked)  # before the work: its text tower is read after it

@@ -31,6 +31,7 @@ from handreid.training.fitting import fine_tune_module
 from handreid.training.gates import Gate, before_run, check_stage
 from handreid.training.job import Job, LongGate
 from handreid.training.material import Material, read_material
+from handreid.training.precision import check_precision
 from handreid.training.prompting import prompts_module
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run
@@ -60,6 +61,7 @@ def diagnose(
     """What each check found; none is raised. Raises HandreidError for a recipe that cannot be built on these photos."""
     progress = progress or Silent()
     chosen = recipe or load_recipe(RECIPE)
+    check_precision(chosen)
     with tempfile.TemporaryDirectory(prefix="handreid-doctor-") as name, _caches_in(Path(name) / "cache"):
         material = _material(chosen, data, Path(name), progress)
         return list(_checked(chosen, material, Path(name), tuple(gates), progress))

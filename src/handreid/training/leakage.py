@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handreid.data.crossing import without
+from handreid.data.draw_checks import check_galleries
 from handreid.data.manifest import Manifest
 from handreid.data.photo_hashes import PhotoHash, photo_hashes
 from handreid.data.splits import Split
@@ -168,6 +169,7 @@ def unseen(run: Run, material: Material, progress: Progress | None = None) -> tu
             f"{material.path}: nobody is left to search for. {'; '.join(leak.sentence() for leak in leaks)}. If they "
             "are other people of the same names, give them other names"
         )
+    check_galleries(test, split.identities, f"test of {material.path}", "give photos of more people")
     notes += [leak.sentence() for leak in leaks]
     return replace(material, split=replace(split, test=test)), leaks, notes
 

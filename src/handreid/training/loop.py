@@ -5,12 +5,12 @@ import warnings
 from typing import Any, cast
 
 import lightning as L
-import torch
 
 from handreid.recipe import Stage
 from handreid.recipe.prompts import LearnPrompts
 from handreid.training.job import Job
 from handreid.training.keeping import Check, Keeper, checkpoint_state
+from handreid.training.precision import LIGHTNING, precision_of
 from handreid.training.runs import truncate_metrics
 from handreid.training.stages.stage import StageModule
 
@@ -59,14 +59,13 @@ def _interrupted(stopped: BaseException) -> bool:
 def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's loop as a stage asks for it; nothing is logged or saved but by the callbacks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    precision = {"auto": _auto_precision(), "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
     return L.Trainer(
         accelerator="auto",
         devices=1,
         max_epochs=stage.epochs,
         accumulate_grad_batches=1 if isinstance(stage, LearnPrompts) else stage.accumulate,
         gradient_clip_val=stage.clip_gradients,
-        precision=cast(Any, precision[stage.precision]),
+        precision=cast(Any, LIGHTNING[precision_of(stage)]),
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
@@ -75,7 +74,3 @@ def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
     )
-
-
-def _auto_precision() -> str:
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"

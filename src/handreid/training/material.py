@@ -30,7 +30,10 @@ class Material:
         }
 
 
-def read_material(recipe: Recipe, data: Path | None) -> Material:
+def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = None) -> Material:
+    """The photos, and their split by the recipe. `trains` says whether they are to be trained on (None: if the recipe
+    has stages); else a validation that they cannot give is not missed.
+    """
     path = data or recipe.data.manifest
     if path is None:
         raise RunError("which photos? give --data MANIFEST, or data.manifest in the recipe")
@@ -46,5 +49,6 @@ def read_material(recipe: Recipe, data: Path | None) -> Material:
         test_share=chosen.test_share,
         draws=recipe.evaluate.draws,
         seed=chosen.seed,
+        trains=bool(recipe.stages) if trains is None else trains,
     )
     return Material(path, manifest, split)

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from handreid.data.crossing import draw_everyone, without
+from handreid.data.draw_checks import check_galleries
 from handreid.data.draws import Draw
-from handreid.data.manifest import Manifest, read
+from handreid.data.manifest import Manifest, names_of, read
 from handreid.data.splits import natural_protocol
 from handreid.errors import ProtocolError
 from handreid.progress import Progress
@@ -45,7 +46,8 @@ class Strangers:
 
     @property
     def subjects(self) -> list[str]:
-        return list(self.manifest.table["subject"].to_list())
+        """Of every row; a photo of nobody known has a name of its own."""
+        return names_of(self.manifest, "subject")
 
 
 def strangers_in(
@@ -86,7 +88,7 @@ def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) 
         return _everyone(recipe, manifest, None if aspect == "all" else aspect)
     else:
         asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
-        split = read_material(changed(recipe, asked, None), path).split
+        split = read_material(changed(recipe, asked, None), path, trains=False).split
     how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
     return Strangers(manifest.dataset, manifest, split.test, split.identities, how, split.notes)
 
@@ -96,7 +98,7 @@ def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Strangers
     draws = draw_everyone(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
     how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
-    return Strangers(manifest.dataset, manifest, draws, tuple(manifest.labels(label)), how, (note,))
+    return Strangers(manifest.dataset, manifest, draws, tuple(names_of(manifest, label)), how, (note,))
 
 
 def _strangers(tested: Strangers, exposures: Sequence[Exposure], progress: Progress | None) -> Strangers:
@@ -108,4 +110,5 @@ def _strangers(tested: Strangers, exposures: Sequence[Exposure], progress: Progr
             f"{tested.manifest.dataset}: nobody is left to search for. {people} subjects are people whom the run knows "
             f"({'; '.join(leak.why for leak in leaks)}); if they are others of the same names, give them other names"
         )
+    check_galleries(draws, tested.identities, f"test of {tested.manifest.dataset}", "give photos of more people")
     return replace(tested, draws=draws, out=tuple(leak.entry() for leak in leaks))

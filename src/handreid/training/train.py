@@ -16,6 +16,7 @@ from handreid.training.job import Job, LongGate
 from handreid.training.leakage import check_parent
 from handreid.training.material import Material, read_material
 from handreid.training.own_weights import check_weights, weights_facts
+from handreid.training.precision import check_precision, precisions
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
@@ -54,6 +55,8 @@ def train(
     trackers = trackers_of(track, recipe)
     check_installed(trackers)
     finished = going_on and open_run(out).finished
+    if not finished:
+        check_precision(own)
     parent = None if finished else parent_of(own, out)
     if going_on:
         run = open_run(out)
@@ -74,7 +77,8 @@ def train(
     if not going_on:
         check_stages(own, embedder, text, material)
         before_run(own, embedder, text, material)
-        run = start_run(out, own, material.facts | start_facts(parent) | weights_facts(own))
+        precision = {"precision": precisions(own)}
+        run = start_run(out, own, material.facts | start_facts(parent) | weights_facts(own) | precision)
     _record_exposure(run, own, material, parent, progress)
     for note in notes:
         progress.say(f"note: {note}")
@@ -86,8 +90,12 @@ def train(
     return run
 
 
-def check(recipe: Recipe, data: Path | None) -> None:
-    """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first."""
+def check(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
+    """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first.
+
+    `gpu` says whether it will train on one, for recipes that train elsewhere; None is as it is here.
+    """
+    check_precision(recipe, gpu=gpu)
     material = read_material(recipe, data)
     embedder, text = _untrained(recipe, material)
     check_stages(recipe, embedder, text, material)
