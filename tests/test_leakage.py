@@ -195,7 +195,7 @@ class TestByContent:
         else:
             path = copies(photos, tmp_path, people["train"], change, suffix)
         with pytest.raises(ProtocolError, match=r"nobody is left.*are photos that trained was trained on"):
-            evaluate(run, data=path)
+            evaluate(run, data=path, changes=PREPARED)
 
     def test_one_copy_gives_away_its_person(self, run: Run, photos: Path, people, tmp_path: Path):
         """Other photos of the same hands, one of them a training photo: everyone of it is known."""
