@@ -18,10 +18,11 @@ from PIL import Image, ImageFile
 
 from handreid.data.manifest import LABEL_KINDS, Manifest, read
 from handreid.data.protocols import hands11k_leak
+from handreid.data.similar_names import similar_names
 from handreid.data.tables import listed
 from handreid.errors import DataError, ManifestError
 
-Kind = Literal["value", "missing", "unreadable", "same-pixels", "both-sides", "single-photo"]
+Kind = Literal["value", "missing", "unreadable", "same-pixels", "both-sides", "similar-names", "single-photo"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def check(
             return [Finding("error", "value", str(error))]
     missing = _missing_rows(manifest)
     found = [*_missing(manifest, missing), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
+    found += [Finding("error", "similar-names", *one) for one in similar_names(manifest.table["subject"].to_list())]
     if pixels:
         rows = sorted(set(range(len(manifest))) - set(missing))
         found += _pixels(manifest, rows, workers or os.cpu_count() or 1, progress)
