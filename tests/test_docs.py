@@ -116,11 +116,11 @@ def test_recipes_in_the_docs_are_recipes():
 
 
 def test_the_layout_of_the_csv_in_the_docs_is_read(tmp_path: Path):
-    from handreid.data import sources
+    from handreid.data.manifest import read_csv
 
     (text,) = (text for text in blocks(ROOT / "docs" / "data.md", "text") if text.startswith("path,subject"))
     (tmp_path / "hands.csv").write_text(text)
-    manifest = sources.csv(tmp_path / "hands.csv")
+    manifest = read_csv(tmp_path / "hands.csv")
     assert (len(manifest), manifest.metadata) == (2, ("age",))
 
 

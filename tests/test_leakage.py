@@ -171,6 +171,8 @@ class TestByName:
         other = read(written(made, tmp_path, spelt["NFD"], "other"))
         leaks = find_leaks([own], other, range(len(other)), lambda rows: [None] * len(rows))
         assert sum(len(leak.subjects) for leak in leaks) == len(own.trained) + len(own.chosen_by)
+        shouted = replace(other, table=other.table.with_columns(subject=pl.col("subject").str.to_uppercase()))
+        assert find_leaks([own], shouted, range(len(other)), lambda rows: [None] * len(rows))
 
 
 class TestByContent:

@@ -1,5 +1,8 @@
 """Manifests: what is valid, what is written, and what is hashed."""
 
+import datetime
+import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -8,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handreid.data import manifest_files
 from handreid.data.manifest import CORE, Manifest, read, read_csv
+from handreid.data.rows import content_hash
 from handreid.data.tables import typed
 from handreid.errors import ManifestError, OutputError
 
@@ -80,12 +85,27 @@ def test_manifest_moved_alone_still_finds_its_photos(tmp_path: Path) -> None:
     assert read(tmp_path / "elsewhere" / "m.parquet").root == tmp_path
 
 
-def test_csv_elsewhere_points_to_the_same_photos(tmp_path: Path) -> None:
-    (tmp_path / "tables").mkdir()
+def test_csv_above_its_photos_points_to_them(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "data")
-    manifest.write(tmp_path / "tables" / "m.csv")
-    again = read(tmp_path / "tables" / "m.csv")
+    manifest.write(tmp_path / "m.csv")
+    again = read(tmp_path / "m.csv")
     assert [path.resolve() for path in again.paths()] == [path.resolve() for path in manifest.paths()]
+
+
+def test_csv_whose_photos_are_elsewhere_is_refused_as_reading_it_would_be(tmp_path: Path) -> None:
+    """A CSV file cannot say where its photos are, and paths that go up are refused."""
+    for place in ("tables", "data/photos"):
+        (tmp_path / place).mkdir(parents=True)
+        with pytest.raises(ManifestError, match=r"names photos below its own folder.*write a \.parquet"):
+            a_manifest(tmp_path / "data").write(tmp_path / place / "m.csv")
+        assert list((tmp_path / place).iterdir()) == []
+
+
+def test_csv_through_a_linked_folder_is_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "real" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    a_manifest(tmp_path / "real" / "data").write(tmp_path / "link" / "m.csv")
+    assert read(tmp_path / "real" / "m.csv").table["path"][0] == "data/photos/0.jpg"
 
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +114,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OutputError, match="disk full"):
         a_manifest(tmp_path).write(target)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("m.parquet", "old")]
@@ -167,6 +187,10 @@ WRONG = {
     "distractor (did you mean 'validation'?)",
     "path,subject,draw\na.jpg,1,-1\n": "line 2: draw '-1' is not a whole number",
     "path,subject\n,1\n": "line 2: path is empty",
+    "path,subject\nphotos/,1\n": "line 2: path 'photos/' is no path of a file",
+    "path,subject\n.,1\n": "line 2: path '.' is no path of a file",
+    "path,subject,sha256\na.jpg,1,abc\n": "line 2: sha256 'abc' is not a SHA-256, 64 hex digits",
+    "path,subject,draw\na.jpg,1,\u0663\n": "line 2: draw '\u0663' is not a whole number",
     "path,subject\na.jpg,1\n\nb.jpg,2\na.jpg,2\n": "line 5: path 'a.jpg' was already given in hands.csv line 2",
     'path,subject,caption\na.jpg,1,"two\nlines"\na.jpg,2,\n': "line 4: path 'a.jpg' was already given in hands.csv "
     "line 2",
@@ -222,10 +246,13 @@ def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_write_refuses_what_it_cannot_do(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"written as \.parquet or \.csv"):
+    with pytest.raises(OutputError, match=r"written as \.parquet or \.csv"):
         a_manifest(tmp_path).write(tmp_path / "m.xlsx")
-    with pytest.raises(ManifestError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         a_manifest(tmp_path).write(tmp_path / "no" / "m.csv")
+    (tmp_path / "m.csv").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        a_manifest(tmp_path).write(tmp_path / "m.csv")
 
 
 def test_csv_of_a_spreadsheet(tmp_path: Path) -> None:
@@ -261,3 +288,222 @@ def test_reading_a_large_manifest_takes_under_a_second(tmp_path: Path) -> None:
     began = time.perf_counter()
     read(tmp_path / "m.parquet")
     assert time.perf_counter() - began < 1
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of others are read at once; the process that reads them first takes a while to start."""
+    monkeypatch.setattr(manifest_files, "_try", lambda *_: None)
+
+
+LEAVES = ("../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "C:/secret.jpg")
+
+
+def ours(path: Path, table: pl.DataFrame, facts: object) -> Path:
+    """A parquet file with this under our name, as an older handreid wrote it: without the hash of the file."""
+    table.write_parquet(path, metadata={"handreid": facts if isinstance(facts, str) else json.dumps(facts)})
+    return path
+
+
+def said_by(path: Path) -> dict[str, object]:
+    return json.loads(pl.read_parquet_metadata(path)["handreid"])
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+class TestParquetProvesItself:
+    def test_every_flipped_bit_is_noticed_before_polars_sees_it(self, tmp_path: Path) -> None:
+        """A reader of parquet can end the process over one bit, and others give another table."""
+        path = tmp_path / "m.parquet"
+        a_manifest(tmp_path).write(path)
+        whole = path.read_bytes()
+        beside_the_hash = whole.index(b"sha256 of this file:")
+        places = [*range(8, len(whole) - 8, 61), *range(beside_the_hash + 20, beside_the_hash + 84, 9)]
+        for at in places:
+            path.write_bytes(flipped(whole, at))
+            with pytest.raises(ManifestError, match=r"m\.parquet.*(is not as|not a readable parquet)"):
+                read(path)
+
+    def test_no_other_process_is_needed_for_a_file_of_ours(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        a_manifest(tmp_path).write(tmp_path / "m.parquet")
+        monkeypatch.setattr(subprocess, "run", None)
+        assert len(read(tmp_path / "m.parquet")) == 6
+
+    @pytest.mark.parametrize("length", [0, 3, 100, -1, -200])
+    def test_a_file_cut_short_is_one_message(self, tmp_path: Path, length: int) -> None:
+        path = tmp_path / "m.parquet"
+        a_manifest(tmp_path).write(path)
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(ManifestError, match=r"m\.parquet") as caught:
+            read(path)
+        assert len(str(caught.value).splitlines()) == 1
+
+    def test_a_file_that_would_end_the_process_is_one_message(self, tmp_path: Path) -> None:
+        """Between the marks of a parquet file, anything: somebody else's, so without a hash."""
+        path = tmp_path / "m.parquet"
+        a_manifest(tmp_path).table.write_parquet(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:4] + b"\xff" * (len(whole) - 12) + whole[-8:])
+        with pytest.raises(ManifestError, match="not a readable parquet file"):
+            read(path)
+
+    def test_another_table_under_the_same_hash_is_refused(self, tmp_path: Path) -> None:
+        a_manifest(tmp_path).write(tmp_path / "m.parquet")
+        facts = {**said_by(tmp_path / "m.parquet"), "format": 1}
+        table = a_manifest(tmp_path).table
+        assert len(read(ours(tmp_path / "m.parquet", table, facts))) == 6
+        other = table.with_columns(subject=pl.lit("0000"))
+        with pytest.raises(ManifestError, match=r"m\.parquet: not as it was written: its table is not the one"):
+            read(ours(tmp_path / "m.parquet", other, facts))
+
+    def test_an_older_manifest_with_names_apart_is_read(self, tmp_path: Path) -> None:
+        """Its hash was that of the names as they were."""
+        table = a_manifest(tmp_path).table.with_columns(subject=pl.lit("Jose\u0301"), path=pl.col("path") + "e\u0301")
+        facts = {
+            "dataset": "csv",
+            "notes": [],
+            "root": ".",
+            "root_then": ".",
+            "hash": content_hash(table, spelled=True),
+        }
+        found = read(ours(tmp_path / "m.parquet", table, facts))
+        assert set(found.table["subject"]) == {"Jos\u00e9"}
+        assert found.hash == Manifest(found.table, tmp_path).hash != facts["hash"]
+
+    @pytest.mark.usefixtures("tried")
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            "[]",
+            "null",
+            "{}",
+            "not json",
+            "1" * 5000,
+            "[" * 100_000,
+            {"dataset": 1},
+            {"notes": "a"},
+            {"notes": [1]},
+            {"root": None},
+            {"root_then": 3},
+            {"root": "a\0b"},
+            {"hash": None},
+            {"outside_root": "yes"},
+            {"format": 2},
+        ],
+        ids=range(15),
+    )
+    def test_metadata_that_we_do_not_write_are_one_message(self, tmp_path: Path, facts: object) -> None:
+        manifest = a_manifest(tmp_path)
+        if isinstance(facts, dict):
+            facts = {"dataset": "csv", "notes": [], "root": ".", "root_then": ".", "hash": manifest.hash, **facts}
+        with pytest.raises(ManifestError, match=r"m\.parquet is not as handreid wrote it") as caught:
+            read(ours(tmp_path / "m.parquet", manifest.table, facts))
+        assert len(str(caught.value)) < 400
+
+    def test_its_hash_is_known_when_it_is_read(self, tmp_path: Path) -> None:
+        manifest = a_manifest(tmp_path)
+        manifest.write(tmp_path / "m.parquet")
+        again = read(tmp_path / "m.parquet")
+        assert again.__dict__["hash"] == manifest.hash
+        assert again.filter(pl.col("age") > 2).hash != manifest.hash
+
+
+@pytest.mark.usefixtures("tried")
+class TestParquetOfOthers:
+    def test_is_taken_as_a_csv_file_is(self, tmp_path: Path) -> None:
+        table = pl.DataFrame({"path": ["./a.jpg", " b.jpg"], "subject": ["1 ", "2"], "finger": [1, 2]})
+        table.write_parquet(tmp_path / "hands.parquet")
+        found = read(tmp_path / "hands.parquet")
+        assert (found.root, found.dataset, found.metadata) == (tmp_path, "csv", ("finger",))
+        assert found.table.select("path", "subject").rows() == [("a.jpg", "1"), ("b.jpg", "2")]
+
+    def test_plain_types_become_those_of_a_manifest(self, tmp_path: Path) -> None:
+        day = datetime.date(2024, 5, 1)
+        table = pl.DataFrame(
+            {
+                "path": ["a.jpg"],
+                "subject": [7],
+                "session": [day],
+                "camera": pl.Series(["front"], dtype=pl.Categorical),
+                "day": [day],
+                "kind": pl.Series(["x"], dtype=pl.Enum(["x"])),
+                "none": [None],
+                "nan": [float("nan")],
+            }
+        )
+        table.write_parquet(tmp_path / "hands.parquet")
+        found = read(tmp_path / "hands.parquet")
+        (row,) = found.table.rows(named=True)
+        assert (row["subject"], row["session"], row["camera"]) == ("7", "2024-05-01", "front")
+        assert (row["day"], row["kind"], row["none"], row["nan"]) == ("2024-05-01", "x", None, None)
+        found.write(tmp_path / "m.csv")
+        assert read(tmp_path / "m.csv").hash == found.hash
+
+    @pytest.mark.parametrize(
+        ("column", "what"),
+        [
+            ({"extra": [[1, 2]]}, r"column 'extra' holds List"),
+            ({"extra": [{"a": 1}]}, r"column 'extra' holds Struct"),
+            ({"extra": [b"x"]}, r"column 'extra' holds Binary"),
+            ({"subject": [1.5]}, r"column 'subject' holds Float64"),
+            ({"subject": [["a"]]}, r"column 'subject' holds List"),
+            ({"path": [b"a.jpg"]}, r"column 'path' holds Binary"),
+            ({"draw": [0.5]}, r"column 'draw' holds Float64"),
+            ({"draw": ["x"]}, r"a column has values of the wrong type"),
+            ({"draw": [-1]}, r"row 1: draw -1 is below 0"),
+            ({"subject": [None]}, r"row 1: subject is empty"),
+            ({"path": ["https://x.org/1.jpg"]}, r"is a web address\ndownload"),
+        ],
+    )
+    def test_what_no_manifest_holds_is_one_message(
+        self, tmp_path: Path, column: dict[str, list[object]], what: str
+    ) -> None:
+        table = pl.DataFrame({"path": ["a.jpg"], "subject": ["1"], **column})
+        table.write_parquet(tmp_path / "hands.parquet")
+        with pytest.raises(ManifestError, match=rf"hands\.parquet: {what}|hands\.parquet: .*{what}"):
+            read(tmp_path / "hands.parquet")
+
+    def test_columns_are_needed_and_rows(self, tmp_path: Path) -> None:
+        pl.DataFrame({"file": ["a.jpg"]}).write_parquet(tmp_path / "a.parquet")
+        with pytest.raises(ManifestError, match=r"a\.parquet: no column 'path' and 'subject'"):
+            read(tmp_path / "a.parquet")
+        pl.DataFrame({"path": [], "subject": []}).write_parquet(tmp_path / "b.parquet")
+        with pytest.raises(ManifestError, match=r"b\.parquet: no rows"):
+            read(tmp_path / "b.parquet")
+
+    def test_a_name_with_brackets_is_that_file(self, tmp_path: Path) -> None:
+        a_manifest(tmp_path).write(tmp_path / "m[1].parquet")
+        assert len(read(tmp_path / "m[1].parquet")) == 6
+
+
+@pytest.mark.usefixtures("tried")
+class TestPathsThatLeaveTheRoot:
+    @pytest.mark.parametrize("path", LEAVES)
+    def test_are_refused_of_a_foreign_file_and_of_one_of_ours(self, tmp_path: Path, path: str) -> None:
+        table = pl.DataFrame({"path": [path], "subject": ["1"]})
+        table.write_parquet(tmp_path / "foreign.parquet")
+        facts = {"dataset": "csv", "notes": [], "root": ".", "root_then": "."}
+        said = Manifest(table, tmp_path, outside_root=True)
+        ours(tmp_path / "ours.parquet", said.table, {**facts, "hash": said.hash})
+        for name in ("foreign", "ours"):
+            with pytest.raises(ManifestError, match=rf"{name}\.parquet: row 1: path .*\n.*--outside-root"):
+                read(tmp_path / f"{name}.parquet")
+        assert read(tmp_path / "foreign.parquet", outside_root=True).outside_root
+
+    @pytest.mark.parametrize("path", LEAVES)
+    def test_are_refused_in_python_unless_said(self, tmp_path: Path, path: str) -> None:
+        table = pl.DataFrame({"path": [path], "subject": ["1"]})
+        with pytest.raises(ManifestError, match="row 1: path"):
+            Manifest(table, tmp_path)
+        Manifest(table, tmp_path, outside_root=True).write(tmp_path / "m.parquet")
+        assert read(tmp_path / "m.parquet").outside_root
+        with pytest.raises(ManifestError, match="a CSV file names photos below its own folder"):
+            Manifest(table, tmp_path, outside_root=True).write(tmp_path / "m.csv")
+
+    def test_dots_within_a_name_are_a_name(self, tmp_path: Path) -> None:
+        names = ["a..b.jpg", "..a/1.jpg", "a../1.jpg", "...", "~/1.jpg"]
+        assert len(Manifest(pl.DataFrame({"path": names, "subject": ["1"] * 5}), tmp_path)) == 5

@@ -1,11 +1,18 @@
 """Sources: the layouts on disk, and the ways in which they are broken."""
 
-from collections.abc import Iterable
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from handreid.data import sources
+from handreid.data.manifest import Manifest
+from handreid.data.sources import files
+from handreid.data.sources.files import files_below
 from handreid.errors import ManifestError
 
 HEADER = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities"
@@ -107,7 +114,7 @@ def test_hd_tells_people_from_distractors(tmp_path: Path) -> None:
     assert {row["aspect"] for row in rows.values()} == {"dorsal"}
     assert manifest.notes[:2] == ("1-501: 3 photos of 2 ids", "502-712: 2 photos of 2 ids")
     assert "1 photos in other folders left out: other/9_9.jpg" in manifest.notes
-    assert "1 files that are not photos left out: readme.txt" in manifest.notes
+    assert "1 files that are not photos left out: 1 .txt" in manifest.notes
 
 
 def test_hd_refuses_what_it_cannot_read(tmp_path: Path) -> None:
@@ -132,7 +139,7 @@ def test_plain_folders(tmp_path: Path) -> None:
     assert manifest.table["split"].null_count() == 3
     assert manifest.notes == (
         "3 photos of 2 identities",
-        "2 files that are not photos left out: ann/._1.jpg, notes.txt",
+        "2 files that are not photos left out: 1 .txt, 1 hidden",
     )
 
 
@@ -192,9 +199,221 @@ def test_absent_folder(tmp_path: Path) -> None:
 
 
 def test_csv_carries_other_columns_along(tmp_path: Path) -> None:
-    (tmp_path / "hands.csv").write_text("path,subject,camera,finger\na.jpg,1,front,3\n")
+    (touch(tmp_path, ["a.jpg"]) / "hands.csv").write_text("path,subject,camera,finger\na.jpg,1,front,3\n")
     manifest = sources.csv(tmp_path / "hands.csv")
     assert manifest.root == tmp_path
     assert manifest.metadata == ("finger",)
     assert manifest.table["camera"].to_list() == ["front"]
     assert manifest.notes == ("1 photos; metadata columns: finger",)
+
+
+def people(manifest: Manifest) -> dict[str, int]:
+    return dict(manifest.table.group_by("subject").len().rows())
+
+
+def no_right(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """This folder may not be listed, whoever asks: as root, the tests could not take the right away."""
+    listed = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+class TestWalk:
+    @pytest.mark.parametrize("source", [sources.folders, sources.hd])
+    def test_a_folder_that_cannot_be_listed_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Callable[[Path], Manifest]
+    ) -> None:
+        touch(tmp_path, ["1-501/1_1.jpg", "502-712/502_1.jpg", "1-501/deep/er/2_1.jpg"])
+        no_right(monkeypatch, "er")
+        with pytest.raises(ManifestError, match=rf"{tmp_path}/1-501/deep/er cannot be read \(Permission denied\)"):
+            source(tmp_path)
+
+    def test_a_link_whose_target_cannot_be_looked_at_is_an_error(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["a/1.jpg"])
+        (tmp_path / "a" / "2.jpg").symlink_to("x" * 300)
+        with pytest.raises(ManifestError, match=r"a/2\.jpg cannot be read \(File name too long\)"):
+            sources.folders(tmp_path)
+
+    def test_links_to_folders_neither_multiply_photos_nor_lead_in_circles(self, tmp_path: Path) -> None:
+        touch(tmp_path / "photos", ["anna/1.jpg", "anna/monday/2.jpg", "ben/1.jpg"])
+        for link, to in (
+            ("photos/anna/again", "photos/anna/monday"),
+            ("photos/anna/up", "photos"),
+            ("photos/anna/monday/loop", "photos/anna"),
+            ("photos/aaron", "photos/ben"),
+        ):
+            (tmp_path / link).symlink_to(tmp_path / to, target_is_directory=True)
+        found = sources.folders(tmp_path / "photos")
+        assert people(found) == {"anna": 2, "ben": 1}
+        assert any(note.startswith("4 links to folders whose photos are taken already") for note in found.notes)
+        assert (
+            "1 folders hold no photo that can be read, so whom they name is lost: aaron (a link to ben)" in found.notes
+        )
+
+    def test_linked_folders_from_elsewhere_are_entered(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["disk/1.jpg", "photos/ben/1.jpg"])
+        (tmp_path / "photos" / "anna").symlink_to(tmp_path / "disk", target_is_directory=True)
+        assert people(sources.folders(tmp_path / "photos")) == {"anna": 1, "ben": 1}
+
+    def test_draws_of_a_prepared_tree_may_be_links_to_the_same_folders(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["all/anna/1.jpg", "all/ben/2.jpg", "root/train/carl/1.jpg"])
+        for draw in ("query0", "gallery0", "query1", "gallery1"):
+            (tmp_path / "root" / draw).mkdir()
+            for person in ("anna", "ben"):
+                (tmp_path / "root" / draw / person).symlink_to(tmp_path / "all" / person, target_is_directory=True)
+        assert people(sources.folders(tmp_path / "root")) == {"anna": 4, "ben": 4, "carl": 1}
+
+    def test_a_file_under_two_names_counts_once_for_a_person(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["anna/1.jpg", "anna/2.jpg", "ben/1.jpg"])
+        (tmp_path / "anna" / "0.jpg").symlink_to(tmp_path / "anna" / "1.jpg")
+        os.link(tmp_path / "anna" / "2.jpg", tmp_path / "anna" / "3.jpg")
+        found = sources.folders(tmp_path)
+        assert found.table["path"].to_list() == ["anna/1.jpg", "anna/2.jpg", "ben/1.jpg"]
+        assert any(
+            note.endswith("left out: anna/0.jpg is anna/1.jpg, anna/3.jpg is anna/2.jpg") for note in found.notes
+        )
+
+    def test_a_file_of_two_people_stays_with_both_so_that_check_tells(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["anna/1.jpg"])
+        (tmp_path / "ben").mkdir()
+        os.link(tmp_path / "anna" / "1.jpg", tmp_path / "ben" / "1.jpg")
+        assert people(sources.folders(tmp_path)) == {"anna": 1, "ben": 1}
+
+    def test_links_to_nothing_are_absent_photos(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["anna/1.jpg"])
+        for name in ("anna/2.jpg", "ben", "loop"):
+            (tmp_path / name).symlink_to(tmp_path / ("loop" if name == "loop" else "gone"))
+        with pytest.raises(
+            ManifestError, match=r"3 photos or folders are links to what is not there: anna/2\.jpg, ben, l"
+        ):
+            sources.folders(tmp_path)
+        found = sources.folders(tmp_path, allow_missing=True)
+        assert people(found) == {"anna": 1}
+        assert any("is lost: ben (a link to nothing), loop (a link to nothing)" in note for note in found.notes)
+
+    def test_pipes_and_sockets_are_no_photos(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, ["anna/1.jpg"])
+        os.mkfifo(tmp_path / "anna" / "2.jpg")
+        monkeypatch.chdir(tmp_path / "anna")  # the path of a socket is short
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind("3.jpg")
+            found = sources.folders(tmp_path)
+        assert people(found) == {"anna": 1}
+        assert "2 files that are not photos left out: 2 special (neither file nor folder)" in found.notes
+
+    def test_left_out_files_are_told_by_kind_and_a_lost_person_by_name(self, tmp_path: Path) -> None:
+        """Case 5: what a phone and the web give."""
+        touch(
+            tmp_path, ["anna/1.jpg", "anna/2.jfif", "anna/3.JPE", "ben/1.avif", "ben/2.gif", "ben/3.TIF", "ben/4.webp"]
+        )
+        touch(tmp_path, ["carl/1.jp2", "carl/2.JP2", "anna/9.dng", "anna/.DS_Store", "ben/.DS_Store", "ben/Thumbs.db"])
+        (tmp_path / "dora").mkdir()
+        found = sources.folders(tmp_path)
+        assert people(found) == {"anna": 3, "ben": 4}
+        kinds = "2 .jp2, 1 .dng (anna/9.dng, carl/1.jp2, carl/2.JP2)"
+        assert found.notes[1:] == (
+            "2 folders hold no photo that can be read, so whom they name is lost: carl (2 .jp2), dora (empty)",
+            f"3 photos that cannot be read left out: {kinds}; save them as JPEG or PNG",
+            "3 files that are not photos left out: 2 .DS_Store, 1 .db",
+        )
+
+    def test_heic_says_what_would_read_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "PHOTO_SUFFIXES", (".jpg",))
+        monkeypatch.setattr(files, "_HEIF_IS_READ", False)
+        touch(tmp_path, ["anna/1.jpg", "carl/1.heic", "carl/2.HEIF"])
+        found = sources.folders(tmp_path)
+        assert any("is lost: carl (1 .heic, 1 .heif)" in note for note in found.notes)
+        assert any(note.endswith("save them as JPEG or PNG, or install pillow-heif for HEIC") for note in found.notes)
+
+    def test_heic_that_cannot_be_opened_is_no_photo(self, tmp_path: Path) -> None:
+        heif = pytest.importorskip("pillow_heif")
+        touch(tmp_path, ["anna/1.jpg", "carl/1.heic"])
+        (tmp_path / "carl" / "2.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+        heif.from_pillow(Image.new("RGB", (64, 64))).save(tmp_path / "anna" / "2.heic")
+        found = sources.folders(tmp_path)
+        assert found.table["path"].to_list() == ["anna/1.jpg", "anna/2.heic"]
+        assert any("is lost: carl (2 .heic)" in note for note in found.notes)
+
+    def test_a_folder_without_any_photo_says_what_it_holds(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["carl/1.jp2", "carl/notes.txt"])
+        with pytest.raises(ManifestError, match=r"no photos below this folder\n1 photos that cannot be read .*1 \.jp2"):
+            sources.folders(tmp_path)
+
+    def test_a_person_lost_in_one_split_is_named_there(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["train/a/1.jpg", "train/carl/1.psd", "test/b/1.jpg", "test/carl/2.jpg", "val/notes.txt"])
+        notes = sources.folders(tmp_path).notes
+        lost = "2 folders hold no photo that can be read, so whom they name is lost: train/carl (1 .psd), val (1 .txt)"
+        assert lost in notes
+
+    def test_lost_ids_of_hd_are_named(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["1-501/1_1.jpg", "1-501/2_1.psd", "1-501/1_2.psd", "502-712/502_1.jpg", "502-712/503_1.psd"])
+        notes = sources.hd(tmp_path).notes
+        assert "2 ids are left with no photo, and are lost: 2 of 1-501, 503 of 502-712" in notes
+
+    def test_what_systems_put_there_is_not_looked_into(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        touch(tmp_path, ["anna/1.jpg", "anna/@eaDir/1.jpg", ".git/a.jpg", "lost+found/x", "__MACOSX/anna/._1.jpg"])
+        no_right(monkeypatch, "lost+found")
+        found = sources.folders(tmp_path)
+        assert people(found) == {"anna": 1}
+        assert "4 hidden folders not looked into: .git, __MACOSX, anna/@eaDir and 1 more" in found.notes
+
+    def test_capitals_are_found(self, tmp_path: Path) -> None:
+        names = [
+            "Train/a/1.JPG",
+            "train/a/1.jpg",
+            "TEST/b/2.Jpeg",
+            "gallery0/b/1.jpg",
+            "Gallery0/c/1.jpg",
+            "gallery0_all/b/1.jpg",
+        ]
+        found = sources.folders(touch(tmp_path, [*names, "query0/b/1.jpg"]))
+        assert set(found.table["path"]) == {*names, "query0/b/1.jpg"} - {"gallery0/b/1.jpg", "Gallery0/c/1.jpg"}
+        assert set(found.table["split"]) == {"train", "test", "query", "gallery"}
+
+    def test_a_deep_and_a_wide_tree_take_no_time(self, tmp_path: Path) -> None:
+        deep = tmp_path / "anna"
+        for _ in range(400):
+            deep /= "d"
+        deep.mkdir(parents=True)
+        (deep / "1.jpg").touch()
+        touch(tmp_path, [f"ben/{number}.jpg" for number in range(5000)])
+        began = time.perf_counter()
+        assert len(files_below(tmp_path).photos) == 5001
+        assert time.perf_counter() - began < 2
+
+
+class TestHands11kInOtherCapitals:
+    def test_folder_table_and_photos_are_found(self, tmp_path: Path) -> None:
+        root = hands11k_root(tmp_path, ROWS, ["Hand_1.JPG", "HAND_2.jpg"])
+        (root / "Hands").rename(root / "hands")
+        (root / "HandInfo.csv").rename(root / "handinfo.CSV")
+        found = sources.hands11k(root)
+        assert found.table["path"].to_list() == ["hands/Hand_1.JPG", "hands/HAND_2.jpg"]
+        assert all(path.is_file() for path in found.paths())
+        assert "2 photos found under names in other capitals: hands/Hand_1.JPG, hands/HAND_2.jpg" in found.notes
+
+    def test_the_exact_name_goes_first(self, tmp_path: Path) -> None:
+        root = hands11k_root(tmp_path, ROWS, ["Hand_1.jpg", "Hand_1.JPG", "Hand_2.jpg"])
+        touch(root, ["hands/Hand_1.jpg"])
+        found = sources.hands11k(root)
+        assert found.table["path"].to_list() == ["Hands/Hand_1.jpg", "Hands/Hand_2.jpg"]
+        assert "1 photos that HandInfo.csv does not name, left out: Hands/Hand_1.JPG" in found.notes
+
+    def test_what_could_be_two_is_not_guessed(self, tmp_path: Path) -> None:
+        root = hands11k_root(tmp_path, ROWS, ["Hand_1.JPG", "hand_1.jpg", "Hand_2.jpg"])
+        with pytest.raises(ManifestError, match=r"1 of the 2 photos .* \(Hands/Hand_1\.jpg\)"):
+            sources.hands11k(root)
+        (root / "Hands").rename(root / "hands")
+        (root / "HANDS").mkdir()
+        with pytest.raises(ManifestError, match="HANDS and hands could both be Hands"):
+            sources.hands11k(root)
+
+    def test_whoever_is_lost_with_missing_photos_is_named(self, tmp_path: Path) -> None:
+        root = hands11k_root(tmp_path, ROWS, ["Hand_1.jpg"])
+        notes = sources.hands11k(root, allow_missing=True).notes
+        assert "1 subjects are left with no photo, and are lost: 1200000" in notes

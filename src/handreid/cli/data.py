@@ -1,5 +1,6 @@
 """`handreid data`: photos become a manifest, a manifest is checked and described, hands are rendered."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,8 @@ from typing import Annotated
 import typer
 
 from handreid.cli import output
+from handreid.data.names import printable
+from handreid.errors import ManifestError, OutputError
 from handreid.progress import for_people
 
 app = typer.Typer(help="Photos: prepare, check and describe manifests; render hands.", no_args_is_help=True)
@@ -30,29 +33,49 @@ def prepare(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Go on without photos that are absent.")
     ] = False,
+    outside_root: Annotated[
+        bool, typer.Option("--outside-root", help="For csv: paths may be absolute, or leave the table's folder.")
+    ] = False,
 ) -> None:
-    """Write the manifest of a data set: one row per photo.
+    """Write the manifest of a data set: one row per photo, with the SHA-256 of its file.
 
     **hands11k**: `Hands/` and `HandInfo.csv` as published. **hd**: PolyU Hand Dorsal, `1-501` and `502-712`.
     **folders**: `root/<identity>/*.jpg`, or trees split into train/val/test/query0../gallery0... **csv**: a table with
     at least the columns path and subject.
     """
     from handreid.data import sources
+    from handreid.data.manifest import check_target
 
+    if outside_root and source is not Source.csv:
+        raise ManifestError(f"--outside-root is for csv: the photos of {source} are those below its folder")
+    check_target(out, root.parent if source is Source.csv else root, outside_root)
+    _not_over_input(out, source, root)
     match source:
         case Source.hands11k:
             manifest = sources.hands11k(root, allow_missing=allow_missing)
         case Source.hd:
-            manifest = sources.hd(root)
+            manifest = sources.hd(root, allow_missing=allow_missing)
         case Source.folders:
-            manifest = sources.folders(root)
+            manifest = sources.folders(root, allow_missing=allow_missing)
         case Source.csv:
-            manifest = sources.csv(root)
+            manifest = sources.csv(root, allow_missing=allow_missing, outside_root=outside_root)
+    manifest = sources.hashed(manifest, for_people())
     manifest.write(out)
     for note in manifest.notes:
         typer.echo(f"note: {note}")
     people = manifest.table["subject"].drop_nulls().n_unique()
-    typer.echo(f"{out}: {len(manifest):,} photos of {people:,} subjects, hash {manifest.hash[:16]}")
+    typer.echo(f"{printable(out)}: {len(manifest):,} photos of {people:,} subjects, hash {manifest.hash[:16]}")
+
+
+def _not_over_input(out: Path, source: Source, root: Path) -> None:
+    """Raises OutputError where the manifest would replace the table that it is made of, by whatever name."""
+    from handreid.data.names import Spellings, folded
+
+    tables = [root] if source is Source.csv else []
+    if source is Source.hands11k:
+        tables = [root / name for name in Spellings(root, folded).every("HandInfo.csv")]
+    if any(os.path.exists(out) and os.path.exists(table) and out.samefile(table) for table in tables):  # noqa: PTH110
+        raise OutputError(f"{printable(out)} is the table that is read here; write the manifest to another place")
 
 
 @app.command()
@@ -70,7 +93,7 @@ def check(
     for finding in findings:
         typer.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
-    typer.echo(f"{manifest}: {len(found):,} photos, {errors} errors, {len(findings) - errors} warnings")
+    typer.echo(f"{printable(manifest)}: {len(found):,} photos, {errors} errors, {len(findings) - errors} warnings")
     raise typer.Exit(1 if errors else 0)
 
 
@@ -101,11 +124,12 @@ def render(
     """Draw hands nobody owns, with known identity, and their manifest."""
     from handreid.data import sources
     from handreid.data.rendered import render as render_hands
+    from handreid.files import check_folder_writable
 
+    check_folder_writable(out)
     with for_people().step("rendering", identities * photos, "photos") as advance:
         table = render_hands(out, identities=identities, photos=photos, seed=seed, size=size, progress=advance)
-    manifest = sources.csv(table)
-    manifest.write(out / "manifest.parquet")
-    typer.echo(
-        f"{out / 'manifest.parquet'}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}"
-    )
+    manifest = sources.hashed(sources.csv(table), for_people())
+    path = out / "manifest.parquet"
+    manifest.write(path)
+    typer.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")

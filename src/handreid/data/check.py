@@ -18,6 +18,7 @@ from handreid.data.decoding import check_regular
 from handreid.data.manifest import LABEL_KINDS, Manifest, read
 from handreid.data.photo_checks import TAIL, Looked, look
 from handreid.data.protocols import hands11k_leak
+from handreid.data.similar_names import similar_names
 from handreid.data.tables import listed
 from handreid.errors import DataError, ManifestError
 
@@ -31,6 +32,7 @@ Kind = Literal[
     "profile",
     "same-pixels",
     "both-sides",
+    "similar-names",
     "single-photo",
     "unlabelled",
 ]
@@ -65,6 +67,7 @@ def check(
             return [Finding("error", "value", str(error))]
     absent = _absent(manifest)
     found = [*_missing(manifest, absent), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
+    found += [Finding("error", "similar-names", *one) for one in similar_names(manifest.table["subject"].to_list())]
     found += _unlabelled(manifest)
     if pixels:
         rows = [row for row in range(len(manifest)) if row not in absent]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
+from handreid.data.names import nfc
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
@@ -21,8 +23,8 @@ class Draw:
 
 
 def chance(seed: int, purpose: str, draw: int, key: str) -> str:
-    """A number from 0 to 1 in disguise: 64 hex digits that order keys at random."""
-    return hashlib.sha256(f"{seed}/{purpose}/{draw}/{key}".encode()).hexdigest()
+    """A number from 0 to 1 in disguise: 64 hex digits that order keys at random, however a disk spells them."""
+    return hashlib.sha256(f"{seed}/{purpose}/{draw}/{nfc(key)}".encode()).hexdigest()
 
 
 def choose(keys: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
@@ -64,4 +66,4 @@ def gallery_draw(
 
 def in_path_order(rows: Iterable[int], keys: Sequence[str]) -> Int64[np.ndarray, " rows"]:
     """Rows as an array, ordered by their paths so that the order of a table never decides anything."""
-    return np.array(sorted(rows, key=lambda row: keys[row]), dtype=np.int64)
+    return np.array(sorted(rows, key=lambda row: (nfc(keys[row]), keys[row])), dtype=np.int64)

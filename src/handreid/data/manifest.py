@@ -1,69 +1,64 @@
 """What is a photo of a hand: a row of path, subject, side, aspect, camera, session, split, and whatever else is known.
 
 * A `Manifest` that exists is valid: the values of the core columns are checked when it is made.
-* Paths are stored relative to a root, with forward slashes, so that folder and manifest can move together.
-* The hash depends on what the rows say, not on their order, their file, or the machine; `origin` only tells
-  where a row came from and is left out of it.
+* Text is composed Unicode (NFC), so that a name is one name. Only `path` is as this disk spells it, which opens it.
+* Paths are stored relative to a root, with forward slashes, so that folder and manifest can move together; they do not
+  leave it unless the manifest says so (`outside_root`).
+* The hash depends on what the rows say, not on their order, their file, the machine, or how a disk spells a path;
+  `origin` only tells where a row came from and is left out of it.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import polars as pl
 
+from handreid.data.manifest_files import Facts, read_parquet, write_parquet
+from handreid.data.names import Spellings, is_utf8, printable
+from handreid.data.photo_paths import as_on_disk, forward
+from handreid.data.rows import (
+    CORE,
+    content_hash,
+    draw_problems,
+    lower_hashes,
+    raise_problems,
+    with_core_columns,
+)
 from handreid.data.tables import listed, nearest, raise_all, read_text_table, typed
 from handreid.data.unlabelled import UNKNOWN, named, note
 from handreid.errors import ManifestError
-from handreid.files import write_atomic
+from handreid.files import check_writable, write_atomic
 
 LabelKind = Literal["subject", "hand", "aspect"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 
-CORE: dict[str, type[pl.DataType]] = {
-    "path": pl.String,
-    "subject": pl.String,
-    "side": pl.String,
-    "aspect": pl.String,
-    "camera": pl.String,
-    "session": pl.String,
-    "split": pl.String,
-    "draw": pl.Int64,  # the gallery draw of a prepared tree that a query, gallery or distractor photo belongs to
-    "caption": pl.String,
-    "sha256": pl.String,  # of the photo's file, when the manifest was prepared
-    "origin": pl.String,
-}
-VALUES: dict[str, tuple[str, ...]] = {
-    "side": ("left", "right"),
-    "aspect": ("dorsal", "palmar"),
-    "split": ("train", "validation", "test", "query", "gallery", "distractor"),
-}
 _NEEDED: dict[str, tuple[str, ...]] = {"subject": (), "hand": ("side",), "aspect": ("aspect", "side")}
-_KEY = "handreid"  # the one key of ours in the metadata of a parquet file
+_SUFFIXES = (".parquet", ".csv")
+_MISSING = "make one with `handreid data prepare`"
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """A table of photos. `table` has the core columns first, then metadata columns of any plain type.
+    """A table of photos. `table` has the core columns first, then metadata columns: text, numbers, true/false.
 
-    `notes` says what the source found, dropped and mended; it is not part of the hash. Raises ManifestError for
-    wrong values, all at once, each with the row's origin.
+    `notes` says what the source found, dropped and mended; it is not part of the hash. `outside_root` lets paths be
+    absolute or go up. Raises ManifestError for wrong values, all at once, each with the row's origin.
     """
 
     table: pl.DataFrame
     root: Path
     dataset: str = "csv"
     notes: tuple[str, ...] = ()
+    outside_root: bool = False
 
     def __post_init__(self) -> None:
         table = with_core_columns(self.table)
         object.__setattr__(self, "table", table)
-        raise_all(problems(table, table["origin"].to_list()))
+        raise_problems(table, table["origin"].to_list(), self.outside_root)
 
     def __len__(self) -> int:
         return self.table.height
@@ -128,17 +123,18 @@ class Manifest:
         return found
 
     def write(self, path: Path | str) -> None:
-        """Write `.parquet` or `.csv`, whole or not at all. Only parquet keeps types, data set name and notes."""
+        """Write `.parquet` or `.csv`, whole or not at all. Only parquet keeps types, data set name, notes and hash.
+
+        Raises OutputError where that is not possible, ManifestError where a CSV file would name photos outside its
+        folder.
+        """
         path = Path(path)
-        if path.suffix not in (".parquet", ".csv"):
-            raise ManifestError(f"{path}: a manifest is written as .parquet or .csv, not {path.suffix!r}")
-        if not path.parent.is_dir():
-            raise ManifestError(f"{path}: the folder {path.parent} does not exist; create it first")
+        check_target(path, self.root, self.outside_root)
         if path.suffix == ".csv":
-            write_atomic(path, lambda part: _rebased(self, path.parent).write_csv(part))
+            text = _rebased(self, path.parent).write_csv()
+            write_atomic(path, lambda part: part.write_text(text, encoding="utf-8", newline=""))
         else:
-            facts = {_KEY: json.dumps(_facts(self, path))}
-            write_atomic(path, lambda part: self.table.write_parquet(part, metadata=facts))
+            write_parquet(path, self.table, _facts(self, path))
 
 
 def names_of(manifest: Manifest, kind: LabelKind) -> list[str]:
@@ -150,38 +146,55 @@ def names_of(manifest: Manifest, kind: LabelKind) -> list[str]:
     ]
 
 
-def read(path: Path | str) -> Manifest:
-    """Read a manifest that `write` wrote, or a CSV file made by hand (see `read_csv`)."""
+def check_target(path: Path, root: Path, outside_root: bool = False) -> None:
+    """Raises what `Manifest.write` would raise, before the work: for a manifest of photos below `root`."""
+    check_writable(path, _SUFFIXES)
+    if path.suffix == ".csv" and (outside_root or _way_down(path.parent, root) is None):
+        raise ManifestError(
+            f"{printable(path)}: a CSV file names photos below its own folder, and these are not all there; write a "
+            f".parquet, which knows where they are, or a CSV file in {printable(root)} or above it"
+        )
+
+
+def read(path: Path | str, *, outside_root: bool = False) -> Manifest:
+    """Read a manifest that `write` wrote, or a table made by hand: CSV (see `read_csv`), or parquet of that form.
+
+    `outside_root` is what a table that somebody made cannot say itself: that its paths may leave its folder. Raises
+    ManifestError, also for a manifest that is not as it was written.
+    """
     path = Path(path)
-    if path.suffix == ".csv":
-        return read_csv(path)
-    if path.suffix != ".parquet":
-        raise ManifestError(f"{path}: a manifest is a .parquet or .csv file, not {path.suffix!r}")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return read_csv(path, outside_root=outside_root)
+    if suffix != ".parquet":
+        folder = os.path.isdir(path)  # noqa: PTH112 - is_dir raises where a folder above may not be entered
+        kind = "a folder" if folder else "a recipe" if suffix in (".yaml", ".yml") else suffix or "without a suffix"
+        raise ManifestError(f"{printable(path)}: a manifest is a .parquet or .csv file, not {kind}; {_MISSING}")
+    table, facts = read_parquet(path, _MISSING)
+    require_columns(table.columns, ("path", "subject"), printable(path.name))
     try:
-        table = pl.read_parquet(path)
-        facts = json.loads(pl.read_parquet_metadata(path).get(_KEY, "{}"))
-    except FileNotFoundError as error:
-        raise ManifestError(f"{path}: no such file; make one with `handreid data prepare`") from error
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise ManifestError(f"{path}: not a readable parquet file ({error})") from error
-    require_columns(table.columns, ("path", "subject"), path.name)
-    return Manifest(table, _root(path, table, facts), facts.get("dataset", "csv"), tuple(facts.get("notes", ())))
+        if facts is None:
+            return _foreign(path, table, outside_root)
+        return _ours(path, table, facts)
+    except ManifestError as error:
+        raise ManifestError(f"{printable(path)}: {error}") from None
 
 
-def read_csv(path: Path | str) -> Manifest:
+def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     """Read a CSV file with a header.
 
     Columns: `path` and `subject` are needed, an empty subject is nobody known; `side`, `aspect`, `camera`, `session`,
-    `split`, `draw`, `caption` may be there; all others are carried along as metadata. Paths are relative to the CSV
-    file. Spaces around core values are dropped, and counted in the notes.
+    `split`, `draw`, `caption`, `sha256` may be there; all others are carried along as metadata. Paths are relative to
+    the CSV file, and leave its folder only with `outside_root`. Spaces around core values are dropped, and counted in
+    the notes.
     """
     path = Path(path)
-    text = read_text_table(path)
-    require_columns(text.columns, ("path", "subject"), path.name)
+    text = read_text_table(path, _MISSING)
+    require_columns(text.columns, ("path", "subject"), text.file)
     where = text.where()
     if not where:
-        raise ManifestError(f"{path}: a header and no rows; every photo is a row")
-    columns, notes = {}, []
+        raise ManifestError(f"{printable(path)}: a header and no rows; every photo is a row")
+    columns, notes = {}, [*text.notes]
     for name, values in text.columns.items():
         if name not in CORE:
             columns[name] = typed(values)
@@ -194,11 +207,14 @@ def read_csv(path: Path | str) -> Manifest:
     columns.setdefault("origin", pl.Series(where, dtype=pl.String))
     notes += note(columns["subject"].to_list(), "subject")
     columns["subject"] = pl.Series(named(columns["subject"].to_list()), dtype=pl.String)
+    root = path.parent.absolute()
+    columns["path"], turned = forward(columns["path"], root)
     table = pl.DataFrame(columns)
-    raise_all([*_draw_problems(table, where), *problems(table, where)])
+    raise_all(draw_problems(table, where))
+    raise_problems(lower_hashes(table), where, outside_root)
     extra = [name for name in columns if name not in CORE]
-    notes.append(f"{table.height:,} photos; metadata columns: {listed(extra) or 'none'}")
-    return Manifest(table, path.parent.absolute(), "csv", tuple(notes))
+    notes += [*turned, f"{table.height:,} photos; metadata columns: {listed(extra) or 'none'}"]
+    return Manifest(_spelled(table, root), root, "csv", tuple(notes), outside_root)
 
 
 def require_columns(found: Iterable[str], needed: Sequence[str], file: str) -> None:
@@ -209,94 +225,79 @@ def require_columns(found: Iterable[str], needed: Sequence[str], file: str) -> N
         raise ManifestError(f"{file}: no column {' and '.join(missing)}; the columns are {', '.join(names)}")
 
 
-def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
-    """The core columns in their order and type, those not given as nulls, then the others; empty text is null."""
-    core = []
-    for name, dtype in CORE.items():
-        column = pl.col(name).cast(dtype) if name in table.columns else pl.lit(None, dtype=dtype)
-        core.append((column.replace("", None) if dtype is pl.String else column).alias(name))
+def _spelled(table: pl.DataFrame, root: Path) -> pl.DataFrame:
+    return table.with_columns(as_on_disk(table["path"], root))
+
+
+def _ours(path: Path, table: pl.DataFrame, facts: Facts) -> Manifest:
     try:
-        table = table.select(*core, *(name for name in table.columns if name not in CORE))
-    except pl.exceptions.PolarsError as error:
-        raise ManifestError(f"a core column has values of the wrong type ({error})") from error
-    return table.with_columns(pl.col("origin").fill_null(pl.format("row {}", pl.int_range(pl.len()) + 1)))
-
-
-def problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
-    """Everything wrong with the core values, in the order of the rows; `where` names the place of each row."""
-    found: list[tuple[int, str]] = []
-    for column, known in VALUES.items():
-        if column in table.columns:
-            wrong = table[column].is_not_null() & ~table[column].is_in(known)
-            for row in wrong.arg_true():
-                value = table[column][row]
-                choice = f"{column} {value!r} is not one of {', '.join(known)}{nearest(value, known)}"
-                found.append((row, choice))
-    found += [(row, "path is empty") for row in table["path"].is_null().arg_true()]
-    spaced = table["subject"].str.strip_chars() != table["subject"]
-    found += [(row, f"subject {table['subject'][row]!r} has spaces around it") for row in spaced.arg_true()]
-    if not table["path"].is_unique().all():
-        found += _repeated(table["path"].to_list(), where)
-    return [f"{where[row]}: {what}" for row, what in sorted(found)]
-
-
-def content_hash(table: pl.DataFrame) -> str:
-    """SHA-256 of the cells as text, columns by name and rows by path. A column of nulls counts as absent."""
-    names = [name for name in sorted(table.columns) if name != "origin" and table[name].null_count() < table.height]
-    rows = table.select(names).sort("path").rows() if table.height else []
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for row in rows:
-        digest.update(json.dumps([_cell(value) for value in row]).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _cell(value: Any) -> str | None:
-    """A cell as text that a CSV file could hold as well; empty text is null there."""
-    if value is None or value == "":
-        return None
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _repeated(paths: Sequence[str | None], where: Sequence[str]) -> list[tuple[int, str]]:
-    first: dict[str, int] = {}
-    found = []
-    for row, path in enumerate(paths):
-        if path is not None and first.setdefault(path, row) != row:
-            found.append((row, f"path {path!r} was already given in {where[first[path]]}"))
+        same = facts.hash in (content_hash(table, spelled=spelled) for spelled in (False, True))  # True: older ones
+    except pl.exceptions.PolarsError:  # columns of types that we never write
+        same = False
+    if not same:
+        raise ManifestError("not as it was written: its table is not the one whose hash it holds; make it anew")
+    root = _root(path, table, facts)
+    found = Manifest(_spelled(table, root), root, facts.dataset, facts.notes, facts.outside_root)
+    if found.table.drop("path").equals(table.drop("path")):  # it is known already: a moment for each 10,000 photos
+        found.__dict__["hash"] = facts.hash
     return found
 
 
-def _draw_problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
-    if "draw" not in table.columns:
-        return []
-    wrong = table["draw"].is_not_null() & ~table["draw"].str.contains(r"^\d{1,9}$")
-    return [f"{where[row]}: draw {table['draw'][row]!r} is not a whole number from 0 on" for row in wrong.arg_true()]
+def _foreign(path: Path, table: pl.DataFrame, outside_root: bool) -> Manifest:
+    """A parquet file that somebody else made: taken as a CSV file is."""
+    if not table.height:
+        raise ManifestError("no rows; every photo is a row")
+    root = path.parent.absolute()
+    table = with_core_columns(table)
+    stripped = table.with_columns(pl.col(name).str.strip_chars() for name, dtype in CORE.items() if dtype is pl.String)
+    paths, turned = forward(stripped["path"], root)
+    table = _spelled(stripped.with_columns(paths), root)
+    return Manifest(table, root, "csv", (*turned, f"{table.height:,} photos"), outside_root)
 
 
-def _facts(manifest: Manifest, path: Path) -> dict[str, Any]:
+def _facts(manifest: Manifest, path: Path) -> Facts:
     root = manifest.root.absolute()
-    facts = {"dataset": manifest.dataset, "notes": list(manifest.notes), "hash": manifest.hash, "root_then": str(root)}
     try:
-        facts["root"] = Path(os.path.relpath(root, path.parent.absolute())).as_posix()
+        way = Path(os.path.relpath(root, path.parent.absolute())).as_posix()
     except ValueError:  # on another drive there is no relative way
-        facts["root"] = str(root)
-    return facts
+        way = str(root)
+    return Facts(manifest.dataset, manifest.notes, manifest.hash, way, str(root), manifest.outside_root)
 
 
-def _root(path: Path, table: pl.DataFrame, facts: dict[str, Any]) -> Path:
+def _root(path: Path, table: pl.DataFrame, facts: Facts) -> Path:
     """The root as seen from the manifest; the place where it was at writing if the photos are only there."""
-    beside = Path(os.path.normpath(path.parent.absolute() / facts.get("root", ".")))
-    then = Path(facts.get("root_then", beside))
+    beside = _existing(Path(os.path.normpath(path.parent.absolute() / facts.root)))
+    then = _existing(Path(facts.root_then))
     first = table["path"][0] if table.height else None
-    moved_alone = first and not (beside / first).exists() and (then / first).exists()
+    moved_alone = first and Spellings(beside).found(first) is None and Spellings(then).found(first) is not None
     return then if moved_alone else beside
+
+
+def _existing(folder: Path) -> Path:
+    """The folder as the disk spells it."""
+    if str(folder).isascii() or os.path.lexists(folder):
+        return folder
+    top = Path(folder.anchor)
+    found = Spellings(top).found(folder.relative_to(top).as_posix())
+    return top / found if found is not None else folder
+
+
+def _way_down(folder: Path, root: Path) -> str | None:
+    """From a folder to a root in it or below; None where the way goes up."""
+    ways = [(root.absolute(), folder.absolute()), (root.resolve(), folder.resolve())]
+    for to, start in ways:
+        try:
+            way = Path(os.path.relpath(to, start)).as_posix()
+        except ValueError:  # on another drive
+            continue
+        if way.split("/", 1)[0] != ".." and is_utf8(way):
+            return way
+    return None
 
 
 def _rebased(manifest: Manifest, folder: Path) -> pl.DataFrame:
     """The table with paths as seen from `folder`, which is what a CSV file promises."""
-    prefix = os.path.relpath(manifest.root.absolute(), folder.absolute())
-    if prefix == ".":
+    prefix = _way_down(folder, manifest.root)
+    if prefix in (".", None):
         return manifest.table
-    return manifest.table.with_columns(
-        pl.col("path").map_elements(lambda path: (Path(prefix) / path).as_posix(), return_dtype=pl.String)
-    )
+    return manifest.table.with_columns(pl.format("{}/{}", pl.lit(prefix), pl.col("path")).alias("path"))

@@ -24,6 +24,7 @@ from handreid.data import protocols
 from handreid.data.draw_checks import check_galleries, check_queries, check_validation, counted
 from handreid.data.draws import Draw, choose, gallery_draw, in_path_order, one_each
 from handreid.data.manifest import LabelKind, Manifest, names_of
+from handreid.data.names import nfc
 from handreid.data.protocols import Sides, view_rows
 from handreid.data.tables import listed
 from handreid.errors import ProtocolError
@@ -79,7 +80,7 @@ class Split:
         return sorted({self.identities[row] for row in self.train})
 
     def _said(self, rows: Int64[np.ndarray, " rows"]) -> list[tuple[str, str]]:
-        return sorted((self.paths[row], self.identities[row]) for row in rows)
+        return sorted((nfc(self.paths[row]), self.identities[row]) for row in rows)
 
 
 def natural_protocol(manifest: Manifest) -> Protocol:

@@ -1,51 +1,72 @@
 """Text tables become typed columns, and every row keeps the line that it came from.
 
 * The csv module reads, not polars: it knows the line of every row, quoted line breaks and blank lines included.
+* What spreadsheets add is taken away, and counted: a `sep=` line, empty columns and rows.
 * A column becomes a number only where writing the number gives back the text: "0007" stays text.
 """
 
 import csv
 import difflib
+import io
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from handreid.data.names import nfc, printable
+from handreid.data.text_files import read_text
 from handreid.errors import ManifestError
 
 SHOWN = 10  # problems printed before "and n more"
+_LONGEST = 60  # characters of a value that are shown
+_SEP = re.compile(r'"?sep=(?P<delimiter>[^\r\n"])"?[,;\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A CSV file as text: `columns` by name, and the line in the file of every row (the header is line 1)."""
+    """A CSV file as text: `columns` by name, and the line in the file of every row (the header is line 1).
+
+    `notes` say what was left out.
+    """
 
     file: str
     columns: dict[str, list[str]]
     lines: list[int]
+    notes: tuple[str, ...] = ()
 
     def where(self) -> list[str]:
         return [f"{self.file} line {line}" for line in self.lines]
 
 
-def read_text_table(path: Path) -> TextTable:
-    """Read a comma, semicolon or tab separated file in UTF-8. Raises ManifestError with the line at fault."""
-    header, rows, lines = _read_rows(path)
-    names = [name.strip() for name in header]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or "" in names:
-        what = f"names {', '.join(map(repr, twice))} twice" if twice else "has a column without a name"
-        raise ManifestError(f"{path.name} line 1: the header {what}; every column needs a name of its own")
-    ragged = [
-        f"{path.name} line {line}: {len(row)} values where the header has {len(names)}"
-        for row, line in zip(rows, lines, strict=True)
-        if len(row) != len(names)
-    ]
-    raise_all(ragged)
+def read_text_table(path: Path, missing: str = "") -> TextTable:
+    """Read a comma, semicolon or tab separated file. Raises ManifestError with the line at fault.
+
+    Columns without a name and rows are left out where they are wholly empty. `missing` is what to say where there is
+    no file.
+    """
+    file = printable(path.name)
+    at, header, rows, lines = _read_rows(read_text(path, missing), file)
+    filled = [(row, line) for row, line in zip(rows, lines, strict=True) if any(cell.strip() for cell in row)]
+    notes = [f"{len(rows) - len(filled):,} empty rows left out"] if len(filled) < len(rows) else []
+    rows, lines = [row for row, _ in filled], [line for _, line in filled]
+    names = [nfc(name.strip()) for name in header]
+    rows = [row[: len(names)] if not any(row[len(names) :]) else row for row in rows]
+    raise_all(
+        [
+            f"{file} line {line}: {len(row)} values where the header has {len(names)}"
+            for row, line in zip(rows, lines, strict=True)
+            if len(row) != len(names)
+        ]
+    )
     columns = [list(values) for values in zip(*rows, strict=True)] or [[] for _ in names]
-    return TextTable(path.name, dict(zip(names, columns, strict=True)), lines)
+    kept = [n for n, name in enumerate(names) if name or any(value.strip() for value in columns[n])]
+    if len(kept) < len(names):
+        notes.append(f"{len(names) - len(kept):,} columns without a name or a value left out")
+    _named_once(f"{file} line {at}", [names[n] for n in kept])
+    return TextTable(file, {names[n]: columns[n] for n in kept}, lines, tuple(notes))
 
 
 def typed(values: Sequence[str]) -> pl.Series:
@@ -77,34 +98,44 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {names[close[0]]!r}?)" if close else ""
 
 
-def listed(names: Iterable[str], limit: int = SHOWN) -> str:
+def listed(names: Iterable[str], limit: int = SHOWN, separator: str = ", ") -> str:
     """Comma separated, the rest counted: `a, b, c and 4 more`."""
     every = list(names)
-    return ", ".join(every[:limit]) + (f" and {len(every) - limit:,} more" if len(every) > limit else "")
+    return separator.join(every[:limit]) + (f" and {len(every) - limit:,} more" if len(every) > limit else "")
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def short(value: object) -> str:
+    """A value in quotes, as Python writes it; of thousands of characters the first ones."""
+    text = str(value)
+    return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}... ({len(text):,} characters)"
+
+
+def _named_once(where: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1} - {""})
+    if twice or "" in names:
+        what = f"names {', '.join(map(repr, twice))} twice" if twice else "has a column without a name"
+        raise ManifestError(f"{where}: the header {what}; every column needs a name of its own")
+
+
+def _read_rows(text: str, file: str) -> tuple[int, list[str], list[list[str]], list[int]]:
+    """The line of the header, the header, and the rows with their lines; blank lines are none."""
+    said = _SEP.match(text)
+    text, line = (text[said.end() :], 2) if said else (text, 1)
+    delimiter = said["delimiter"] if said else _delimiter(text.split("\n", 1)[0])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    at = line
+    found, lines = [], []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=_delimiter(first), strict=True)
-            header = next(reader, [])
-            rows, lines, line = [], [], reader.line_num + 1
-            for row in reader:
-                if row:  # the csv module gives an empty list for a blank line
-                    rows.append(row)
-                    lines.append(line)
-                line = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from error
+        for row in reader:
+            found.append(row)
+            lines.append(line)
+            line = at + reader.line_num
     except csv.Error as error:
-        raise ManifestError(f"{path.name} line {reader.line_num}: not readable as CSV ({error})") from error
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
-    if not any(header):
-        raise ManifestError(f"{path}: no header in line 1; the first line must name the columns")
-    return header, rows, lines
+        raise ManifestError(f"{file} line {line}: not readable as CSV ({error})") from error
+    if not found or not any(found[0]):
+        raise ManifestError(f"{file}: no header in line {at}; the first line must name the columns")
+    there = [n for n in range(1, len(found)) if found[n]]  # the csv module gives an empty list for a blank line
+    return at, found[0], [found[n] for n in there], [lines[n] for n in there]
 
 
 def _delimiter(header: str) -> str:

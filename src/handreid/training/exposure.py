@@ -15,6 +15,7 @@ import numpy as np
 
 from handreid.data.manifest import Manifest, read
 from handreid.data.photo_hashes import PhotoHash, photo_hashes
+from handreid.data.similar_names import likeness
 from handreid.data.splits import Split
 from handreid.errors import HandreidError, RunError
 from handreid.files import read_json, write_json
@@ -55,17 +56,17 @@ class Exposure:
 
     @cached_property
     def trained(self) -> Mapping[str, tuple[str, ...]]:
-        """The views that each person trained in, as far as they are known."""
+        """The views that each person trained in, as far as they are known; by `likeness` of the name."""
         found: dict[str, set[str]] = {}
         for photo in self.photos:
             if photo.role == "train":
-                found.setdefault(photo.subject, set()).update({photo.view} if photo.view else ())
+                found.setdefault(likeness(photo.subject), set()).update({photo.view} if photo.view else ())
         return {subject: tuple(sorted(views)) for subject, views in found.items()}
 
     @cached_property
     def chosen_by(self) -> frozenset[str]:
-        """People who validated and did not train."""
-        return frozenset({photo.subject for photo in self.photos} - self.trained.keys())
+        """People who validated and did not train; by `likeness` of the name."""
+        return frozenset({likeness(photo.subject) for photo in self.photos} - self.trained.keys())
 
     def role_of(self, known: PhotoHash | None, path: str | None) -> Role | None:
         """Of a photo by its content, or by its path where that is one of the same manifest."""

@@ -2,8 +2,9 @@
 
 * People count, under whatever view or label: who trained with the back of a hand is known when the palm is tested.
 * A photo is known by its content, under any name and in any manifest, and with it the person whom it shows there.
-* People of one name are the same, but for two data sets that are both known and not the same one. Excluding an unseen
-  subject loses queries; including a seen one invalidates the result.
+* People of one name are the same, also where case, width, blanks or invisible characters differ; but not in two data
+  sets that are both known and not the same one. Excluding an unseen subject loses queries; including a seen one
+  invalidates the result.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from handreid.data.crossing import without
 from handreid.data.draw_checks import check_galleries
 from handreid.data.manifest import Manifest
 from handreid.data.photo_hashes import PhotoHash, photo_hashes
+from handreid.data.similar_names import likeness
 from handreid.data.splits import Split
 from handreid.data.tables import listed
 from handreid.errors import ProtocolError
@@ -212,18 +214,19 @@ def _without(rows: Sequence[int], leaks: Sequence[Leak]) -> list[int]:
 
 
 def _by_name(exposure: Exposure, rows: Sequence[int], subjects: Sequence[str | None]) -> Iterator[Leak]:
-    tested = {subject for row in rows if (subject := subjects[row]) is not None}
-    trained, chosen_by = tested & exposure.trained.keys(), tested & exposure.chosen_by
+    names = {row: likeness(subject) for row in rows if (subject := subjects[row]) is not None}
+    trained, chosen_by = set(names.values()) & exposure.trained.keys(), set(names.values()) & exposure.chosen_by
     views = sorted({view for name in trained for view in exposure.trained[name]})
     where = f", in {' and '.join(views)}" if views else ""
     kinds: tuple[tuple[Role, set[str], str], ...] = (
         ("train", trained, f"trained on by {exposure.run}{where}"),
         ("validation", chosen_by, f"validated with by {exposure.run}, so its model was chosen by them"),
     )
-    for role, people, why in kinds:
-        if people:
-            theirs = tuple(row for row in rows if subjects[row] in people)
-            yield Leak(exposure.run, role, why, theirs, tuple(sorted(people)))
+    for role, known, why in kinds:
+        theirs = tuple(row for row, name in names.items() if name in known)
+        if theirs:
+            people = sorted({subject for row in theirs if (subject := subjects[row]) is not None})
+            yield Leak(exposure.run, role, why, theirs, tuple(people))
 
 
 def _by_content(

@@ -7,14 +7,15 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from handreid.data.manifest import Manifest
-from handreid.data.sources.files import files_below
+from handreid.data.names import nfc
+from handreid.data.sources.files import Files, files_below
 from handreid.data.tables import listed
 from handreid.data.unlabelled import named, note, says_nothing
 from handreid.errors import ManifestError
@@ -37,36 +38,59 @@ class _Place:
     whole: bool
 
 
-def folders(root: Path | str) -> Manifest:
+def folders(root: Path | str, allow_missing: bool = False) -> Manifest:
     """`root/<identity>/*.jpg`, or `root/<split>/<identity>/*.jpg`; deeper folders belong to their identity.
 
-    Raises ManifestError for photos that lie beside the identity folders, and for folders that are no split among some
-    that are.
+    Raises ManifestError for photos that lie beside the identity folders, for folders that are no split among some
+    that are, for what cannot be read, and for links to nothing, which `allow_missing` leaves out.
     """
     root = Path(root)
-    files = files_below(root)
-    if not files.photos:
-        raise ManifestError(f"{root}: no photos below this folder")
+    files = files_below(root, _memory)
     tops = sorted({path.split("/")[0] for path in files.photos if "/" in path})
     places = {top: place for top in tops if (place := _place(top))}
+    linked = files.without_dangling(allow_missing)
+    if not files.photos:
+        raise ManifestError("\n".join([f"{root}: no photos below this folder", *linked, *files.notes()]))
     _all_in_folders(root, files.photos, places)
-    if not places:
-        table = _table(files.photos, {})
-        unlabelled = note(_folder_names(files.photos, {}), "folder")
-        return Manifest(table, root.absolute(), "folders", (_count(table), *unlabelled, *files.note()))
-    strangers = [top for top in tops if top not in places and not says_nothing(top)]
+    strangers = [top for top in tops if places and top not in places and not says_nothing(top)]
     if strangers:
         raise ManifestError(
             f"{root}: {listed(places)} are splits, {listed(strangers)} are not; take the latter out, or name them "
             "train, val, test, queryN, galleryN, galleryN_all or distractors"
         )
     dropped = _replaced(list(places.values()))
-    kept = [path for path in files.photos if path.split("/")[0] not in dropped]
-    table = _table(kept, places)
-    counts = [f"{name}: {_count(part)}" for name, part in _by_top(table)]
+    once, again = files.once(lambda path: _whose(path, places))
+    table = _table([path for path in once if path.split("/")[0] not in dropped], places)
+    counts = [f"{name}: {_count(part)}" for name, part in _by_top(table)] if places else [_count(table)]
     reasons = [f"{name} left out: {why}" for name, why in dropped.items()]
-    unlabelled = note(_folder_names(kept, places), "folder")
-    return Manifest(table, root.absolute(), "folders", (*counts, *reasons, *unlabelled, *files.note()))
+    lost = files.lost(_persons(files, places, dropped), files.photos)
+    unlabelled = note([_whose(path, places)[1] for path in once if path.split("/")[0] not in dropped], "folder")
+    notes = (*counts, *reasons, *lost, *unlabelled, *linked, *again, *files.notes())
+    return Manifest(table, root.absolute(), "folders", notes)
+
+
+def _memory(top: str) -> str:
+    """Each draw of a prepared tree may link to the same folders; everything else is one."""
+    place = _place(top)
+    return top if place and place.split in _DRAWN else ""
+
+
+def _whose(path: str, places: dict[str, _Place]) -> tuple[_Place | None, str]:
+    """Where in the split a photo is, and the identity that its folder names."""
+    parts = path.split("/")
+    place = places.get(parts[0])
+    return place, nfc(parts[1] if place else parts[0])
+
+
+def _persons(files: Files, places: dict[str, _Place], dropped: Collection[str]) -> list[str]:
+    """Folders that name an identity, whether or not photos are in them; and splits without any."""
+    found = []
+    for path in (*files.folders, *files.links, *files.dangling):
+        parts = path.split("/")
+        depth = 2 if parts[0] in places else 1
+        if path and len(parts) == depth and parts[0] not in dropped and not says_nothing(parts[-1]):
+            found.append(path)
+    return found
 
 
 def _place(top: str) -> _Place | None:
@@ -85,14 +109,17 @@ def _replaced(places: Sequence[_Place]) -> dict[str, str]:
 
     `gallery3_all` contains `gallery3`. `train_all` is what train and val were taken from.
     """
-    named = {(place.split, place.draw, place.whole): place.folder for place in places}
     dropped = {}
-    for (split, draw, whole), folder in named.items():
-        other = named.get((split, draw, not whole))
-        if other and whole and split in ("train", "test", "validation"):
-            dropped[folder] = f"its photos are those of {other} and the other parts"
-        if other and not whole and split in _DRAWN:
-            dropped[folder] = f"{other} is the merged one"
+    for place in places:
+        others = [
+            other.folder
+            for other in places
+            if (other.split, other.draw, other.whole) == (place.split, place.draw, not place.whole)
+        ]
+        if others and place.whole and place.split in ("train", "test", "validation"):
+            dropped[place.folder] = f"its photos are those of {others[0]} and the other parts"
+        if others and not place.whole and place.split in _DRAWN:
+            dropped[place.folder] = f"{others[0]} is the merged one"
     return dropped
 
 
@@ -107,22 +134,16 @@ def _all_in_folders(root: Path, photos: Sequence[str], places: dict[str, _Place]
 
 
 def _table(photos: Sequence[str], places: dict[str, _Place]) -> pl.DataFrame:
-    parts = [path.split("/") for path in photos]
-    at = [places.get(part[0]) for part in parts]
+    whose = [_whose(path, places) for path in photos]
     return pl.DataFrame(
         {
             "path": list(photos),
-            "subject": pl.Series(named(_folder_names(photos, places)), dtype=pl.String),
-            "split": pl.Series([place.split if place else None for place in at], dtype=pl.String),
-            "draw": pl.Series([place.draw if place else None for place in at], dtype=pl.Int64),
+            "subject": pl.Series(named([identity for _, identity in whose]), dtype=pl.String),
+            "split": pl.Series([place.split if place else None for place, _ in whose], dtype=pl.String),
+            "draw": pl.Series([place.draw if place else None for place, _ in whose], dtype=pl.Int64),
             "origin": [path.rsplit("/", 1)[0] for path in photos],
         }
     )
-
-
-def _folder_names(photos: Sequence[str], places: dict[str, _Place]) -> list[str]:
-    parts = [path.split("/") for path in photos]
-    return [part[1] if part[0] in places else part[0] for part in parts]
 
 
 def _count(table: pl.DataFrame) -> str:

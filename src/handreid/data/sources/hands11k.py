@@ -3,13 +3,17 @@
 Afifi, "11K Hands: gender recognition and biometric identification using a large dataset of hand images", 2019.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from handreid.data.manifest import Manifest, require_columns
+from handreid.data.names import Spellings, folded
+from handreid.data.sources.absent import lost
 from handreid.data.sources.files import files_below
-from handreid.data.tables import TextTable, listed, nearest, raise_all, read_text_table, typed
+from handreid.data.tables import TextTable, listed, nearest, raise_all, read_text_table, short, typed
 from handreid.errors import ManifestError
 
 _METADATA = {
@@ -21,41 +25,71 @@ _METADATA = {
     "irregularities": "irregularities",
 }
 _VIEWS = ("dorsal left", "dorsal right", "palmar left", "palmar right")
+_DIGITS = 18  # that many fit into 64 bits
 _FLAGS = ("accessories", "nailPolish", "irregularities")
 
 
 def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     """The photos that `HandInfo.csv` names and `Hands/` holds, with all columns of the table.
 
-    Raises ManifestError when photos are absent; with `allow_missing` their rows are left out, and counted in the notes.
+    Names are found in capitals or small letters where only one file can be meant. Raises ManifestError when photos are
+    absent; with `allow_missing` their rows are left out, and counted in the notes.
     """
     root = Path(root)
-    manifest = hands11k_metadata(root / "HandInfo.csv")
-    there = {f"Hands/{path}" for path in files_below(root / "Hands").photos}
+    table, hands = _called(root, "HandInfo.csv"), _called(root, "Hands")
+    manifest = hands11k_metadata(root / table)
+    files = files_below(root / hands)
+    there = {f"{hands}/{path}" for path in files.photos}
+    manifest, renamed = _as_on_disk(manifest, hands, there)
     absent = sorted(set(manifest.table["path"]) - there)
     if absent and not allow_missing:
         raise ManifestError(
-            f"{root}: {len(absent):,} of the {len(manifest):,} photos in HandInfo.csv are absent "
+            f"{root}: {len(absent):,} of the {len(manifest):,} photos in {table} are absent "
             f"({listed(absent, 20)}). Complete the folder, or go on with the photos that are there: --allow-missing"
         )
     found = manifest.filter(pl.col("path").is_in(there))
     if not len(found):
-        raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in HandInfo.csv is there")
-    notes = [*manifest.notes, f"{len(found):,} photos of {len(manifest):,} in HandInfo.csv found"]
+        raise ManifestError(f"{root / hands}: none of the {len(manifest):,} photos in {table} is there")
+    notes = [*manifest.notes, *renamed, f"{len(found):,} photos of {len(manifest):,} in {table} found"]
     if absent:
-        notes.append(f"{len(absent):,} photos absent, their rows left out: {listed(absent, 20)}")
+        notes += [f"{len(absent):,} photos absent, their rows left out: {listed(absent, 20)}", *lost(manifest, found)]
     unnamed = sorted(there - set(manifest.table["path"]))
     if unnamed:
-        notes.append(f"{len(unnamed):,} photos that HandInfo.csv does not name, left out: {listed(unnamed, 3)}")
-    return Manifest(found.table, root.absolute(), "hands11k", tuple(notes))
+        notes.append(f"{len(unnamed):,} photos that {table} does not name, left out: {listed(unnamed, 3)}")
+    return Manifest(found.table, root.absolute(), "hands11k", (*notes, *files.notes()))
+
+
+def _called(root: Path, name: str) -> str:
+    """What is in the folder under this name, be it in other capitals; the name itself where nothing is.
+
+    Raises ManifestError where two could be meant.
+    """
+    alike = Spellings(root, folded).every(name)
+    if len(alike) > 1 and name not in alike:
+        raise ManifestError(f"{root}: {' and '.join(alike)} could both be {name}; take one of them out, or rename it")
+    return alike[0] if alike else name
+
+
+def _as_on_disk(manifest: Manifest, hands: str, there: Collection[str]) -> tuple[Manifest, list[str]]:
+    """The manifest with each photo under the name of its file, and a note on those that the table spells otherwise."""
+    named = [f"{hands}/{path.removeprefix('Hands/')}" for path in manifest.table["path"]]
+    files: dict[str, list[str]] = {}
+    for path in there:
+        files.setdefault(folded(path), []).append(path)
+    taken = set(named)
+    found = []
+    for path in named:
+        alike = [file for file in files.get(folded(path), []) if file not in taken]
+        found.append(alike[0] if path not in there and len(alike) == 1 else path)
+    renamed = [new for old, new in zip(named, found, strict=True) if old != new]
+    note = [f"{len(renamed):,} photos found under names in other capitals: {listed(renamed, 3)}"] if renamed else []
+    return replace(manifest, table=manifest.table.with_columns(path=pl.Series(found, dtype=pl.String))), note
 
 
 def hands11k_metadata(path: Path | str) -> Manifest:
     """Every row of `HandInfo.csv`, whether or not its photo is there."""
     path = Path(path)
-    if not path.is_file():
-        raise ManifestError(f"{path}: no such file; 11k Hands is the folder that holds HandInfo.csv and Hands/")
-    text = read_text_table(path)
+    text = read_text_table(path, "11k Hands is the folder that holds HandInfo.csv and Hands/")
     require_columns(text.columns, ("id", "aspectOfHand", "imageName", *_METADATA), path.name)
     raise_all(_problems(text))
     subjects = [value.strip() for value in text.columns["id"]]
@@ -73,7 +107,7 @@ def hands11k_metadata(path: Path | str) -> Manifest:
         }
     )
     notes = (f"{len(mended)} ids had a space, dropped: {listed(mended, 3)}",) if mended else ()
-    return Manifest(table, path.parent.absolute(), "hands11k", notes)
+    return Manifest(table, path.parent.absolute(), "hands11k", (*text.notes, *notes))
 
 
 def _known() -> tuple[str, ...]:
@@ -85,14 +119,16 @@ def _problems(text: TextTable) -> list[str]:
     for row, where in enumerate(text.where()):
         view, number = text.columns["aspectOfHand"][row], text.columns["id"][row].strip()
         if view not in _VIEWS:
-            found.append(f"{where}: aspectOfHand {view!r} is not one of {', '.join(_VIEWS)}{nearest(view, _VIEWS)}")
-        if not (number.isascii() and number.isdigit()):
-            found.append(f"{where}: id {number!r} is not a number")
+            found.append(
+                f"{where}: aspectOfHand {short(view)} is not one of {', '.join(_VIEWS)}{nearest(view, _VIEWS)}"
+            )
+        if not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
+            found.append(f"{where}: id {short(number)} is not a number")
         age = text.columns["age"][row]
-        if not (age.isascii() and age.isdigit()):
-            found.append(f"{where}: age {age!r} is not a number of years")
+        if not (age.isascii() and age.isdigit() and len(age) <= _DIGITS):
+            found.append(f"{where}: age {short(age)} is not a number of years")
         for flag in _FLAGS:
             value = text.columns[flag][row]
             if value not in ("0", "1"):
-                found.append(f"{where}: {flag} {value!r} is not 0 or 1")
+                found.append(f"{where}: {flag} {short(value)} is not 0 or 1")
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from handreid.data.manifest import Manifest
-from handreid.data.sources.files import files_below
+from handreid.data.sources.files import Files, files_below
 from handreid.data.tables import listed
 from handreid.errors import ManifestError
 
@@ -20,22 +20,25 @@ DISTRACTOR_OFFSET = 1000
 _NAME = re.compile(r"(?P<id>\d{1,9})_(?P<photo>\d+)\.\w+")
 
 
-def hd(root: Path | str) -> Manifest:
+def hd(root: Path | str, allow_missing: bool = False) -> Manifest:
     """The photos of both folders, which may lie anywhere below `root`, at any depth.
 
-    Raises ManifestError for a folder that is not there and for names that are not `ID_n`.
+    Raises ManifestError for a folder that is not there, for names that are not `ID_n`, for what cannot be read, and for
+    links to nothing, which `allow_missing` leaves out.
     """
     root = Path(root)
     files = files_below(root)
+    linked = files.without_dangling(allow_missing)
     folder = {path: _folder(path) for path in files.photos}
     for wanted in (PEOPLE, DISTRACTORS):
         if wanted not in folder.values():
-            here = sorted({path.split("/")[0] for path in (*files.photos, *files.others)})
+            here = sorted({path.split("/")[0] for path in (*files.photos, *files.unread, *files.others)})
             raise ManifestError(
                 f"{root}: no folder {wanted!r} with photos; found {listed(here) or 'nothing'}. "
                 "Both folders of the data set are needed: without the distractors the gallery is an easier one."
             )
-    photos = [path for path in files.photos if folder[path]]
+    once, again = files.once(lambda path: (folder[path], path.rsplit("/", 1)[-1].split("_")[0]))
+    photos = [path for path in once if folder[path]]
     ids = _ids(root, photos)
     extra = [folder[path] == DISTRACTORS for path in photos]
     subjects = [str(number + DISTRACTOR_OFFSET * more) for number, more in zip(ids, extra, strict=True)]
@@ -49,9 +52,8 @@ def hd(root: Path | str) -> Manifest:
             "origin": photos,
         }
     )
-    return Manifest(
-        table, root.absolute(), "hd", (*_counts(subjects, extra), *_elsewhere(files.photos, folder), *files.note())
-    )
+    notes = (*_counts(subjects, extra), *_elsewhere(files.photos, folder), *_lost(files, photos))
+    return Manifest(table, root.absolute(), "hd", (*notes, *linked, *again, *files.notes()))
 
 
 def _folder(path: str) -> str | None:
@@ -86,3 +88,16 @@ def _counts(subjects: Sequence[str], extra: Sequence[bool]) -> tuple[str, ...]:
 def _elsewhere(photos: Sequence[str], folder: dict[str, str | None]) -> tuple[str, ...]:
     others = [path for path in photos if folder[path] is None]
     return (f"{len(others)} photos in other folders left out: {listed(others, 3)}",) if others else ()
+
+
+def _lost(files: Files, photos: Sequence[str]) -> tuple[str, ...]:
+    """Whose photos are all in formats that are not read."""
+    there = {_person(path) for path in photos}
+    gone = sorted({found for path in files.unread if (found := _person(path)) and found not in there})
+    told = listed(f"{number} of {folder}" for folder, number in gone)
+    return (f"{len(gone)} ids are left with no photo, and are lost: {told}",) if gone else ()
+
+
+def _person(path: str) -> tuple[str, int] | None:
+    folder, match = _folder(path), _NAME.fullmatch(path.rsplit("/", 1)[-1])
+    return (folder, int(match["id"])) if folder and match else None

@@ -1,0 +1,32 @@
+"""Manifests that know their photos: each with the SHA-256 of its file."""
+
+from dataclasses import replace
+
+import polars as pl
+
+from handreid.data.manifest import Manifest
+from handreid.data.photo_hashes import file_hashes
+from handreid.data.tables import raise_all
+from handreid.progress import Progress
+
+
+def hashed(manifest: Manifest, progress: Progress | None = None) -> Manifest:
+    """The manifest with the column `sha256` filled. All photos are read once.
+
+    Raises ManifestError for a photo that is not the one whose hash the manifest already states, or that is gone;
+    PhotoError for one that cannot be read.
+    """
+    found = file_hashes(manifest.paths(), progress)
+    wrong = []
+    for row, (stated, now) in enumerate(zip(manifest.table["sha256"], found, strict=True)):
+        place = f"{manifest.table['origin'][row]}: {manifest.table['path'][row]}"
+        if now is None:
+            wrong.append(f"{place} is not there any more")
+        elif stated is not None and stated != now:
+            wrong.append(
+                f"{place} is not the photo whose sha256 is stated ({stated[:16]}..., its file has {now[:16]}...)"
+            )
+    raise_all(
+        wrong, "Get these photos anew, or take the column sha256 out of the table if they were changed on purpose."
+    )
+    return replace(manifest, table=manifest.table.with_columns(sha256=pl.Series(found, dtype=pl.String)))
