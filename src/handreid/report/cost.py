@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from handreid.files import read_json
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 from handreid.files import read_json
 from handreid.recipe import FineTune, Recipe
 from handreid.training.keeping import MONITOR
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 from handreid.errors import HandreidError
 from handreid.recipe import Recipe, parse_recipe
 from handreid.scale.results import epochs_of, series
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 from handreid.training.train import train
 
 

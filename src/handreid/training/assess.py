@@ -17,7 +17,7 @@ from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joi
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.evaluation.zero_shot import classify, view_index
-from handreid.files import file_hash, read_json, write_json
+from handreid.files import check_folder_writable, file_hash, read_json, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe, Rerank
@@ -27,7 +27,7 @@ from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
 from handreid.training.material import Material, read_material
 from handreid.training.reranked import file_part, rerank_draws
-from handreid.training.runs import Run, check_finished, environment
+from handreid.training.runs import Run, check_finished, environment, finished_model
 from handreid.training.starting import ancestors
 from handreid.training.tracking.memory import tracked
 from handreid.training.tracking.sender import Sender, follow
@@ -50,6 +50,7 @@ def evaluate(
     trained on.
     """
     check_finished(run)
+    check_folder_writable(run.folder, create=False)
     progress = progress or Silent()
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
@@ -65,8 +66,8 @@ def evaluate(
 
 
 def load_embedder(run: Run) -> Embedder:
-    """The run's model, on the GPU if there is one."""
-    return Embedder.load(run.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    """The run's model, on the GPU if there is one. Raises RunError when it is not as it was written."""
+    return Embedder.load(finished_model(run)).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def decoded(
