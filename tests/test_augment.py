@@ -280,7 +280,9 @@ def test_a_folder_without_photos_is_refused_when_training_is_built(tmp_path: Pat
     with pytest.raises(DataError, match="nowhere: no such folder to take backgrounds from"):
         steps(f"{{kind: background, folder: {tmp_path / 'nowhere'}}}")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(PhotoError, match=r"broken\.jpg cannot be read as a background"):
+    with pytest.raises(
+        PhotoError, match=r"broken\.jpg cannot be read as an image .*take it out of the folder of backgrounds"
+    ):
         steps(f"{{kind: background, folder: {tmp_path}}}")
 
 

@@ -1,15 +1,24 @@
 """Towers: equal to open_clip's, at any size, from any kind of file; what does not fit is said."""
 
+import io
 import json
+import pickle
+import shutil
+import tarfile
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from open_clip.pretrained import get_pretrained_cfg
 from safetensors.torch import save_file
 
 from handreid.errors import WeightsError
+from handreid.files import file_hash
+from handreid.models import weight_files
 from handreid.models.backbone import Backbone
 from handreid.models.clip import backbone_names, build_image_tower, load_clip
 from handreid.models.tower import feature_widths, image_features
@@ -163,24 +172,166 @@ def _openai_archive(clip: torch.nn.Module, path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "open_clip", "training", "openai"])
-def test_weights_from_files(kind: str, tmp_path: Path):
+@pytest.mark.parametrize("kind", ["safetensors", "safetensors.pt", "open_clip", "training", "model", "openai"])
+def test_weights_from_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clip = clip_of(VIT)
     path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
     wanted = {k: v.clone() for k, v in clip.state_dict().items()}
     match kind:
-        case "safetensors":
+        case "safetensors" | "safetensors.pt":
             save_file(clip.state_dict(), path)
         case "open_clip":
             torch.save(clip.state_dict(), path)
         case "training":
             torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in clip.state_dict().items()}}, path)
+        case "model":
+            torch.save({"args": [1], "model": clip.state_dict()}, path, _use_new_zipfile_serialization=False)
         case "openai":
             _openai_archive(clip, path)
+            monkeypatch.setitem(weight_files.OPENAI, "micro", file_hash(path))
     towers = load_clip("own", weights=str(path), config=VIT)
     found = towers.image.state_dict()
     assert all(torch.equal(found[k.removeprefix("visual.")], v) for k, v in wanted.items() if k.startswith("visual."))
     assert towers.config.get("quick_gelu", False) == (kind == "openai")
+
+
+def test_the_hashes_of_openais_archives_are_those_that_open_clip_has_of_them():
+    for name, digest in weight_files.OPENAI.items():
+        tag = get_pretrained_cfg(name, "openai")
+        assert tag["url"].split("/")[-2] == digest
+    addresses = {get_pretrained_cfg(name, "openai").get("url", "") for name in open_clip.list_models()} - {""}
+    assert {address.split("/")[-2] for address in addresses} == set(weight_files.OPENAI.values())
+
+
+class Writes:
+    """What a pickle of it does when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+class _Program(torch.nn.Module):
+    """Writes a file when its archive is loaded."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, str, bool]:
+        return self.weight, self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]) -> None:
+        self.weight, self.path, self.training = state
+        torch.save(state[0], state[1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.weight
+
+
+def _program(path: Path, written: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(_Program(str(written))).save(str(path))
+
+
+def _renamed(change: Callable[[str], str]) -> Callable[[Path, Path], None]:
+    """The program with its entries under other names."""
+
+    def made(path: Path, written: Path) -> None:
+        _program(path.with_suffix(".as-it-was"), written)
+        with zipfile.ZipFile(path.with_suffix(".as-it-was")) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                new.writestr(change(name), old.read(name))
+
+    return made
+
+
+def _in_a_tar(path: Path, written: Path) -> None:
+    """As torch wrote them before 2018: a tar with pickles in it."""
+    with tarfile.open(path, "w") as archive:
+        for name in ("sys_info", "storages", "tensors", "pickle"):
+            content = pickle.dumps(Writes(written))
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+FOREIGN: dict[str, Callable[[Path, Path], object]] = {
+    "a TorchScript archive": _program,
+    "one called safetensors": lambda path, written: _program(path.with_suffix(".safetensors"), written),
+    "one deeper in its zip": _renamed(lambda name: f"deep/{name}"),
+    "one with other letters": _renamed(str.upper),
+    "one without constants": _renamed(lambda name: name.replace("constants", "others")),
+    "one that calls itself data": _renamed(lambda name: name.replace("constants", "x").replace("code", "data")),
+    "a pickle": lambda path, written: path.write_bytes(pickle.dumps(Writes(written))),
+    "what torch.save wrote": lambda path, written: torch.save({"state_dict": {"x": Writes(written)}}, path),
+    "an old torch.save": lambda path, written: torch.save(
+        {"x": Writes(written)}, path, _use_new_zipfile_serialization=False
+    ),
+    "a tar": _in_a_tar,
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_weights_file_runs_no_code(kind: str, tmp_path: Path):
+    written = tmp_path / "written"
+    FOREIGN[kind](tmp_path / "w.pt", written)
+    path = next(one for one in (tmp_path / "w.pt", tmp_path / "w.safetensors") if one.exists())
+    with pytest.raises(WeightsError) as error:
+        load_clip("own", weights=str(path), config=VIT)
+    assert not written.exists()
+    assert len(str(error.value)) < 600
+    assert "\n" not in str(error.value)
+    assert not any(word in str(error.value) for word in ("weights_only", "trust", "\x1b", "add_safe_globals"))
+
+
+def test_the_program_of_these_tests_does_write_when_it_is_loaded(tmp_path: Path):
+    _program(tmp_path / "w.pt", tmp_path / "written")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.load(str(tmp_path / "w.pt"))
+    assert (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list, not parameters by name"),
+        ({}, "holds nothing, not parameters"),
+        ({"a": 3, "b": torch.zeros(1)}, r"more than parameters \(1 other entries, such as 'a', a int\)"),
+        ({3: torch.zeros(1)}, "more than parameters"),
+        ({"a": torch.eye(2).to_sparse()}, "more than parameters"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "hold numbers that are none"),
+    ],
+)
+def test_files_that_hold_no_parameters(content: object, message: str, tmp_path: Path):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=message):
+        load_clip("own", weights=str(tmp_path / "w.pt"), config=VIT)
+
+
+def test_a_tag_is_not_a_file_of_its_name(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(saved, "openai")
+    monkeypatch.setattr("handreid.models.clip_weights._cached", lambda tag: True)
+    monkeypatch.setattr("handreid.models.clip_weights.download_pretrained", lambda tag: "nowhere")
+    with pytest.raises(WeightsError, match="nowhere cannot be read"):
+        load_clip("ViT-B-32", weights="openai")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "nul\0byte", "~nobody-of-that-name/w.pt", "\x1b[2J"])
+def test_names_that_can_be_no_file(name: str):
+    with pytest.raises(WeightsError, match="no such file") as error:
+        load_clip("own", weights=name, config=VIT)
+    assert len(str(error.value)) < 600
+    assert "\x1b" not in str(error.value)
 
 
 def test_half_precision_files_become_fp32_masters(tmp_path: Path):
@@ -233,7 +384,7 @@ def test_unknown_names_and_tags():
         load_clip("ViT-B-17")
     with pytest.raises(WeightsError, match="timm"):
         load_clip("ViT-B-16-SigLIP")
-    with pytest.raises(WeightsError, match=r"tags of RN50 are openai"):
+    with pytest.raises(WeightsError, match=r"no tag of RN50; known are openai"):
         load_clip("RN50", weights="opnai")
     with pytest.raises(WeightsError, match="has no pretrained tags"):
         load_clip("handreid-tiny", weights="openai")
@@ -274,6 +425,17 @@ def test_configs_from_a_file_and_their_errors(tmp_path: Path):
     path.write_text('{"embed_dim": 3}')
     with pytest.raises(WeightsError, match="lacks text_cfg, vision_cfg"):
         load_clip("own", config=path)
+    for content in (b"\xff\xfe", b"[" * 100_000, b"1" * 5_000, b'{"model_cfg": 3}', b"[]"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"own\.json (is not JSON|holds)"):
+            load_clip("own", config=path)
+    for part, value, message in (
+        ("vision_cfg", 3, "vision_cfg is 3, not an object"),
+        ("vision_cfg", {"layers": -1, "width": "wide"}, "cannot be built"),
+        ("text_cfg", {"hf_model_name": "some/model"}, "would fetch a model by its name"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            load_clip("own", config=VIT | {part: value})
     wrong = VIT | {"vision_cfg": {"width": 64, "no_such": 1}}
     with pytest.raises(WeightsError, match="cannot be built"):
         load_clip("own", config=wrong)

@@ -166,7 +166,6 @@ WRONG = {
     "path,subject,split\na.jpg,1,val\n": "line 2: split 'val' is not one of train, validation, test, query, gallery, "
     "distractor (did you mean 'validation'?)",
     "path,subject,draw\na.jpg,1,-1\n": "line 2: draw '-1' is not a whole number",
-    "path,subject\na.jpg,\n": "line 2: subject is empty",
     "path,subject\n,1\n": "line 2: path is empty",
     "path,subject\na.jpg,1\n\nb.jpg,2\na.jpg,2\n": "line 5: path 'a.jpg' was already given in hands.csv line 2",
     'path,subject,caption\na.jpg,1,"two\nlines"\na.jpg,2,\n': "line 4: path 'a.jpg' was already given in hands.csv "

@@ -457,8 +457,8 @@ def test_the_miner_chooses() -> None:
 
 
 MISTAKES = {
-    "did you mean TripletMarginLoss": {"loss": "TripletMarginLos"},
-    "known are AngularLoss, ArcFaceLoss": {"loss": "quite another"},
+    "did you mean .TripletMarginLoss.": {"loss": "TripletMarginLos"},
+    "All 29 are listed in `pytorch_metric_learning.losses`": {"loss": "quite another"},
     "no argument margni: known are margin, smooth_loss": {"arguments": {"margni": 0.1}},
     "no argument distance": {"arguments": {"distance": "cosine"}},
     "no argument num_classes": {"loss": "ArcFaceLoss", "arguments": {"num_classes": 3}, "distance": "cosine"},
@@ -471,7 +471,7 @@ MISTAKES = {
     "refuses its arguments": {"loss": "PNPLoss", "arguments": {"variant": "Z"}, "distance": "cosine"},
     "TripletMarginLoss fails: .*str": {"arguments": {"margin": "wide"}},
     "gives nan": {"loss": "SupConLoss", "arguments": {"temperature": 0}, "distance": "cosine"},
-    "did you mean BatchHardMiner": {"miner": "BatchHardMinr"},
+    "did you mean .BatchHardMiner.": {"miner": "BatchHardMinr"},
     "miner BatchHardMiner has no argument epsilon": {"miner": "BatchHardMiner", "miner_arguments": {"epsilon": 1}},
     "miner AngularMiner does not take the distance euclidean": {"miner": "AngularMiner"},
     "RankedListLoss with miner BatchHardMiner fails": {

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from handreid.errors import RecipeError
 from handreid.recipe import FineTune, builtin_names, dump_recipe, load_recipe, parse_recipe
+from handreid.recipe.sweep_reading import parse_sweep
+from handreid.training.runs import open_run
 from tests.conftest import MICRO_RECIPE
 
 
@@ -86,3 +89,77 @@ def test_unknown_recipe_names_the_nearest():
 def test_recipes_need_no_torch():
     code = "import sys, handreid.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_key_that_is_given_twice_is_refused_with_both_lines():
+    text = "name: a\ndata:\n  label: subject\n  seed: 1\n  label: hand\nname: b\nevaluate: {draws: 1, draws: 2}\n"
+    assert complaint(text).splitlines() == [
+        "x.yaml line 6: key 'name' is given twice, first in line 1: keep one of them",
+        "x.yaml line 5: key 'data.label' is given twice, first in line 3: keep one of them",
+        "x.yaml line 7: key 'evaluate.draws' is given twice, both in this line: keep one of them",
+    ]
+    assert "key 'label' is given twice: keep one of them" in complaint(MICRO_RECIPE, "data={label: hand, label: hand}")
+
+
+def test_a_sweep_and_the_recipe_of_a_run_may_not_say_a_key_twice(tmp_path: Path):
+    sweep = "name: s\nrecipe: micro.yaml\nspace:\n  seed: {choice: [1, 2]}\n  seed: {choice: [3, 4]}\n"
+    (tmp_path / "micro.yaml").write_text(MICRO_RECIPE)
+    with pytest.raises(RecipeError, match=r"s line 5: key 'space.seed' is given twice, first in line 4"):
+        parse_sweep(sweep, "s", tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "recipe.yaml").write_text(MICRO_RECIPE + "seed: 1\nseed: 2\n")
+    with pytest.raises(RecipeError, match=r"recipe.yaml line \d+: key 'seed' is given twice"):
+        open_run(tmp_path).recipe  # noqa: B018 - reading it is what is tested
+
+
+def test_merged_keys_may_be_said_again():
+    text = "name: a\ndata: &some {seed: 1, label: hand}\nmodel: {backbone: {name: x}}\n"
+    assert parse_recipe(text, "x").data.seed == 1
+    again = "name: a\nevaluate: {<<: &some {draws: 3}, draws: 4}\n"
+    assert parse_recipe(again, "x").evaluate.draws == 4
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (BOMB, "x.yaml line 5: more than 20,000 values, each use of an alias counted"),
+        ("name: " + "[" * 60 + "]" * 60, "more than 50 levels in one another"),
+        ("name: " + "[" * 5000, "more than 50 levels in one another"),
+        ("name: a\nx: &a [*a]\n", "x.yaml line 2: an alias that holds itself"),
+        ("name: a\n1: x\n", "x.yaml line 2: key '1' is not text (a number): put it in quotes"),
+        ("name: a\non: x\n", "key 'on' is not text (a truth value)"),
+        ("name: a\ndata: {null: x}\n", "key 'data.null' is not text (nothing)"),
+        ("[a, b]: x\n", "is not text (a list or mapping)"),
+        (
+            "name: a\n\tseed: 1\n",
+            "x.yaml is not YAML: line 2: found character '\\t' that cannot start any token; indent",
+        ),
+        ("name: a\n---\nname: b\n", "line 2: expected a single document in the stream, but found another document"),
+        ("name: a\nseed: " + "1" * 5000, "x.yaml line 2: '1111"),
+        ("name: a\nabout: 2024-13-45\n", "x.yaml line 2: '2024-13-45' cannot be read"),
+        ("name: a\nabout: !!timestamp x\n", "x.yaml line 2: 'x' cannot be read"),
+        ("name: a\nabout: !!bool x\n", "x.yaml line 2: 'x' cannot be read"),
+        ('name: a\nabout: "\\U99999999"\n', "x.yaml is not YAML"),
+        ("name: !!python/object/apply:os.system [ls]\n", "could not determine a constructor for the tag"),
+        ("name: \x00\n", "x.yaml is not YAML"),
+        ("about: " + "x" * 1_000_001, "1,000,000 at most"),
+    ],
+)
+def test_yaml_that_is_no_recipe_is_one_short_error(text: str, part: str):
+    told = complaint(text)
+    assert part in told
+    assert len(told) < 400
+
+
+@pytest.mark.parametrize(
+    "override", ["data={1: a}", f"seed={'1' * 5000}", f"stages.{'9' * 5000}.epochs=1", "stages.².x=1"]
+)
+def test_values_of_set_are_read_as_strictly(override: str):
+    told = complaint(MICRO_RECIPE, override)
+    assert "--set" in told
+    assert len(told) < 500

@@ -31,13 +31,13 @@ from handreid.recipe import Recipe, dump_recipe
 from handreid.report.comparison import run_folders
 from handreid.report.cost import cost_of
 from handreid.training import assess
-from handreid.training.assess import evaluate, read_evaluation
+from handreid.training.assess import evaluate
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.keeping import checkpoint_state
 from handreid.training.ladder import climb
 from handreid.training.material import photos_of, read_material
 from handreid.training.metrics import append_metrics, read_metrics
-from handreid.training.records import read_ladder, read_sweep
+from handreid.training.records import read_evaluation, read_ladder, read_sweep
 from handreid.training.runs import Run, open_run
 from handreid.training.train import train
 from tests.edits import edit, note
@@ -173,22 +173,20 @@ class TestBitFlips:
     def test_in_a_run_that_goes_on(self, cut: Path, finished: Path, tmp_path: Path):
         model, names = (finished / "model.safetensors").read_bytes(), files_of(cut)
         assert {f"{TUNED}/checkpoint.json", f"{TUNED}/last.ckpt", f"{PROMPTS}/stage.json", "metrics.jsonl"} <= {*names}
-        refused = dict.fromkeys(names, 0)
+        refused = set()
         for name in names:
-            size = (cut / name).stat().st_size
-            for offset in (size // 2, size - 1):
-                copied = Path(shutil.copytree(cut, tmp_path / "tried" / "run"))
-                flip(copied / name, offset)
-                run, refusal = tried(lambda copied=copied: train(None, None, copied, resume=True))
-                if run is not None:
-                    assert run.model.read_bytes() == model, (name, offset)
-                    assert history(copied) == history(finished), (name, offset)
-                assert refusal is None or name.split("/")[-1] in refusal, (name, offset, refusal)
-                refused[name] += refusal is not None
-                shutil.rmtree(copied)
-        never = ("last.ckpt", "gates.json", "parameters.json")  # of the first stage, or only looked at
-        read = [name for name in names if not (name.endswith(never) and name != f"{TUNED}/last.ckpt")]
-        assert all(refused[name] == 2 for name in read), refused
+            copied = Path(shutil.copytree(cut, tmp_path / "tried" / "run"))
+            flip(copied / name, (cut / name).stat().st_size // 2)
+            run, refusal = tried(lambda copied=copied: train(None, None, copied, resume=True))
+            if run is not None:
+                assert run.model.read_bytes() == model, name
+                assert history(copied) == history(finished), name
+            else:
+                assert name.split("/")[-1] in (refusal or ""), (name, refusal)
+                refused.add(name)
+            shutil.rmtree(copied)
+        looked_at = {path for path in names if path.endswith(("gates.json", "parameters.json", "training-photos.json"))}
+        assert refused == {*names} - looked_at - {f"{PROMPTS}/last.ckpt"}
 
     def test_in_a_model_by_itself(self, finished: Path, tmp_path: Path):
         path, pixels = tmp_path / "m.safetensors", torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
@@ -403,7 +401,7 @@ class TestOtherPhotos:
         (first,) = (path for path in trained_on(own_photos)[:1])
         content = first.read_bytes()
         first.write_bytes(trained_on(own_photos)[-1].read_bytes())
-        with pytest.raises(RunError, match=rf"other photos.*1 of them .*such as {first.parent.name}/{first.name}"):
+        with pytest.raises(RunError, match=rf"other photos.*, 1 of \d+ .such as {first.parent.name}/{first.name}"):
             train(None, None, tmp_path / "run", resume=True)
         first.write_bytes(content)  # the same bytes, at another time
         assert train(None, None, tmp_path / "run", resume=True).finished
@@ -460,7 +458,7 @@ class TestKills:
             if ended:
                 break
             killed += 1
-            number += 1 if number < 9 else 13  # all of the beginning, some of the rest
+            number += 1 if number < 9 else 23  # all of the beginning, some of the rest
         assert killed > 12
 
     def test_a_resume_that_is_killed_can_be_resumed(self, cut: Path, finished: Path, photos: Path):
@@ -478,7 +476,7 @@ class TestKills:
         assert not killed_at(8, folder, rungs, photos, tmp_path / "ladder")
         assert (folder / BEGINNING).exists()
         assert not (folder / "run.json").exists()
-        with pytest.raises(RunError, match=r"nothing has begun there; give a recipe .*handreid train RECIPE --data"):
+        with pytest.raises(RunError, match=r"nothing has begun there: give a recipe .*handreid train RECIPE --data"):
             train(None, None, folder, resume=True)
         assert [rung.name for rung in climb(rungs, photos, tmp_path / "ladder")] == ["zero", "one"]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from handreid.data import sources
 from handreid.data.describe import describe
+from handreid.data.manifest import VALUES as CORE_VALUES
 from handreid.data.manifest import Manifest
 from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID
 from handreid.data.splits import PROTOCOLS, VALIDATIONS, Split, make_split
@@ -20,6 +21,7 @@ from handreid.errors import ManifestError, ProtocolError
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_photos = pytest.mark.skipif(not SHARED.is_dir(), reason="the real photos are not beside the repository")
 VIEWS = tuple(HANDS11K_LAST_TRAIN_ID)
+VALUES = CORE_VALUES["aspect"]
 LEAKING = ("0001039", "0001042", "0001043", "0001046", "0001050", "0001051")
 
 # view: train ids, train images, test ids, test images, test ids with two and more, queries per draw
@@ -261,7 +263,10 @@ def test_row_order_decides_nothing(random: object) -> None:
 
 
 def test_seed_and_draw_change_the_choice() -> None:
-    splits = [make_split(own_data(), protocol="disjoint", label="subject", seed=seed) for seed in range(3)]
+    splits = [
+        make_split(own_data(), protocol="disjoint", label="subject", validation_share=0.3, seed=seed)
+        for seed in range(3)
+    ]
     assert len({split.hash for split in splits}) == 3
     assert len({split.draws_hash for split in splits}) == 3
     assert len({tuple(draw.gallery) for draw in splits[0].test}) == 10
@@ -484,3 +489,147 @@ def test_describe_own_data() -> None:
         "with_one_photo": 1,
     }
     assert told["protocols"]["disjoint"]["pooled"]["draws_hash"]
+
+
+def people_of(count: int, each: int = 4, **columns: str) -> Manifest:
+    """People a, b, c ... with so many photos, all alike in other columns."""
+    rows = [
+        {"path": f"{who}/{n}.jpg", "subject": who, **columns} for who in "abcdefghijklmnop"[:count] for n in range(each)
+    ]
+    return Manifest(pl.DataFrame(rows), Path("/data"))
+
+
+class TestOneIdentityTellsNothing:
+    """Searched for among itself alone it is always found: rank-1 is 100 %, whatever the model."""
+
+    def test_held_back_alone(self) -> None:
+        with pytest.raises(ProtocolError) as error:
+            make_split(people_of(6), protocol="disjoint", label="subject")
+        assert str(error.value) in (
+            f"the gallery of the validation holds one identity only ({who}), so rank-1 is 100 % whatever the model: "
+            "hold back more than 1 of 3 training subjects (data.validation_share, now 0.2), give more subjects, or "
+            "validate with one photo of each (data.validation: closed-set)"
+            for who in "abcdef"
+        )
+        split = make_split(people_of(6), protocol="disjoint", label="subject", validation="closed-set")
+        assert len(labels(split, split.validation[0].query)) == 3
+
+    def test_where_there_are_four_two_are_held_back_and_that_is_said(self) -> None:
+        split = make_split(people_of(8), protocol="disjoint", label="subject", validation_share=0.01)
+        assert len(labels(split, split.validation[0].gallery)) == 2
+        assert (
+            "2 of 4 training subjects held back for validation: 8 photos (a share of 0.01 is 1, who alone would be "
+            "found by any model)" in split.notes
+        )
+
+    def test_views_of_one_person_are_identities_and_it_is_said_what_that_tells(self) -> None:
+        table = pl.concat(
+            [people_of(6).table.with_columns(aspect=pl.lit(of), path=f"{of}/" + pl.col("path")) for of in VALUES]
+        )
+        manifest = Manifest(table.with_columns(side=pl.lit("left")), Path("/data"))
+        split = make_split(manifest, protocol="disjoint", label="aspect")
+        assert len(people(split, split.validation_rows)) == 1
+        assert any(note.startswith("validation tells the aspects of one person apart") for note in split.notes)
+
+    def test_held_back_with_another_who_has_one_photo(self) -> None:
+        seeds = {}
+        for seed in range(3):
+            try:
+                make_split(own_data(), protocol="disjoint", label="subject", seed=seed)
+            except ProtocolError as error:
+                seeds[seed] = str(error)
+        assert list(seeds) == [2]
+        assert "validation searches for one identity only (h), which is too little to choose a model by" in seeds[2]
+
+    @pytest.mark.parametrize("validation", ["a", "g"])
+    def test_given_with_the_data(self, validation: str) -> None:
+        manifest = with_splits(train="abcdef", validation=validation, test="uvw")
+        with pytest.raises(
+            ProtocolError, match=r"one identity only .*give validation photos of two identities or more"
+        ):
+            make_split(manifest, protocol="prepared", label="subject")
+
+    def test_a_closed_set_of_one(self) -> None:
+        table = pl.concat([people_of(6, 1).table, people_of(1, 4).table.tail(3)])
+        manifest = Manifest(table.with_columns(split=pl.lit("train")), Path("/data"))
+        tested = with_splits(test="uvw").table
+        both = Manifest(pl.concat([manifest.table, tested], how="diagonal"), Path("/data"))
+        with pytest.raises(
+            ProtocolError, match=r"validation searches for one identity only \(a\), .*: two training identities"
+        ):
+            make_split(both, protocol="prepared", label="subject", validation="closed-set")
+
+    def test_a_test_of_one(self) -> None:
+        with pytest.raises(ProtocolError, match=r"gallery of the test holds one identity only .*test_share"):
+            make_split(people_of(9), protocol="disjoint", label="subject", test_share=0.05)
+        given = with_splits(train="abcdef", query="u", gallery="u")
+        given = Manifest(given.table.with_columns(path=pl.col("path")), Path("/data"))
+        with pytest.raises(ProtocolError, match=r"gallery of the test holds one identity only \(u\).*distractors"):
+            make_split(given, protocol="prepared", label="subject")
+        split = make_split(
+            with_splits(train="abcdef", query="u", gallery="u", distractor="x"), protocol="prepared", label="subject"
+        )
+        assert labels(split, split.test[0].gallery) == {"u", "x"}
+
+    def test_where_nothing_trains_it_is_not_missed(self) -> None:
+        split = make_split(people_of(6), protocol="disjoint", label="subject", trains=False)
+        assert (len(split.train), len(split.validation_rows), split.validation) == (12, 0, ())
+        assert any(note.startswith("no validation: the gallery of the validation holds one") for note in split.notes)
+        usual = make_split(people_of(9), protocol="disjoint", label="subject")
+        assert make_split(people_of(9), protocol="disjoint", label="subject", trains=False).hash == usual.hash
+
+    def test_it_is_described_all_the_same(self) -> None:
+        told = describe(people_of(6))["protocols"]["disjoint"]["pooled"]
+        assert (told["train_photos"], told["test_photos"], told["queries"]) == (12, 12, 9)
+        assert any(note.startswith("no validation: ") for note in told["notes"])
+        alone = describe(people_of(1))
+        assert (alone["photos"], alone["subjects"]) == (4, 1)
+        assert "leaves none to train on" in alone["protocols"]["disjoint"]["pooled"]["error"]
+
+
+class TestWhichLabelWouldDo:
+    """Often a finer label leaves each identity with one photo: the message says which one does not."""
+
+    def views(self, each: int = 1) -> Manifest:
+        rows = [
+            {"path": f"{who}/{aspect}-{side}-{n}.jpg", "subject": who, "aspect": aspect, "side": side}
+            for who in "abcdefgh"
+            for aspect in VALUES
+            for side in ("left", "right")
+            for n in range(each)
+        ]
+        return Manifest(pl.DataFrame(rows), Path("/data"))
+
+    def test_of_the_test(self) -> None:
+        with pytest.raises(ProtocolError) as error:
+            make_split(self.views(), protocol="disjoint", label="aspect")
+        assert str(error.value) == (
+            "disjoint: no test identity has two photos, one to search for and one to be found, where data.label is "
+            "aspect; label subject has 4 identities, label hand has 8 identities with two photos or more: set "
+            "data.label, or give more photos per identity"
+        )
+
+    def test_in_one_view(self) -> None:
+        with pytest.raises(ProtocolError, match=r"^disjoint \(dorsal-left\): .*no other data.label has one with two"):
+            make_split(self.views(), protocol="disjoint", label="aspect", view="dorsal-left")
+
+    def test_of_the_validation(self) -> None:
+        one = self.views().table.with_columns(split=pl.lit("train"))
+        two = self.views(2).table.with_columns(split=pl.lit("test"), subject="t" + pl.col("subject"))
+        both = Manifest(pl.concat([one, two.with_columns(path="t/" + pl.col("path"))]), Path("/data"))
+        for validation, what in (("held-back", "2 of 8 subjects held back"), ("closed-set", "one photo of each")):
+            with pytest.raises(
+                ProtocolError, match=rf"^{what}.*no validation identity.*label subject has \d identities"
+            ):
+                make_split(both, protocol="prepared", label="aspect", validation=validation)  # type: ignore[arg-type]
+
+    def test_of_given_queries(self) -> None:
+        table = self.views().table.with_columns(
+            split=pl.when(pl.col("subject") < "e")
+            .then(pl.lit("train"))
+            .otherwise(pl.when(pl.col("aspect") == "palmar").then(pl.lit("query")).otherwise(pl.lit("gallery")))
+        )
+        with pytest.raises(
+            ProtocolError, match=r"label subject has 8 queries, label hand has 8 queries with an answer"
+        ):
+            make_split(Manifest(table, Path("/data")), protocol="prepared", label="aspect")

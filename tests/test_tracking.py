@@ -31,7 +31,7 @@ from handreid.errors import RecipeError, RunError
 from handreid.files import read_json
 from handreid.progress import Silent
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe, parse_recipe, read_trackers
-from handreid.training.assess import evaluate
+from handreid.training.ladder import climb
 from handreid.training.metrics import read_metrics
 from handreid.training.runs import Run
 from handreid.training.tracking import contents, places, sending
@@ -524,19 +524,69 @@ class TestWhatIsNoPartOfTheExperiment:
         train(micro("stages.0.epochs=1", "tracking=[wandb]"), photos, beside, progress=said)
         assert [line for line in said.lines if "taken from there" in line]
 
-    def test_what_was_asked_comes_before_the_recipe_and_that_before_what_was(self, copied: Run):
-        remember(copied, [Wandb()])
-        assert trackers_of(None, micro(), copied) == (Wandb(),)
-        assert trackers_of(None, micro("tracking=mlflow"), copied) == (MLflow(),)
-        assert trackers_of((), micro("tracking=mlflow"), copied) == ()
-        assert trackers_of(None, micro(), None) == ()
+    def test_what_was_asked_comes_before_the_recipe(self):
+        assert trackers_of(None, micro("tracking=mlflow")) == (MLflow(),)
+        assert trackers_of((), micro("tracking=mlflow")) == ()
+        assert trackers_of((Wandb(),), micro("tracking=mlflow")) == (Wandb(),)
+        assert trackers_of(None, micro()) == ()
+        assert trackers_of(None, None) == ()
 
-    def test_an_evaluation_goes_where_the_run_went(self, copied: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
+
+class TestFoldersOfOthers:
+    """A run folder may come from anybody, and name any address: it is contacted when somebody asks for it."""
+
+    @pytest.fixture
+    def foreign(self, copied: Run) -> Run:
+        remember(copied, [MLflow(uri="http://somewhere.invalid:5000")])
+        (copied.folder / "recipe.yaml").write_text(dump_recipe(micro("stages.0.epochs=1", "tracking=[wandb]")))
+        return copied
+
+    @pytest.fixture
+    def told(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, object]]:
         told: list[tuple[object, object]] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, trackers, until, status: told.append((trackers, status)))
-        remember(copied, [TensorBoard(folder="x")])
-        evaluate(copied, data=photos)
-        assert told[-1] == ((TensorBoard(folder="x"),), "finished")
+        monkeypatch.setattr(Sender, "tell", lambda self, run, to, until, status: told.append((tuple(to), status)))
+        return told
+
+    @pytest.mark.parametrize(
+        "command", [("evaluate",), ("evaluate", "--json"), ("train", "--resume", "--out"), ("evaluate", "--mirrored")]
+    )
+    def test_nobody_whom_they_name_is_contacted(
+        self, foreign: Run, told: list[tuple[object, object]], command: tuple[str, ...]
+    ):
+        called = handreid(*command, foreign.folder)
+        assert called.code == 0, called.err
+        assert {to for to, _ in told} == {()}
+        (note,) = [line for line in called.err.splitlines() if line.startswith("note: mlflow at")]
+        assert "mlflow at http://somewhere.invalid:5000, wandb, project" in note
+        assert f"`handreid track {foreign.folder}`" in note
+
+    @pytest.mark.parametrize("command", [("evaluate",), ("train", "--resume", "--out")])
+    def test_whom_the_command_names_is_told(
+        self, foreign: Run, told: list[tuple[object, object]], command: tuple[str, ...]
+    ):
+        called = handreid(*command, foreign.folder, "--track", "tensorboard")
+        assert called.code == 0, called.err
+        assert told[-1] == ((TensorBoard(),), "finished")
+        assert "note: mlflow" not in called.err
+
+    def test_a_recipe_that_is_named_names_trackers(
+        self, foreign: Run, photos: Path, told: list[tuple[object, object]], tmp_path: Path
+    ):
+        recipe = micro("stages.0.epochs=1", "tracking=[tensorboard]")
+        train(recipe, photos, foreign.folder, resume=True)
+        assert told[-1] == ((TensorBoard(),), "finished")
+
+    def test_a_ladder_tells_the_trackers_of_its_recipes_of_training_and_evaluation(
+        self, foreign: Run, photos: Path, told: list[tuple[object, object]], tmp_path: Path
+    ):
+        shutil.copytree(foreign.folder, tmp_path / "ladder" / "micro")
+        climb([micro("stages.0.epochs=1", "tracking=[tensorboard]")], photos, tmp_path / "ladder")
+        assert {to for to, _ in told} == {(TensorBoard(),)}
+        assert len(told) >= 2
+
+    def test_a_tracking_json_that_cannot_be_read_stops_no_evaluation(self, copied: Run):
+        (copied.folder / "tracking.json").write_text("{")
+        assert handreid("evaluate", copied.folder).code == 0
 
 
 class TestMemory:

@@ -255,6 +255,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "handreid"
 
 
+def found_file(named: str | Path) -> Path | None:
+    """The file that a person named, a leading `~` being home; None where there is none, whatever the name is like."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # too long, with a null byte, or of an unknown user
+        path = Path(named).expanduser()
+        return path if path.is_file() else None
+    return None
+
+
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first key, by path, in which nested values differ, and how."""
     was, now = flat(old), flat(new)

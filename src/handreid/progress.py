@@ -43,6 +43,8 @@ class Terminal:
         self.console.print(line, markup=False, soft_wrap=True)
 
     def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        if not total:  # nothing to wait for, nothing to tell
+            return nullcontext(_ignore)
         return self._bar(what, total, unit) if self.console.is_terminal else self._lines(what, total, unit)
 
     @contextmanager

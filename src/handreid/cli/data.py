@@ -51,7 +51,7 @@ def prepare(
     manifest.write(out)
     for note in manifest.notes:
         typer.echo(f"note: {note}")
-    people = manifest.table["subject"].n_unique()
+    people = manifest.table["subject"].drop_nulls().n_unique()
     typer.echo(f"{out}: {len(manifest):,} photos of {people:,} subjects, hash {manifest.hash[:16]}")
 
 

@@ -29,6 +29,8 @@ def doctor(
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
     from handreid.training.doctor import diagnose
+    from handreid.training.own_weights import check_weights
+    from handreid.training.runs import Run
     from handreid.training.surroundings import survey
 
     if set_ and not recipe:
@@ -37,6 +39,8 @@ def doctor(
     if not json:
         _print_environment(environment)
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    if chosen and recipe and (Path(recipe).parent / "run.json").is_file():  # the recipe of a run, which may be foreign
+        check_weights(Run(Path(recipe).parent), chosen)
     with resumable("the same command"):
         found = diagnose(chosen, data, gates=[one.value for one in gate or ()], progress=progress)
     passed = all(one.passed for stage in found for one in stage.gates)

@@ -142,6 +142,7 @@ def evaluate(
     matrix: Annotated[
         MatrixBy | None, typer.Option(help="Gallery photos of one kind, probes of another: every pair as a cell.")
     ] = None,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
@@ -149,7 +150,7 @@ def evaluate(
     if matrix:
         from handreid.cli.matrix import evaluate_matrix
 
-        no = {"--aspect": aspect, "--label": label, "--rerank": rerank}
+        no = {"--aspect": aspect, "--label": label, "--rerank": rerank, "--track": track}
         evaluate_matrix(
             run, matrix.value, data or [], protocol and protocol.value, mirrored, no, as_json=json, progress=progress
         )
@@ -171,6 +172,7 @@ def evaluate(
             changes=changes,
             mirrored=mirrored,
             rerank=ways,
+            track=trackers(track),
             progress=progress,
         )
     if json:

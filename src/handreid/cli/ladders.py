@@ -105,6 +105,7 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
     import yaml
 
     from handreid.errors import RecipeError
+    from handreid.recipe.reading import read_mapping
 
     if backbone is None:
         return []
@@ -115,11 +116,12 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
         )
         return [f"model.backbone.name={backbone}", *weights]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"--backbone {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"--backbone {path} holds no keys; write it like the `model:` part of a recipe")
+    content, _ = read_mapping(
+        text, f"--backbone {path}", "it holds no keys; write it like the `model:` part of a recipe"
+    )
     return [
         f"model.{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}" for key, value in content.items()
     ]

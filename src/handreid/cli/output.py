@@ -42,8 +42,10 @@ def table(
 
 def description(found: dict[str, Any]) -> None:
     """`handreid data describe` for people: counts of photos and people, then what each protocol would use."""
+    unlabelled = f", {found['unlabelled']:,} of them of nobody known" if found["unlabelled"] else ""
     typer.echo(
-        f"{found['photos']:,} photos of {found['subjects']:,} subjects, {found['dataset']}, hash {found['hash'][:16]}"
+        f"{found['photos']:,} photos of {found['subjects']:,} subjects{unlabelled}, {found['dataset']}, "
+        f"hash {found['hash'][:16]}"
     )
     if found["views"]:
         rows = [(view, f"{n['photos']:,}", f"{n['subjects']:,}") for view, n in found["views"].items()]

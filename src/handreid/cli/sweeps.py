@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handreid.cli import output
-from handreid.cli.experiments import Data, Json, Set, begin, resumable
+from handreid.cli.experiments import Data, Json, Set, Track, begin, resumable, trackers
 
 if TYPE_CHECKING:
     from handreid.recipe.sweep_reading import Design
@@ -41,6 +41,7 @@ def sweep(
     check: Annotated[
         bool, typer.Option("--check", help="Say what would be tried, and whether it can be; train nothing.")
     ] = False,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Train a recipe with many values of its keys, and say which are best by validation; no test is looked at."""
@@ -49,12 +50,17 @@ def sweep(
     if concurrent:
         design = design.running(concurrent)
     if check:
-        _check(design, data, folder)
+        _check(design, data, folder, elsewhere=address is not None)
         return
     from handreid.scale.sweep import run_sweep
 
+    told = trackers(track)
+    if resume and told is None:  # the recipe in that folder may be anybody's
+        told = ()
+        if "tracking" in design.identity["recipe"]:
+            typer.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
     with resumable(f"handreid sweep --resume {folder}"):
-        content = run_sweep(design, data, folder, address=address, retry=retry, progress=progress)
+        content = run_sweep(design, data, folder, address=address, retry=retry, track=told, progress=progress)
         after_sweep(folder)
     if json:
         output.as_json(content)
@@ -117,7 +123,7 @@ def _chosen(
     return design, out or Path("sweeps") / design.sweep.name
 
 
-def _check(design: "Design", data: Path | None, folder: Path) -> None:
+def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool) -> None:
     from handreid.scale.checks import check_builds, check_settings, idle_scheduler, said, survey
     from handreid.scale.search import grid, propose
 
@@ -127,7 +133,7 @@ def _check(design: "Design", data: Path | None, folder: Path) -> None:
         typer.echo(f"note: {idle}")
     if data is not None:
         ground = survey(design, data)
-        check_builds(design, ground.material.path, ground.material, folder)
+        check_builds(design, ground.material.path, ground.material, folder, elsewhere=elsewhere)
     else:
         typer.echo("note: without --data nothing is built, and the split is not checked")
     seeds = f", each with {len(sweep.seeds)} seeds" if sweep.seeds else ""

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageFilter
 from scipy import ndimage
 from torch import nn
 
 from handreid.data.augment import border_colour
+from handreid.data.decoding import upright
 from handreid.data.sources.files import files_below
-from handreid.errors import DataError, PhotoError
+from handreid.errors import DataError
 
 LIGHTEST, GREY = 180, 25  # a light border's darkest channel at least, and its largest difference of channels
 WARM = 0.12  # 1 - blue / red of what is surely skin, the table being 0
@@ -177,12 +178,7 @@ def background_paths(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, side: int) -> Image.Image:
-    try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (side, side))  # the smallest of a JPEG's scales that is large enough
-            photo = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise PhotoError(f"{path} cannot be read as a background ({error}): take it out of the folder") from None
+    photo = upright(path, (side, side), advice="take it out of the folder of backgrounds")
     scale = side / min(photo.size)
     if scale < 1:
         photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)

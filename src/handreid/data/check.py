@@ -4,24 +4,36 @@ An error makes results wrong (a photo that is missing, one person under two name
 a warning is something to know about.
 """
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from PIL import Image, ImageFile
 
+from handreid.data.decoding import check_regular
 from handreid.data.manifest import LABEL_KINDS, Manifest, read
+from handreid.data.photo_checks import TAIL, Looked, look
 from handreid.data.protocols import hands11k_leak
 from handreid.data.tables import listed
 from handreid.errors import DataError, ManifestError
 
-Kind = Literal["value", "missing", "unreadable", "same-pixels", "both-sides", "single-photo"]
+Kind = Literal[
+    "value",
+    "missing",
+    "unreadable",
+    "changed",
+    "damaged",
+    "flat",
+    "profile",
+    "same-pixels",
+    "both-sides",
+    "single-photo",
+    "unlabelled",
+]
 
 
 @dataclass(frozen=True)
@@ -43,38 +55,53 @@ def check(
 ) -> list[Finding]:
     """Everything found, errors first. A manifest may be given as its file, so that wrong values become findings too.
 
-    With `pixels` every photo that is there is decoded, by `workers` threads (default: one per core), and told to
-    `progress`.
+    With `pixels` every photo that is there is read and decoded, by `workers` threads (default: one per core), and told
+    to `progress`; without, only the table is looked at, and whether the photos are there.
     """
     if not isinstance(manifest, Manifest):
         try:
             manifest = read(manifest)
         except ManifestError as error:
             return [Finding("error", "value", str(error))]
-    missing = _missing_rows(manifest)
-    found = [*_missing(manifest, missing), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
+    absent = _absent(manifest)
+    found = [*_missing(manifest, absent), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
+    found += _unlabelled(manifest)
     if pixels:
-        rows = sorted(set(range(len(manifest))) - set(missing))
+        rows = [row for row in range(len(manifest)) if row not in absent]
         found += _pixels(manifest, rows, workers or os.cpu_count() or 1, progress)
     return sorted(found, key=lambda finding: finding.severity)
 
 
-def _missing_rows(manifest: Manifest) -> list[int]:
-    return [row for row, path in enumerate(manifest.paths()) if not path.is_file()]
+def _absent(manifest: Manifest) -> dict[int, str]:
+    """Rows without a file to read, and why; nothing where there simply is none."""
+    found = {}
+    for row, path in enumerate(manifest.paths()):
+        try:
+            check_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            found[row] = ""
+        except (OSError, ValueError) as error:
+            found[row] = str(error.strerror if isinstance(error, OSError) else error)
+    return found
 
 
-def _missing(manifest: Manifest, rows: Sequence[int]) -> Iterator[Finding]:
+def _missing(manifest: Manifest, absent: Mapping[int, str]) -> Iterator[Finding]:
+    rows = tuple(row for row, reason in absent.items() if not reason)
     if rows:
         names = listed(_named(manifest, row) for row in rows)
         what = f"{len(rows):,} of {len(manifest):,} photos are not below {manifest.root}: {names}"
-        yield Finding("error", "missing", what, tuple(rows))
+        yield Finding("error", "missing", what, rows)
+    for row, reason in absent.items():
+        if reason:
+            yield Finding("error", "unreadable", f"{_named(manifest, row)} cannot be decoded: {reason}", (row,))
 
 
 def _both_sides(manifest: Manifest) -> Iterator[Finding]:
     """Subjects in training or validation who are tested as well. Distractors are nobody's right answer."""
     split = manifest.table["split"]
     sides = {"train": ["train"], "validation": ["validation"], "test": ["test", "query", "gallery"]}
-    subjects = {side: set(manifest.table["subject"].filter(split.is_in(names))) for side, names in sides.items()}
+    named = manifest.table["subject"]
+    subjects = {side: set(named.filter(split.is_in(names)).drop_nulls()) for side, names in sides.items()}
     for side, verb in (("train", "train"), ("validation", "choose the model")):
         both = subjects[side] & subjects["test"]
         if both:
@@ -103,67 +130,107 @@ def _single(manifest: Manifest) -> Iterator[Finding]:
     """Identities with one photo can be found by nobody; told for every meaning of identity that the rows allow."""
     known = {"hand": ["side"], "aspect": ["aspect", "side"]}
     for kind in LABEL_KINDS:
-        if any(manifest.table[column].null_count() for column in known.get(kind, [])):
+        if any(manifest.labelled.table[column].null_count() for column in known.get(kind, [])):
             continue
         labels = manifest.labels(kind)
         count = Counter(labels)
-        rows = [row for row, label in enumerate(labels) if count[label] == 1]
+        rows = [row for row, label in enumerate(labels) if label is not None and count[label] == 1]
         if rows:
-            names = listed(labels[row] for row in rows)
-            message = f"{len(rows)} of {len(count)} identities (label {kind}) have one photo only: {names}"
+            names = listed(str(labels[row]) for row in rows)
+            message = (
+                f"{len(rows)} of {len(count.keys() - {None})} identities (label {kind}) have one photo only: {names}"
+            )
             yield Finding("warning", "single-photo", message, tuple(rows))
+
+
+def _unlabelled(manifest: Manifest) -> Iterator[Finding]:
+    rows = manifest.table["subject"].is_null().arg_true().to_list()
+    if rows:
+        names = listed((_named(manifest, row) for row in rows), 3)
+        message = f"{len(rows):,} photos of nobody known (no subject), neither trained on nor tested: {names}"
+        yield Finding("warning", "unlabelled", message, tuple(rows))
 
 
 def _pixels(
     manifest: Manifest, rows: Sequence[int], workers: int, progress: Callable[[int], None] | None
-) -> list[Finding]:
+) -> Iterator[Finding]:
     paths = manifest.paths()
-    found: list[Finding] = []
-    same: dict[str, list[int]] = {}
-    tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            results = pool.map(_fingerprint, (paths[row] for row in rows))
-            for row, (digest, trouble) in zip(rows, results, strict=True):
-                if trouble:
-                    what = f"{_named(manifest, row)} cannot be decoded: {trouble}"
-                    found.append(Finding("error", "unreadable", what, (row,)))
-                else:
-                    same.setdefault(digest, []).append(row)
+    seen: dict[int, Looked] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for row, looked in zip(rows, pool.map(look, (paths[row] for row in rows)), strict=True):
+                seen[row] = looked
                 if progress:
                     progress(1)
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all the others
+            raise
+    for row, looked in seen.items():
+        yield from _damaged(_named(manifest, row), row, looked)
+    yield from _doubtful(manifest, seen)
+    yield from _changed(manifest, seen)
+    same: dict[str, list[int]] = {}
+    for row, looked in seen.items():
+        if not looked.unreadable:
+            same.setdefault(looked.pixels, []).append(row)
     for group in same.values():
-        found += _same_pixels(manifest.table, group)
-    return found
+        yield from _same_pixels(manifest.table, group)
 
 
-def _fingerprint(path: Path) -> tuple[str, str]:
-    """A hash of the decoded pixels, or what is wrong with the file (one of the two is empty)."""
-    try:
-        with Image.open(path) as image:
-            # palettes differ between files with equal pixels
-            picture = image.convert("RGBA") if image.mode in ("P", "PA", "LA", "1") else image
-            digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
-            digest.update(picture.tobytes())
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        return "", str(error).replace(str(path), "the file") or type(error).__name__
-    return digest.hexdigest(), ""
+def _damaged(name: str, row: int, looked: Looked) -> Iterator[Finding]:
+    tail = looked.tail
+    if looked.unreadable:
+        yield Finding("error", "unreadable", f"{name} cannot be decoded: {looked.unreadable}", (row,))
+    elif looked.damage:
+        what = f"{name} is damaged, and shows other than it should: {looked.damage}; take it from its source again"
+        yield Finding("error", "damaged", what, (row,))
+    elif tail and tail.grey:
+        what = f"{name} was cut short before it was saved: its last {tail.rows} rows are grey; take it from its source"
+        yield Finding("error", "damaged", what, (row,))
+
+
+def _doubtful(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding]:
+    """Photos that may be as they should be."""
+
+    def told(rows: list[int], kind: Kind, what: str) -> Iterator[Finding]:
+        if rows:
+            names = listed(_named(manifest, row) for row in rows)
+            yield Finding("warning", kind, f"{len(rows):,} photos {what}: {names}", tuple(rows))
+
+    yield from told([row for row, looked in seen.items() if looked.flat], "flat", "show nothing, all is one colour")
+    tails = [row for row, looked in seen.items() if looked.tail and not looked.tail.grey and not looked.damage]
+    yield from told(tails, "damaged", f"end with {TAIL} rows or more of one colour, as if cut short")
+    for reason in dict.fromkeys(looked.profile for looked in seen.values() if looked.profile):
+        rows = [row for row, looked in seen.items() if looked.profile == reason]
+        yield from told(rows, "profile", f"have a colour profile that is left out of account ({reason})")
+
+
+def _changed(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding]:
+    """Photos whose file is not the one that the manifest was prepared with."""
+    stated = manifest.table["sha256"].to_list()
+    rows = tuple(row for row, looked in seen.items() if stated[row] and looked.file != stated[row].lower())
+    if rows:
+        names = listed(_named(manifest, row) for row in rows)
+        what = (
+            f"{len(rows):,} of {len(manifest):,} photos are not the files that the manifest was prepared with: {names}"
+        )
+        yield Finding("error", "changed", f"{what}; prepare it anew if that is meant", rows)
 
 
 def _same_pixels(table: pl.DataFrame, rows: Sequence[int]) -> Iterator[Finding]:
     if len(rows) < 2:
         return
-    subjects = sorted({table["subject"][row] for row in rows})
+    subjects = sorted({who for row in rows if (who := table["subject"][row]) is not None})  # None: nobody knows
     names = listed(f"{table['path'][row]} ({table['origin'][row]})" for row in rows)
     if len(subjects) > 1:
         message = f"the same pixels under {len(subjects)} subjects ({', '.join(subjects)}): {names}"
         yield Finding("error", "same-pixels", message, tuple(rows))
+    elif subjects and any(table["subject"][row] is None for row in rows):
+        message = f"the same pixels under subject {subjects[0]} and under no subject: {names}"
+        yield Finding("warning", "same-pixels", message, tuple(rows))
     elif _twice_in_one_place(table, rows):
-        yield Finding(
-            "warning", "same-pixels", f"the same pixels twice under subject {subjects[0]}: {names}", tuple(rows)
-        )
+        whose = f"under subject {subjects[0]}" if subjects else "without a subject"
+        yield Finding("warning", "same-pixels", f"the same pixels twice {whose}: {names}", tuple(rows))
 
 
 def _twice_in_one_place(table: pl.DataFrame, rows: Sequence[int]) -> bool:

@@ -9,15 +9,16 @@
 * A mirrored photo is a row of its own: row r of n is mirrored in row n + r.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
+from handreid.data.draw_checks import check_galleries, check_queries
 from handreid.data.draws import Draw, gallery_draw, in_path_order, one_each
-from handreid.data.manifest import LabelKind, Manifest
+from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.errors import ProtocolError
 
 CrossedBy = Literal["aspect", "side"]
@@ -135,14 +136,21 @@ def without(draws: Sequence[Draw], out: Collection[int]) -> tuple[Draw, ...]:
 
 
 def draw_everyone(manifest: Manifest, label: LabelKind, view: str | None, *, seed: int, draws: int) -> tuple[Draw, ...]:
-    """Draws that test every subject, for photos of which no model has seen any; distractors are in every gallery."""
-    labels, paths = manifest.labels(label), manifest.table["path"].to_list()
-    extra = _distractors(manifest)
-    searched = [row for row in range(len(manifest)) if row not in extra]
+    """Draws that test every subject, for photos of which no model has seen any; distractors are in every gallery.
+
+    Photos of nobody known are in none. Raises ProtocolError where everyone is one identity, or nobody has two photos.
+    """
+    labels, paths = names_of(manifest, label), manifest.table["path"].to_list()
+    named = manifest.table["subject"].is_not_null()
+    extra = {row for row in _distractors(manifest) if named[row]}
+    searched = [row for row in range(len(manifest)) if named[row] and row not in extra]
     queried = {row for row in searched if view is None or manifest.views[row] == view}
-    return tuple(
+    made = tuple(
         gallery_draw(searched, queried, sorted(extra), labels, paths, seed, "gallery", draw) for draw in range(draws)
     )
+    check_queries(made, manifest, label, queried, "test", f"everyone of {manifest.dataset}")
+    check_galleries(made, labels, "test", "give photos of more people")
+    return made
 
 
 def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) -> tuple[_Shots, int]:
@@ -150,7 +158,8 @@ def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) 
     table = manifest.table
     known = {name: table[name].to_list() for name in ("aspect", "side")}
     needed = {by} | {name for name, values in known.items() if any(values[row] for row in rows)}
-    usable = [int(row) for row in rows if all(known[name][row] for name in needed)]
+    named = table["subject"].is_not_null()
+    usable = [int(row) for row in rows if named[int(row)] and all(known[name][row] for name in needed)]
     if not usable:
         raise ProtocolError(
             f"a matrix over {by} needs the {' and '.join(sorted(needed))} of photos; no test photo of "
@@ -164,7 +173,7 @@ def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) 
         known["aspect"],
         known["side"],
         manifest.views,
-        table["subject"].to_list(),
+        names_of(manifest, "subject"),
         table["path"].to_list(),
     )
     return shots, len(rows) - len(usable)
@@ -197,7 +206,7 @@ def _cells(
                 for drawn in chosen
             )
             kind = shots.kind(of[gallery][0], of[probe][0])
-            blank = None if len(made[0].query) else _reason(shots, gallery, probe)
+            blank = _blank(shots, gallery, probe, made, shots.identity)
             cell = Cell(gallery, probe, kind, False, () if blank else made, identities, blank)
             yield cell
             if mirrors and kind.startswith("other hand"):
@@ -224,10 +233,19 @@ def _merged(
     for drawn in chosen:
         queries = _draw(shots, [row for row in probes if row in drawn], (), probes).query
         made.append(Draw(in_path_order([*drawn, *shots.always], shots.paths), queries))
-    blank = None if len(made[0].query) else _reason(shots, probe, probe)
+    blank = _blank(shots, probe, probe, made, shots.enrolled_as)
     known = tuple(label or shots.enrolled_as(row) for row, label in enumerate(labels)) * 2
     kind = f"{shots.kind(probes[0], probes[0])}, among {ALL[shots.by]}"
     return Cell(ALL[shots.by], probe, kind, False, () if blank else tuple(made), known, blank)
+
+
+def _blank(shots: _Shots, gallery: str, probe: str, draws: Sequence[Draw], name: Callable[[int], str]) -> str | None:
+    """Why a cell has no numbers: nobody to search for, or one identity in the gallery, which any model finds."""
+    if not len(draws[0].query):
+        return _reason(shots, gallery, probe)
+    if any(len({name(row) for row in draw.gallery.tolist()}) < 2 for draw in draws):
+        return f"one identity alone has photos of {gallery}: rank-1 would be 100 % whatever the model"
+    return None
 
 
 def _reason(shots: _Shots, gallery: str, probe: str) -> str:

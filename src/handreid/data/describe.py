@@ -23,7 +23,8 @@ def describe(manifest: Manifest, *, seed: int = 0, draws: int = 10) -> dict[str,
         "root": str(manifest.root),
         "hash": manifest.hash,
         "photos": len(manifest),
-        "subjects": table["subject"].n_unique(),
+        "unlabelled": table["subject"].null_count(),
+        "subjects": table["subject"].drop_nulls().n_unique(),
         "views": {view: _group(table, np.array(manifest.views) == view) for view in _names(manifest)},
         "photos_per_identity": {kind: _per_identity(manifest.labels(kind)) for kind in manifest.label_kinds},
         "splits": _counts(table["split"]),
@@ -39,13 +40,13 @@ def _names(manifest: Manifest) -> list[str]:
 
 def _group(table: pl.DataFrame, rows: Any) -> dict[str, int]:
     part = table.filter(pl.Series(rows))
-    return {"photos": part.height, "subjects": part["subject"].n_unique()}
+    return {"photos": part.height, "subjects": part["subject"].drop_nulls().n_unique()}
 
 
-def _per_identity(labels: list[str]) -> dict[str, int | float]:
-    count = list(Counter(labels).values())
+def _per_identity(labels: list[str | None]) -> dict[str, int | float]:
+    count = list(Counter(label for label in labels if label is not None).values())
     if not count:
-        return {"identities": 0}
+        return dict.fromkeys(("identities", "fewest", "median", "most", "with_one_photo"), 0)
     return {
         "identities": len(count),
         "fewest": min(count),
@@ -79,7 +80,9 @@ def _protocols(manifest: Manifest) -> list[Protocol]:
 
 
 def _protocol(manifest: Manifest, protocol: Protocol, seed: int, draws: int) -> dict[str, Any]:
-    """Counts of the pooled split under `pooled`; for 11k Hands also of every view, as the papers have it."""
+    """Counts of the pooled split under `pooled`; for 11k Hands also of every view, as the papers have it. What a recipe
+    could not be trained on, as its validation would tell nothing, is counted too, and a note says it.
+    """
     there = _names(manifest)
     views = [None, *(view for view in HANDS11K_LAST_TRAIN_ID if view in there)] if protocol == "hands11k" else [None]
     label = manifest.label_kinds[-1]
@@ -90,7 +93,7 @@ def _split_counts(
     manifest: Manifest, protocol: Protocol, view: str | None, label: LabelKind, seed: int, draws: int
 ) -> dict[str, Any]:
     try:
-        split = make_split(manifest, protocol=protocol, view=view, label=label, seed=seed, draws=draws)
+        split = make_split(manifest, protocol=protocol, view=view, label=label, seed=seed, draws=draws, trains=False)
     except DataError as error:
         return {"error": str(error)}
     seen = view_rows(manifest, view)

@@ -6,6 +6,7 @@
   old name and date, is another key.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,50 +16,37 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.lib.format import open_memmap
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from handreid.data.decoding import ADVICE, DECODER, naming
+from handreid.data.decoding import upright as upright
+from handreid.data.photo_cache import Decoded, kept
+from handreid.data.photo_hashes import file_hashes
+from handreid.data.pixels import WHITE
 from handreid.errors import PhotoError
-from handreid.files import cache_folder, write_atomic
-from handreid.progress import Advance, Progress, Silent
+from handreid.files import cache_folder
+from handreid.progress import Progress, Silent
 from handreid.types import Preprocessing
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded photos that `auto` keeps in memory
-_WHITE = (255, 255, 255)
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
-    """One photo, upright (EXIF), RGB, at `enlarge` times the model's input size. Raises PhotoError."""
+    """One photo as people see it, RGB, at `enlarge` times the model's input size. Raises PhotoError."""
     height, width = enlarged(preprocessing.size, enlarge)
     # a JPEG is read at the smallest of its scales that is still twice as large as what is wanted
     photo = upright(path, (2 * width, 2 * height))
     resample = _FILTERS[preprocessing.interpolation]
-    match preprocessing.resize:
-        case "squash":
-            photo = photo.resize((width, height), resample)
-        case "crop":
-            photo = ImageOps.fit(photo, (width, height), resample)
-        case "pad":
-            photo = ImageOps.pad(photo, (width, height), resample, color=_WHITE)
-    return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
-
-
-def upright(path: Path, at_least: tuple[int, int]) -> Image.Image:
-    """One photo as EXIF turns it, RGB, of any size: a JPEG at the smallest of its scales that is not below `at_least`.
-
-    Raises PhotoError.
-    """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", at_least)
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise PhotoError(f"{path} is missing; run `handreid data check` on the manifest") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise PhotoError(
-            f"{path} cannot be read as an image ({error}); run `handreid data check` on the manifest"
-        ) from None
+    with naming(path):
+        match preprocessing.resize:
+            case "squash":
+                photo = photo.resize((width, height), resample)
+            case "crop":
+                photo = ImageOps.fit(photo, (width, height), resample)
+            case "pad":
+                photo = ImageOps.pad(photo, (width, height), resample, color=WHITE)
+        return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
 
 
 def enlarged(size: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -80,67 +68,37 @@ def decode_all(
     """
     shape = (len(paths), 3, *enlarged(preprocessing.size, enlarge))
     progress = progress or Silent()
-    if cache == "memory" or (cache == "auto" and int(np.prod(shape)) <= MEMORY_LIMIT):
+
+    def decoded() -> Decoded:
+        return _decoded(paths, preprocessing, enlarge, progress)
+
+    if not paths or cache == "memory" or (cache == "auto" and int(np.prod(shape)) <= MEMORY_LIMIT):
         photos = np.empty(shape, np.uint8)
-        _fill(photos, paths, preprocessing, enlarge, progress)
+        with contextlib.closing(decoded()) as made:
+            for row, photo in enumerate(made):
+                photos[row] = photo
     else:
-        photos = _mapped(shape, paths, preprocessing, enlarge, folder or cache_folder(), progress)
+        key = _key(paths, preprocessing, enlarge, progress)
+        photos = kept((folder or cache_folder()) / f"photos-{key}.npy", shape, decoded, progress)
     photos.flags.writeable = False
     return photos
 
 
-def _mapped(
-    shape: tuple[int, ...],
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
-    enlarge: float,
-    folder: Path,
-    progress: Progress,
-) -> UInt8[np.ndarray, "photos 3 height width"]:
-    with progress.step("hashing photos", len(paths), "photos") as advance:
-        key = _key(paths, preprocessing, enlarge, advance)
-    path = folder / f"photos-{key}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-
-        def write(part: Path) -> None:
-            photos = open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-            _fill(photos, paths, preprocessing, enlarge, progress)
-            photos.flush()
-
-        write_atomic(path, write)
-    return open_memmap(path, mode="r")
-
-
-def _fill(
-    photos: UInt8[np.ndarray, "photos 3 height width"],
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
-    enlarge: float,
-    progress: Progress,
-) -> None:
+def _decoded(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> Decoded:
     with progress.step("decoding photos", len(paths), "photos") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(lambda path: decode(path, preprocessing, enlarge), paths)
         try:
-            for row, photo in enumerate(decoded):
-                photos[row] = photo
+            for photo in pool.map(lambda path: decode(path, preprocessing, enlarge), paths):
+                yield photo
                 advance(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an error or Ctrl-C does not wait for all the others
             raise
 
 
-def _key(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float, advance: Advance) -> str:
-    digest = hashlib.sha256(repr((preprocessing, enlarge, 1)).encode())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for content in pool.map(_content, paths):
-            digest.update(content)
-            advance(1)
+def _key(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> str:
+    digest = hashlib.sha256(repr((preprocessing, enlarge, DECODER)).encode())
+    for path, found in zip(paths, file_hashes(paths, progress), strict=True):
+        if found is None:
+            raise PhotoError(f"{path} is missing; {ADVICE}")
+        digest.update(bytes.fromhex(found))
     return digest.hexdigest()[:24]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise PhotoError(f"{path} cannot be read: {error.strerror}") from None

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from handreid.data.tables import listed, nearest, raise_all, read_text_table, typed
+from handreid.data.unlabelled import UNKNOWN, named, note
 from handreid.errors import ManifestError
 from handreid.files import write_atomic
 
@@ -91,11 +92,16 @@ class Manifest:
         """Where the photos lie, row by row."""
         return [self.root / path for path in self.table["path"]]
 
-    def labels(self, kind: LabelKind) -> list[str]:
-        """Per row who it is: `0001042`, `0001042/right` (hand) or `0001042/dorsal-right` (aspect).
+    @cached_property
+    def labelled(self) -> "Manifest":
+        """The photos of which somebody knows whose they are; those without a subject are left out."""
+        return self.filter(pl.col("subject").is_not_null()) if self.table["subject"].null_count() else self
+
+    def labels(self, kind: LabelKind) -> list[str | None]:
+        """Per row who it is: `0001042`, `0001042/right` (hand), `0001042/dorsal-right` (aspect), None if nobody knows.
 
         With "aspect", the papers' choice, each of the four views of a subject is an identity of its own. Raises
-        ManifestError where the label needs a side or an aspect that a row does not have.
+        ManifestError where the label needs a side or an aspect that a row with a subject does not have.
         """
         needed = _NEEDED[kind]
         raise_all(
@@ -109,14 +115,15 @@ class Manifest:
 
     @cached_property
     def label_kinds(self) -> tuple[LabelKind, ...]:
-        """The kinds of label for which every row has what is needed, the finest last."""
-        complete = {name for name in ("side", "aspect") if self.table[name].null_count() == 0}
+        """The kinds of label for which every row with a subject has what is needed, the finest last."""
+        table = self.labelled.table
+        complete = {name for name in ("side", "aspect") if table[name].null_count() == 0}
         return tuple(kind for kind in LABEL_KINDS if complete.issuperset(_NEEDED[kind]))
 
     def _gaps(self, needed: Sequence[str], kind: str) -> list[str]:
         found = []
         for column in needed:
-            rows = self.table.filter(pl.col(column).is_null())["origin"]
+            rows = self.table.filter(pl.col(column).is_null() & pl.col("subject").is_not_null())["origin"]
             found += [f"{origin}: no {column}, which the label {kind!r} needs" for origin in rows]
         return found
 
@@ -132,6 +139,15 @@ class Manifest:
         else:
             facts = {_KEY: json.dumps(_facts(self, path))}
             write_atomic(path, lambda part: self.table.write_parquet(part, metadata=facts))
+
+
+def names_of(manifest: Manifest, kind: LabelKind) -> list[str]:
+    """Labels, and for each photo of nobody known a name that no other has: it equals nobody."""
+    labels = manifest.labels(kind)
+    return [
+        f"{UNKNOWN}: {path}" if label is None else label
+        for label, path in zip(labels, manifest.table["path"], strict=True)
+    ]
 
 
 def read(path: Path | str) -> Manifest:
@@ -155,9 +171,9 @@ def read(path: Path | str) -> Manifest:
 def read_csv(path: Path | str) -> Manifest:
     """Read a CSV file with a header.
 
-    Columns: `path` and `subject` are needed; `side`, `aspect`, `camera`, `session`, `split`, `draw`, `caption` may be
-    there; all others are carried along as metadata. Paths are relative to the CSV file. Spaces around core values
-    are dropped, and counted in the notes.
+    Columns: `path` and `subject` are needed, an empty subject is nobody known; `side`, `aspect`, `camera`, `session`,
+    `split`, `draw`, `caption` may be there; all others are carried along as metadata. Paths are relative to the CSV
+    file. Spaces around core values are dropped, and counted in the notes.
     """
     path = Path(path)
     text = read_text_table(path)
@@ -176,6 +192,8 @@ def read_csv(path: Path | str) -> Manifest:
             notes.append(f"{len(spaced)} values of {name} had spaces around them, dropped: {listed(spaced, 3)}")
         columns[name] = pl.Series([value or None for value in stripped], dtype=pl.String)
     columns.setdefault("origin", pl.Series(where, dtype=pl.String))
+    notes += note(columns["subject"].to_list(), "subject")
+    columns["subject"] = pl.Series(named(columns["subject"].to_list()), dtype=pl.String)
     table = pl.DataFrame(columns)
     raise_all([*_draw_problems(table, where), *problems(table, where)])
     extra = [name for name in columns if name not in CORE]
@@ -214,8 +232,7 @@ def problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
                 value = table[column][row]
                 choice = f"{column} {value!r} is not one of {', '.join(known)}{nearest(value, known)}"
                 found.append((row, choice))
-    for column in ("path", "subject"):
-        found += [(row, f"{column} is empty") for row in table[column].is_null().arg_true()]
+    found += [(row, "path is empty") for row in table["path"].is_null().arg_true()]
     spaced = table["subject"].str.strip_chars() != table["subject"]
     found += [(row, f"subject {table['subject'][row]!r} has spaces around it") for row in spaced.arg_true()]
     if not table["path"].is_unique().all():

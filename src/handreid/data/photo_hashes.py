@@ -1,7 +1,7 @@
 """Photos known by content: the same picture is the same photo, whatever its file and its person are called.
 
-* `file` is the SHA-256 of a file's bytes. `pixels` is that of what people see: size and RGB bytes after decoding, so
-  that a copy saved as PNG, turned by EXIF, or with an alpha channel is the same.
+* `file` is the SHA-256 of a file's bytes. `pixels` is that of what people see: size and RGB bytes as the one decoder
+  gives them (`decoding.py`), so that a copy saved as PNG, turned by EXIF, or with an alpha channel is the same.
 * Pixels are decoded at full size once for each file on a machine: their hashes are kept by the file's hash, in a small
   database in the cache folder. One that is damaged is made anew.
 """
@@ -17,13 +17,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from handreid.data.loading import upright
+from handreid.data.decoding import ADVICE, DECODER, Photo, check_regular, opened
 from handreid.errors import PhotoError
 from handreid.files import cache_folder, file_hash
 from handreid.progress import Progress, Silent
-
-DECODER = 1  # raised when the same file becomes other pixels
-_FULL = (1 << 30, 1 << 30)  # larger than any photo: nothing is reduced
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def photo_hashes(
         pixels = known.look_up(list(by_file))
         new = [digest for digest in by_file if digest not in pixels]
         with progress.step("decoding photos to know them again", len(new), "photos") as advance, _threads() as pool:
-            made = pool.map(lambda digest: pixel_hash(upright(by_file[digest], _FULL)), new)
+            made = pool.map(lambda digest: _pixels(by_file[digest]), new)
             for digest, found in zip(new, made, strict=True):
                 pixels[digest] = found
                 advance(1)
@@ -68,13 +65,17 @@ def photo_hashes(
     return [None if digest is None else PhotoHash(digest, pixels[digest]) for digest in files]
 
 
-def pixel_hash(photo: Image.Image) -> str:
-    """SHA-256 of an RGB picture's size and bytes; in strips, so that no second copy is made."""
-    digest = hashlib.sha256(f"{photo.mode} {photo.width}x{photo.height}".encode())
-    rows = max(1, (1 << 22) // max(1, photo.width))
-    for top in range(0, photo.height, rows):
-        digest.update(photo.crop((0, top, photo.width, min(photo.height, top + rows))).tobytes())
+def pixel_hash(photo: Image.Image | Photo) -> str:
+    """SHA-256 of the size and the bytes of a photo, of an RGB picture where it is one already; no copy is made."""
+    digest = digest_of(photo.size)
+    for strip in photo.strips() if isinstance(photo, Photo) else _strips(photo):
+        digest.update(strip.tobytes())
     return digest.hexdigest()
+
+
+def digest_of(size: tuple[int, int]) -> "hashlib._Hash":
+    """The hash of an RGB picture of this width and height, before the bytes of its rows."""
+    return hashlib.sha256(f"RGB {size[0]}x{size[1]}".encode())
 
 
 class _Known:
@@ -134,6 +135,17 @@ class _Known:
         return None
 
 
+def _strips(photo: Image.Image) -> Iterator[Image.Image]:
+    rows = max(1, (1 << 22) // max(1, photo.width))
+    for top in range(0, photo.height, rows):
+        yield photo.crop((0, top, photo.width, min(photo.height, top + rows))).convert("RGB")
+
+
+def _pixels(path: Path) -> str:
+    with opened(path) as photo:
+        return pixel_hash(photo)
+
+
 def _seal(file: str, pixels: str) -> str:
     return hashlib.sha256(f"{file} {pixels}".encode()).hexdigest()[:16]
 
@@ -150,8 +162,10 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 def _file_hash(path: Path) -> str | None:
     try:
+        check_regular(path)
         return file_hash(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise PhotoError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PhotoError(f"{path} cannot be read ({reason}); {ADVICE}") from None

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
+from handreid.data.draw_checks import labels_that_would_do
 from handreid.data.draws import Draw, choose, in_path_order
 from handreid.data.manifest import Manifest
 from handreid.data.tables import listed, nearest
@@ -64,6 +65,7 @@ def hands11k(manifest: Manifest, view: str | None) -> Sides:
 
 def hands11k_leak(manifest: Manifest) -> set[str]:
     """Subjects of 11k Hands who are on both sides of the protocol as soon as the views are pooled."""
+    manifest = manifest.labelled
     trains, tests = _hands11k_sides(manifest)
     return _subjects(manifest, trains) & _subjects(manifest, tests)
 
@@ -166,12 +168,25 @@ def _given_draws(manifest: Manifest, labels: Sequence[str]) -> tuple[tuple[Draw,
             raise ProtocolError(
                 f"{name}: none of its {len(queries)} photos has its identity in the gallery of {len(own)} photos; "
                 "identities are matched by name, so the same person must have the same folder or subject in both"
+                f"{_other_labels(manifest, queries, own)}"
             )
         if len(answered) < len(queries):
             notes.append(f"{name}: {len(queries) - len(answered)} photos have no right answer in the gallery, left out")
         extra = {row for where in (number, None) for row in parts.get(("distractor", where), [])}
         draws.append(Draw(in_path_order([*own, *extra], paths), in_path_order(answered, paths)))
     return tuple(draws), notes
+
+
+def _other_labels(manifest: Manifest, queries: Sequence[int], gallery: Sequence[int]) -> str:
+    """Which labels would find queries in the gallery: with `aspect` a palm is no answer to the hand's back."""
+
+    def answered(labels: Sequence[str | None]) -> int:
+        there = {labels[row] for row in gallery}
+        return sum(labels[row] in there for row in queries)
+
+    if not any(answered(manifest.labels(kind)) for kind in manifest.label_kinds):
+        return ""
+    return f"; {labels_that_would_do(manifest, answered, 'query', 'with an answer there')}"
 
 
 def _hands11k_sides(manifest: Manifest) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:

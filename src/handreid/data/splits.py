@@ -3,36 +3,50 @@
 * Test identities never reach training or validation.
 * A view narrows training and queries; the gallery keeps one photo of every test identity of all views, so that 11k
   Hands is searched among 290 and not among 71.
+* A photo of nobody known is in no part: the split is made of the others, as if it were not there.
+* A gallery in which one identity is all there is to be found tells nothing of a model, and is refused.
 * Hashes cover photo paths and labels, not row numbers: the same split has the same hash for any order of the rows.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int64
 
 from handreid.data import protocols
+from handreid.data.draw_checks import check_galleries, check_queries, check_validation, counted
 from handreid.data.draws import Draw, choose, gallery_draw, in_path_order, one_each
-from handreid.data.manifest import LabelKind, Manifest
+from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.data.protocols import Sides, view_rows
+from handreid.data.tables import listed
 from handreid.errors import ProtocolError
 
 Protocol = Literal["hands11k", "hd", "disjoint", "prepared"]
 Validation = Literal["held-back", "closed-set"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 VALIDATIONS: tuple[Validation, ...] = get_args(Validation)
+_MORE_TESTED: dict[Protocol, str] = {
+    "hands11k": "give photos of more people above the protocol's cut-offs",
+    "hd": "give photos of more people above the protocol's cut-off",
+    "disjoint": "test more people (data.test_share), or give photos of more people",
+    "prepared": "give the gallery photos of more people, be they distractors",
+}
+_MORE_GIVEN = "give validation photos of two identities or more, or none at all, and some are held back"
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Rows of a manifest and what they are used for.
 
-    `identities` and `subjects` hold the label and the person of every row of the manifest, and `paths` its photo.
+    `identities` and `subjects` hold the label and the person of every row of the manifest, and `paths` its photo; those
+    of a photo of nobody known are its own alone, and it is in no part.
     `validation_rows` are the photos that only validation uses. Draws of `validation` may search among `train` rows
     (closed set); those of `test` share no identity with training, unless a prepared split does (see `notes`).
     """
@@ -70,6 +84,7 @@ class Split:
 
 def natural_protocol(manifest: Manifest) -> Protocol:
     """The data set's own protocol, else the split that the manifest gives, else identity-disjoint."""
+    manifest = manifest.labelled
     if manifest.dataset == "hands11k":
         return "hands11k"
     if manifest.dataset == "hd":
@@ -89,24 +104,33 @@ def make_split(
     draws: int = 10,
     seed: int = 0,
     test_share: float = 0.5,
+    trains: bool = True,
 ) -> Split:
     """Split a manifest by a protocol; see `protocols` for each.
 
     `view` is `dorsal-right` and the like, or None for all views pooled. `validation_share` is the share of training
-    subjects held back, `test_share` (disjoint only) that of subjects tested; both between 0 and 1. Raises ProtocolError
-    where the data cannot give it, ManifestError where a label needs a side or an aspect that a photo does not have.
+    subjects held back, `test_share` (disjoint only) that of subjects tested; both between 0 and 1. Where nothing
+    `trains`, a validation that the data cannot give is left out, and a note says why. Raises ProtocolError where the
+    data cannot give the rest, ManifestError where a label needs a side or an aspect that a photo does not have.
     """
     if draws < 1:
         raise ProtocolError(f"{draws} draws; at least one is needed")
-    labels = manifest.labels(label)
-    making = _Making(manifest, labels, manifest.table["path"].to_list(), view, seed, draws)
-    sides = _sides(manifest, protocol, view, labels, test_share, seed)
+    known = manifest.labelled
+    if len(manifest) and not len(known):
+        raise ProtocolError(
+            f"nobody knows who is on any of the {len(manifest):,} photos (`subject` is empty throughout): name people "
+            "to train or to test; photos without names can be embedded and looked at"
+        )
+    labels = [str(name) for name in known.labels(label)]
+    making = _Making(known, label, labels, known.table["path"].to_list(), view, seed, draws)
+    sides = _sides(known, protocol, view, labels, test_share, seed)
     tests = making.in_view_only(sides.given) or making.drawn(sides.test, sides.always, "gallery")
-    _require_queries(tests, "test", protocol, view)
-    validated = making.validated(sides, tests, validation, validation_share)
-    if not len(validated.train):
+    making.check_queries(tests, sides.test or making.given_rows(sides.given), "test", protocol)
+    check_galleries(tests, labels, "test", _MORE_TESTED[protocol])
+    validated = making.validated(sides, tests, validation, validation_share, required=trains)
+    if trains and not len(validated.train):
         raise ProtocolError(f"protocol {protocol}: no photo{f' of {view}' if view else ''} left to train on")
-    return Split(
+    split = Split(
         protocol=protocol,
         label=label,
         view=view,
@@ -119,6 +143,7 @@ def make_split(
         paths=tuple(making.paths),
         notes=(*sides.notes, *validated.notes),
     )
+    return split if known is manifest else _among_all(split, manifest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +161,7 @@ class _Making:
     """What all steps of making a split look things up in."""
 
     manifest: Manifest
+    label: LabelKind
     labels: list[str]
     paths: list[str]
     view: str | None
@@ -153,6 +179,9 @@ class _Making:
     def in_view_only(self, draws: Sequence[Draw]) -> tuple[Draw, ...]:
         return tuple(Draw(draw.gallery, in_path_order(self._seen(draw.query.tolist()), self.paths)) for draw in draws)
 
+    def given_rows(self, draws: Sequence[Draw]) -> list[int]:
+        return [row for draw in draws for part in (draw.gallery, draw.query) for row in part.tolist()]
+
     def drawn(self, searched: Sequence[int], always: Sequence[int], purpose: str) -> tuple[Draw, ...]:
         queried = self.in_view.intersection(searched)
         return tuple(
@@ -160,7 +189,18 @@ class _Making:
             for draw in range(self.draws)
         )
 
-    def validated(self, sides: Sides, tests: Sequence[Draw], how: Validation, share: float) -> _Validated:
+    def validated(
+        self, sides: Sides, tests: Sequence[Draw], how: Validation, share: float, *, required: bool
+    ) -> _Validated:
+        try:
+            return self._validated(sides, tests, how, share)
+        except ProtocolError as error:
+            if required:
+                raise
+            none = np.empty(0, np.int64)
+            return _Validated(in_path_order(self._seen(sides.train), self.paths), none, (), [f"no validation: {error}"])
+
+    def _validated(self, sides: Sides, tests: Sequence[Draw], how: Validation, share: float) -> _Validated:
         if sides.validation:
             return self._given(sides)
         if how == "closed-set":
@@ -171,7 +211,8 @@ class _Making:
         tested = {self.subjects[row] for draw in tests for rows in (draw.query, draw.gallery) for row in rows}
         train = self._seen(sides.train)
         subjects = {self.subjects[row] for row in train}
-        count = max(1, round(share * len(subjects)))
+        asked = max(1, round(share * len(subjects)))
+        count = 2 if asked == 1 and len(subjects) >= 4 else asked  # one alone is found by any model
         if not 0 < share < 1 or count >= len(subjects):
             raise ProtocolError(
                 f"{share} of {len(subjects)} training subjects held back leaves none, or all, to train on"
@@ -180,10 +221,23 @@ class _Making:
         back = choose(subjects - tested, count, self.seed, "validation")
         searched = [row for row in sides.train if self.subjects[row] in back]
         validations = self.drawn(searched, [], "validation")
-        _require_queries(validations, "validation", f"{len(back)} held-back subjects", self.view)
+        self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held back")
+        check_validation(
+            validations,
+            self.labels,
+            f"hold back more than {len(back)} of {len(subjects)} training subjects (data.validation_share, now "
+            f"{share:g}), give more subjects, or validate with one photo of each (data.validation: closed-set)",
+        )
         kept = in_path_order((row for row in train if self.subjects[row] not in back), self.paths)
-        note = f"{len(back)} of {len(subjects)} training subjects held back for validation: {len(searched)} photos"
-        return _Validated(kept, in_path_order(searched, self.paths), validations, [note])
+        notes = [f"{len(back)} of {len(subjects)} training subjects held back for validation: {len(searched)} photos"]
+        if len(back) > asked:
+            notes[0] += f" (a share of {share:g} is {asked}, who alone would be found by any model)"
+        if len(back) == 1:
+            notes.append(
+                f"validation tells the {self.label}s of one person apart, and nobody from anybody else: set "
+                "data.validation_share higher for more people in it, or data.validation to closed-set"
+            )
+        return _Validated(kept, in_path_order(searched, self.paths), validations, notes)
 
     def _closed_set(self, sides: Sides, tests: Sequence[Draw]) -> _Validated:
         train = self._seen(sides.train)
@@ -192,7 +246,8 @@ class _Making:
         chosen = one_each(free, self.labels, self.paths, self.seed, "closed-set", 0)
         kept, query = in_path_order(set(train) - chosen, self.paths), in_path_order(chosen, self.paths)
         draws = (Draw(kept, query),)
-        _require_queries(draws, "validation", "one photo of each training identity", self.view)
+        self.check_queries(draws, train, "validation", "one photo of each training identity")
+        check_validation(draws, self.labels, "two training identities or more are needed, each with two photos or more")
         without = len({self.labels[row] for row in train}) - len(chosen)
         notes = [f"{len(chosen)} photos, one of each training identity, are kept for validation"]
         if without:
@@ -206,13 +261,20 @@ class _Making:
         new = [row for row in sides.validation if self.labels[row] not in known]
         if not shared:
             validations = self.drawn(new, [], "validation")
-            _require_queries(validations, "validation", "the given validation photos", self.view)
+            self.check_queries(validations, new, "validation", "the given validation photos")
+            check_validation(validations, self.labels, _MORE_GIVEN)
             return _Validated(train, in_path_order(new, self.paths), validations, ["validation identities as given"])
         query = in_path_order(shared, self.paths)
         notes = [f"{len(shared)} validation photos of training identities as given"]
         if new:
             notes.append(f"{len(new)} validation photos left out: their identities are not in training, others are")
-        return _Validated(train, query, (Draw(train, query),), notes)
+        draws = (Draw(train, query),)
+        check_validation(draws, self.labels, _MORE_GIVEN)
+        return _Validated(train, query, draws, notes)
+
+    def check_queries(self, draws: Sequence[Draw], searched: Sequence[int], purpose: str, what: str) -> None:
+        of = f" ({self.view})" if self.view else ""
+        check_queries(draws, self.manifest, self.label, self._seen(searched), purpose, f"{what}{of}")
 
     def _seen(self, rows: Iterable[int]) -> list[int]:
         return [row for row in rows if row in self.in_view]
@@ -240,13 +302,28 @@ def _sides(
             return protocols.prepared(manifest, labels)
 
 
-def _require_queries(draws: Sequence[Draw], purpose: str, what: str, view: str | None) -> None:
-    if not draws or not all(len(draw.query) for draw in draws):
-        of = f" of {view}" if view else ""
-        raise ProtocolError(
-            f"{what}: no {purpose} identity has two photos{of}, one to search for and one to be found; "
-            "more photos per identity are needed"
-        )
+def _among_all(split: Split, manifest: Manifest) -> Split:
+    """The split of the photos with a subject, its rows numbered as in the whole manifest."""
+    without = manifest.table["subject"].is_null().to_numpy()
+    rows = np.flatnonzero(~without)
+
+    def drawn(draws: Sequence[Draw]) -> tuple[Draw, ...]:
+        return tuple(replace(draw, gallery=rows[draw.gallery], query=rows[draw.query]) for draw in draws)
+
+    parts = Counter(manifest.table["split"].filter(pl.Series(without)).drop_nulls())
+    given = f", {listed(f'{name} {count:,}' for name, count in sorted(parts.items()))} of them" if parts else ""
+    note = f"{counted(int(without.sum()), 'photo')} of nobody known left out, as it may be anybody{given}"
+    return replace(
+        split,
+        train=rows[split.train],
+        validation_rows=rows[split.validation_rows],
+        validation=drawn(split.validation),
+        test=drawn(split.test),
+        identities=tuple(names_of(manifest, split.label)),
+        subjects=tuple(names_of(manifest, "subject")),
+        paths=tuple(manifest.table["path"].to_list()),
+        notes=(*split.notes, note),
+    )
 
 
 def _digest(content: object) -> str:

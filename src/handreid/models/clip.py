@@ -9,7 +9,6 @@
 * open_clip is untyped: towers are `Any` in here, and modules to everybody else.
 """
 
-import difflib
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -26,8 +25,10 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from handreid import messages
 from handreid.errors import WeightsError
-from handreid.models.clip_weights import adopt_grid, find_weights, load_weights
+from handreid.files import found_file
+from handreid.models.clip_weights import adopt_grid, find_weights, load_weights, tags_of
 from handreid.models.text import TextEncoder
 
 TINY = "handreid-tiny"
@@ -56,13 +57,19 @@ def clip_config(name: str, given: Config | Path | None = None) -> Config:
         absent = {"embed_dim", "vision_cfg", "text_cfg"} - config.keys()
         if absent:
             raise WeightsError(f"backbone config lacks {', '.join(sorted(absent))}; see open_clip's model configs")
+        _check_own(config)
         return config
     if name == TINY:
         return _read_json(Path(str(resources.files("handreid") / "models" / f"{TINY}.json")))
     if name not in backbone_names():
-        raise WeightsError(f"backbone {name!r} is not known; {_nearest(name)}")
+        raise WeightsError(f"backbone {messages.shown(name)} is not known; {_nearest(name)}")
     config = open_clip.get_model_config(name)
     return dict(config)
+
+
+def weights_file(name: str, weights: str, *, tagged: bool = True) -> Path | None:
+    """The file that `weights` names; None for "none", for a pretrained tag of the model, and where there is none."""
+    return None if weights == "none" or (tagged and weights in tags_of(name)) else found_file(weights)
 
 
 def load_clip(
@@ -82,9 +89,7 @@ def load_clip(
     pixels; None is the patch's side. Raises WeightsError.
     """
     complete = clip_config(name, config)
-    state, quick_gelu = (
-        (None, None) if weights == "none" else find_weights(name, weights, tagged=config is None and name != TINY)
-    )
+    state, quick_gelu = (None, None) if weights == "none" else find_weights(name, weights, tagged=config is None)
     if quick_gelu is not None:
         complete["quick_gelu"] = quick_gelu
     if state is not None:
@@ -123,10 +128,23 @@ def build_image_tower(config: Config) -> nn.Module:
 def build_text_tower(config: Config) -> TextEncoder:
     """The text tower of a complete config with random parameters."""
     native = deepcopy(config)
+    _check_own(native)
     native["vision_cfg"] = {"image_size": 32, "patch_size": 32, "width": 64, "layers": 1}  # thrown away
     clip = _build(native, "saved model")
     del clip.visual
     return TextEncoder(clip.eval(), _tokenizer("", config, own_config=True))
+
+
+def _check_own(config: Config) -> None:
+    """Raises WeightsError for a config of somebody's own that is none, or would have a model fetched by its name."""
+    for part in ("vision_cfg", "text_cfg"):
+        if not isinstance(config[part], dict):
+            raise WeightsError(f"backbone config: {part} is {messages.shown(config[part])}, not an object with keys")
+    if config["text_cfg"].get("hf_model_name"):
+        raise WeightsError(
+            "backbone config: text_cfg.hf_model_name would fetch a model by its name; handreid reads open_clip's own "
+            "text towers"
+        )
 
 
 def resize_input(visual: Any, size: int | tuple[int, int] | list[int], stride: int | None = None) -> None:
@@ -178,8 +196,9 @@ def _build(config: Config, name: str) -> Any:
     kind = CLIP if not custom_text else CoCa if "multimodal_cfg" in arguments else CustomTextCLIP
     try:
         return kind(**arguments)
-    except (TypeError, AssertionError, RuntimeError, OSError) as error:
-        raise WeightsError(f"backbone {name!r} cannot be built from its config: {error}") from None
+    except Exception as error:  # whatever open_clip and torch make of a config
+        reason = messages.shortened(f"{type(error).__name__}: {error}", 500)
+        raise WeightsError(f"backbone {messages.shown(name)} cannot be built from its config: {reason}") from None
 
 
 def _resized(positions: nn.Parameter, old: tuple[int, int], new: tuple[int, int]) -> nn.Parameter:
@@ -209,7 +228,9 @@ def _read_json(path: Path) -> Config:
         raise WeightsError(f"backbone config {path} cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise WeightsError(f"backbone config {path} line {error.lineno} is not JSON: {error.msg}") from None
-    if not isinstance(config, dict):
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, lists in lists in lists
+        raise WeightsError(f"backbone config {path} is not JSON: {messages.shortened(str(error), 200)}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_cfg", {}), dict):
         raise WeightsError(f"backbone config {path} holds {type(config).__name__}, not an object")
     return dict(config.get("model_cfg", config))
 
@@ -217,5 +238,4 @@ def _read_json(path: Path) -> Config:
 def _nearest(name: str) -> str:
     if name in open_clip.list_models():
         return "its image tower is timm's; handreid reads open_clip's own ViT and ResNet towers"
-    near = difflib.get_close_matches(name, backbone_names(), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(backbone_names())}"
+    return messages.known(name, backbone_names(), "by `handreid.models.clip.backbone_names()`")

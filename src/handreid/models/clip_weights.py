@@ -6,34 +6,40 @@ silently. OpenAI's own archives always want it.
 
 import os
 import socket
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
-from torch import Tensor
 
+from handreid import messages
 from handreid.errors import WeightsError
+from handreid.files import found_file
+from handreid.models.weight_files import State, read_weights
 
-State = dict[str, Tensor]
+_TAGS = "by `open_clip.list_pretrained_tags_by_model('{}')`"
+
+
+def tags_of(name: str) -> list[str]:
+    """Pretrained tags of a model of open_clip."""
+    return list(list_pretrained_tags_by_model(name))
 
 
 def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool | None]:
-    path = Path(weights).expanduser()
-    if path.is_file():
-        return _read_state(path)
-    tags = list_pretrained_tags_by_model(name) if tagged else []
-    if weights not in tags:
-        known = f"the tags of {name} are {', '.join(tags)}" if tags else f"{name} has no pretrained tags"
-        raise WeightsError(f"weights {weights!r}: no such file, and {known}; or use 'none'")
-    tag = get_pretrained_cfg(name, weights)
-    state, _ = _read_state(_download(name, weights, tag))
-    return state, bool(tag.get("quick_gelu", False))
+    """Parameters, and whether they want QuickGELU; None: cannot tell. A tag comes before a file of its name."""
+    tags = tags_of(name) if tagged else []
+    if weights in tags:
+        tag = get_pretrained_cfg(name, weights)
+        return read_weights(_download(name, weights, tag))[0], bool(tag.get("quick_gelu", False))
+    path = found_file(weights)
+    if path is None:
+        tag_of = f"no tag of {name}" if tags else f"{name} has no pretrained tags"
+        known = f"; {messages.known(weights, tags, _TAGS.format(name))}" if tags else ""
+        raise WeightsError(f"weights {messages.shown(weights, 200)}: no such file, and {tag_of}{known}; or use 'none'")
+    state, from_openai = read_weights(path)
+    return state, True if from_openai else None
 
 
 def _download(name: str, weights: str, tag: dict[str, Any]) -> Path:
@@ -65,27 +71,6 @@ def _reachable(host: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read_state(path: Path) -> tuple[State, bool | None]:
-    """Parameters of a file, and whether it is an OpenAI archive (which always wants QuickGELU; None: cannot tell)."""
-    if _is_torchscript(path):
-        with warnings.catch_warnings():  # torch deprecates its archives; OpenAI's weights stay in them
-            warnings.simplefilter("ignore")
-            state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-        return {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}, True
-    try:
-        return dict(open_clip.factory.load_state_dict(str(path))), None
-    except Exception as error:  # unpickling raises anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise WeightsError(f"weights file {path} cannot be read as parameters of a CLIP ({reason})") from None
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith("constants.pkl") for entry in archive.namelist())
 
 
 def adopt_grid(config: dict[str, Any], state: State, weights: str) -> None:

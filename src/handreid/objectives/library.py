@@ -9,7 +9,6 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor, nn
 
+from handreid import messages
 from handreid.errors import RecipeError
 
 Arguments = dict[str, object]
@@ -156,9 +156,9 @@ def _class(kind: str, name: str, module: ModuleType) -> Callable[..., Any]:
     usable = [key for key in found if key not in REFUSED]
     if name not in usable:
         lower = {key.lower(): key for key in usable}
-        near = [lower[key] for key in get_close_matches(name.lower(), lower, n=1)]
-        hint = f"did you mean {near[0]}?" if near else f"known are {_listed(usable)}"
-        raise _error(f"pytorch-metric-learning has no {kind} {name!r}: {hint}")
+        meant = lower.get(name.lower(), name)
+        hint = f"did you mean {meant!r}?" if meant != name else messages.known(name, usable, f"in `{module.__name__}`")
+        raise _error(f"pytorch-metric-learning has no {kind} {messages.shown(name)}: {hint}")
     made: Callable[..., Any] = found[name]
     return made
 

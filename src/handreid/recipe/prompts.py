@@ -81,7 +81,7 @@ class LearnPrompts(Value):
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the autocast; `auto` is bf16 on GPUs that have it, else fp32."""
+    """Of the autocast; `auto` is bf16 on GPUs that have it, else fp32; `fp16` needs a GPU."""
     validate_every: int = Field(10, ge=1)
     """Epochs between counts of how many training photos are nearest to their own identity's text."""
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from handreid.errors import RecipeError
 from handreid.recipe.schema import Recipe
+from handreid.recipe.yaml_text import cut, read_yaml
 
 _BUILTIN = resources.files("handreid") / "recipes"
 Location = tuple[str | int, ...]
@@ -45,13 +46,10 @@ def parse_recipe(
 
 def read_mapping(text: str, where: str, what: str) -> tuple[dict[str, Any], yaml.Node | None]:
     """A file's keys, and where in it they are. Raises RecipeError when it holds something else."""
-    try:
-        raw = yaml.safe_load(text)
-        node = yaml.compose(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    raw, node = read_yaml(text, where)
     if not isinstance(raw, dict):
-        raise RecipeError(f"{where}: {what}; found {raw!r}")
+        found = "nothing" if raw is None else f"{type(raw).__name__} {cut(repr(raw))}"
+        raise RecipeError(f"{where}: {what}; found {found}")
     return raw, node
 
 
@@ -85,7 +83,7 @@ def text_of(source: str | Path) -> tuple[str, str]:
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     path, value = split_override(override)
-    set_value(raw, path, value, f"--set {override!r}")
+    set_value(raw, path, value, f"--set {cut(override, 120)!r}")
 
 
 def split_override(override: str) -> tuple[str, Any]:
@@ -103,12 +101,12 @@ def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
-                raise RecipeError(f"{said}: {key!r} is not an index of a list of {len(place)}")
+            if not _is_index(key) or int(key) >= len(place):
+                raise RecipeError(f"{said}: {cut(key)!r} is not an index of a list of {len(place)}")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
-            if not last and keys[depth + 1].isdigit() and key not in place:
+            if not last and _is_index(keys[depth + 1]) and key not in place:
                 raise RecipeError(f"{said}: the recipe has no {'.'.join(keys[: depth + 1])} to change")
             if not last:
                 place.setdefault(key, {})
@@ -120,11 +118,16 @@ def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
             place = place[index]
 
 
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 10
+
+
 def _value(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value; quote it") from None
+        return read_yaml(text, "the value", lines=False)[0]
+    except RecipeError as error:
+        advice = "; quote what is meant as text" if "is not YAML" in str(error) else ""
+        raise RecipeError(f"--set {cut(override, 120)!r}: {error}{advice}") from None
 
 
 def _explain(

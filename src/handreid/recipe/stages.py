@@ -91,7 +91,8 @@ class FineTune(Value):
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of the gradient over all parameters."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the autocast; weights are always fp32. `auto` is bf16 on GPUs that have it, else fp32."""
+    """Of the autocast; weights are always fp32. `auto` is bf16 on GPUs that have it, else fp32; `fp16` needs a GPU.
+    run.json and metrics.jsonl say what it was."""
     validate_every: int = Field(1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     averaging: Annotated[Ema | Swa, Field(discriminator="kind")] | None = None

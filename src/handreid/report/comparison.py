@@ -23,9 +23,8 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.report.cost import Cost, cost_of
 from handreid.report.recipe_changes import recipe_changes
-from handreid.training.assess import read_evaluation
 from handreid.training.ladder import read_scores
-from handreid.training.records import read_ladder
+from handreid.training.records import read_evaluation, read_ladder
 from handreid.training.runs import Run, open_run
 
 CONFIDENCE = 0.95

@@ -158,7 +158,8 @@ def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> S
     if own:
         return read_material(recipe, path).split
     try:
-        return read_material(changed(recipe, {"protocol": "auto", "aspect": "all"}, None), path).split
+        asked = changed(recipe, {"protocol": "auto", "aspect": "all"}, None)
+        return read_material(asked, path, trains=False).split
     except ProtocolError as error:
         progress.say(f"note: no photo is tested, as {path} gives no split ({error})")
         return None

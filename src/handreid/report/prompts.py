@@ -15,7 +15,7 @@ from torch import Tensor
 from handreid.errors import RunError
 from handreid.models.prompts import LearnedPrompts, whole_words
 from handreid.recipe import LearnPrompts
-from handreid.training.build import build_towers
+from handreid.training.own_weights import towers_of
 from handreid.training.prompting import learned
 from handreid.training.runs import Run
 
@@ -42,7 +42,7 @@ def explain(run: Run, *, identities: int = 5, words: int = 3) -> tuple[list[Expl
     for a run without prompts.
     """
     prompts = _latest(run)
-    text = build_towers(run.recipe).text
+    text = towers_of(run).text
     tokens = torch.tensor(whole_words(text))
     with torch.no_grad():
         vocabulary = text.vocabulary[tokens]

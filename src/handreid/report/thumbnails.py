@@ -2,7 +2,7 @@
 
 * A photo is kept whole and centred in a square, with a neutral border where it does not fill it: what a crop would cut
   off may be a finger.
-* It is upright as the model sees it, and read at the smallest scale of its JPEG that is large enough.
+* It is upright and in colour as the model sees it, and read at the smallest scale of its JPEG that is large enough.
 * Only pixels go on: no EXIF, place, comment, or colour profile of a photo is in anything made here.
 """
 
@@ -17,7 +17,7 @@ from typing import Literal
 
 from PIL import Image
 
-from handreid.data.loading import upright
+from handreid.data.decoding import upright
 from handreid.errors import DataError
 from handreid.progress import Progress, Silent
 

@@ -19,7 +19,17 @@ from handreid.recipe import FineTune
 from handreid.training.metrics import read_metrics
 from handreid.training.runs import Run
 
-_WORKING = ("stage", "epoch", "step", "seconds", "photos_per_second", "peak_memory", "gradient_norm", "loss")
+_WORKING = (
+    "stage",
+    "epoch",
+    "step",
+    "seconds",
+    "photos_per_second",
+    "peak_memory",
+    "precision",
+    "gradient_norm",
+    "loss",
+)
 _SHOWN = {"validation_rank1": "rank-1", "validation_map": "mAP", "prompts_rank1": "own text nearest"}
 
 

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handreid.errors import HandreidError, ProtocolError, RecipeError
+from handreid.errors import HandreidError, RecipeError
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.sweep_reading import Design
 from handreid.scale.notes import shown
 from handreid.scale.results import epochs_of
 from handreid.scale.search import Setting, grid, propose, star
+from handreid.training.leakage import check_parent, check_validation_unseen
 from handreid.training.material import Material, read_material
-from handreid.training.starting import check_strangers, parent_of
+from handreid.training.starting import parent_of
 from handreid.training.train import check
 
 
@@ -28,24 +29,9 @@ def survey(design: Design, data: Path | None) -> Ground:
     would look at test identities.
     """
     material = read_material(design.recipe_of(star(design.sweep)[0]), data)
-    check_blind(material)
+    check_validation_unseen(material)
     kept = ("manifest", "manifest_hash", "split_hash", "notes")
     return Ground(material, {name: material.facts[name] for name in kept})
-
-
-def check_blind(material: Material) -> None:
-    """Raises ProtocolError when somebody who is searched for, or among, in validation is searched for in a test."""
-    split = material.split
-    tested = {row for draw in split.test for row in draw.query}
-    validated = {row for draw in split.validation for rows in (draw.gallery, draw.query) for row in rows}
-    for what, names in (("identities", split.identities), ("subjects", split.subjects)):
-        both = sorted({names[row] for row in tested} & {names[row] for row in validated})
-        if both:
-            raise ProtocolError(
-                f"a sweep here would look at test identities: {len(both)} {what} (such as {both[0]}) are both "
-                f"validated and tested under protocol {split.protocol}, so the best trial would be chosen by the test; "
-                "use a split that keeps them apart"
-            )
 
 
 def check_settings(design: Design) -> None:
@@ -100,8 +86,12 @@ def _seen_early(recipe: Recipe, grace: int) -> bool:
     return any(before + epoch >= grace for epoch in range(stage.validate_every, stage.epochs, stage.validate_every))
 
 
-def check_builds(design: Design, data: Path, material: Material, out: Path) -> None:
-    """Builds what every value asks for, once each. Raises the errors that its training would, all in one."""
+def check_builds(design: Design, data: Path, material: Material, out: Path, *, elsewhere: bool = False) -> None:
+    """Builds what every value asks for, once each. Raises the errors that its training would, all in one.
+
+    `elsewhere` says that trials are on a cluster, whose GPUs are not known here.
+    """
+    gpu = False if design.sweep.gpus == 0 else True if elsewhere else None
     lines, seen = [], set()
     last: type[HandreidError] = RecipeError
     for setting in star(design.sweep):
@@ -110,7 +100,7 @@ def check_builds(design: Design, data: Path, material: Material, out: Path) -> N
             continue
         seen.add(dump_recipe(recipe))
         try:
-            check(recipe, data)
+            check(recipe, data, gpu=gpu)
             beginning(recipe, material, out)
         except HandreidError as error:
             last = type(error)
@@ -127,7 +117,7 @@ def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:
     parent = parent_of(recipe, out)
     if parent is None:
         return None
-    check_strangers(parent, material)
+    check_parent(parent, material)
     return str(parent.folder.absolute())
 
 

@@ -5,13 +5,14 @@
 * Only validation is looked at. No trial is evaluated.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from handreid.errors import HandreidError, RunError
 from handreid.progress import Progress, Silent
-from handreid.recipe import Recipe
+from handreid.recipe import Recipe, Tracker
 from handreid.recipe.sweep_reading import Design, load_sweep
 from handreid.scale.checks import beginning, check_builds, check_settings, idle_scheduler, survey
 from handreid.scale.notes import Notes, Trial, alone, begin, reopen, shown, trial_name
@@ -22,6 +23,7 @@ from handreid.training.material import Material
 from handreid.training.metrics import read_metrics
 from handreid.training.records import read_sweep
 from handreid.training.runs import Run
+from handreid.training.tracking.memory import trackers_of
 
 
 def run_sweep(
@@ -31,12 +33,14 @@ def run_sweep(
     *,
     address: str | None = None,
     retry: bool = False,
+    track: Sequence[Tracker] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The content of sweep.json, when every trial has ended; with it are sweep.md and best.yaml.
 
-    `address` is a Ray cluster's; `out` and the photos must then be where all its machines see them. Raises RunError
-    when all trials failed, or `out` holds another sweep, and ProtocolError when it would look at test identities.
+    `address` is a Ray cluster's; `out` and the photos must then be where all its machines see them. The runs are
+    tracked as `track` says, else as the recipe. Raises RunError when all trials failed, or `out` holds another sweep,
+    and ProtocolError when it would look at test identities.
     """
     progress = progress or Silent()
     check_settings(design)
@@ -51,9 +55,9 @@ def run_sweep(
         if begun:
             notes = reopen(out, design, ground.facts, retry=retry)
         else:
-            check_builds(design, ground.material.path, ground.material, out)
+            check_builds(design, ground.material.path, ground.material, out, elsewhere=address is not None)
             notes = begin(out, design, ground.facts)
-        going = Going(design, notes, ground.material, progress)
+        going = Going(design, notes, ground.material, progress, track)
         if going.left:
             _train(going, address)
         if all(trial.state == "failed" for trial in notes.trials):
@@ -94,12 +98,20 @@ def _train(going: "Going", address: str | None) -> None:
 class Going:
     """A sweep that goes on: what has been tried, and what comes next."""
 
-    def __init__(self, design: Design, notes: Notes, material: Material, progress: Progress) -> None:
+    def __init__(
+        self,
+        design: Design,
+        notes: Notes,
+        material: Material,
+        progress: Progress,
+        track: Sequence[Tracker] | None = None,
+    ) -> None:
         self.design = design
         self.sweep = design.sweep
         self.notes = notes
         self.material = material
         self.progress = progress
+        self.track = track
         self.seeds = self.sweep.seeds or (None,)
         self.total = self.sweep.settings * len(self.seeds)
         self.cut = [trial for trial in notes.trials if trial.state == "running"]
@@ -152,6 +164,10 @@ class Going:
         """The recipe as the trial has it, or will have it."""
         run = Run(self.notes.run_folder(trial))
         return run.recipe if run.begun else self.recipe(trial, trial.seed if self.sweep.seeds else None)
+
+    def trackers(self, trial: Trial) -> Sequence[Tracker]:
+        """Whom the trial's run is told to; nobody whom only a folder that was there before names."""
+        return trackers_of(self.track, self.design.recipe_of(trial.parameters))
 
     def known(self) -> list[Known]:
         return [Known(trial.parameters, trial.state, self.values(trial)) for trial in self.notes.trials]

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from handreid.errors import HandreidError
-from handreid.recipe import Recipe, parse_recipe
+from handreid.recipe import Recipe, Tracker, parse_recipe
 from handreid.scale.results import epochs_of, series
 from handreid.training.metrics import read_metrics
 from handreid.training.runs import Run
@@ -23,10 +25,11 @@ def work(config: Mapping[str, Any]) -> None:
 
     torch.set_num_threads(config["threads"])
     recipe = parse_recipe(config["recipe"], config["folder"])
+    track = TypeAdapter(tuple[Tracker, ...]).validate_python(config["track"])
     watching = _Watching(Path(config["folder"]), recipe, config["metric"])
     try:
         watching.tell_before()
-        train(recipe, Path(config["data"]), watching.folder, resume=True, watch=[watching])
+        train(recipe, Path(config["data"]), watching.folder, resume=True, watch=[watching], track=track)
     except HandreidError as error:
         tune.report({"failed": str(error)})
     else:

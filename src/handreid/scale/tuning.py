@@ -76,6 +76,7 @@ class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
             "data": str(self.going.material.path.absolute()),
             "metric": self.going.sweep.metric,
             "threads": self.threads,
+            "track": [tracker.model_dump(mode="json") for tracker in self.going.trackers(trial)],
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -11,25 +11,24 @@ from jaxtyping import Bool, Float, Int
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
-from handreid.errors import ProtocolError
 from handreid.evaluation.compactness import measure
 from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joint_features
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.evaluation.zero_shot import classify, view_index
-from handreid.files import check_folder_writable, file_hash, read_json, write_json
+from handreid.files import check_folder_writable, file_hash, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
-from handreid.recipe import Prompts, Recipe, Rerank
-from handreid.training.build import build_towers
+from handreid.recipe import Prompts, Recipe, Rerank, Tracker
 from handreid.training.conditions import conditions_of
 from handreid.training.inference_modes import compare_modes
 from handreid.training.kept_embeddings import keep_embeddings
+from handreid.training.leakage import unseen
 from handreid.training.material import Material, read_material
+from handreid.training.own_weights import check_weights, towers_of
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment, finished_model
-from handreid.training.starting import ancestors
-from handreid.training.tracking.memory import tracked
+from handreid.training.tracking.memory import note_untold
 from handreid.training.tracking.sender import Sender, follow
 
 
@@ -41,13 +40,15 @@ def evaluate(
     mirrored: bool | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
+    track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
     `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. The
-    trackers of the run get its numbers. Raises RunError for an unfinished run, ProtocolError when test subjects were
-    trained on.
+    trackers in `track` get the numbers, and no others, whatever the run's folder names. Of other photos than the run's
+    own, people whom it knows are left out, and counted in `left_out`. Raises RunError for an unfinished run,
+    ProtocolError when test subjects of its own photos were trained on, or nobody is left.
     """
     check_finished(run)
     check_folder_writable(run.folder, create=False)
@@ -55,11 +56,17 @@ def evaluate(
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
     asked = changed(recipe, changes or {}, mirrored, rerank)
-    material = own if own and asked.data == recipe.data else read_material(asked, data or Path(run.facts["manifest"]))
-    _check_unseen(run, recipe, material)
+    place = data or Path(run.facts["manifest"])
+    material = own if own and asked.data == recipe.data else read_material(asked, place, trains=False)
+    material, leaks, notes = unseen(run, material, progress)
+    if asked.evaluate.prompts is not None:
+        check_weights(run, asked)  # before the work: its text tower is read after it
     is_own = _is_own(run, recipe, asked, material)
-    with follow(run, tracked(run), sender, progress, ended=True):
+    note_untold(run, track, (), progress)
+    with follow(run, track or (), sender, progress, ended=True):
         content = _assess(run, asked, material, progress, keep=is_own)
+        content["left_out"] = [leak.entry() for leak in leaks]
+        content["notes"] += notes
         path = run.evaluation if is_own else _named(run, recipe, asked, content)
         write_json(path, content, by_line=True)
     return path, content
@@ -96,11 +103,6 @@ def embedded(
 def tested_rows(split: Split) -> Int[np.ndarray, " photo"]:
     """Every photo that is searched for or among in any test draw, once, ascending."""
     return np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """What `evaluate` wrote. Raises RunError."""
-    return read_json(path)
 
 
 def changed(
@@ -159,7 +161,9 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress, *,
     if modes is not None:
         content["inference"] = modes
     if chosen.prompts is not None:
-        content["prompts"] = _prompts(recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress)
+        content["prompts"] = _prompts(
+            run, recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress
+        )
     return content | _queries(scores, material)
 
 
@@ -170,6 +174,7 @@ def _summary(
 
 
 def _prompts(
+    run: Run,
     recipe: Recipe,
     prompts: Prompts,
     embedder: Embedder,
@@ -185,7 +190,7 @@ def _prompts(
     known = views >= 0
     if not known.any():
         return []
-    text = build_towers(recipe).text.eval()
+    text = towers_of(run, recipe).text.eval()
     with torch.inference_mode():
         size = recipe.evaluate.batch_size
         images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)
@@ -214,26 +219,6 @@ def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
             for number in np.unique(scores.draws)
         ],
     }
-
-
-def _check_unseen(run: Run, recipe: Recipe, material: Material) -> None:
-    """Nobody who is searched for in the same photos was trained on (trap 7), whatever is asked for now.
-
-    People count, not identities: who trained with the back of a hand is no stranger to its palm.
-    """
-    for older in ancestors(run):
-        _check_unseen(older, older.recipe, material)
-    if run.facts["manifest_hash"] != material.manifest.hash or material.split.protocol == "prepared":
-        return
-    trained = read_material(run.recipe, material.path).split.train
-    seen = {material.split.subjects[row] for row in trained} if recipe.stages else set()
-    tested = {material.split.subjects[row] for draw in material.split.test for row in draw.query}
-    both = sorted(tested & seen)
-    if both:
-        raise ProtocolError(
-            f"{len(both)} of {len(tested)} test subjects were trained on in {run.folder} (such as {both[0]}): train a "
-            "run under the protocol and aspect it is to be evaluated with, or leave them out with --matrix aspect"
-        )
 
 
 def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: Material) -> bool:

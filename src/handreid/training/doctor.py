@@ -8,6 +8,7 @@
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch import Tensor
 from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.errors import ProtocolError
+from handreid.files import cache_folder
 from handreid.models.lora import merge_lora
 from handreid.progress import Progress, Silent
 from handreid.recipe import FineTune, Recipe, load_recipe
@@ -29,6 +31,7 @@ from handreid.training.fitting import fine_tune_module
 from handreid.training.gates import Gate, before_run, check_stage
 from handreid.training.job import Job, LongGate
 from handreid.training.material import Material, read_material
+from handreid.training.precision import check_precision
 from handreid.training.prompting import prompts_module
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run
@@ -58,6 +61,7 @@ def diagnose(
     """What each check found; none is raised. Raises HandreidError for a recipe that cannot be built on these photos."""
     progress = progress or Silent()
     chosen = recipe or load_recipe(RECIPE)
+    check_precision(chosen)
     with tempfile.TemporaryDirectory(prefix="handreid-doctor-") as name, _caches_in(Path(name) / "cache"):
         material = _material(chosen, data, Path(name), progress)
         return list(_checked(chosen, material, Path(name), tuple(gates), progress))
@@ -120,6 +124,9 @@ def _some(material: Material) -> Material:
 @contextmanager
 def _caches_in(folder: Path) -> Iterator[None]:
     before = os.environ.get("HANDREID_CACHE")
+    folder.mkdir(parents=True)
+    for known in cache_folder().glob("photo-hashes-*.sqlite"):  # else every photo of the manifest is decoded again
+        shutil.copyfile(known, folder / known.name)
     os.environ["HANDREID_CACHE"] = str(folder)
     try:
         yield

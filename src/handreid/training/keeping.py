@@ -23,6 +23,7 @@ from handreid.progress import Advance, Watch
 from handreid.training import weights
 from handreid.training.metrics import append_metrics
 from handreid.training.peak_memory import forget_peak, peak_memory
+from handreid.training.precision import named
 from handreid.training.runs import Run
 from handreid.training.stages.stage import Saved, StageModule
 
@@ -98,9 +99,14 @@ class Keeper(L.Callback):
         epochs, epoch = pl_module.epochs, trainer.current_epoch + 1
         seconds = time.monotonic() - self.began
         pl_module.close_epoch()
-        entry = {"stage": self.number, "epoch": epoch, "step": trainer.global_step, **pl_module.epoch_means()}
+        entry: dict[str, Any] = {
+            "stage": self.number,
+            "epoch": epoch,
+            "step": trainer.global_step,
+            **pl_module.epoch_means(),
+        }
         entry |= {f"lr, {group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
-        entry |= {"seconds": seconds, "photos_per_second": self.seen / seconds}
+        entry |= {"seconds": seconds, "photos_per_second": self.seen / seconds, "precision": named(trainer.precision)}
         last = epoch == epochs
         checked = last or epoch % self.check.every == 0
         if checked:

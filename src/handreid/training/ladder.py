@@ -17,10 +17,11 @@ from handreid.evaluation.protocol import QueryScores, scores_of_ranks
 from handreid.files import write_json, write_text
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
-from handreid.training.assess import evaluate, read_evaluation
-from handreid.training.records import LADDER_FORMAT
+from handreid.training.assess import evaluate
+from handreid.training.records import LADDER_FORMAT, read_evaluation
 from handreid.training.reranked import remark
 from handreid.training.runs import open_run
+from handreid.training.tracking.memory import trackers_of
 from handreid.training.tracking.places import check_installed
 from handreid.training.tracking.sender import Sender
 from handreid.training.train import check, train
@@ -54,7 +55,7 @@ def climb(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
-    check_installed(tracker for recipe in recipes for tracker in (recipe.tracking if track is None else track))
+    check_installed(tracker for recipe in recipes for tracker in trackers_of(track, recipe))
     recipes = _buildable(recipes, data, out, None if every else progress.say)
     rungs: list[Rung] = []
     with Sender(progress) as sender:
@@ -62,7 +63,8 @@ def climb(
             progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
             run = train(recipe, data, out / recipe.name, resume=True, progress=progress, track=track, sender=sender)
             if not run.evaluation.exists():
-                evaluate(open_run(run.folder), data=data, progress=progress, sender=sender)
+                told = trackers_of(track, recipe)
+                evaluate(open_run(run.folder), data=data, progress=progress, track=told, sender=sender)
             found = read_evaluation(run.evaluation)
             rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
             done(rungs[-1])

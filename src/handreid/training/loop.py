@@ -15,6 +15,7 @@ from handreid.recipe.prompts import LearnPrompts
 from handreid.training.job import Job
 from handreid.training.keeping import Check, Keeper, checkpoint_state
 from handreid.training.metrics import truncate_metrics
+from handreid.training.precision import LIGHTNING, precision_of
 from handreid.training.stages.stage import StageModule
 from handreid.training.weights import checked, forget, settle
 
@@ -76,14 +77,13 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
 def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's loop as a stage asks for it; nothing is logged or saved but by the callbacks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    precision = {"auto": _auto_precision(), "fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
     return L.Trainer(
         accelerator="auto",
         devices=1,
         max_epochs=stage.epochs,
         accumulate_grad_batches=1 if isinstance(stage, LearnPrompts) else stage.accumulate,
         gradient_clip_val=stage.clip_gradients,
-        precision=cast(Any, precision[stage.precision]),
+        precision=cast(Any, LIGHTNING[precision_of(stage)]),
         callbacks=callbacks,
         plugins=[_InPlace()],
         logger=False,
@@ -93,7 +93,3 @@ def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
     )
-
-
-def _auto_precision() -> str:
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"

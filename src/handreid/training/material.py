@@ -38,7 +38,10 @@ class Material:
         }
 
 
-def read_material(recipe: Recipe, data: Path | None) -> Material:
+def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = None) -> Material:
+    """The photos, and their split by the recipe. `trains` says whether they are to be trained on (None: if the recipe
+    has stages); else a validation that they cannot give is not missed.
+    """
     path = data or recipe.data.manifest
     if path is None:
         raise RunError("which photos? give --data MANIFEST, or data.manifest in the recipe")
@@ -54,6 +57,7 @@ def read_material(recipe: Recipe, data: Path | None) -> Material:
         test_share=chosen.test_share,
         draws=recipe.evaluate.draws,
         seed=chosen.seed,
+        trains=bool(recipe.stages) if trains is None else trains,
     )
     return Material(path, manifest, split)
 
@@ -84,13 +88,6 @@ def photos_hash(photos: Mapping[str, str]) -> str:
     return hashlib.sha256(
         "\n".join(f"{path}\0{digest}" for path, digest in sorted(photos.items())).encode()
     ).hexdigest()
-
-
-def not_as_prepared(material: Material, photos: Mapping[str, str]) -> list[str]:
-    """Photos whose bytes are not those that the manifest was prepared with, where it says so."""
-    table = material.manifest.table
-    prepared = dict(zip(table["path"], table["sha256"], strict=True))
-    return [path for path, digest in photos.items() if prepared.get(path) not in (None, digest)]
 
 
 def _backgrounds(recipe: Recipe) -> list[Path]:

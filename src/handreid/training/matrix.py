@@ -2,7 +2,7 @@
 
 * Photos are embedded once, and once more mirrored; every cell ranks the same embeddings.
 * Nobody whom the run, or one that it began with, was trained on or chosen by is in any cell, whatever the view or the
-  label (`seen`): neither as a query nor in a gallery.
+  label (`leakage`): neither as a query nor in a gallery.
 * By aspect or side: the test photos of one manifest, crossed (`data/crossing`). By data set: each data set's own test,
   alone and beside another's gallery (`across_datasets`).
 """
@@ -28,9 +28,9 @@ from handreid.recipe import Recipe
 from handreid.training.across_datasets import dataset_cells
 from handreid.training.assess import changed, decoded, embedded, load_embedder
 from handreid.training.conditions import conditions_of
+from handreid.training.exposure import exposures_of, own_material, trained_on
 from handreid.training.matrix_tables import markdown
 from handreid.training.runs import Run, check_finished, environment
-from handreid.training.seen import met_by, own_material, trained_on
 from handreid.training.strangers import Strangers, strangers_in, with_names
 
 By = Literal["aspect", "side", "dataset"]
@@ -58,14 +58,14 @@ def matrix_of(
     progress = progress or Silent()
     recipe = changed(run.recipe, {"protocol": protocol}, mirrored)
     own = own_material(run, data)
-    met, notes = met_by(run, own, data)
+    exposures, notes = exposures_of(run, data, progress)
     if by == "dataset":
         paths = _each_once([own.path, *data])
-        tests = with_names([strangers_in(recipe, path, own, met, None) for path in paths], paths)
+        tests = with_names([strangers_in(recipe, path, own, exposures, None, progress) for path in paths], paths)
         found = _over_datasets(run, recipe, tests, progress)
     else:
         pooled = changed(recipe, {"aspect": "all"}, None)
-        tests = [strangers_in(pooled, data[0] if data else own.path, own, met, protocol)]
+        tests = [strangers_in(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
         found = _over_views(run, recipe, tests[0], by, progress)
     content = {
         "recipe": recipe.name,

@@ -110,6 +110,36 @@ class LadderRecord(_Record):
     rungs: list[RungRecord]
 
 
+class EvaluationRecord(_Record):
+    """evaluation.json, and others of its kind by another protocol."""
+
+    recipe: str
+    protocol: dict[str, str]
+    metrics: dict[str, dict[str, Number | None]]
+    counts: dict[str, Any]
+    aspects: dict[str, dict[str, Any]]
+    hashes: dict[str, str]
+    mirrored: bool
+    notes: list[str]
+    photos: list[str]
+    subjects: list[str | None]
+    draws: list[dict[str, list[Any]]]
+
+
+class ParametersRecord(_Record):
+    """parameters.json of a stage."""
+
+    learning: dict[str, int]
+    in_all: int
+
+
+class CurveRecord(_Record):
+    """wise_ft.json of a stage."""
+
+    best: float | None
+    points: list[dict[str, float | None]]
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json. Raises RunError."""
     return _read(folder / "run.json", RunRecord, "train the run anew")
@@ -144,6 +174,21 @@ def read_ladder(folder: Path) -> dict[str, Any]:
     return _read(folder / "ladder.json", LadderRecord, "give the command of the ladder again, which writes it anew")
 
 
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """evaluation.json, or another that `evaluate` wrote. Raises RunError."""
+    return _read(path, EvaluationRecord, "evaluate the run again")
+
+
+def read_parameters(folder: Path) -> dict[str, Any]:
+    """parameters.json of a stage. Raises RunError."""
+    return _read(folder / "parameters.json", ParametersRecord, "put back a copy of it as it was")
+
+
+def read_curve(folder: Path) -> dict[str, Any]:
+    """wise_ft.json of a stage. Raises RunError."""
+    return _read(folder / "wise_ft.json", CurveRecord, "put back a copy of it as it was")
+
+
 def _read(path: Path, model: type[_Record], advice: str) -> dict[str, Any]:
     return _checked(path, read_json(path), model, advice)
 
@@ -152,12 +197,12 @@ def _checked(path: Path, found: dict[str, Any], model: type[_Record], advice: st
     try:
         model.model_validate(found)
     except ValidationError as error:
-        raise RunError(f"{path} {_unlike(found, error)}; {advice}") from None
+        raise RunError(f"{path} {_unlike(found, error, model)}; {advice}") from None
     return found
 
 
-def _unlike(found: Mapping[str, Any], error: ValidationError) -> str:
-    if found.get("format") != 1:
+def _unlike(found: Mapping[str, Any], error: ValidationError, model: type[_Record]) -> str:
+    if "format" in model.model_fields and found.get("format") != 1:
         was = f"has format {found['format']!r}" if "format" in found else "says no format"
         return f"was written by another version of handreid (it {was}, and this one reads 1)"
     problem = error.errors()[0]

@@ -1,7 +1,7 @@
-"""A run that begins with the encoder of another: which, whether it may, and its weights.
+"""A run that begins with the encoder of another: which one, and its weights.
 
-Whom the other run was trained on, or chosen by, must be no one that this one tests with, nor those that it trained on
-be validated with: a leak through the parent looks like progress. People count, not photos.
+Whether it may is a question of `leakage.check_parent`: whoever the other run was trained on or chosen by must be no
+one whom this one tests. A leak through the parent looks like progress.
 """
 
 from pathlib import Path
@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from handreid.errors import HandreidError, ProtocolError, RunError
+from handreid.errors import RunError
 from handreid.files import file_hash
 from handreid.models.backbone import ADDED, Backbone
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe
-from handreid.training.material import Material, read_material
 from handreid.training.runs import Run, check_finished, finished_model, open_run
 
 
@@ -42,46 +41,6 @@ def start_facts(parent: Run | None) -> dict[str, str]:
         if parent is None
         else {"start": str(parent.folder.absolute()), "start_hash": file_hash(finished_model(parent))}
     )
-
-
-def check_strangers(parent: Run, material: Material) -> list[str]:
-    """Notes; raises ProtocolError when a run in the parent's line was trained on people of this one's tests."""
-    split = material.split
-    tested, validated = (
-        {split.subjects[row] for draw in draws for row in draw.query} for draws in (split.test, split.validation)
-    )
-    validated -= {split.subjects[row] for row in split.train}  # a closed set: they train here anyway
-    notes = []
-    for run in [parent, *ancestors(parent)]:
-        try:
-            other = read_material(run.recipe, Path(run.facts["manifest"]))
-        except HandreidError as error:
-            notes.append(f"start: whether {run.folder} was trained on test subjects cannot be checked: {error}")
-            continue
-        if other.manifest.hash != material.manifest.hash and other.manifest.dataset != material.manifest.dataset:
-            notes.append(f"start: {run.folder} was trained on other data ({other.manifest.dataset})")
-            continue
-        if not run.recipe.stages:
-            continue
-        trained, chosen_by = (
-            {other.split.subjects[row] for row in rows} for rows in (other.split.train, other.split.validation_rows)
-        )
-        both = sorted((tested & (trained | chosen_by)) | (validated & trained))
-        if both:
-            raise ProtocolError(
-                f"start: {run.folder} was trained or chosen with {len(both)} subjects whom this run tests or validates "
-                f"with (such as {both[0]}); give both the same data, protocol, aspect, validation and seed"
-            )
-    return notes
-
-
-def ancestors(run: Run) -> list[Run]:
-    """The runs that this one began with, and that one, and so on, nearest first."""
-    found: list[Run] = []
-    while (start := run.facts.get("start")) and all(start != str(known.folder) for known in found):
-        run = open_run(Path(start))
-        found.append(run)
-    return found
 
 
 def begin_with(embedder: Embedder, parent: Run) -> str:

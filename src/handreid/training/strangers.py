@@ -2,7 +2,7 @@
 
 * On the run's own photos its own protocol says who. On others, the data set's protocol or the split that it comes with;
   where it has neither, everyone is tested, as nobody of it was trained on.
-* Whoever the run met (`seen`) is taken out of queries and galleries alike.
+* Whoever the run knows (`leakage`) is taken out of queries and galleries alike.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,17 @@ import numpy as np
 from jaxtyping import Int
 
 from handreid.data.crossing import draw_everyone, without
+from handreid.data.draw_checks import check_galleries
 from handreid.data.draws import Draw
-from handreid.data.manifest import Manifest, read
+from handreid.data.manifest import Manifest, names_of, read
 from handreid.data.splits import natural_protocol
 from handreid.errors import ProtocolError
+from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.training.assess import changed
+from handreid.training.exposure import Exposure
+from handreid.training.leakage import find_leaks, hashes_in
 from handreid.training.material import Material, read_material
-from handreid.training.seen import Met, left_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +46,23 @@ class Strangers:
 
     @property
     def subjects(self) -> list[str]:
-        return list(self.manifest.table["subject"].to_list())
+        """Of every row; a photo of nobody known has a name of its own."""
+        return names_of(self.manifest, "subject")
 
 
-def strangers_in(recipe: Recipe, path: Path, own: Material, met: Sequence[Met], protocol: str | None) -> Strangers:
+def strangers_in(
+    recipe: Recipe,
+    path: Path,
+    own: Material,
+    exposures: Sequence[Exposure],
+    protocol: str | None,
+    progress: Progress | None = None,
+) -> Strangers:
     """`recipe` is the run's, `own` what it was trained on; `protocol` is asked for on other photos than its own.
 
     Raises ProtocolError where nobody is left.
     """
-    return _strangers(_everybody(recipe, path, own, protocol), met)
+    return _strangers(_everybody(recipe, path, own, protocol), exposures, progress)
 
 
 def with_names(tests: Sequence[Strangers], paths: Sequence[Path]) -> list[Strangers]:
@@ -77,7 +88,7 @@ def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) 
         return _everyone(recipe, manifest, None if aspect == "all" else aspect)
     else:
         asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
-        split = read_material(changed(recipe, asked, None), path).split
+        split = read_material(changed(recipe, asked, None), path, trains=False).split
     how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
     return Strangers(manifest.dataset, manifest, split.test, split.identities, how, split.notes)
 
@@ -87,17 +98,17 @@ def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Strangers
     draws = draw_everyone(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
     how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
-    return Strangers(manifest.dataset, manifest, draws, tuple(manifest.labels(label)), how, (note,))
+    return Strangers(manifest.dataset, manifest, draws, tuple(names_of(manifest, label)), how, (note,))
 
 
-def _strangers(tested: Strangers, met: Sequence[Met]) -> Strangers:
-    subjects, rows = tested.subjects, tested.rows.tolist()
-    out = left_out(tested.manifest, [subjects[row] for row in rows], met)
-    names = {name for one in out for name in one["names"]}
-    draws = without(tested.draws, {row for row in rows if subjects[row] in names})
+def _strangers(tested: Strangers, exposures: Sequence[Exposure], progress: Progress | None) -> Strangers:
+    leaks = find_leaks(exposures, tested.manifest, tested.rows.tolist(), hashes_in(tested.manifest, progress))
+    draws = without(tested.draws, {row for leak in leaks for row in leak.rows})
     if not all(len(draw.query) for draw in draws):
+        people = sum(len(leak.subjects) for leak in leaks)
         raise ProtocolError(
-            f"{tested.manifest.dataset}: nobody is left to search for. {len(names)} subjects have the names of people "
-            f"whom the run met ({'; '.join(one['why'] for one in out)}); if they are others, give them other names"
+            f"{tested.manifest.dataset}: nobody is left to search for. {people} subjects are people whom the run knows "
+            f"({'; '.join(leak.why for leak in leaks)}); if they are others of the same names, give them other names"
         )
-    return replace(tested, draws=draws, out=tuple(out))
+    check_galleries(draws, tested.identities, f"test of {tested.manifest.dataset}", "give photos of more people")
+    return replace(tested, draws=draws, out=tuple(leak.entry() for leak in leaks))

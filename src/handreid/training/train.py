@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from handreid.errors import DataError, OutputError, RunError
 from handreid.files import BEGINNING, check_folder_writable, locked, remove_stale
@@ -12,14 +13,18 @@ from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe, Tracker
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
+from handreid.training.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
 from handreid.training.gates import before_run
 from handreid.training.job import Job, LongGate
-from handreid.training.material import Material, not_as_prepared, photos_hash, photos_of, read_material
+from handreid.training.leakage import check_parent
+from handreid.training.material import Material, photos_hash, photos_of, read_material
+from handreid.training.own_weights import check_weights, weights_facts
+from handreid.training.precision import check_precision, precisions
 from handreid.training.prototypes import introduce
 from handreid.training.runs import Run, check_free, check_same, note_finished, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
-from handreid.training.starting import begin_with, check_strangers, parent_of, start_facts
-from handreid.training.tracking.memory import trackers_of
+from handreid.training.starting import begin_with, parent_of, start_facts
+from handreid.training.tracking.memory import note_untold, trackers_of
 from handreid.training.tracking.places import check_installed
 from handreid.training.tracking.sender import Sender, follow
 
@@ -41,9 +46,10 @@ def train(
 
     With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
     is copied from there. `watch` is told of every epoch that is trained here. `gates` are long checks to be made beside
-    the short ones before each stage. The run is tracked as `track` says, else the recipe; a `sender` that several runs
-    share is closed by whoever made it. Raises RunError when `out` holds something and `resume` is not given, when it
-    was started otherwise, or another process trains there, and GateError when a check fails.
+    the short ones before each stage. The run is tracked as `track` says, else the recipe that is given, never as a
+    folder that is there says; a `sender` that several runs share is closed by whoever made it. Raises RunError when
+    `out` holds something and `resume` is not given, when it was started otherwise, or another process trains there, and
+    GateError when a check fails.
     """
     progress = progress or Silent()
     began = open_run(out) if resume and Run(out).begun else None
@@ -53,36 +59,32 @@ def train(
             f"{out} is not a run that could be resumed, nothing has begun there: give a recipe and its photos to start "
             f"it (handreid train RECIPE --data MANIFEST --out {out})"
         )
-    trackers = trackers_of(track, recipe or own, began)
+    trackers = trackers_of(track, recipe)
     check_installed(trackers)
+    if began is not None:
+        note_untold(began, track, trackers, progress)
     if began is not None and began.finished:
         _same_material(began, recipe, data, None, progress)
         with follow(began, trackers, sender, progress):
             return began
+    check_precision(own)
     with contextlib.ExitStack() as held:
-        if began is not None:
-            held.enter_context(_alone(out, progress))
-        else:
-            check_folder_writable(out)
         parent = parent_of(own, out)
         if began is not None:
-            material = _same_material(began, recipe, data, parent, progress)
+            held.enter_context(_alone(out, progress))
+            run, material = began, _same_material(began, recipe, data, parent, progress)
+            embedder, text, notes = _untrained(own, material, parent, progress)
         else:
-            material = read_material(own, data)
+            check_folder_writable(out)
             check_free(out, own)
-        notes = [*material.split.notes, *(check_strangers(parent, material) if parent else [])]
-        embedder, text = _untrained(own, material)  # before the folder: what cannot be built leaves nothing behind
-        if parent:
-            notes.append(begin_with(embedder, parent))
-        if began is None:
-            check_stages(own, embedder, text, material)
+            material = read_material(own, data)
+            embedder, text, notes = _untrained(own, material, parent, progress)
+            check_stages(own, embedder, text, material)  # before the folder: what cannot be had or built leaves nothing
             before_run(own, embedder, text, material)
-            photos = photos_of(own, material, progress)
-            facts = material.facts | {"photos_hash": photos_hash(photos)} | start_facts(parent)
+            facts = _facts(own, material, parent, progress)
             held.enter_context(_alone(out, progress))
             run = start_run(out, own, facts)
-        else:
-            run = began
+        _record_exposure(run, own, material, parent, progress)
         for note in notes:
             progress.say(f"note: {note}")
         with follow(run, trackers, sender, progress) as told:
@@ -93,10 +95,14 @@ def train(
     return run
 
 
-def check(recipe: Recipe, data: Path | None) -> None:
-    """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first."""
+def check(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
+    """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first.
+
+    `gpu` says whether it will train on one, for recipes that train elsewhere; None is as it is here.
+    """
+    check_precision(recipe, gpu=gpu)
     material = read_material(recipe, data)
-    embedder, text = _untrained(recipe, material)
+    embedder, text, _ = _untrained(recipe, material)
     check_stages(recipe, embedder, text, material)
     before_run(recipe, embedder, text, material)
 
@@ -118,6 +124,13 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
+def _facts(recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> dict[str, Any]:
+    """What run.json says of what the run stands on."""
+    photos = {"photos_hash": photos_hash(photos_of(recipe, material, progress))}
+    precision = {"precision": precisions(recipe)}
+    return material.facts | photos | start_facts(parent) | weights_facts(recipe) | precision
+
+
 def _same_material(
     run: Run, recipe: Recipe | None, data: Path | None, parent: Run | None, progress: Progress
 ) -> Material:
@@ -128,6 +141,7 @@ def _same_material(
     own = recipe or run.recipe
     material = read_material(own, data or Path(run.facts["manifest"]))
     check_same(run, recipe, material.facts | ({} if run.finished else start_facts(parent)))
+    check_weights(run, own)
     try:
         photos = photos_of(own, material, progress)
     except DataError:
@@ -135,18 +149,34 @@ def _same_material(
             return material
         raise
     if photos_hash(photos) != run.facts["photos_hash"]:
-        known = not_as_prepared(material, photos)
-        such = f", {len(known)} of them are not as they were prepared (such as {known[0]})" if known else ""
+        changed = changed_photos(run, photos)
+        such = f", {len(changed)} of {len(photos)} (such as {changed[0]})" if changed else ""
         raise RunError(
-            f"{run.folder} was started on other photos: the bytes of those that train or validate have changed since "
-            f"({len(photos)} photos{such}); put them back as they were, or train anew into another folder; "
-            f"`handreid data check {material.path}` looks what is wrong with them"
+            f"{run.folder} was started on other photos: the bytes of those that train or validate have changed since"
+            f"{such}; put them back as they were, or train anew into another folder; `handreid data check "
+            f"{material.path}` looks what is wrong with them"
         )
     return material
 
 
-def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:
+def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> None:
+    """Writes down whom the run's weights will know, and whom those that it begins with know, unless that is done."""
+    if (run.folder / RECORD).exists():
+        return
+    name = run.folder.absolute().name
+    rows: dict[int, Role] | None = None if recipe.stages else {}
+    own = exposure_of(material, run=name, recipe=recipe.name, rows=rows, progress=progress)
+    write_record(run, [own, *(exposures_of(parent, [material.path], progress)[0] if parent else [])])
+
+
+def _untrained(
+    recipe: Recipe, material: Material, parent: Run | None = None, progress: Progress | None = None
+) -> tuple[Embedder, TextEncoder, list[str]]:
+    """The model as the run begins, and notes on what it begins with."""
+    notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
     towers = build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
     introduce(embedder, recipe, material)
-    return embedder, towers.text
+    if parent:
+        notes.append(begin_with(embedder, parent))
+    return embedder, towers.text, notes

@@ -2,6 +2,7 @@
 
 * An identity is the name of its folder, wherever it stands; positions in a listing never become labels. Re-numbering
   the folders of query and gallery apart makes them different people.
+* A folder that says `unknown` or the like (`data/unlabelled`) names nobody; it may lie beside splits too.
 * `gallery3_all` is the merged gallery of draw 3 and replaces `gallery3`, which would be an easier one.
 """
 
@@ -15,6 +16,7 @@ import polars as pl
 from handreid.data.manifest import Manifest
 from handreid.data.sources.files import files_below
 from handreid.data.tables import listed
+from handreid.data.unlabelled import named, note, says_nothing
 from handreid.errors import ManifestError
 
 _SPLIT = re.compile(
@@ -50,8 +52,9 @@ def folders(root: Path | str) -> Manifest:
     _all_in_folders(root, files.photos, places)
     if not places:
         table = _table(files.photos, {})
-        return Manifest(table, root.absolute(), "folders", (_count(table), *files.note()))
-    strangers = [top for top in tops if top not in places]
+        unlabelled = note(_folder_names(files.photos, {}), "folder")
+        return Manifest(table, root.absolute(), "folders", (_count(table), *unlabelled, *files.note()))
+    strangers = [top for top in tops if top not in places and not says_nothing(top)]
     if strangers:
         raise ManifestError(
             f"{root}: {listed(places)} are splits, {listed(strangers)} are not; take the latter out, or name them "
@@ -62,7 +65,8 @@ def folders(root: Path | str) -> Manifest:
     table = _table(kept, places)
     counts = [f"{name}: {_count(part)}" for name, part in _by_top(table)]
     reasons = [f"{name} left out: {why}" for name, why in dropped.items()]
-    return Manifest(table, root.absolute(), "folders", (*counts, *reasons, *files.note()))
+    unlabelled = note(_folder_names(kept, places), "folder")
+    return Manifest(table, root.absolute(), "folders", (*counts, *reasons, *unlabelled, *files.note()))
 
 
 def _place(top: str) -> _Place | None:
@@ -108,7 +112,7 @@ def _table(photos: Sequence[str], places: dict[str, _Place]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "path": list(photos),
-            "subject": [part[1] if place else part[0] for part, place in zip(parts, at, strict=True)],
+            "subject": pl.Series(named(_folder_names(photos, places)), dtype=pl.String),
             "split": pl.Series([place.split if place else None for place in at], dtype=pl.String),
             "draw": pl.Series([place.draw if place else None for place in at], dtype=pl.Int64),
             "origin": [path.rsplit("/", 1)[0] for path in photos],
@@ -116,8 +120,14 @@ def _table(photos: Sequence[str], places: dict[str, _Place]) -> pl.DataFrame:
     )
 
 
+def _folder_names(photos: Sequence[str], places: dict[str, _Place]) -> list[str]:
+    parts = [path.split("/") for path in photos]
+    return [part[1] if part[0] in places else part[0] for part in parts]
+
+
 def _count(table: pl.DataFrame) -> str:
-    return f"{table.height:,} photos of {table['subject'].n_unique():,} identities"
+    known = table["subject"].drop_nulls()
+    return f"{len(known):,} photos of {known.n_unique():,} identities"
 
 
 def _by_top(table: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:

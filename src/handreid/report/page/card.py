@@ -114,6 +114,7 @@ def _environment(run: Trained) -> dict[str, str]:
         **{name: str(value) for name, value in versions.items() if name in ("handreid", "torch", "lightning")},
         "device": f"{facts.get('device', '')}, {facts.get('threads', '?')} threads",
         "seed": str(facts.get("seed", "")),
+        **({"precision": ", ".join(dict.fromkeys(facts["precision"]))} if facts.get("precision") else {}),
         "command": short_command(facts.get("command", [])),
     }
 

@@ -18,40 +18,40 @@ from handreid.recipe import FineTune, Recipe
 from handreid.training import assess
 from handreid.training.build import build_augment, enlargement
 from handreid.training.conditions import conditions_of
+from handreid.training.exposure import validated_rows
 from handreid.training.gates.gate import Gate, listed, verdict
+from handreid.training.leakage import Leak, repeated_photos, split_leaks, tested_people
 from handreid.training.material import Material
 
 PHOTOS = 2
 
 
 def strangers(material: Material) -> Gate:
-    """No one who is tested trains or validates: no identity, no person, no photo.
+    """No one who is tested trains or validates: no person, and no photo, whatever it is called.
 
     Those whom the gallery holds beside the tested (distractors) may train with another view, as in the papers. A split
     that was given (`prepared`) may test people who train: its notes say so, and only photos are looked at.
     """
     split = material.split
-    tested = np.unique(np.concatenate([draw.query for draw in split.test]))
-    identities = {split.identities[row] for row in tested}
-    searched = [row for draw in split.test for row in draw.gallery if split.identities[row] in identities]
-    tested = np.unique([*tested, *searched])
-    validating = {int(row) for draw in split.validation for part in (draw.gallery, draw.query) for row in part}
-    wrong = []
-    for what, rows in (("training", set(split.train.tolist())), ("validation", validating)):
-        kinds = {"photos": split.paths, "identities": split.identities, "subjects": split.subjects}
-        if split.protocol == "prepared":
-            kinds = {"photos": split.paths}
-        for kind, names in kinds.items():
-            both = sorted({names[row] for row in rows} & {names[row] for row in tested})
-            if both:
-                wrong.append(f"{len(both)} {kind} of the test are in {what}: {listed(both)}")
-    people = len({split.subjects[row] for row in tested})
-    closed = validating & set(split.train.tolist())
+    wrong = [_known(leak) for leak in split_leaks(material)]
+    repeated = repeated_photos(material)
+    if repeated:
+        wrong.append(f"{len(repeated)} photos validate that also train, under other names: {listed(repeated)}")
+    people = len({split.subjects[row] for row in tested_people(split)})
+    closed = set(validated_rows(split)) & set(split.train.tolist())
     how = "photos of training identities (a closed set)" if closed else "people of their own"
     found = f"{people} subjects are tested, none of them among those who train; validation is by {how}"
     if split.protocol == "prepared":
         found = f"{people} subjects are tested; the split is given, so only photos were compared"
-    return verdict("strangers", wrong, found, f"protocol {split.protocol}; see data.protocol and the manifest's split")
+    advice = f"protocol {split.protocol}; see data.protocol and the manifest's split, and `handreid data check`"
+    return verdict("strangers", wrong, found, advice)
+
+
+def _known(leak: Leak) -> str:
+    part = "training" if leak.role == "train" else "validation"
+    if leak.copies:
+        return f"{leak.copies} photos of the test are in {part} too, by their content: of {listed(leak.subjects)}"
+    return f"{len(leak.subjects)} subjects of the test are in {part}: {listed(leak.subjects)}"
 
 
 def preprocessing(

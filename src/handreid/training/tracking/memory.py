@@ -1,5 +1,6 @@
 """tracking.json: which trackers a run is told to, under which id, and what of it they have."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -11,11 +12,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from handreid.errors import RunError
+from handreid.errors import HandreidError, RunError
 from handreid.files import read_json, write_json
+from handreid.messages import listed
+from handreid.progress import Progress
 from handreid.recipe import Recipe, Tracker
 from handreid.training.runs import Run
 from handreid.training.tracking.contents import NOTHING, Epoch
+from handreid.training.tracking.places import words
 
 _TRACKER: TypeAdapter[Tracker] = TypeAdapter(Tracker)
 
@@ -49,16 +53,35 @@ def entries(run: Run) -> list[Entry]:
         raise RunError(f"{path_of(run)} is not as it was written; move it away to be tracked anew") from None
 
 
-def trackers_of(asked: Sequence[Tracker] | None, recipe: Recipe, run: Run | None) -> Sequence[Tracker]:
-    """Those asked for now, else the recipe's, else those that a run which is there has been told to."""
+def trackers_of(asked: Sequence[Tracker] | None, recipe: Recipe | None) -> Sequence[Tracker]:
+    """Those asked for now, else those of the recipe that was named now.
+
+    Never those that a run folder names, in its recipe or in tracking.json: it may come from anybody, and the address
+    be anywhere. Whoever wants them says so, with --track or `handreid track`.
+    """
     if asked is not None:
         return asked
-    return recipe.tracking or (tracked(run) if run else ())
+    return recipe.tracking if recipe else ()
 
 
 def tracked(run: Run) -> Sequence[Tracker]:
     """Trackers that a run has been told to, whatever its recipe says."""
     return tuple(entry.tracker for entry in entries(run))
+
+
+def note_untold(run: Run, asked: Sequence[Tracker] | None, told: Sequence[Tracker], progress: Progress) -> None:
+    """Says which trackers the run's folder names that are not told, unless somebody has decided on trackers now."""
+    if asked is not None:
+        return
+    named: list[Tracker] = []
+    with contextlib.suppress(HandreidError):  # a folder that cannot be read names nobody
+        named = [*tracked(run), *run.recipe.tracking]
+    untold = dict.fromkeys(words(one, run) for one in named if not any(_same(one, other) for other in told))
+    if untold:
+        progress.say(
+            f"note: {listed(untold, 3)}: named by the folder {run.folder}, and not told, as a folder may be anybody's; "
+            f"--track says whom to tell, and `handreid track {run.folder}` tells these"
+        )
 
 
 def remember(run: Run, trackers: Sequence[Tracker]) -> list[int]:

@@ -1,0 +1,98 @@
+"""Colours as sRGB, which is what CLIP and all its photos are in: a photo's own colour profile is converted, once for
+each profile.
+
+* A profile that changes no colour by more than `ALIKE` levels is sRGB under one of its many names, and the photo's
+  bytes stay as they are.
+* Intent is relative colorimetric with black point compensation: white stays white, and a print's black becomes black.
+"""
+
+import io
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+ALIKE = 2  # levels of 255
+Convert = Callable[[Image.Image], Image.Image]  # of mode L, RGB or CMYK; what it is not made for becomes RGB plainly
+_FITS = {("RGB ", "RGB"), ("RGB ", "L"), ("GRAY", "L"), ("CMYK", "CMYK")}  # a profile's space, a photo's
+_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+class ProfileError(ValueError):
+    """A colour profile that cannot be used, and why; the photo can be read without."""
+
+
+def plain(photo: Image.Image) -> Image.Image:
+    """RGB without a profile; a photo that is RGB is not copied."""
+    return photo if photo.mode == "RGB" else photo.convert("RGB")
+
+
+def conversion(profile: object, space: str) -> Convert:
+    """To sRGB for photos that carry this profile; `space` is the photo's own: L, RGB or CMYK. Raises ProfileError."""
+    if not isinstance(profile, bytes):
+        raise ProfileError("it is no ICC profile")
+    profile_space, convert = _conversion(profile)
+    if (profile_space, space) not in _FITS:
+        raise ProfileError(f"it is made for {profile_space.strip()}, the photo is {space}")
+    return convert
+
+
+@lru_cache(maxsize=32)
+def _conversion(profile: bytes) -> tuple[str, Convert]:
+    try:
+        read = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = read.profile.xcolor_space
+        if space not in _MODES:
+            raise ProfileError(f"profiles of {space.strip() or 'unknown'} colours cannot be used")
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+        made = ImageCms.buildTransform(
+            read, _srgb(), _MODES[space], "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags
+        )
+    except (OSError, ImageCms.PyCMSError, ImportError) as error:  # Pillow may have been built without LittleCMS
+        raise ProfileError(str(error).strip() or "it cannot be read") from None
+    _check_white(made, space)
+    if space == "CMYK":
+        return space, lambda photo: _applied(made, photo)
+    probe = _probe(space)
+    after = _applied(made, probe)
+    if _difference(plain(probe), after) <= ALIKE:
+        return space, plain
+    if space == "GRAY":
+        levels = list(after.getchannel("G").tobytes())  # one channel: grey stays grey
+        return space, lambda photo: plain(photo.point(levels))
+    return space, lambda photo: _applied(made, plain(photo))
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, photo: Image.Image) -> Image.Image:
+    """LittleCMS's transforms may be shared by threads."""
+    made = ImageCms.applyTransform(photo, transform)
+    if made is None:
+        raise ProfileError("it cannot be applied")  # pragma: no cover - only where it is applied in place
+    return made
+
+
+def _check_white(transform: ImageCms.ImageCmsTransform, space: str) -> None:
+    """A damaged profile may still be read, and make a photo dark or a negative."""
+    white, black = (0, 255) if space == "CMYK" else (255, 0)
+    ends = [Image.new(_MODES[space], (1, 1), (level,) * len(_MODES[space])) for level in (white, black)]
+    light, dark = (np.asarray(_applied(transform, end), int).mean() for end in ends)
+    if light - dark < 128:
+        raise ProfileError("it makes white and black alike")
+
+
+def _probe(space: str) -> Image.Image:
+    """Colours to compare: all greys, or 9 levels of each channel."""
+    if space == "GRAY":
+        return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3))
+
+
+def _difference(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
+
+
+@lru_cache(maxsize=1)
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))

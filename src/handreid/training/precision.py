@@ -1,0 +1,50 @@
+"""In which precision a stage is computed on the device that is there, and which of them it cannot be.
+
+Lightning computes `16-mixed` on a CPU as bf16 and says so in a warning: the run would have been noted as something else
+than it was. So that is refused here, before anything is read.
+"""
+
+from typing import Literal
+
+import torch
+
+from handreid.errors import RecipeError
+from handreid.recipe import Recipe, Stage
+
+Precision = Literal["fp32", "bf16", "fp16"]
+LIGHTNING = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_OURS: dict[str, Precision] = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+
+
+def precision_of(stage: Stage) -> Precision:
+    """What `precision` becomes here: `auto` is bf16 on a GPU that has it, else fp32."""
+    if stage.precision != "auto":
+        return stage.precision
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def precisions(recipe: Recipe) -> list[Precision]:
+    """That of every stage, as run.json notes it."""
+    return [precision_of(stage) for stage in recipe.stages]
+
+
+def named(lightning: object) -> str:
+    """Our name for what a trainer computes in, which is what it really does."""
+    return _OURS.get(str(lightning), str(lightning))
+
+
+def check_precision(recipe: Recipe, *, gpu: bool | None = None) -> None:
+    """Raises RecipeError for fp16 without a GPU. `gpu` says whether there is one; None looks for it here."""
+    if has_gpu() if gpu is None else gpu:
+        return
+    wrong = [f"stages.{number}.precision" for number, stage in enumerate(recipe.stages) if stage.precision == "fp16"]
+    if wrong:
+        raise RecipeError(
+            f"{' and '.join(wrong)} is fp16, and this is computed on a CPU, which trains in fp32 or bf16: use auto "
+            "(fp32 here), fp32 or bf16, or train where there is a GPU"
+        )
+
+
+def has_gpu() -> bool:
+    """Whether training here is computed on anything but a CPU."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
