@@ -19,6 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from handreid.files import file_hash, read_json, write_json, write_text
+from handreid.training.metrics import append_metrics, read_metrics
+from handreid.training.runs import Run
+
 HANDREID = Path(sys.executable).with_name("handreid")
 PEOPLE, PHOTOS, TESTED = 250, 16, 0.5
 
@@ -58,14 +62,18 @@ def copy(one: Path, other: Path, seed: int) -> None:
     chance = random.Random(seed)
     shutil.copytree(one, other)
     recipe = (other / "recipe.yaml").read_text().replace("name: run-00", f"name: {other.name}")
-    (other / "recipe.yaml").write_text(recipe.replace("label_smoothing: 0.1", f"label_smoothing: {0.01 * seed}"))
-    evaluation = json.loads((other / "evaluation.json").read_text())
+    write_text(other / "recipe.yaml", recipe.replace("label_smoothing: 0.1", f"label_smoothing: {0.01 * seed}"))
+    evaluation = read_json(other / "evaluation.json")
     for draw_ in evaluation["draws"]:
         draw_["ranks"] = [[max(1, r + chance.choice((-1, 0, 0, 1))) for r in ranks] for ranks in draw_["ranks"]]
-    (other / "evaluation.json").write_text(json.dumps(evaluation))
-    line = json.loads((other / "metrics.jsonl").read_text().splitlines()[0])
-    lines = [{**line, "epoch": epoch, "loss": line["loss"] / epoch} for epoch in range(1, 61)]
-    (other / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    write_json(other / "evaluation.json", evaluation)
+    line = read_metrics(Run(one))[0]
+    (other / "metrics.jsonl").unlink()
+    for epoch in range(1, 61):
+        append_metrics(Run(other), {**line, "epoch": epoch, "loss": line["loss"] / epoch})
+    facts = read_json(other / "run.json")
+    hashes = {name: file_hash(other / name) for name in facts["files"]}
+    write_json(other / "run.json", facts | {"files": hashes})
 
 
 def measure(folder: Path, page: Path, told: str) -> None:

@@ -1,6 +1,5 @@
 """Run folders that were never trained: what comparisons and curves read, with ranks as they are wanted."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from handreid.evaluation.protocol import scores_of_ranks, summarise
-from handreid.files import write_json
+from handreid.files import file_hash, write_json
 from handreid.recipe import dump_recipe, parse_recipe
+from handreid.training.records import RUN_FORMAT
+from handreid.training.runs import Run
 from tests.conftest import MICRO_RECIPE
+from tests.edits import write_metrics
 
 SUBJECTS, EACH, DRAWS, GALLERY = 20, 4, 2, 30
 
@@ -33,9 +35,11 @@ def made_run(
     folder.mkdir(parents=True)
     parsed = parse_recipe(recipe, "made", [f"name={name or folder.name}", *changes])
     (folder / "recipe.yaml").write_text(dump_recipe(parsed))
-    facts = {"manifest_hash": manifest, "split_hash": "s" * 64, "draws_hash": draws, "device": "a machine"}
+    hashes = {"manifest_hash": manifest, "split_hash": "s" * 64, "draws_hash": draws, "photos_hash": "c" * 64}
+    facts = {"format": RUN_FORMAT, "manifest": "made.parquet", **hashes, "notes": [], "device": "a machine"}
     versions = {"handreid": "0.1.0", "torch": "2.15.0"}
-    write_json(folder / "run.json", {**facts, "seed": parsed.seed, "versions": versions})
+    files = {"recipe.yaml": file_hash(folder / "recipe.yaml")}
+    write_json(folder / "run.json", {**facts, "seed": parsed.seed, "versions": versions, "files": files})
     write_json(folder / "evaluation.json", made_evaluation(parsed.name, ranks, draws, manifest))
     rates = {"lr, encoder, decayed": 1e-4, "lr, encoder, not decayed": 1e-4, "lr, head, decayed": 1e-3}
     lines = [
@@ -43,7 +47,7 @@ def made_run(
         | {"seconds": took, "photos_per_second": 10.0 * n, "validation_rank1": 0.5, "validation_map": 0.6 - 0.01 * n}
         for n, took in enumerate(seconds, 1)
     ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_metrics(Run(folder), lines)
     return folder
 
 

@@ -20,10 +20,11 @@ from handreid.report.comparison import Comparison, compare_runs, run_folders
 from handreid.report.cost import cost_of
 from handreid.report.recipe_changes import recipe_changes
 from handreid.training.ladder import climb, read_scores
+from handreid.training.metrics import read_metrics
 from handreid.training.peak_memory import forget_peak, peak_memory
-from handreid.training.runs import Run, read_metrics
+from handreid.training.runs import Run
 from tests.conftest import MICRO_RECIPE
-from tests.edits import edit
+from tests.edits import edit, write_metrics
 from tests.made_runs import made_ranks, made_run
 from tests.test_cli import complaint, handreid
 
@@ -234,7 +235,7 @@ class TestComparing:
     def test_a_ladder_has_the_order_of_its_rungs_and_a_run_comes_once(self, runs: Path, tmp_path: Path):
         shutil.copytree(runs, tmp_path / "ladder")
         rungs = [{"recipe": name} for name in ("c-alike", "a-base", "gone")]
-        write_json(tmp_path / "ladder" / "ladder.json", {"rungs": rungs})
+        write_json(tmp_path / "ladder" / "ladder.json", {"format": 1, "rungs": rungs})
         ladder = tmp_path / "ladder"
         assert [folder.name for folder in run_folders([ladder])] == ["c-alike", "a-base"]
         assert [folder.name for folder in run_folders([ladder / "a-base", ladder])] == ["a-base", "c-alike"]
@@ -264,7 +265,7 @@ class TestCost:
             line | {"stage": n, "photos_per_second": rate, "peak_memory": 100 - n}
             for n, rate in ((0, 900), (1, 9), (2, 5))
         ]
-        run.metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        write_metrics(run, entries)
         for number, kind, learning in (
             (0, "learn_prompts", {"contexts": 7}),
             (1, "fine_tune", {"encoder": 50}),

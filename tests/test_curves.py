@@ -1,6 +1,5 @@
 """Figures of runs: what their lines are, that nothing overlaps, and what their captions say."""
 
-import json
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from handreid.report import cmc, rungs, style
 from handreid.report.comparison import Comparison, compare_runs, run_folders
 from handreid.report.training_series import training_series
 from handreid.training.runs import Run
+from tests.edits import write_metrics
 from tests.made_runs import GALLERY, made_evaluation, made_ranks, made_run
 from tests.test_cli import complaint, handreid
 
@@ -174,7 +174,7 @@ class TestTraining:
     def test_many_rates_are_named_at_the_ends_only(self, tmp_path: Path):
         run = Run(made_run(tmp_path / "run", made_ranks(0.5)))
         rates = {f"lr, encoder block {n}, decayed": 10.0**-n for n in range(8)}
-        run.metrics.write_text(json.dumps({"stage": 0, "epoch": 1, "loss": 1.0, "seconds": 1.0, **rates}) + "\n")
+        write_metrics(run, [{"stage": 0, "epoch": 1, "loss": 1.0, "seconds": 1.0, **rates}])
         (panel,) = (panel for panel in training_series(run)[0].panels if panel.name == "learning rate")
         assert [line.name for line in panel.series if line.named] == ["encoder block 0", "encoder block 7"]
         assert len(panel.series) == 8
@@ -202,7 +202,7 @@ class TestTraining:
             }
             for n in (1, 2, 3)
         ]
-        run.metrics.write_text("".join(json.dumps(line) + "\n" for line in (*prompts, *tuning)))
+        write_metrics(run, (*prompts, *tuning))
         called = handreid("figure", "training", run.folder, "--out", tmp_path / "t.svg")
         assert called.code == 0, called.err
         columns = sorted({round(axes.get_position().x0, 3) for axes in drawn[0].axes})

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError, WeightsError
@@ -20,6 +18,7 @@ from handreid.models.clip import load_clip
 from handreid.models.embedder import Embedder
 from handreid.models.heads import Head, build_head
 from handreid.models.parts import AttentionPooling, Gem, Mgn, Pcb, stripe_rows
+from handreid.models.sealed import load_sealed, save_sealed
 from handreid.recipe import Model, parse_recipe
 from handreid.training.build import build_embedder, build_objectives, build_towers
 from handreid.types import Features, Outputs, Preprocessing, Targets
@@ -387,20 +386,18 @@ def test_a_saved_head_gives_the_same_embeddings(kind: str, tower: str, tmp_path:
             {"kind": "no_such"},
             r"model .* cannot be built: head 'no_such' is not known; known are linear, .*pcb",
         ),
-        ("format", 1, "not a handreid model of format 2"),
-        ("format", None, "not a handreid model of format 2"),
+        ("format", 1, "not a handreid model of format 3"),
+        ("format", None, "not a handreid model of format 3"),
     ],
 )
 def test_models_of_another_make_are_refused(key: str, value: object, message: str, tmp_path: Path):
     path = tmp_path / "model.safetensors"
     embedder_of("gem").save(path)
-    with safe_open(path, framework="pt") as file:
-        config = json.loads(file.metadata()["handreid"])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    config, state = load_sealed(path, "handreid", "model", 3)
     config[key] = value
     if value is None:
         del config[key]
-    save_file(state, path, metadata={"handreid": json.dumps(config)})
+    save_sealed(path, state, "handreid", config)
     with pytest.raises(WeightsError, match=message):
         Embedder.load(path)
 

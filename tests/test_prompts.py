@@ -574,7 +574,7 @@ class TestTheFile:
         from safetensors.torch import save_file
 
         save_file({"a": torch.zeros(1)}, tmp_path / "y")
-        with pytest.raises(WeightsError, match="does not hold learned prompts"):
+        with pytest.raises(WeightsError, match="not a file of learned prompts of format 2"):
             LearnedPrompts.load(tmp_path / "y")
 
 

@@ -1,7 +1,6 @@
 """Stages hand over: nothing is done twice, nothing stale is taken, nobody who is tested comes in by the back door."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -22,9 +21,11 @@ from handreid.recipe import Recipe, parse_recipe
 from handreid.training.assess import evaluate
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.ladder import climb
+from handreid.training.material import read_material
 from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit_recipe, note
 from tests.test_prompts import LEARN, TUNE, recipe_of
 from tests.test_training import history, micro
 
@@ -88,8 +89,9 @@ class TestReuse:
                 recipe = recipe_of(LEARN, start="start", **weights)
                 train(micro("stages.0.epochs=1"), own_photos, tmp_path / "runs" / "start")
             case "a photo":
-                for path in read(own_photos).paths():
-                    os.utime(path, (1, 1))
+                trained = read_material(recipe, own_photos).split.train[0]
+                first = read(own_photos).paths()[trained]
+                first.write_bytes(first.read_bytes() + b"0")
             case "reuse=False":
                 options = {"reuse": False}
             case "another folder":
@@ -209,12 +211,11 @@ class TestStart:
     def test_nor_in_an_evaluation_under_another_split(self, runs: Path, photos: Path):
         run = train(micro("stages=[]", "start=earlier"), photos, runs / "untrained", resume=True)
         facts = json.loads((run.folder / "run.json").read_text())
-        recipe = (run.folder / "recipe.yaml").read_text()
-        (run.folder / "recipe.yaml").write_text(recipe.replace("test_share: 0.4", "test_share: 0.7"))
+        edit_recipe(run.folder, "test_share: 0.4", "test_share: 0.7")
         assert facts["start"].endswith("earlier")
         with pytest.raises(ProtocolError, match=r"test subjects were trained on in .*earlier"):
             evaluate(run)
-        (run.folder / "recipe.yaml").write_text(recipe)
+        edit_recipe(run.folder, "test_share: 0.7", "test_share: 0.4")
         evaluate(run)
 
     def test_a_parent_that_changed_is_noticed_when_a_run_goes_on(self, photos: Path, tmp_path: Path):
@@ -225,6 +226,7 @@ class TestStart:
         with torch.no_grad():
             parent.backbone.visual.conv1.weight.add_(1)
         parent.save(tmp_path / "parent" / "model.safetensors")
+        note(tmp_path / "parent", "model.safetensors")
         with pytest.raises(RunError, match="that run is another now"):
             train(None, None, run.folder, resume=True)
 

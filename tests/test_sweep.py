@@ -34,7 +34,9 @@ from handreid.scale.results import outcome, series
 from handreid.scale.search import Known, Setting, grid, propose, star
 from handreid.scale.summary import settled
 from handreid.training.material import read_material
+from handreid.training.runs import Run
 from tests.conftest import MICRO_RECIPE
+from tests.edits import write_metrics
 from tests.test_cli import complaint, handreid
 
 LR, EPOCHS, HEAD = "stages.0.optimizer.lr", "stages.0.epochs", "model.head"
@@ -326,7 +328,7 @@ class TestResults:
 
     def test_an_interpolation_counts_as_it_was_taken(self, tmp_path: Path):
         recipe = parse_recipe(MICRO_RECIPE, "micro", ["stages.0.wise_ft={}"])
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in self.entries))
+        write_metrics(Run(tmp_path), self.entries)
         before = outcome(tmp_path, recipe, "validation_map")
         assert (before.value, before.epoch, before.done, before.epochs, before.seconds) == (0.7, 2, 3, 3, 3.0)
         (tmp_path / "stages/0-fine_tune").mkdir(parents=True)

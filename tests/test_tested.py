@@ -35,7 +35,7 @@ from handreid.training.assess import evaluate
 from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
-from tests.edits import edit
+from tests.edits import edit, edit_recipe, note
 from tests.test_cli import complaint, handreid
 
 SECRET = b"taken at 51.5 N"
@@ -153,6 +153,7 @@ class TestKeptEmbeddings:
         for parameter in embedder.parameters():
             parameter.data += 0.1 * np.sin(parameter.numel())
         embedder.save(own.model)
+        note(own.folder, own.model.name)
         found = look_at(own)
         assert at_work["embedded"] == 1
         assert found.model_hash == file_hash(own.model) != tested.model_hash
@@ -187,8 +188,7 @@ class TestKeptEmbeddings:
         assert not at_work
 
     def test_mirrored_photos_are_others(self, own: Run, at_work: Counter[str]):
-        recipe = own.folder / "recipe.yaml"
-        recipe.write_text(recipe.read_text().replace("mirrored: false", "mirrored: true"))
+        edit_recipe(own.folder, "mirrored: false", "mirrored: true")
         look_at(own)
         assert at_work["embedded"] == 1
 
@@ -214,7 +214,7 @@ class TestKeptEmbeddings:
         with pytest.raises(KeyboardInterrupt):
             evaluate(own)
         assert own.embeddings.read_bytes() == before
-        assert not list(own.folder.glob(".*"))
+        assert not list(own.folder.glob(".*writing*"))
 
 
 class TestLookAt:

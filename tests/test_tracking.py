@@ -32,7 +32,8 @@ from handreid.files import read_json
 from handreid.progress import Silent
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe, parse_recipe, read_trackers
 from handreid.training.ladder import climb
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 from handreid.training.tracking import contents, places, sending
 from handreid.training.tracking.memory import entries, remember, tracked, trackers_of
 from handreid.training.tracking.sender import Sender, follow

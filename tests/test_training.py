@@ -44,8 +44,9 @@ from handreid.training.build import (
 from handreid.training.keeping import Check, Keeper, checkpoint_state
 from handreid.training.loop import build_trainer
 from handreid.training.material import read_material
+from handreid.training.metrics import read_metrics
 from handreid.training.optim import Part, parameter_groups, rate_factor
-from handreid.training.runs import Run, read_metrics
+from handreid.training.runs import Run
 from handreid.training.stages.fine_tune import FineTuneModule
 from handreid.training.train import train
 from handreid.types import Preprocessing
@@ -384,9 +385,8 @@ def test_a_second_stage_starts_from_the_first_and_resumes_without_touching_it(ph
 
 def history(folder: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what the clock and the machine's memory say."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
     measured = ("seconds", "photos_per_second", "peak_memory")
-    return [{k: v for k, v in json.loads(line).items() if k not in measured} for line in lines]
+    return [{k: v for k, v in entry.items() if k not in measured} for entry in read_metrics(Run(folder))]
 
 
 class TestTheEmbedder:

@@ -4,15 +4,19 @@
   a killed process left is removed by the next writer of the same file.
 * A JSON file of ours carries the SHA-256 of its own content (`write_json`), and is compared with it when it is read.
   Other files are compared with a hash that their folder notes (`file_hash`).
+* A folder is ours alone while we work in it (`locked`). One that a killed process had only begun is as good as new
+  (`beginning`, `is_free`).
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,6 +28,12 @@ from safetensors import SafetensorError
 from handreid.errors import HandreidError, OutputError, RunError
 
 CHECKSUM = "checksum"  # the key of a JSON file that holds the hash of all its other keys
+LOCK = ".lock"
+BEGINNING = ".beginning"
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<node>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.writing(\.\w+)?")
+_OLD_PART = re.compile(r"\..+\.writing(\.\w+)?")  # of versions before 0.1, always the same for a file
+_AGAIN = "put back a copy of it as it was, or make it anew"
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)  # some network file systems
 
 
 def check_writable(path: Path, suffixes: Sequence[str] = ()) -> None:
@@ -55,26 +65,59 @@ def check_folder_writable(folder: Path, *, create: bool = True) -> None:
         raise OutputError(f"{folder}: nothing can be written there ({error.strerror}); choose another place") from None
 
 
-def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
+def write_atomic(
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    durable: bool = False,
+    before: Callable[[Path], object] | None = None,
+) -> None:
     """Whole or not at all, whatever stops it; what was there before is replaced.
 
     `write` is given the place to write to, which has the same suffix. `durable` has the disk keep the new content
-    before the old one is gone, which takes as long as the disk does. Raises OutputError.
+    before the old one is gone, which takes as long as the disk does. `before` is given the file when it is written, and
+    not yet in its place: to note its hash. Raises OutputError.
     """
     part = path.with_name(f".{path.name}.{_owner()}-{secrets.token_hex(4)}.writing{path.suffix}")
     try:
-        _remove_stale(path)
+        remove_stale(path.parent, of=path.name)
         try:
             write(part)
             if durable:
-                _sync(part)
+                sync(part)
+            if before is not None:
+                before(part)
             part.replace(path)
             if durable:
-                _sync(path.parent)
+                sync(path.parent)
         finally:
             part.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if interrupted(error) or not _of_writing(error):
+            raise
         raise OutputError(f"{path} cannot be written: {_reason(error)}") from None
+
+
+def sync(path: Path) -> None:
+    """Has the disk keep what was written to a file, or which names a folder has. Raises OSError."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows has no handle of a folder
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise  # others: a file system that knows nothing of it
+    finally:
+        os.close(handle)
+
+
+def interrupted(stopped: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C, and the error is what a library that was just at it made of that."""
+    cause: BaseException | None = stopped
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -98,7 +141,7 @@ def write_json(path: Path, content: Mapping[str, Any], *, by_line: bool = False)
 def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote, without its hash. Raises RunError for what is not, or is not as it was written.
 
-    A file without a hash is one that somebody made by hand, and taken as it is.
+    One without a hash is taken as it is, unless it states its format: every such file has one.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -114,8 +157,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RunError(f"{path} is not a file that handreid wrote: it holds {_kind(found)}, not an object")
     stated = found.pop(CHECKSUM, None)
+    if stated is None and "format" in found:
+        raise RunError(f"{path} is not as it was written: it has lost its checksum; {_AGAIN}")
     if stated is not None and stated != checksum(found):
-        raise RunError(f"{path} is not as it was written: its content and its checksum differ; make it anew")
+        raise RunError(f"{path} is not as it was written: its content and its checksum differ; {_AGAIN}")
     return found
 
 
@@ -132,22 +177,74 @@ def file_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str, error: type[HandreidError] = RunError) -> Iterator[None]:
+def locked(folder: Path, what: str, error: type[HandreidError] = RunError) -> Iterator[bool]:
     """Nobody else holds this folder meanwhile; a process that was killed leaves no lock.
 
-    Raises `error` where somebody does, which says `what` they do with it.
+    Raises `error` where somebody does, which says `what` they do with it. False where the disk knows no locks, as on
+    some network file systems.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
+        with warnings.catch_warnings(action="ignore"):  # where it makes do with a file that it removes at the end
+            lock.acquire(blocking=False)
     except Timeout:
-        raise error(f"{folder} is in use: another process {what}; wait for it, or end it") from None
+        raise error(
+            f"{folder} is in use: another process {what}; wait for it, or end it (if there is none, remove "
+            f"{folder / LOCK})"
+        ) from None
     except OSError as problem:
-        raise OutputError(f"{folder}: nothing can be written there ({problem.strerror})") from None
+        if problem.errno not in _NO_LOCKS:
+            raise OutputError(f"{folder}: nothing can be written there ({problem.strerror})") from None
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def beginning(folder: Path) -> Iterator[None]:
+    """Marks a folder as one in which nothing is yet but what is written inside this context.
+
+    The mark goes with its end. It stays where that never comes: whoever begins there again may (`is_free`).
+    """
+    write_text(folder / BEGINNING, "")
+    yield
+    (folder / BEGINNING).unlink(missing_ok=True)
+
+
+def is_free(folder: Path, begun: str) -> bool:
+    """Whether something new may begin in a folder: it is not there, is empty, or a killed process had only begun.
+
+    `begun` is the file that is there once something has.
+    """
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    if begun in names:
+        return False
+    return BEGINNING in names or all(name == LOCK or _OLD_PART.fullmatch(name) for name in names)
+
+
+def remove_stale(folder: Path, *, of: str | None = None, everyone: bool = False) -> None:
+    """Removes temporary files that a process of this machine left in a folder when it was killed.
+
+    `of` is the file whose they are, any by default. `everyone`: those of other machines and of older versions too, for
+    who knows that nobody else writes there.
+    """
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _OLD_PART.fullmatch(entry.name)]
+    for name in names:
+        found = _PART.fullmatch(name)
+        if of is not None and (found is None or found["name"] != of):
+            continue
+        ours = found is not None and found["node"] == _node()
+        if (found is not None and ours and not _alive(int(found["pid"]))) or (everyone and not ours):
+            (folder / name).unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:
@@ -190,17 +287,6 @@ def _hashed(path: Path, _inode: int, _size: int, _modified: int, _changed: int) 
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remove_stale(path: Path) -> None:
-    """Temporary files of this file that a process of this machine left when it was killed."""
-    name = re.compile(re.escape(f".{path.name}.") + r"(?P<node>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.writing.*")
-    node = _owner().split("-")[0]
-    with os.scandir(path.parent) as entries:
-        found = [match for entry in entries if (match := name.fullmatch(entry.name))]
-    for match in found:
-        if match["node"] == node and not _alive(int(match["pid"])):
-            path.with_name(match.string).unlink(missing_ok=True)
-
-
 def _owner() -> str:
     """Names this machine, as long as it runs, and this process."""
     return f"{_node()}-{os.getpid()}"
@@ -228,16 +314,6 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":
-        return  # Windows has no handle of a folder
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -245,8 +321,21 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _of_writing(error: Exception) -> bool:
+    """Whether an error is of a file that could not be written: libraries have their own kinds for that."""
+    if isinstance(error, OSError | SafetensorError):
+        return True
+    said = str(error)
+    torch_says = isinstance(error, RuntimeError) and any(word in said for word in ("inline_container", "StreamWriter"))
+    return torch_says or (type(error).__module__.startswith("polars.") and "IO error" in said)
+
+
 def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, RuntimeError):  # torch says where in its own source, and not why
+        return "the disk did not take all of it; look whether it is full"
+    return str(error)
 
 
 def _kind(value: Any) -> str:

@@ -89,11 +89,11 @@ def after_sweep(folder: Path) -> list[Path]:
 
 def write_page(folder: Path, out: Path) -> Path:
     """The sweep as a page; see `report.page.sweep`."""
-    from handreid.files import read_json
     from handreid.report.page.sweep import write_sweep_report
     from handreid.scale.summary import caution, columns, rows
+    from handreid.training.records import read_sweep
 
-    content = read_json(folder / "sweep.json")
+    content = read_sweep(folder, ended=True)
     return write_sweep_report(
         folder, out, columns=columns(content), rows=rows(content), caution=caution(content, folder.name)
     )

@@ -163,13 +163,18 @@ def read_backgrounds(folder: Path, side: int) -> list[Image.Image]:
 
     Raises DataError when there is no such folder or no photo in it, PhotoError for a photo that cannot be read.
     """
+    return [_read(path, 2 * side) for path in background_paths(folder)]
+
+
+def background_paths(folder: Path) -> list[Path]:
+    """The photos in a folder and below it, in the order of their names. Raises DataError as `read_backgrounds` does."""
     advice = "mend the background augmentation's `folder`, or leave it out for drawn backgrounds"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder to take backgrounds from; {advice}")
     paths = files_below(folder).photos
     if not paths:
         raise DataError(f"{folder} holds no photo to take backgrounds from; {advice}")
-    return [_read(folder / path, 2 * side) for path in paths]
+    return [folder / path for path in paths]
 
 
 def _read(path: Path, side: int) -> Image.Image:

@@ -3,12 +3,12 @@
 * Embedding takes no labels, nor whatever else says who is on a photo: that cannot reach an embedding. Beside pixels it
   takes the conditions of the side information that its configuration names, if any (see `side_information.py`).
   Training has a door for labels.
-* The file is a safetensors with the configuration in its metadata; loading it needs neither recipe nor weights.
+* The file is a safetensors with the configuration in its metadata; loading it needs neither recipe nor weights. It
+  holds the hash of all that is in it.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,34 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError, WeightsError
-from handreid.files import write_atomic
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_text_tower
 from handreid.models.heads import Head, build_head
 from handreid.models.lora import merged_state
+from handreid.models.sealed import load_sealed, save_sealed
 from handreid.models.semantic import KINDS, JointSpace, build_semantic_head, without_words
 from handreid.models.text import TextEncoder
 from handreid.types import FeatureName, Labels, Neck, Outputs, Preprocessing
 
-FORMAT = 2
+FORMAT = 3
 _FROZEN = "frozen."
+_KEY = "handreid"  # of the file's metadata
+
+
+class _Stored(BaseModel):
+    """What `Embedder.config` gives, as it comes back from a file."""
+
+    backbone: dict[str, Any]
+    preprocessing: Preprocessing
+    head: dict[str, Any]
+    features: tuple[FeatureName, ...]
+    necks: tuple[FeatureName, ...]
+    test_features: tuple[FeatureName, ...]
+    test_neck: Neck
 
 
 class Embedder(nn.Module):
@@ -127,49 +139,51 @@ class Embedder(nn.Module):
         finally:
             self.train(training)
 
-    def save(self, path: Path, *, words: bool = True) -> None:
+    def save(self, path: Path, *, words: bool = True, before: Callable[[Path], object] | None = None) -> None:
         """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half.
 
         Low-rank changes are written merged. Without `words` the file is smaller by the text tower and what else only a
-        composed sentence needs. Raises RecipeError when the head is to compose sentences at test.
+        composed sentence needs. `before` as in `write_atomic`. Raises RecipeError when the head is to compose sentences
+        at test.
         """
         if not words and self.head.inference == "composed":
             raise RecipeError("a model whose inference is composed needs its words: save it with them, or set fixed")
         whole = merged_state(self) | {_FROZEN + name: value for name, value in self.head.frozen().items()}
         chosen = whole if words else without_words(whole, _FROZEN)
-        state = {name: value.detach().cpu().contiguous() for name, value in chosen.items()}
-        facts = {"handreid": json.dumps(self.config())}
-        write_atomic(path, lambda part: save_file(state, part, metadata=facts), durable=True)
+        save_sealed(path, chosen, _KEY, self.config(), before=before)
 
     @classmethod
     def load(cls, path: Path) -> "Embedder":
-        """The embedder in eval mode. Raises WeightsError when the file is not one that `save` wrote."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                config = json.loads((file.metadata() or {}).get("handreid", "null"))
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"model {path} cannot be read: {error}") from None
-        if config is None or config.get("format") != FORMAT:
-            raise WeightsError(
-                f"model {path} is not a handreid model of format {FORMAT}; train or evaluate a run folder"
-            )
+        """The embedder in eval mode. Raises WeightsError when the file is not one that `save` wrote, as it wrote it."""
+        facts, state = load_sealed(path, _KEY, "handreid model", FORMAT)
         frozen = {name: state.pop(name) for name in list(state) if name.startswith(_FROZEN)}
         try:
+            config = _Stored.model_validate(facts)
             embedder = cls(
-                Backbone.from_config(config["backbone"]),
-                _preprocessing(config["preprocessing"]),
-                head=config["head"],
-                features=tuple(config["features"]),
-                necks=tuple(config["necks"]),
-                test_features=tuple(config["test_features"]),
-                test_neck=config["test_neck"],
-                text=build_text_tower(config["backbone"]) if frozen else None,
+                Backbone.from_config(config.backbone),
+                config.preprocessing,
+                head=config.head,
+                features=config.features,
+                necks=config.necks,
+                test_features=config.test_features,
+                test_neck=config.test_neck,
+                text=build_text_tower(config.backbone) if frozen else None,
             )
-        except RecipeError as error:
-            raise WeightsError(f"model {path} cannot be built: {error}") from None
-        embedder.load_state_dict(state)
-        embedder.head.load_frozen({name.removeprefix(_FROZEN): value for name, value in frozen.items()})
+            embedder.load_state_dict(state)
+            embedder.head.load_frozen({name.removeprefix(_FROZEN): value for name, value in frozen.items()})
+        except ValidationError as error:
+            raise WeightsError(f"model {path} is not one that handreid wrote: {_first(error)}") from None
+        except (
+            RecipeError,
+            RuntimeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
+            said = error if isinstance(error, RecipeError) else _line(error)
+            raise WeightsError(f"model {path} cannot be built: {said}") from None
         return embedder.eval()
 
     def config(self) -> dict[str, Any]:
@@ -199,6 +213,11 @@ def _head(
     return build_semantic_head(config, widths, necked, backbone.grid, space)
 
 
-def _preprocessing(stored: dict[str, Any]) -> Preprocessing:
-    tuples = {name: tuple(stored[name]) for name in ("size", "mean", "std")}
-    return Preprocessing(**{**stored, **tuples})
+def _first(error: ValidationError) -> str:
+    """The first complaint, in a line."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'its metadata'}: {problem['msg']}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

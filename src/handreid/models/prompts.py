@@ -6,24 +6,24 @@
 * A file of learned prompts holds the features too: what uses them needs no text tower.
 """
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from handreid.errors import WeightsError
-from handreid.files import write_atomic
+from handreid.models.sealed import load_sealed, save_sealed
 from handreid.models.sentences import Sentences
 from handreid.models.text import TextEncoder
 
-FORMAT = 1
+FORMAT = 2
+_KEY = "handreid-prompts"  # of the file's metadata
 Contexts = Literal["identity", "shared", "both"]
 
 
@@ -137,28 +137,32 @@ class LearnedPrompts:
     contexts: dict[str, Tensor] = field(default_factory=dict)
     sentences: tuple[tuple[str, ...], ...] = ()
 
-    def save(self, path: Path) -> None:
-        """Writes the file beside and moves it into place."""
+    def save(self, path: Path, *, before: Callable[[Path], object] | None = None) -> None:
+        """Writes the file beside and moves it into place; `before` as in `write_atomic`."""
         facts = {"format": FORMAT, "identities": self.identities, "sentences": self.sentences}
         tensors = {"texts": self.texts, **{f"contexts.{name}": value for name, value in self.contexts.items()}}
-        kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        stated = {"handreid-prompts": json.dumps(facts)}
-        write_atomic(path, lambda part: save_file(kept, part, metadata=stated), durable=True)
+        save_sealed(path, tensors, _KEY, facts, before=before)
 
     @classmethod
     def load(cls, path: Path) -> "LearnedPrompts":
-        """Raises WeightsError when the file is not one that `save` wrote."""
+        """Raises WeightsError when the file is not one that `save` wrote, as it wrote it."""
+        facts, tensors = load_sealed(path, _KEY, "file of learned prompts", FORMAT)
         try:
-            with safe_open(path, framework="pt") as file:
-                facts: dict[str, Any] | None = json.loads((file.metadata() or {}).get("handreid-prompts", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"prompts {path} cannot be read: {error}") from None
-        if facts is None or facts.get("format") != FORMAT:
-            raise WeightsError(f"{path} does not hold learned prompts of format {FORMAT}; train the stage again")
+            stored = _Stored.model_validate(facts)
+        except ValidationError:
+            stored = None
+        texts = tensors.get("texts")
+        if stored is None or texts is None or texts.shape[:-1] != (len(stored.identities),):
+            raise WeightsError(f"{path} does not hold learned prompts that handreid wrote; train the stage again")
         contexts = {k.removeprefix("contexts."): v for k, v in tensors.items() if k.startswith("contexts.")}
-        sentences = tuple(tuple(of) for of in facts["sentences"])
-        return cls(tuple(facts["identities"]), tensors["texts"], contexts, sentences)
+        return cls(stored.identities, texts, contexts, stored.sentences)
+
+
+class _Stored(BaseModel):
+    """What a file of learned prompts says in its metadata."""
+
+    identities: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]
 
 
 def nearest_words(

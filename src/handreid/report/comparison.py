@@ -19,13 +19,12 @@ import numpy as np
 from handreid.errors import RunError
 from handreid.evaluation.intervals import Interval, verdict
 from handreid.evaluation.simultaneous import simultaneous_differences
-from handreid.files import read_json
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.report.cost import Cost, cost_of
 from handreid.report.recipe_changes import recipe_changes
-from handreid.training.assess import read_evaluation
 from handreid.training.ladder import read_scores
+from handreid.training.records import read_evaluation, read_ladder
 from handreid.training.runs import Run, open_run
 
 CONFIDENCE = 0.95
@@ -129,7 +128,7 @@ def _runs_in(path: Path) -> list[Path]:
         raise RunError(f"{path} is neither a run folder nor one that holds some; train one with `handreid train`")
     if not (path / "ladder.json").is_file():
         return below
-    order = [path / rung["recipe"] for rung in read_json(path / "ladder.json")["rungs"]]
+    order = [path / rung["recipe"] for rung in read_ladder(path)["rungs"]]
     return [folder for folder in order if folder in below]
 
 

@@ -8,8 +8,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from handreid.files import read_json
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.records import read_parameters
+from handreid.training.runs import Run
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def _parameters(run: Run) -> tuple[int | None, int | None]:
     stages = run.recipe.stages
     if not stages:
         return 0, None
-    found = [run.stage(number, stage.kind) / "parameters.json" for number, stage in enumerate(stages)]
-    if not all(path.exists() for path in found):
+    folders = [run.stage(number, stage.kind) for number, stage in enumerate(stages)]
+    if not all((folder / "parameters.json").exists() for folder in folders):
         return None, None
-    counted = [read_json(path) for path in found]
+    counted = [read_parameters(folder) for folder in folders]
     learning: dict[str, int] = {}
     for one in counted:
         for part, count in one["learning"].items():

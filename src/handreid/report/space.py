@@ -26,8 +26,8 @@ from handreid.report.embeddings import Known, embed_known, look_up, sources_of
 from handreid.report.scatter import Cloud, draw_html, draw_picture, spread_colours
 from handreid.report.tested import Tested
 from handreid.report.thumbnails import sheet_of
-from handreid.training.assess import read_evaluation
 from handreid.training.ladder import number, percent
+from handreid.training.records import read_evaluation
 from handreid.training.runs import Run
 
 Method = Literal["pca", "tsne"]

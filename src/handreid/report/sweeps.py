@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handreid.errors import RunError
-from handreid.files import check_writable, read_json
+from handreid.files import check_writable
 from handreid.recipe.sweep import Axis, number_words
 from handreid.report.comparison_text import METRICS
 from handreid.report.style import CATEGORIES, FORMATS, HAIR, INK, QUIET, new_figure, save
+from handreid.training.records import read_sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ Trials = Sequence[Mapping[str, Any]]
 def sweep_figure(folder: Path, path: Path) -> list[Path]:
     """The files written, of a sweep that has ended. Raises RunError when the folder holds none, or nothing to draw."""
     check_writable(path, FORMATS)
-    content = read_json(folder / "sweep.json")
+    content = read_sweep(folder, ended=True)
     if not any(trial["value"] is not None for trial in content["trials"]):
         raise RunError(f"{folder} has no trial with a validation: nothing can be drawn")
     return save(draw(content), path, caption(content))

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 
 from handreid.errors import RunError
 from handreid.recipe import FineTune
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 
 _WORKING = (
     "stage",

@@ -14,10 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from handreid import __version__
-from handreid.errors import RunError
-from handreid.files import first_difference, locked, read_json, write_json, write_text
+from handreid.errors import OutputError, RunError
+from handreid.files import (
+    BEGINNING,
+    beginning,
+    check_folder_writable,
+    first_difference,
+    is_free,
+    locked,
+    remove_stale,
+    write_json,
+    write_text,
+)
 from handreid.recipe.sweep import Sweep, number_words, short_names
 from handreid.recipe.sweep_reading import Design, dump_sweep
+from handreid.training.records import SWEEP_FORMAT, read_sweep
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -57,7 +68,12 @@ class Notes:
         self.write()
 
     def write(self, **results: Any) -> dict[str, Any]:
-        content = {**self.facts, **results, "trials": [self._entry(trial) for trial in self.trials]}
+        content = {
+            **self.facts,
+            **results,
+            "format": SWEEP_FORMAT,
+            "trials": [self._entry(trial) for trial in self.trials],
+        }
         write_json(self.folder / "sweep.json", content)
         return content
 
@@ -73,11 +89,9 @@ class Notes:
 
 def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
     """A fresh sweep folder. Raises RunError when it holds something else."""
-    if folder.exists() and (not folder.is_dir() or any(path.name != ".lock" for path in folder.iterdir())):
+    if not is_free(folder, "sweep.json"):
         raise RunError(f"{folder} already holds something else than a sweep; choose another --out")
     sweep = design.sweep
-    write_text(folder / "recipe.yaml", design.recipe)
-    write_text(folder / "sweep.yaml", dump_sweep(sweep.model_copy(update={"recipe": "recipe.yaml"})))
     said = {"sweep": sweep.name, "about": sweep.about, "metric": sweep.metric, "search": sweep.search}
     about = {"settings": sweep.settings, "seeds": list(sweep.seeds or ()), "short_names": short_names([*sweep.space])}
     notes = Notes(
@@ -91,7 +105,10 @@ def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
             "identity": design.identity,
         },
     )
-    notes.write()
+    with beginning(folder):
+        write_text(folder / "recipe.yaml", design.recipe)
+        write_text(folder / "sweep.yaml", dump_sweep(sweep.model_copy(update={"recipe": "recipe.yaml"})))
+        notes.write()
     return notes
 
 
@@ -100,7 +117,8 @@ def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: boo
 
     With `retry`, trials that failed are as if they had not ended.
     """
-    content = read_json(folder / "sweep.json")
+    content = read_sweep(folder)
+    (folder / BEGINNING).unlink(missing_ok=True)
     if content["identity"] != design.identity:
         raise RunError(
             f"{folder} holds another sweep ({first_difference(content['identity'], design.identity)}); choose another "
@@ -134,6 +152,11 @@ def shown(value: str | int | float) -> str:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Nobody else works on this sweep meanwhile. Raises RunError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
     with locked(folder, "works on this sweep"):
+        remove_stale(folder, everyone=True)
         yield

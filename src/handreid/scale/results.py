@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handreid.files import read_json
 from handreid.recipe import FineTune, Recipe
 from handreid.training.keeping import MONITOR
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.records import read_curve
+from handreid.training.runs import Run
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ def outcome(folder: Path, recipe: Recipe, metric: str) -> Outcome:
     seconds = sum((entry["seconds"] for entry in entries), 0.0)
     value, epoch = (reached[-1].value, reached[-1].of) if reached else (None, None)
     number, stage = recipe.fine_tunes[-1]
-    interpolated = run.stage(number, stage.kind) / "wise_ft.json"
-    if interpolated.exists():
-        value, epoch = _taken(read_json(interpolated), metric), None
+    tuned = run.stage(number, stage.kind)
+    if (tuned / "wise_ft.json").exists():
+        value, epoch = _taken(read_curve(tuned), metric), None
     return Outcome(value, epoch, done, epochs_of(recipe), seconds)
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import HandreidError, RunError
-from handreid.files import read_json
 from handreid.progress import Progress, Silent
-from handreid.recipe import Recipe, Tracker, load_recipe
+from handreid.recipe import Recipe, Tracker
 from handreid.recipe.sweep_reading import Design, load_sweep
 from handreid.scale.checks import beginning, check_builds, check_settings, idle_scheduler, survey
 from handreid.scale.notes import Notes, Trial, alone, begin, reopen, shown, trial_name
@@ -21,7 +20,9 @@ from handreid.scale.results import epochs_of, outcome, series
 from handreid.scale.search import Known, propose
 from handreid.scale.summary import conclude
 from handreid.training.material import Material
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.records import read_sweep
+from handreid.training.runs import Run
 from handreid.training.tracking.memory import trackers_of
 
 
@@ -48,7 +49,7 @@ def run_sweep(
         progress.say(f"note: {idle}")
     begun = (out / "sweep.json").exists()
     if begun and data is None:
-        data = Path(read_json(out / "sweep.json")["manifest"])
+        data = Path(read_sweep(out)["manifest"])
     ground = survey(design, data)
     with alone(out):
         if begun:
@@ -70,7 +71,10 @@ def run_sweep(
 def resumed(out: Path) -> Design:
     """The sweep that a folder holds. Raises RunError when it holds none."""
     if not (out / "sweep.json").exists():
-        raise RunError(f"{out} is not the folder of a sweep (it has no sweep.json); start one: handreid sweep SWEEP")
+        raise RunError(
+            f"{out} is not the folder of a sweep, or one that never began (it has no sweep.json); start it: "
+            f"handreid sweep SWEEP --data MANIFEST --out {out}"
+        )
     return load_sweep(out / "sweep.yaml")
 
 
@@ -158,8 +162,8 @@ class Going:
 
     def written(self, trial: Trial) -> Recipe:
         """The recipe as the trial has it, or will have it."""
-        there = self.notes.run_folder(trial) / "recipe.yaml"
-        return load_recipe(there) if there.exists() else self.recipe(trial, trial.seed if self.sweep.seeds else None)
+        run = Run(self.notes.run_folder(trial))
+        return run.recipe if run.begun else self.recipe(trial, trial.seed if self.sweep.seeds else None)
 
     def trackers(self, trial: Trial) -> Sequence[Tracker]:
         """Whom the trial's run is told to; nobody whom only a folder that was there before names."""
@@ -170,10 +174,10 @@ class Going:
 
     def values(self, trial: Trial) -> dict[int, float]:
         """The metric by epochs, as it was told to the scheduler; of one that has finished it ends with its result."""
-        folder = self.notes.run_folder(trial)
-        if not (folder / "recipe.yaml").exists():
+        run = Run(self.notes.run_folder(trial))
+        if not run.begun:
             return {}
-        entries = read_metrics(Run(folder))
+        entries = read_metrics(run)
         found = {reached.epoch: reached.value for reached in series(entries, self.written(trial), self.sweep.metric)}
         if trial.state == "finished" and trial.value is not None:
             found[max(found)] = trial.value
@@ -185,9 +189,8 @@ class Going:
         folder = self.notes.run_folder(trial)
         state: Any = "failed" if message else "finished" if Run(folder).finished else "stopped"
         trial = replace(trial, state=state, message=message)
-        if (folder / "recipe.yaml").exists():
-            recipe = load_recipe(folder / "recipe.yaml")
-            found = outcome(folder, recipe, self.sweep.metric)
+        if Run(folder).begun:
+            found = outcome(folder, Run(folder).recipe, self.sweep.metric)
             trial = replace(
                 trial, value=found.value, epoch=found.epoch, done=found.done, epochs=found.epochs, seconds=found.seconds
             )

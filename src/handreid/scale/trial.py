@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from handreid.errors import HandreidError
 from handreid.recipe import Recipe, Tracker, parse_recipe
 from handreid.scale.results import epochs_of, series
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 from handreid.training.train import train
 
 

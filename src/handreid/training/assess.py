@@ -16,7 +16,7 @@ from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joi
 from handreid.evaluation.intervals import intervals
 from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.evaluation.zero_shot import classify, view_index
-from handreid.files import file_hash, read_json, write_json
+from handreid.files import check_folder_writable, file_hash, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Prompts, Recipe, Rerank, Tracker
@@ -27,7 +27,7 @@ from handreid.training.leakage import unseen
 from handreid.training.material import Material, read_material
 from handreid.training.own_weights import check_weights, towers_of
 from handreid.training.reranked import file_part, rerank_draws
-from handreid.training.runs import Run, check_finished, environment
+from handreid.training.runs import Run, check_finished, environment, finished_model
 from handreid.training.tracking.memory import note_untold
 from handreid.training.tracking.sender import Sender, follow
 
@@ -51,6 +51,7 @@ def evaluate(
     ProtocolError when test subjects of its own photos were trained on, or nobody is left.
     """
     check_finished(run)
+    check_folder_writable(run.folder, create=False)
     progress = progress or Silent()
     recipe = run.recipe
     own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
@@ -72,8 +73,8 @@ def evaluate(
 
 
 def load_embedder(run: Run) -> Embedder:
-    """The run's model, on the GPU if there is one."""
-    return Embedder.load(run.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    """The run's model, on the GPU if there is one. Raises RunError when it is not as it was written."""
+    return Embedder.load(finished_model(run)).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def decoded(
@@ -102,11 +103,6 @@ def embedded(
 def tested_rows(split: Split) -> Int[np.ndarray, " photo"]:
     """Every photo that is searched for or among in any test draw, once, ascending."""
     return np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """What `evaluate` wrote. Raises RunError."""
-    return read_json(path)
 
 
 def changed(

@@ -184,6 +184,14 @@ def read_record(run: Run) -> list[Exposure]:
         raise RunError(f"{path} is no record of training photos; train the run anew") from None
 
 
+def changed_photos(run: Run, photos: Mapping[str, str]) -> list[str]:
+    """Those of some photos (SHA-256 by path) that were others when the run began, as far as its record knows them."""
+    if not (run.folder / RECORD).exists():
+        return []
+    then = {photo.path: photo.file for photo in read_record(run)[0].photos}
+    return [path for path, digest in photos.items() if then.get(path) not in (None, digest)]
+
+
 def own_material(run: Run, others: Sequence[Path] = ()) -> Material:
     """What the run was trained on, from where it was then or from one of the others, if that is the same.
 

@@ -29,6 +29,7 @@ from handreid.training.keeping import Check, Validate
 from handreid.training.loop import fit, unfinished
 from handreid.training.material import Material
 from handreid.training.stages.fine_tune import FineTuneModule
+from handreid.training.weights import belongs, checked, noting
 from handreid.training.wise_ft import walk
 
 
@@ -141,11 +142,11 @@ def _validation(job: Job) -> Validate:
 def take_fine_tuned(folder: Path, stage: FineTune, embedder: Embedder) -> None:
     """The stage's weights, as plain ones: what it froze, changed or averaged on the way is over."""
     best = folder / "best.safetensors"
-    chosen = best if stage.keep == "best" and best.exists() else folder / "last.safetensors"
-    if stage.wise_ft and _interpolated(folder).exists():
+    chosen = best if stage.keep == "best" and belongs(best) else folder / "last.safetensors"
+    if stage.wise_ft and belongs(_interpolated(folder)):
         chosen = _interpolated(folder)
     merge_lora(embedder.backbone.visual)
-    embedder.load_state_dict(Embedder.load(chosen).state_dict())
+    embedder.load_state_dict(Embedder.load(checked(chosen)).state_dict())
     embedder.eval().backbone.thaw()
 
 
@@ -161,4 +162,4 @@ def _interpolate(job: Job, folder: Path, alphas: tuple[float, ...], start: dict[
     for line in curve.lines():
         job.progress.say(line)
     write_json(folder / "wise_ft.json", curve.content())
-    job.embedder.save(_interpolated(folder))
+    job.embedder.save(_interpolated(folder), before=noting(_interpolated(folder)))

@@ -14,17 +14,23 @@ from typing import Any
 
 import lightning as L
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from handreid.errors import RunError
 from handreid.files import write_atomic
 from handreid.models.embedder import Embedder
 from handreid.progress import Advance, Watch
+from handreid.training import weights
+from handreid.training.metrics import append_metrics
 from handreid.training.peak_memory import forget_peak, peak_memory
 from handreid.training.precision import named
-from handreid.training.runs import Run, append_metrics
-from handreid.training.stages.stage import StageModule
+from handreid.training.runs import Run
+from handreid.training.stages.stage import Saved, StageModule
 
 Validate = Callable[[Embedder], dict[str, float]]
 MONITOR = "map"
+NOTHING = -1.0  # the best before anything was validated
+_ANEW = "remove the stage's folder and resume the run, which does that stage again"
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,10 @@ class Keeper(L.Callback):
         self.say = say
         self.advance = advance
         self.watch = watch
-        self.best = -1.0
+        self.best = NOTHING
         self.since = 0  # validations since the best
         self.finished = False
+        self.trains = False  # whether it has come that far
         self.began = 0.0
         self.seen = 0
 
@@ -73,6 +80,9 @@ class Keeper(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.since, self.finished = state_dict["best"], state_dict["since"], state_dict["finished"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.trains = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began, self.seen = time.monotonic(), 0
@@ -110,7 +120,7 @@ class Keeper(L.Callback):
             if checked or not self.check.quiet:
                 self.say(_line(entry, epochs, best=self.since == 0 and self.check.monitor is not None))
             if self.finished:
-                pl_module.result.save(self.folder / "last.safetensors")
+                _keep(pl_module.result, self.folder / "last.safetensors")
         self._checkpoint(trainer)
         if trainer.is_global_zero:
             for told in self.watch:  # after the checkpoint: whoever stops the run here loses nothing of it
@@ -126,21 +136,65 @@ class Keeper(L.Callback):
         if self.check.monitor and result[self.check.monitor] > self.best:
             self.best, self.since = result[self.check.monitor], 0
             if trainer.is_global_zero:
-                module.result.save(self.folder / "best.safetensors")
+                _keep(module.result, self.folder / "best.safetensors")
         return {f"{self.check.name}_{name}": value for name, value in result.items()}
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:  # with one device; of several, all have to take part in it
-            write_atomic(self.folder / "last.ckpt", trainer.save_checkpoint, durable=True)
+            path = self.folder / "last.ckpt"
+            write_atomic(path, trainer.save_checkpoint, durable=True, before=weights.noting(path))
+
+
+class _KeeperState(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    best: float
+    since: int
+    finished: bool
+
+
+class _Callbacks(BaseModel):
+    Keeper: _KeeperState
+
+
+class _Checkpoint(BaseModel):
+    """What is read of a checkpoint here, and what Lightning cannot do without."""
+
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+    epoch: int
+    global_step: int
+    callbacks: _Callbacks
+    state_dict: dict[str, torch.Tensor]
+    optimizer_states: list[dict[str, Any]]
+    lr_schedulers: list[dict[str, Any]]
+    loops: dict[str, Any]
 
 
 def checkpoint_state(folder: Path) -> tuple[int, bool] | None:
-    """Epochs done and whether the stage is finished, by its last checkpoint; None when there is none."""
+    """Epochs done and whether the stage is finished, by its last checkpoint; None when there is none.
+
+    Raises RunError for a checkpoint that is not as it was written.
+    """
     path = folder / "last.ckpt"
     if not path.exists():
         return None
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return int(content["epoch"]) + 1, bool(content["callbacks"]["Keeper"]["finished"])
+    weights.checked(path)
+    try:
+        content = _Checkpoint.model_validate(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise RunError(f"{path} is not a checkpoint of handreid ({where or 'it holds no keys'}); {_ANEW}") from None
+    except Exception as error:  # whatever unpickling makes of a foreign file; torch's own words advise what is not safe
+        raise RunError(f"{path} is not a checkpoint of handreid ({type(error).__name__}); {_ANEW}") from None
+    keeper = content.callbacks.Keeper
+    if keeper.best > NOTHING:
+        weights.checked(folder / "best.safetensors")
+    return content.epoch + 1, keeper.finished
+
+
+def _keep(result: Saved, path: Path) -> None:
+    result.save(path, before=weights.noting(path))
 
 
 def _line(entry: dict[str, Any], epochs: int, *, best: bool) -> str:

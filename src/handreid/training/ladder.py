@@ -17,7 +17,8 @@ from handreid.evaluation.protocol import QueryScores, scores_of_ranks
 from handreid.files import write_json, write_text
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
-from handreid.training.assess import evaluate, read_evaluation
+from handreid.training.assess import evaluate
+from handreid.training.records import LADDER_FORMAT, read_evaluation
 from handreid.training.reranked import remark
 from handreid.training.runs import open_run
 from handreid.training.tracking.memory import trackers_of
@@ -67,7 +68,7 @@ def climb(
             found = read_evaluation(run.evaluation)
             rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
             done(rungs[-1])
-    write_json(out / "ladder.json", {"rungs": [_entry(rung) for rung in rungs]})
+    write_json(out / "ladder.json", {"format": LADDER_FORMAT, "rungs": [_entry(rung) for rung in rungs]})
     write_text(out / "ladder.md", markdown(rungs))
     return rungs
 

@@ -5,19 +5,38 @@ import warnings
 from typing import Any, cast
 
 import lightning as L
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from handreid.errors import RunError
+from handreid.files import interrupted
 from handreid.recipe import Stage
 from handreid.recipe.prompts import LearnPrompts
 from handreid.training.job import Job
 from handreid.training.keeping import Check, Keeper, checkpoint_state
+from handreid.training.metrics import truncate_metrics
 from handreid.training.precision import LIGHTNING, precision_of
-from handreid.training.runs import truncate_metrics
 from handreid.training.stages.stage import StageModule
+from handreid.training.weights import checked, forget, settle
+
+_UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # of a checkpoint of something else
+
+
+class _InPlace(TorchCheckpointIO):
+    """Writes where it is told to. Lightning's own first makes a copy in memory and another in the temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        torch.save(checkpoint, path)
 
 
 def unfinished(job: Job, number: int) -> bool:
     """Whether a stage has epochs left to do; lines of epochs that will be done again are dropped."""
-    done = checkpoint_state(job.folder(number))
+    folder = job.folder(number)
+    done = checkpoint_state(folder)
+    if done is None:
+        forget(folder)
+    else:
+        settle(folder)
     if done is not None and done[1]:
         return False
     truncate_metrics(job.run, number, done[0] if done else 0)
@@ -33,6 +52,7 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
     with job.progress.step(f"{job.recipe.name} {stage.kind}", total, "photos") as advance:
         keeper = Keeper(job.run, number, folder, check, job.progress.say, advance, job.watch)
         trainer = build_trainer(stage, [keeper])
+        checkpoint = checked(folder / "last.ckpt") if epochs_done else None
         module.train()
         try:
             with warnings.catch_warnings():
@@ -40,20 +60,18 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
                 warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen norms
-                trainer.fit(module, ckpt_path=folder / "last.ckpt" if epochs_done else None, weights_only=True)
+                trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         except (SystemExit, Exception) as stopped:  # what Lightning, or a file that was being written, makes of Ctrl-C
-            if _interrupted(stopped):
+            if interrupted(stopped):
                 raise KeyboardInterrupt from None
+            room = not isinstance(stopped, torch.OutOfMemoryError)
+            if checkpoint and not keeper.trains and isinstance(stopped, _UNFIT) and room:
+                raise RunError(
+                    f"{checkpoint} does not fit this stage ({type(stopped).__name__}): remove {folder} and resume the "
+                    "run, which does that stage again"
+                ) from None
             raise
     job.embedder.to("cpu")
-
-
-def _interrupted(stopped: BaseException) -> bool:
-    """Whether somebody pressed Ctrl-C, and everything since came of that."""
-    cause: BaseException | None = stopped
-    while cause is not None and not isinstance(cause, KeyboardInterrupt):
-        cause = cause.__context__
-    return cause is not None
 
 
 def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
@@ -67,6 +85,7 @@ def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
         gradient_clip_val=stage.clip_gradients,
         precision=cast(Any, LIGHTNING[precision_of(stage)]),
         callbacks=callbacks,
+        plugins=[_InPlace()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,13 +1,21 @@
 """What a run works on."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from handreid.data.background import background_paths
 from handreid.data.manifest import Manifest, read
+from handreid.data.photo_hashes import file_hashes
 from handreid.data.splits import Split, make_split, natural_protocol
-from handreid.errors import RunError
+from handreid.errors import PhotoError, RunError
+from handreid.progress import Progress
 from handreid.recipe import Recipe
+from handreid.recipe.augmentations import Background
 
 
 @dataclass(frozen=True)
@@ -52,3 +60,36 @@ def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = No
         trains=bool(recipe.stages) if trains is None else trains,
     )
     return Material(path, manifest, split)
+
+
+def photos_of(recipe: Recipe, material: Material, progress: Progress | None = None) -> dict[str, str]:
+    """SHA-256 by path of every photo that trains, validates, or is a background; none where nothing is trained.
+
+    Raises PhotoError for photos that are not there, or cannot be read, and DataError for folders of backgrounds.
+    """
+    if not recipe.stages:
+        return {}
+    split, paths = material.split, material.manifest.paths()
+    named = {split.paths[row]: paths[row] for row in np.union1d(split.train, split.validation_rows)}
+    for folder in _backgrounds(recipe):
+        named |= {str(path): path for path in background_paths(folder)}
+    hashes = dict(zip(named, file_hashes(list(named.values()), progress), strict=True))
+    gone = [str(named[name]) for name, digest in hashes.items() if digest is None]
+    if gone:
+        raise PhotoError(
+            f"{len(gone)} of {len(named)} photos that train or validate are not there (such as {gone[0]}): put them "
+            "back, or prepare the manifest anew"
+        )
+    return {name: digest for name, digest in hashes.items() if digest is not None}
+
+
+def photos_hash(photos: Mapping[str, str]) -> str:
+    """Of all of `photos_of` together, whatever their order: 64 hex digits."""
+    return hashlib.sha256(
+        "\n".join(f"{path}\0{digest}" for path, digest in sorted(photos.items())).encode()
+    ).hexdigest()
+
+
+def _backgrounds(recipe: Recipe) -> list[Path]:
+    steps = [step for _, stage in recipe.fine_tunes for step in stage.augment]
+    return [step.folder for step in steps if isinstance(step, Background) and step.folder is not None]

@@ -22,7 +22,7 @@ from handreid.data.crossing import Cell, CrossedBy, cross_views
 from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
-from handreid.files import file_hash, read_json, write_json, write_text
+from handreid.files import check_folder_writable, file_hash, read_json, write_json, write_text
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.across_datasets import dataset_cells
@@ -53,6 +53,7 @@ def matrix_of(
     more who was trained on; ProtocolError where there is nothing to cross.
     """
     check_finished(run)
+    check_folder_writable(run.folder, create=False)
     _check_asked(by, data, protocol)
     progress = progress or Silent()
     recipe = changed(run.recipe, {"protocol": protocol}, mirrored)

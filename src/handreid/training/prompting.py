@@ -20,6 +20,7 @@ from handreid.training.keeping import Check
 from handreid.training.loop import fit, unfinished
 from handreid.training.material import Material
 from handreid.training.stages.learn_prompts import LearnPromptsModule
+from handreid.training.weights import checked
 
 
 def check_learn_prompts(recipe: Recipe, number: int, text: TextEncoder, material: Material) -> None:
@@ -51,8 +52,8 @@ def learn_prompts(job: Job, number: int) -> None:
 
 
 def learned(folder: Path) -> LearnedPrompts:
-    """The prompts of a stage that is finished."""
-    return LearnedPrompts.load(folder / "last.safetensors")
+    """The prompts of a stage that is finished. Raises RunError, and WeightsError."""
+    return LearnedPrompts.load(checked(folder / "last.safetensors"))
 
 
 def _stage(recipe: Recipe, number: int) -> LearnPrompts:

@@ -3,30 +3,36 @@
 * A stage that is finished says so in `stage.json`, with a key: a hash of its part of the recipe, the photos and the
   split, and all weights that it begins with. These hold whatever earlier stages, another run's encoder or a weights
   file brought, so the same key is the same stage.
-* A stage whose key another run beside this one has finished is not run again: its files are copied.
+* A stage whose key another run beside this one has finished is not run again: its files are copied. They are compared
+  with the hashes in its `stage.json` before and after; what is not as it was written there is left, with a note.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from torch import Tensor
 
 from handreid import __version__
-from handreid.evaluation.feature_cache import digest_of
-from handreid.files import read_json, write_json
+from handreid.errors import RunError
+from handreid.files import read_json, write_atomic, write_json
 from handreid.models.embedder import Embedder
+from handreid.models.sealed import digest_of
 from handreid.models.text import TextEncoder
 from handreid.recipe import FineTune, LearnPrompts, Recipe
 from handreid.recipe.objectives import TextTerm
 from handreid.training.fitting import check_fine_tune, fine_tune, take_fine_tuned
 from handreid.training.job import Job
-from handreid.training.material import Material
+from handreid.training.material import Material, photos_of
+from handreid.training.metrics import append_metrics, read_metrics, truncate_metrics
 from handreid.training.prompting import check_learn_prompts, learn_prompts, learned
-from handreid.training.runs import Run, append_metrics, read_metrics, truncate_metrics
+from handreid.training.records import STAGE_FORMAT, read_stage
+from handreid.training.runs import Run, check_noted, now
+from handreid.training.weights import NOTES, forget, hashes, noting
+
+_TOLD = ("parameters.json", "gates.json", "wise_ft.json")  # what a stage says beside its weights
 
 
 def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material) -> None:
@@ -46,14 +52,14 @@ def run_stage(job: Job, number: int, *, reuse: bool = True) -> None:
     texts = _texts(job, number)
     if not (folder / "stage.json").exists():
         key = _key(job, number, texts)
-        other = next(_finished_elsewhere(job.run, key), None) if reuse else None
+        other = _from_elsewhere(job, number, key) if reuse else None
         if other is None:
             _work(job, number, texts)
-            facts: dict[str, Any] = {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
-        else:
-            _take_over(job, number, other)
-            facts = {"taken_from": str(other.folder)}
-        write_json(folder / "stage.json", {"key": key, "number": number, **facts})
+        facts = {"finished": now()} if other is None else {"taken_from": str(other.folder)}
+        epochs = sum(entry["stage"] == number for entry in read_metrics(job.run))
+        about = {"format": STAGE_FORMAT, "key": key, "number": number, "epochs": epochs}
+        write_json(folder / "stage.json", {**about, "files": hashes(folder), **facts})
+        (folder / NOTES).unlink(missing_ok=True)
     _take(job, number)
 
 
@@ -88,7 +94,7 @@ def _key(job: Job, number: int, texts: Tensor | None) -> str:
         "handreid": __version__,
         "stage": recipe.stages[number].model_dump(mode="json"),
         "seed": job.seed(number),
-        "photos": _photo_facts(job.material),
+        "photos": sorted(photos_of(job.recipe, job.material, job.progress).items()),
         "manifest": job.material.manifest.hash,
         "split": split.hash,
         "preprocessing": repr(job.embedder.preprocessing),
@@ -105,28 +111,56 @@ def _key(job: Job, number: int, texts: Tensor | None) -> str:
     return digest.hexdigest()
 
 
-def _photo_facts(material: Material) -> list[tuple[int, int]]:
-    """Size and time of change of the photos that train and validate: one that was replaced is another."""
-    paths = material.manifest.paths()
-    rows = [*material.split.train.tolist(), *material.split.validation_rows.tolist()]
-    return [(found.st_size, found.st_mtime_ns) for found in (paths[row].stat() for row in rows)]
+def _from_elsewhere(job: Job, number: int, key: str) -> Run | None:
+    """The run beside this one that has finished a stage with this key, and from which it has been taken over."""
+    kind = job.recipe.stages[number].kind
+    for other in _finished_elsewhere(job, key):
+        try:
+            _take_over(job, number, other)
+        except RunError as error:
+            forget(job.folder(number))
+            truncate_metrics(job.run, number, 0)
+            job.progress.say(f"note: stage {number} ({kind}) is done again, though {other.folder} has done it: {error}")
+        else:
+            job.progress.say(f"stage {number} ({kind}) is as {other.folder} has done it: taken from there")
+            return other
+    return None
 
 
-def _finished_elsewhere(run: Run, key: str) -> Iterator[Run]:
-    """Runs beside this one that have finished a stage with this key; the first folder by name comes first."""
-    for path in sorted(run.folder.absolute().parent.glob("*/stages/*/stage.json")):
-        if read_json(path).get("key") == key:
+def _finished_elsewhere(job: Job, key: str) -> Iterator[Run]:
+    """The first folder by name comes first; one whose stage.json cannot be read is none of ours."""
+    for path in sorted(job.run.folder.absolute().parent.glob("*/stages/*/stage.json")):
+        try:
+            found = read_json(path).get("key")
+        except RunError as error:
+            job.progress.say(f"note: a stage beside this run is left out of account: {error}")
+            continue
+        if found == key:
             yield Run(path.parents[2])
 
 
 def _take_over(job: Job, number: int, other: Run) -> None:
+    """Copies a stage's files and lines. Raises RunError when they are not as they were written."""
     theirs, ours = other.stage(number, job.recipe.stages[number].kind), job.folder(number)
-    for path in sorted(theirs.iterdir()):
-        if path.name not in ("stage.json", "last.ckpt") and not path.name.startswith("."):
-            shutil.copyfile(path, ours / path.name)
+    lines = [entry for entry in read_metrics(other) if entry["stage"] == number]
+    stage = read_stage(theirs)
+    files: dict[str, str] = stage["files"]
+    if len(lines) != stage["epochs"]:
+        raise RunError(f"{other.metrics} has {len(lines)} lines of it, and it had {stage['epochs']} epochs")
+    told = {name: read_json(theirs / name) for name in _TOLD if (theirs / name).exists()}
+    forget(ours)
+    for name in files:
+        if name != "last.ckpt":
+            _copy(theirs / name, ours / name, files)
+    for name, content in told.items():
+        write_json(ours / name, content)
     truncate_metrics(job.run, number, 0)
-    for entry in read_metrics(other):
-        if entry["stage"] == number:
-            append_metrics(job.run, entry)
-    kind = job.recipe.stages[number].kind
-    job.progress.say(f"stage {number} ({kind}) is as {other.folder} has done it: taken from there")
+    for entry in lines:
+        append_metrics(job.run, entry)
+
+
+def _copy(theirs: Path, ours: Path, noted: Mapping[str, str]) -> None:
+    advice = "train that run anew, or move it away"
+    check_noted(theirs, noted=noted[theirs.name], advice=advice)
+    write_atomic(ours, lambda part: shutil.copyfile(theirs, part), durable=True, before=noting(ours))
+    check_noted(ours, noted=noted[theirs.name], advice=advice)

@@ -14,7 +14,7 @@ from handreid.files import file_hash
 from handreid.models.backbone import ADDED, Backbone
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe
-from handreid.training.runs import Run, check_finished, open_run
+from handreid.training.runs import Run, check_finished, finished_model, open_run
 
 
 def parent_of(recipe: Recipe, out: Path) -> Run | None:
@@ -36,7 +36,11 @@ def parent_of(recipe: Recipe, out: Path) -> Run | None:
 
 def start_facts(parent: Run | None) -> dict[str, str]:
     """What a run says of the one that it began with."""
-    return {} if parent is None else {"start": str(parent.folder.absolute()), "start_hash": file_hash(parent.model)}
+    return (
+        {}
+        if parent is None
+        else {"start": str(parent.folder.absolute()), "start_hash": file_hash(finished_model(parent))}
+    )
 
 
 def begin_with(embedder: Embedder, parent: Run) -> str:
@@ -44,7 +48,7 @@ def begin_with(embedder: Embedder, parent: Run) -> str:
 
     What this recipe adds to the tower, and the parent has not, begins as it would have without a parent.
     """
-    other = Embedder.load(parent.model)
+    other = Embedder.load(finished_model(parent))
     theirs, ours = other.backbone, embedder.backbone
     unlike = _difference(theirs, ours)
     if unlike:

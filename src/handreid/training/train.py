@@ -1,24 +1,27 @@
 """A recipe and a manifest to a finished run folder, from wherever an earlier attempt was stopped."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from handreid.errors import RunError
+from handreid.errors import DataError, OutputError, RunError
+from handreid.files import BEGINNING, check_folder_writable, locked, remove_stale
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe, Tracker
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.conditions import seen_combinations
-from handreid.training.exposure import RECORD, Role, exposure_of, exposures_of, write_record
+from handreid.training.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
 from handreid.training.gates import before_run
 from handreid.training.job import Job, LongGate
 from handreid.training.leakage import check_parent
-from handreid.training.material import Material, read_material
+from handreid.training.material import Material, photos_hash, photos_of, read_material
 from handreid.training.own_weights import check_weights, weights_facts
 from handreid.training.precision import check_precision, precisions
 from handreid.training.prototypes import introduce
-from handreid.training.runs import Run, check_free, check_same, open_run, start_run
+from handreid.training.runs import Run, check_free, check_same, note_finished, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
 from handreid.training.starting import begin_with, parent_of, start_facts
 from handreid.training.tracking.memory import note_untold, trackers_of
@@ -45,48 +48,50 @@ def train(
     is copied from there. `watch` is told of every epoch that is trained here. `gates` are long checks to be made beside
     the short ones before each stage. The run is tracked as `track` says, else the recipe that is given, never as a
     folder that is there says; a `sender` that several runs share is closed by whoever made it. Raises RunError when
-    `out` holds something and `resume` is not given, or when it was started otherwise, and GateError when a check fails.
+    `out` holds something and `resume` is not given, when it was started otherwise, or another process trains there, and
+    GateError when a check fails.
     """
     progress = progress or Silent()
-    going_on = resume and (out / "run.json").is_file()
-    own = open_run(out).recipe if going_on else recipe
+    began = open_run(out) if resume and Run(out).begun else None
+    own = began.recipe if began else recipe
     if own is None:
-        raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
+        raise RunError(
+            f"{out} is not a run that could be resumed, nothing has begun there: give a recipe and its photos to start "
+            f"it (handreid train RECIPE --data MANIFEST --out {out})"
+        )
     trackers = trackers_of(track, recipe)
     check_installed(trackers)
-    finished = going_on and open_run(out).finished
-    if not finished:
-        check_precision(own)
-    parent = None if finished else parent_of(own, out)
-    if going_on:
-        run = open_run(out)
-        note_untold(run, track, trackers, progress)
-        material = read_material(recipe or own, data or Path(run.facts["manifest"]))
-        check_same(run, recipe, material.facts | ({} if finished else start_facts(parent)))
-        check_weights(run, own)
-        if finished:
-            with follow(run, trackers, sender, progress):
-                return run
-    else:
-        material = read_material(own, data)
-        check_free(out)
-    notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
-    embedder, text = _untrained(own, material)  # before the folder: what cannot be had or built leaves nothing behind
-    if parent:
-        notes.append(begin_with(embedder, parent))
-    if not going_on:
-        check_stages(own, embedder, text, material)
-        before_run(own, embedder, text, material)
-        precision = {"precision": precisions(own)}
-        run = start_run(out, own, material.facts | start_facts(parent) | weights_facts(own) | precision)
-    _record_exposure(run, own, material, parent, progress)
-    for note in notes:
-        progress.say(f"note: {note}")
-    with follow(run, trackers, sender, progress) as told:
-        job = Job(run, own, embedder, text, material, progress, (*told, *watch), tuple(gates))
-        for number in range(len(own.stages)):
-            run_stage(job, number, reuse=reuse)
-        embedder.save(run.model)
+    if began is not None:
+        note_untold(began, track, trackers, progress)
+    if began is not None and began.finished:
+        _same_material(began, recipe, data, None, progress)
+        with follow(began, trackers, sender, progress):
+            return began
+    check_precision(own)
+    with contextlib.ExitStack() as held:
+        parent = parent_of(own, out)
+        if began is not None:
+            held.enter_context(_alone(out, progress))
+            run, material = began, _same_material(began, recipe, data, parent, progress)
+            embedder, text, notes = _untrained(own, material, parent, progress)
+        else:
+            check_folder_writable(out)
+            check_free(out, own)
+            material = read_material(own, data)
+            embedder, text, notes = _untrained(own, material, parent, progress)
+            check_stages(own, embedder, text, material)  # before the folder: what cannot be had or built leaves nothing
+            before_run(own, embedder, text, material)
+            facts = _facts(own, material, parent, progress)
+            held.enter_context(_alone(out, progress))
+            run = start_run(out, own, facts)
+        _record_exposure(run, own, material, parent, progress)
+        for note in notes:
+            progress.say(f"note: {note}")
+        with follow(run, trackers, sender, progress) as told:
+            job = Job(run, own, embedder, text, material, progress, (*told, *watch), tuple(gates))
+            for number in range(len(own.stages)):
+                run_stage(job, number, reuse=reuse)
+            embedder.save(run.model, before=lambda model: note_finished(run, model))
     return run
 
 
@@ -97,9 +102,61 @@ def check(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None
     """
     check_precision(recipe, gpu=gpu)
     material = read_material(recipe, data)
-    embedder, text = _untrained(recipe, material)
+    embedder, text, _ = _untrained(recipe, material)
     check_stages(recipe, embedder, text, material)
     before_run(recipe, embedder, text, material)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Nobody else trains in the folder, which is made if need be; what a killed process left half-written goes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
+    with locked(folder, "trains in it") as held:
+        if not held:
+            progress.say(f"note: {folder} is on a disk that knows no locks: let no other process train in it")
+        for place in (folder, *folder.glob("stages/*/")):
+            remove_stale(place, everyone=True)
+        if Run(folder).begun:
+            (folder / BEGINNING).unlink(missing_ok=True)
+        yield
+
+
+def _facts(recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> dict[str, Any]:
+    """What run.json says of what the run stands on."""
+    photos = {"photos_hash": photos_hash(photos_of(recipe, material, progress))}
+    precision = {"precision": precisions(recipe)}
+    return material.facts | photos | start_facts(parent) | weights_facts(recipe) | precision
+
+
+def _same_material(
+    run: Run, recipe: Recipe | None, data: Path | None, parent: Run | None, progress: Progress
+) -> Material:
+    """What the run was started on. Raises RunError when that, or the recipe, is another now, down to a photo's bytes.
+
+    Of a finished run, photos that are gone are not missed.
+    """
+    own = recipe or run.recipe
+    material = read_material(own, data or Path(run.facts["manifest"]))
+    check_same(run, recipe, material.facts | ({} if run.finished else start_facts(parent)))
+    check_weights(run, own)
+    try:
+        photos = photos_of(own, material, progress)
+    except DataError:
+        if run.finished:
+            return material
+        raise
+    if photos_hash(photos) != run.facts["photos_hash"]:
+        changed = changed_photos(run, photos)
+        such = f", {len(changed)} of {len(photos)} (such as {changed[0]})" if changed else ""
+        raise RunError(
+            f"{run.folder} was started on other photos: the bytes of those that train or validate have changed since"
+            f"{such}; put them back as they were, or train anew into another folder; `handreid data check "
+            f"{material.path}` looks what is wrong with them"
+        )
+    return material
 
 
 def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> None:
@@ -112,8 +169,14 @@ def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run |
     write_record(run, [own, *(exposures_of(parent, [material.path], progress)[0] if parent else [])])
 
 
-def _untrained(recipe: Recipe, material: Material) -> tuple[Embedder, TextEncoder]:
+def _untrained(
+    recipe: Recipe, material: Material, parent: Run | None = None, progress: Progress | None = None
+) -> tuple[Embedder, TextEncoder, list[str]]:
+    """The model as the run begins, and notes on what it begins with."""
+    notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
     towers = build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
     introduce(embedder, recipe, material)
-    return embedder, towers.text
+    if parent:
+        notes.append(begin_with(embedder, parent))
+    return embedder, towers.text, notes

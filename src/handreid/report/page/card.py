@@ -7,10 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from handreid.errors import HandreidError
-from handreid.files import read_json
 from handreid.recipe import Recipe
 from handreid.report.page.story import IDENTITY
 from handreid.training.material import Material, read_material
+from handreid.training.records import read_run
 from handreid.training.runs import Run
 
 
@@ -106,7 +106,7 @@ def environments(runs: Sequence[Trained]) -> dict[str, Any]:
 
 
 def _environment(run: Trained) -> dict[str, str]:
-    facts = read_json(run.folder / "run.json")
+    facts = read_run(run.folder)
     versions = facts.get("versions", {})
     return {
         "started": str(facts.get("started", "")).replace("T", " ").removesuffix("+00:00"),

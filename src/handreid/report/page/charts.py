@@ -10,7 +10,8 @@ from handreid.report.cmc import cmc_points
 from handreid.report.comparison import Compared, Comparison
 from handreid.report.page.card import Trained
 from handreid.report.training_series import Panel, StageSeries, training_series
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 
 _RANKS = 20
 _MANY = 8  # with more curves all are grey but those that the page speaks of

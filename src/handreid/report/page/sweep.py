@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handreid.files import check_writable, read_json, write_atomic
+from handreid.files import check_writable, write_atomic
 from handreid.recipe import Recipe, dump_recipe
 from handreid.report import style
 from handreid.report.comparison_text import METRICS
@@ -14,6 +14,7 @@ from handreid.report.page.dots import dots
 from handreid.report.page.rendering import rendered
 from handreid.report.sweeps import caption, draw
 from handreid.report.thumbnails import as_url
+from handreid.training.records import read_sweep
 from handreid.training.runs import Run
 
 _CURVES = 8  # trials, the best
@@ -33,7 +34,7 @@ def write_sweep_report(
     may be used for, as the sweep says it. Raises RunError when the folder holds no sweep.
     """
     check_writable(out, (".html",))
-    content = read_json(folder / "sweep.json")
+    content = read_sweep(folder, ended=True)
     best = content["best"]
     trials = _best_trials(folder, content)
     shown = trials[0].name if trials else ""

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +19,8 @@ from handreid.training.optim import Group, build_optimizer, rate_factor
 
 @runtime_checkable
 class Saved(Protocol):
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path, *, before: Callable[[Path], object] | None = None) -> None:
+        """`before` as in `write_atomic`."""
 
 
 class StageModule(L.LightningModule, ABC):

@@ -7,7 +7,8 @@ from typing import Any
 
 from handreid.files import flat, read_json
 from handreid.recipe import Recipe
-from handreid.training.runs import Run, read_metrics
+from handreid.training.metrics import read_metrics
+from handreid.training.runs import Run
 
 Epoch = tuple[int, int]  # stage, and epoch in it, from 1
 NOTHING: Epoch = (-1, 0)
@@ -25,7 +26,7 @@ def settings(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     keys = recipe.experiment.model_dump(mode="json")
     del keys["tracking"], keys["gates"]
-    facts = {name: value for name, value in run.facts.items() if name != "notes"}  # these name subjects and photos
+    facts = {name: value for name, value in run.facts.items() if name not in ("notes", "files")}  # notes name people
     facts |= {"folder": str(run.folder), "command": " ".join(facts.get("command", []))}
     return flat(keys) | {f"run.{name}": value for name, value in flat(facts).items()}
 

@@ -49,7 +49,7 @@ def entries(run: Run) -> list[Entry]:
         return []
     try:
         return [_read(raw) for raw in read_json(path_of(run))["trackers"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise RunError(f"{path_of(run)} is not as it was written; move it away to be tracked anew") from None
 
 

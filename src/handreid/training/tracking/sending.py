@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe
-from handreid.training.runs import Run
+from handreid.training.runs import Run, finished_model
 from handreid.training.tracking import contents, places
 from handreid.training.tracking.books.book import Book, Status
 from handreid.training.tracking.contents import NOTHING, Epoch
@@ -134,7 +134,8 @@ class Page:
 
     def close(self) -> None:
         if self.with_model and self.run.finished:
-            self._once(self.run.model.name, self.run.model.read_bytes(), lambda: self.book.model(self.run.model))
+            model = finished_model(self.run)
+            self._once(model.name, model.read_bytes(), lambda: self.book.model(model))
         self.book.close(self.status)
         self._note(status=self.status)
 

@@ -1,0 +1,209 @@
+"""The JSON files of run, ladder and sweep folders, each with what must be in it: one reader per kind.
+
+A file that something else wrote, another version of handreid, or nobody as it is now, is one clear RunError, and never
+a trace from the depth of what would have used it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handreid.errors import RunError
+from handreid.files import read_json
+
+RUN_FORMAT, STAGE_FORMAT, SWEEP_FORMAT, LADDER_FORMAT = 1, 1, 1, 1
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # of this folder, and no other
+Names = dict[FileName, Hash]
+Number = int | float
+
+
+class _Record(BaseModel):
+    """Keys that are read; there may be others beside them."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class RunRecord(_Record):
+    """run.json. `files` has the hashes of recipe.yaml, and once the run is finished those of metrics and model."""
+
+    format: Literal[1]
+    manifest: str
+    manifest_hash: str
+    split_hash: str
+    draws_hash: str
+    photos_hash: str
+    seed: int
+    files: Names
+    start: str | None = None
+    start_hash: str | None = None
+    notes: list[str] = []
+    versions: dict[str, str] = {}
+    command: list[str] = []
+
+
+class StageRecord(_Record):
+    """stage.json: the stage is finished. `files` are the hashes of its weights."""
+
+    format: Literal[1]
+    key: str
+    number: int
+    epochs: int
+    files: Names
+
+
+class CheckpointRecord(_Record):
+    """checkpoint.json of a stage that is not finished: the hashes that each of its files may have, newest first."""
+
+    format: Literal[1]
+    files: dict[FileName, list[Hash]]
+
+
+class TrialRecord(_Record):
+    number: int
+    setting: int
+    name: FileName
+    parameters: dict[str, str | Number]
+    seed: int
+    state: Literal["running", "finished", "stopped", "failed"]
+    value: Number | None
+    epoch: int | None
+    done: int
+    epochs: int
+    seconds: Number
+    message: str | None
+    folder: Annotated[str, Field(pattern=r"^trials/[^/\\]+$")]
+
+
+class SweepRecord(_Record):
+    """sweep.json."""
+
+    format: Literal[1]
+    sweep: str
+    about: str
+    metric: str
+    manifest: str
+    manifest_hash: str
+    split_hash: str
+    seeds: list[int]
+    short_names: dict[str, str]
+    identity: dict[str, Any]
+    trials: list[TrialRecord]
+
+
+class EndedSweepRecord(SweepRecord):
+    best: dict[str, Any] | None
+    settled: list[dict[str, Any]]
+    importance: dict[str, Any]
+
+
+class RungRecord(_Record):
+    recipe: FileName
+
+
+class LadderRecord(_Record):
+    """ladder.json."""
+
+    format: Literal[1]
+    rungs: list[RungRecord]
+
+
+class EvaluationRecord(_Record):
+    """evaluation.json, and others of its kind by another protocol."""
+
+    recipe: str
+    protocol: dict[str, str]
+    metrics: dict[str, dict[str, Number | None]]
+    counts: dict[str, Any]
+    aspects: dict[str, dict[str, Any]]
+    hashes: dict[str, str]
+    mirrored: bool
+    notes: list[str]
+    photos: list[str]
+    subjects: list[str | None]
+    draws: list[dict[str, list[Any]]]
+
+
+class ParametersRecord(_Record):
+    """parameters.json of a stage."""
+
+    learning: dict[str, int]
+    in_all: int
+
+
+class CurveRecord(_Record):
+    """wise_ft.json of a stage."""
+
+    best: float | None
+    points: list[dict[str, float | None]]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json. Raises RunError."""
+    return _read(folder / "run.json", RunRecord, "train the run anew")
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """stage.json of a finished stage. Raises RunError."""
+    return _read(folder / "stage.json", StageRecord, f"remove {folder} and resume the run, which does the stage again")
+
+
+def read_checkpoint(folder: Path) -> dict[str, list[str]]:
+    """The hashes that files of an unfinished stage may have; none where none is noted. Raises RunError."""
+    path = folder / "checkpoint.json"
+    if not path.exists():
+        return {}
+    found: dict[str, list[str]] = _read(path, CheckpointRecord, f"remove {folder} and resume the run")["files"]
+    return found
+
+
+def read_sweep(folder: Path, *, ended: bool = False) -> dict[str, Any]:
+    """sweep.json; with `ended` of a sweep of which it says what follows from it. Raises RunError."""
+    path = folder / "sweep.json"
+    advice = "run the sweep anew, into another folder"
+    found = _read(path, SweepRecord, advice)
+    if ended and "best" not in found:
+        raise RunError(f"{folder} holds a sweep that has not ended; go on with it: handreid sweep --resume {folder}")
+    return _checked(path, found, EndedSweepRecord if ended else SweepRecord, advice)
+
+
+def read_ladder(folder: Path) -> dict[str, Any]:
+    """ladder.json. Raises RunError."""
+    return _read(folder / "ladder.json", LadderRecord, "give the command of the ladder again, which writes it anew")
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """evaluation.json, or another that `evaluate` wrote. Raises RunError."""
+    return _read(path, EvaluationRecord, "evaluate the run again")
+
+
+def read_parameters(folder: Path) -> dict[str, Any]:
+    """parameters.json of a stage. Raises RunError."""
+    return _read(folder / "parameters.json", ParametersRecord, "put back a copy of it as it was")
+
+
+def read_curve(folder: Path) -> dict[str, Any]:
+    """wise_ft.json of a stage. Raises RunError."""
+    return _read(folder / "wise_ft.json", CurveRecord, "put back a copy of it as it was")
+
+
+def _read(path: Path, model: type[_Record], advice: str) -> dict[str, Any]:
+    return _checked(path, read_json(path), model, advice)
+
+
+def _checked(path: Path, found: dict[str, Any], model: type[_Record], advice: str) -> dict[str, Any]:
+    try:
+        model.model_validate(found)
+    except ValidationError as error:
+        raise RunError(f"{path} {_unlike(found, error, model)}; {advice}") from None
+    return found
+
+
+def _unlike(found: Mapping[str, Any], error: ValidationError, model: type[_Record]) -> str:
+    if "format" in model.model_fields and found.get("format") != 1:
+        was = f"has format {found['format']!r}" if "format" in found else "says no format"
+        return f"was written by another version of handreid (it {was}, and this one reads 1)"
+    problem = error.errors()[0]
+    return f"is not as handreid writes it ({'.'.join(map(str, problem['loc']))}: {problem['msg']})"

@@ -1,0 +1,53 @@
+"""Work that is killed before one of its file operations, by SIGKILL, in a process of its own.
+
+Processes are forked from a server that has imported torch and never used it: that takes milliseconds, and forking where
+torch has trained does not work.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from handreid.recipe import Recipe
+from handreid.training.ladder import climb
+from handreid.training.train import train
+
+
+def killed_at(number: int, below: Path, *asked: Any) -> bool:
+    """Does `asked` (see `work`), killed before the file operation of this number below a folder; whether it ended
+    before that.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.killing"])
+    child = server.Process(target=work, args=(number, str(below), *asked))
+    child.start()
+    child.join(300)
+    assert child.exitcode in (0, -signal.SIGKILL), f"the work failed: {child.exitcode}"
+    return child.exitcode == 0
+
+
+def work(number: int, below: str, recipes: Recipe | Sequence[Recipe] | None, photos: Path | None, out: Path) -> None:
+    """Trains a recipe, climbs several, or goes on with none."""
+    sys.addaudithook(_Hook(number, below))
+    if recipes is None or isinstance(recipes, Recipe):
+        train(recipes, photos, out, resume=recipes is None)
+    else:
+        climb(recipes, photos, out)
+
+
+class _Hook:
+    """Counts what is opened to be written, made, renamed or removed below a folder."""
+
+    def __init__(self, number: int, below: str) -> None:
+        self.left, self.below = number, below
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and str(arguments[0]).startswith(self.below):
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.left -= 1
