@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from handreid.data.crossing import Cell, Crossing, cross_views
+from handreid.data.crossing import Cell, Crossing, cross_views, draw_everyone
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
@@ -155,6 +155,19 @@ class TestCells:
         assert at(cells, "dorsal-left", "dorsal-right").blank is None
         alone = crossed(manifest.filter(pl.col("path").str.ends_with("0.png"))).cells
         assert at(alone, "dorsal-left", "dorsal-left").blank == "nobody who is tested has two photos of dorsal-left"
+
+    def test_one_identity_in_a_gallery_tells_nothing(self):
+        """Whoever is alone there is always found: 100 % whatever the model."""
+        manifest = made()
+        some = manifest.filter((pl.col("side") == "right") | (pl.col("subject") == "00"))
+        cells = crossed(some).cells
+        assert at(cells, "dorsal-left", "dorsal-left").blank == (
+            "one identity alone has photos of dorsal-left: rank-1 would be 100 % whatever the model"
+        )
+        assert at(cells, "dorsal-left", "dorsal-right").blank is not None
+        assert at(cells, "dorsal-right", "dorsal-left").blank is None  # one is searched for, among six
+        with pytest.raises(ProtocolError, match="gallery of the test holds one identity only"):
+            draw_everyone(manifest.filter(pl.col("subject") == "00"), "subject", None, seed=0, draws=1)
 
     def test_what_cannot_be_crossed_is_refused(self):
         with pytest.raises(ProtocolError, match="all that are tested of made show dorsal-right"):

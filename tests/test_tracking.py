@@ -7,6 +7,7 @@ TensorBoard and Weights & Biases, and one sending process that lives through eve
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,11 +32,13 @@ from handreid.errors import RecipeError, RunError
 from handreid.files import read_json
 from handreid.progress import Silent
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe, parse_recipe, read_trackers
+from handreid.training.assess import evaluate
 from handreid.training.ladder import climb
+from handreid.training.matrix import matrix_of
 from handreid.training.metrics import read_metrics
 from handreid.training.runs import Run
 from handreid.training.tracking import contents, places, sending
-from handreid.training.tracking.memory import entries, remember, tracked, trackers_of
+from handreid.training.tracking.memory import Memory, entries, remember, tracked, trackers_of
 from handreid.training.tracking.sender import Sender, follow
 from handreid.training.tracking.sending import why
 from handreid.training.train import train
@@ -736,3 +739,54 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
         for thread in working:  # the process would have ended; here it must not speak into a closed file
             thread.join()
     assert [kind for line in lines for kind in json.loads(line) if kind != "key"] == told
+
+
+@pytest.fixture(scope="module")
+def crossed(hard_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was evaluated, and crossed by aspect."""
+    run = train(micro("stages=[]"), hard_photos, tmp_path_factory.mktemp("crossed") / "run")
+    evaluate(run)
+    matrix_of(run, "aspect")
+    return run
+
+
+class TestEveryKindOfEvaluation:
+    """`track` of a run with a matrix crashed: every evaluation-*.json was read as if it were an evaluation."""
+
+    def test_a_matrix_is_told_cell_by_cell(self, crossed: Run):
+        path = crossed.folder / "evaluation-matrix-aspect.json"
+        named, told = contents.tested(path)
+        cells = {(cell["probe"], cell["gallery"]): cell for cell in read_json(path)["cells"] if cell["metrics"]}
+        assert len(cells) > 3
+        for (probe, gallery), cell in cells.items():
+            for metric in ("rank1", "map"):
+                name = f"test-matrix-aspect/{probe} in {gallery}/{metric}"
+                assert named[name] == cell["metrics"][metric]["value"]
+                assert named[f"{name}_low"] == cell["metrics"][metric]["low"]
+        assert all(re.fullmatch(r"[\w.\- /]+", name) for name in named)  # what MLflow allows, and others
+        assert told["cells"] == read_json(path)["cells"]
+        assert not {"left_out", "notes"} & told.keys()
+        assert not re.search(r"p\d\d(/|\")", json.dumps(told)), "people are named"
+
+    def test_a_file_of_another_kind_is_left_out_and_says_why(self, tmp_path: Path):
+        (tmp_path / "evaluation-notes.json").write_text('{"metrics": "none yet"}')
+        named, told = contents.tested(tmp_path / "evaluation-notes.json")
+        assert not named
+        assert "evaluation-notes.json is neither an evaluation nor a matrix" in told["left_out"]
+
+    def test_a_tracker_takes_them_all(self, crossed: Run, tmp_path: Path):
+        """With the code that the sending process runs, in this one."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        folder = tmp_path / "run"
+        shutil.copytree(crossed.folder, folder)
+        (folder / "evaluation-of-mine.json").write_text('{"remark": "a file of a person"}')
+        run = Run(folder)
+        (place,) = remember(run, [TensorBoard()])
+        page = sending.Page(sending.Word(run, place, contents.EVERYTHING, "finished"), Memory(run))
+        page.bring(sending.Word(run, place, contents.EVERYTHING, "finished"))
+        page.close()
+        found = EventAccumulator(str(folder / "tensorboard"))
+        found.Reload()
+        assert {"test/rank1", "test-matrix-aspect/dorsal-right in palmar-right/rank1"} <= set(found.Tags()["scalars"])
+        assert {"evaluation.json", "evaluation-matrix-aspect.json", "evaluation-of-mine.json"} <= page.files.keys()

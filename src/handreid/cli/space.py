@@ -16,6 +16,7 @@ class Part(StrEnum):
     train = "train"
     validation = "validation"
     test = "test"
+    unlabelled = "unlabelled"
 
 
 class Method(StrEnum):
@@ -31,7 +32,9 @@ def embed(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", help="Table to write, .parquet; one that is there is replaced.")],
     data: Data = None,
-    split: Annotated[Part, typer.Option(help="Only photos that the run trained on, validated or tests.")] = Part.every,
+    split: Annotated[
+        Part, typer.Option(help="Only photos that the run trained on, validated or tests, or of nobody known.")
+    ] = Part.every,
     mirrored: Mirrored = None,
 ) -> None:
     """Write where a run puts every photo: the manifest's columns, identity, role in the run, and the embedding."""

@@ -2,6 +2,7 @@
 
 * `role` says what the run did with a photo. On another manifest than the run's own nothing was trained on: a photo is
   `test` where the protocol tests it, else `unused`.
+* A photo of nobody known has no identity and the role `unlabelled`, on any manifest.
 * A manifest's own column of one of our names is kept as `manifest_<name>`.
 """
 
@@ -26,7 +27,7 @@ from handreid.training.kept_embeddings import kept_embeddings
 from handreid.training.material import read_material
 from handreid.training.runs import Run, check_finished, environment
 
-Part = Literal["all", "train", "validation", "test"]
+Part = Literal["all", "train", "validation", "test", "unlabelled"]
 COLUMNS = ("identity", "role", "embedding")
 METADATA = "handreid.embeddings"
 
@@ -107,9 +108,10 @@ def look_up(
         )
     split = split_for(recipe, path, own=own, progress=progress or Silent())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
-    identities = split.identities if split else manifest.labels(kind)
     table = manifest.table.rename({name: f"manifest_{name}" for name in COLUMNS if name in manifest.table.columns})
-    table = table.with_columns(identity=pl.Series(identities), role=pl.Series(_roles(split, len(manifest), own=own)))
+    table = table.with_columns(
+        identity=pl.Series(manifest.labels(kind), dtype=pl.String), role=pl.Series(_roles(split, manifest, own=own))
+    )
     rows = np.flatnonzero(np.ones(len(table), bool) if part == "all" else (table["role"] == part).to_numpy())
     if not len(rows):
         raise DataError(f"no photo of {path} is of {part!r}; it has {', '.join(sorted(set(table['role'])))}")
@@ -142,9 +144,21 @@ def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Flo
     """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
     progress = progress or Silent()
     facts = known.facts
-    kept = kept_embeddings(run, known.manifest, known.rows, model_hash=facts["model_hash"], mirrored=facts["mirrored"])
-    if kept is not None:
+    tested = known.table["role"].to_numpy() == "test"
+    kept = kept_embeddings(
+        run, known.manifest, known.rows[tested], model_hash=facts["model_hash"], mirrored=facts["mirrored"]
+    )
+    if kept is None or not tested.any():
+        return _embedded(run, known, progress)
+    if tested.all():
         return kept
+    others = _embedded(run, known.only(np.flatnonzero(~tested)), progress)
+    every = np.empty((len(tested), kept.shape[1]), np.float32)
+    every[tested], every[~tested] = kept, others
+    return every
+
+
+def _embedded(run: Run, known: Known, progress: Progress) -> Float[np.ndarray, "photo dim"]:
     embedder = load_embedder(run)
     photos = decoded(known.manifest, known.rows, known.recipe, embedder, progress)
     conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])
@@ -165,8 +179,9 @@ def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> S
         return None
 
 
-def _roles(split: Split | None, count: int, *, own: bool) -> list[str]:
-    roles = np.full(count, "unused", dtype=object)
+def _roles(split: Split | None, manifest: Manifest, *, own: bool) -> list[str]:
+    roles = np.full(len(manifest), "unused", dtype=object)
+    roles[manifest.table["subject"].is_null().to_numpy()] = "unlabelled"
     if split is not None:
         if own:
             roles[split.train] = "train"

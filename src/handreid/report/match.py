@@ -2,6 +2,7 @@
 
 * Without a named answer it is the nearest photo of the first draw's gallery, and below it the right one where that is
   another. Both rows have one scale, so that their colours can be compared.
+* A photo of nobody known may be searched for and compared: whether it is the same person, the figure does not say.
 * Orange is what makes two photos alike, blue what makes them differ; a line joins parts that take the same away.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
 from handreid.evaluation.saliency import CAVEATS, Match, match_maps
 from handreid.files import check_writable
@@ -61,7 +63,7 @@ def match_figure(
     """Writes the figure and its caption, and returns the files.
 
     Raises DataError for a photo that the manifest does not have and, without `gallery`, for one that is no query of the
-    first draw.
+    first draw and not of nobody known.
     """
     progress = progress or Silent()
     check_writable(out, style.FORMATS)
@@ -78,12 +80,21 @@ def match_figure(
         for number in range(1, len(shown.names)):
             matches.append(_match(embedder, shown, number, mirrored=known.recipe.evaluate.mirrored))
             advance(1)
-    said = [
-        f"{answer.said}: {'same identity' if shown.identities[n] == shown.identities[0] else 'another identity'}"
-        for n, answer in enumerate(answers, 1)
-    ]
+    said = [f"{answer.said}: {_relation(shown, n, known.facts['label'])}" for n, answer in enumerate(answers, 1)]
     figure = _draw(known, shown, matches, said)
     return style.save(figure, out, _caption(known, shown, matches, said))
+
+
+def _relation(shown: Shown, number: int, label: str) -> str:
+    """What is known of a photo and the query: nothing where nobody knows who is on one of them."""
+    query, other = shown.identities[0], shown.identities[number]
+    if query is None or other is None:
+        return UNKNOWN
+    if query == other:
+        return "same identity"
+    if shown.subjects[0] == shown.subjects[number]:
+        return f"another {label} of the same person"
+    return "another identity"
 
 
 def _found(run: Run, known: Known, asked: int, embedder: Embedder, progress: Progress) -> list[Answer]:
@@ -96,7 +107,7 @@ def _found(run: Run, known: Known, asked: int, embedder: Embedder, progress: Pro
     similarity = points[1:] @ points[0]
     identities = known.table["identity"].to_list()
     order = np.argsort(-similarity, kind="stable")
-    right = [n for n in order if identities[gallery[n]] == identities[asked]]
+    right = [n for n in order if identities[asked] is not None and identities[gallery[n]] == identities[asked]]
     answers = [Answer(int(gallery[order[0]]), f"Nearest of {len(gallery):,} in the gallery")]
     if right and right[0] != order[0]:
         rank = int((similarity >= similarity[right[0]]).sum())
@@ -107,8 +118,10 @@ def _found(run: Run, known: Known, asked: int, embedder: Embedder, progress: Pro
 def _gallery(run: Run, known: Known, asked: int, progress: Progress) -> Int[np.ndarray, " gallery"]:
     own = known.manifest.hash == run.facts["manifest_hash"]
     split = split_for(known.recipe, Path(known.facts["manifest"]), own=own, progress=progress)
+    path, role = known.table["path"][asked], known.table["role"][asked]
+    if split is not None and role == "unlabelled":
+        return split.test[0].gallery
     if split is None or asked not in set(split.test[0].query.tolist()):
-        path, role = known.table["path"][asked], known.table["role"][asked]
         inside = "in its gallery" if split and asked in set(split.test[0].gallery.tolist()) else f"a photo of {role!r}"
         raise DataError(
             f"{path} is no query of the first test draw but {inside}: name a second photo to compare it with, or take "
@@ -221,7 +234,8 @@ def _draw_key(figure: "Figure", scale: float) -> None:
     strength = 0.75 * np.abs(values)[..., None]
     axes.imshow(strength * colours(values, signed=True) + 1 - strength, aspect="auto", extent=(-scale, scale, 0, 1))
     axes.set_yticks([])
-    axes.set_xticks([-scale, 0, scale], [f"-{scale:.3f}", "0", f"+{scale:.3f}"])
+    end = f"{scale:.3f}" if scale >= 0.001 else f"{scale:.0e}"
+    axes.set_xticks([-scale, 0, scale], [f"-{end}", "0", f"+{end}"])
     axes.tick_params(labelsize=7, colors=style.QUIET, length=2)
     for spine in axes.spines.values():
         spine.set_color(style.HAIR)

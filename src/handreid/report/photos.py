@@ -14,6 +14,7 @@ from torch import Tensor
 from handreid.data.draws import chance
 from handreid.data.loading import decode
 from handreid.data.tables import listed
+from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
@@ -30,13 +31,16 @@ class Shown:
     conditions: Tensor | None
     pictures: list[Image.Image]
     names: list[str]  # the manifest's
-    identities: list[str]
+    identities: list[str | None]  # None of photos of nobody known
+    subjects: list[str | None]
     roles: list[str]
 
     def label(self, number: int) -> str:
-        """Name of the file and who it is, with a word where it is no test photo."""
-        trained = "" if self.roles[number] == "test" else f", {self.roles[number]}"
-        return f"{PurePosixPath(self.names[number]).name}\n{self.identities[number]}{trained}"
+        """Name of the file and who it is, if that is known, with a word where it is no test photo."""
+        name, identity, role = PurePosixPath(self.names[number]).name, self.identities[number], self.roles[number]
+        if identity is None:
+            return f"{name}\n{UNKNOWN}"
+        return f"{name}\n{identity}{'' if role == 'test' else f', {role}'}"
 
 
 def find(known: Known, name: str) -> int:
@@ -86,5 +90,6 @@ def show(known: Known, chosen: list[int], embedder: Embedder, progress: Progress
         [as_seen(path, embedder.preprocessing) for path in paths],
         table["path"].to_list(),
         table["identity"].to_list(),
+        table["subject"].to_list(),
         table["role"].to_list(),
     )

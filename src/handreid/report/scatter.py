@@ -26,7 +26,8 @@ _NUMBERED = 8  # from this many joined groups on, they are told by numbers besid
 class Cloud:
     """`groups` gives each photo's group, an index into `names` and `colours`; `hovers` are lines of HTML.
 
-    With `joined` a line leads from each photo to the middle of its group, so that compact groups look compact.
+    With `joined` a line leads from each photo to the middle of its group, so that compact groups look compact. Where
+    photos of nobody known are among them (`unlabelled`), they are the last group, which has no middle.
     """
 
     points: Float[np.ndarray, "photo 2"]
@@ -42,18 +43,27 @@ class Cloud:
     axes: tuple[str, str]
     true_to_scale: bool  # whether lengths across and along are of one kind
     sheet: Sheet | None = None  # a thumbnail of each photo, in the order of the points
+    unlabelled: bool = False
+
+    @property
+    def identities(self) -> int:
+        """How many groups are of people that somebody knows."""
+        return len(self.names) - self.unlabelled
 
     @property
     def centres(self) -> Float[np.ndarray, "group 2"]:
-        return np.stack([self.points[self.groups == group].mean(axis=0) for group in range(len(self.names))])
+        return np.stack([self.points[self.groups == group].mean(axis=0) for group in range(self.identities)])
 
     @property
     def numbered(self) -> bool:
-        return self.joined and len(self.names) >= _NUMBERED
+        return self.joined and self.identities >= _NUMBERED
+
+    def nobody(self, group: int) -> bool:
+        return self.unlabelled and group == self.identities
 
     def label(self, group: int) -> str:
         number = f"{group + 1:\u2007>2}\u2002"  # spaces as wide as digits
-        return number + self.names[group] if self.numbered else self.names[group]
+        return number + self.names[group] if self.numbered and not self.nobody(group) else self.names[group]
 
     def seen(self) -> list[str]:
         """The views that there are, in the order of their marks."""
@@ -95,7 +105,8 @@ def draw_picture(cloud: Cloud, path: Path, caption: str) -> list[Path]:
 def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: bool) -> None:
     mine = cloud.groups == group
     colour, centre = cloud.colours[group], cloud.points[mine].mean(axis=0)
-    if cloud.joined:
+    nobody = cloud.nobody(group)
+    if cloud.joined and not nobody:
         for x, y in cloud.points[mine]:
             axes.plot([centre[0], x], [centre[1], y], color=colour, lw=0.9, alpha=0.45, zorder=2)
     for view in cloud.seen():
@@ -107,9 +118,9 @@ def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: 
             y,
             s=size,
             marker=mark,
-            color=colour,
-            edgecolor="white",
-            linewidth=0.5,
+            color="white" if nobody else colour,
+            edgecolor=style.INK if nobody else "white",
+            linewidth=1.0 if nobody else 0.5,
             alpha=0.9,
             zorder=1 if behind else 3,
         )
@@ -168,14 +179,18 @@ def beside(places: Float[np.ndarray, "group 2"], away: float = 17.0) -> Float[np
 def _legends(axes: "Axes", cloud: Cloud) -> None:
     from matplotlib.lines import Line2D
 
-    def mark(colour: str, shape: str) -> Line2D:
-        return Line2D([], [], color=colour, marker=shape, linestyle="", markersize=7, markeredgecolor="white")
+    def mark(colour: str, shape: str, *, hollow: bool = False) -> Line2D:
+        edge, face = (style.INK, "white") if hollow else ("white", colour)
+        return Line2D([], [], color=face, marker=shape, linestyle="", markersize=7, markeredgecolor=edge)
 
     plain = {"frameon": False, "alignment": "left", "title_fontproperties": {"size": 10, "weight": "bold"}}
     plain |= {"fontsize": 9, "labelcolor": style.INK, "borderaxespad": 0, "labelspacing": 0.45, "handletextpad": 0.3}
     seen = cloud.explained()
     shapes = ["o" if seen else style.MARKS.get(name, ("o",))[0] for name in cloud.names]
-    handles = [mark(colour, shape) for colour, shape in zip(cloud.colours, shapes, strict=True)]
+    handles = [
+        mark(colour, shape, hollow=cloud.nobody(group))
+        for group, (colour, shape) in enumerate(zip(cloud.colours, shapes, strict=True))
+    ]
     labels = [cloud.label(group) for group in range(len(cloud.names))]
     axes.add_artist(
         axes.legend(handles, labels, title=cloud.legend, loc="upper left", bbox_to_anchor=(1.02, 1.0), **plain)
@@ -254,7 +269,13 @@ def _traces(cloud: Cloud, group: int) -> list[Any]:
     centre = cloud.points[mine].mean(axis=0)
     colour, together = cloud.colours[group], {"legendgroup": str(group)}
     symbols = [style.MARKS[cloud.views[photo]][1] for photo in mine]
-    marker = {"color": colour, "size": 9, "symbol": symbols, "line": {"color": "white", "width": 0.7}}
+    nobody = cloud.nobody(group)
+    marker = {
+        "color": "white" if nobody else colour,
+        "size": 9,
+        "symbol": symbols,
+        "line": {"color": style.INK if nobody else "white", "width": 1.2 if nobody else 0.7},
+    }
     hovers = [cloud.hovers[photo] for photo in mine]
     photos = go.Scatter(
         x=x,
@@ -267,7 +288,7 @@ def _traces(cloud: Cloud, group: int) -> list[Any]:
         customdata=mine.tolist() if cloud.sheet else None,
         **together,
     )
-    if not cloud.joined:
+    if not cloud.joined or nobody:
         return [photos]
     # None lifts the pen
     across, along = (

@@ -1,6 +1,7 @@
 """A run's embeddings as a picture: which photos, where in the plane, in which colours.
 
-* Only test photos are shown: those of people the run was trained on say nothing of people it will meet.
+* Only test photos are shown: those of people the run was trained on say nothing of people it will meet. Coloured by
+  identity, photos of nobody known stand among them, at most as many, hollow and without a line to anybody's middle.
 * Both projections are of unit embeddings and seeded. t-SNE keeps neighbours (by cosine), not distances; PCA keeps the
   directions of most variance among the photos shown.
 * t-SNE runs on one thread: with more, its sums come in another order and it is another picture. Nearly all its time
@@ -17,7 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from handreid.data.draws import chance
 from handreid.data.tables import column_called
+from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
 from handreid.files import check_writable
 from handreid.progress import Progress, Silent
@@ -67,16 +70,20 @@ def embedding_figure(
     """
     progress = progress or Silent()
     check_writable(out, (*style.FORMATS, ".html"))
-    tested = look_up(run, data=data, part="test", mirrored=mirrored, progress=progress)
+    every = look_up(run, data=data, mirrored=mirrored, progress=progress)
+    tested = _of_role(every, "test")
     of = _coloured(tested, colour)
     shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
     if len(shown.rows) < 4:
         raise DataError(f"{len(shown.rows)} test photos to show; a picture of a space needs 4 or more")
+    nobody = _of_role(every, "unlabelled", needed=False)
+    if colour in PEOPLE and len(nobody.rows):
+        shown, of = _with_unlabelled(every, shown, of, nobody, seed)
     points = embed_known(run, shown, progress)
     with progress.step(f"projecting by {_NAMES[method]}", len(points), "photos") as advance:
         plane, axes = project(points, method, seed=seed)
         advance(len(points))
-    cloud = _cloud(run, tested, shown, of, plane, axes, method)
+    cloud = _cloud(run, tested, shown, of, plane, axes, method, len(nobody.rows))
     if photos:
         paths = [shown.manifest.root / path for path in shown.table["path"]]
         cloud = replace(cloud, sheet=sheet_of(paths, progress=progress))
@@ -182,6 +189,23 @@ def _most_photos(known: Known, of: Colouring, wanted: int) -> tuple[Known, Colou
     return known.only(kept), Colouring(of.column, [of.values[row] for row in kept], sorted(names))
 
 
+def _of_role(every: Known, role: str, *, needed: bool = True) -> Known:
+    found = every.only(np.flatnonzero(every.table["role"].to_numpy() == role))
+    if needed and not len(found.rows):
+        roles = ", ".join(sorted(set(every.table["role"])))
+        raise DataError(f"no photo of {every.facts['manifest']} is of {role!r}; it has {roles}")
+    return found
+
+
+def _with_unlabelled(every: Known, shown: Known, of: Colouring, nobody: Known, seed: int) -> tuple[Known, Colouring]:
+    """Photos of nobody known beside those shown, at most as many of them, drawn by the seed."""
+    paths = nobody.table["path"].to_list()
+    drawn = sorted(range(len(paths)), key=lambda at: chance(seed, "unlabelled", 0, paths[at]))[: len(shown.rows)]
+    rows = np.concatenate([shown.rows, nobody.rows[sorted(drawn)]])
+    values = [*of.values, *[UNKNOWN] * len(drawn)]
+    return every.only(np.searchsorted(every.rows, rows)), Colouring(of.column, values, [*of.names, UNKNOWN])
+
+
 def _cloud(
     run: Run,
     tested: Known,
@@ -190,6 +214,7 @@ def _cloud(
     plane: Float[np.ndarray, "photo 2"],
     axes: tuple[str, str],
     method: Method,
+    unlabelled: int,
 ) -> Cloud:
     place = {name: group for group, name in enumerate(of.names)}
     groups = np.array([place[value] for value in of.values], np.int64)
@@ -204,30 +229,35 @@ def _cloud(
         hovers=_hovers(shown, of),
         joined=joined,
         title=f"{shown.recipe.name}: test photos by {label}, {_NAMES[method]}",
-        subtitle=_subtitle(run, tested, shown, of),
+        subtitle=_subtitle(run, tested, shown, of, unlabelled),
         legend=label,
         axes=axes,
         true_to_scale=method == "pca",
+        unlabelled=joined and of.names[-1] == UNKNOWN,
     )
 
 
 def _colours(of: Colouring, plane: Float[np.ndarray, "photo 2"], groups: Int[np.ndarray, " photo"]) -> list[str]:
-    known = [name for name in of.names if name != "unknown"]
+    known = [name for name in of.names if name not in ("unknown", UNKNOWN)]
     if of.column in PEOPLE:
         found = spread_colours(np.stack([plane[groups == group].mean(axis=0) for group in range(len(known))]))
     elif set(known) <= set(_FROM_LIGHT_TO_DARK):
         found = style.ordered_colours(len(known))[::-1]
     else:
         found = list(style.CATEGORIES[: len(known)])
-    return [*found, *([style.UNKNOWN] if "unknown" in of.names else [])]
+    return [*found, *[style.UNKNOWN] * (len(of.names) - len(known))]
 
 
-def _subtitle(run: Run, tested: Known, shown: Known, of: Colouring) -> list[str]:
-    count, every = len(set(of.values)), tested.table[of.column].n_unique()
+def _subtitle(run: Run, tested: Known, shown: Known, of: Colouring, unlabelled: int) -> list[str]:
+    count, every = len(set(of.values) - {UNKNOWN}), tested.table[of.column].n_unique()
     if of.column in PEOPLE:
         many = "identities" if of.column == "identity" else "subjects"
         which = f"the {count} of {every} {many} with the most photos" if count < every else f"all {count} {many}"
-        said = f"{len(shown.rows)} photos of {which}; a line leads from each to the middle of its {of.column}"
+        nobody = of.values.count(UNKNOWN)
+        said = f"{len(shown.rows) - nobody} photos of {which}; a line leads from each to the middle of its {of.column}"
+        if nobody:
+            some = f"{nobody}" if nobody == unlabelled else f"{nobody} of {unlabelled}, drawn by seed,"
+            return [said, f"hollow: {some} photos whose identity nobody knows", *_measured(run, shown)]
     else:
         said = f"{len(shown.rows)} photos of {shown.table['identity'].n_unique()} identities"
     return [said, *_measured(run, shown)]
@@ -251,7 +281,7 @@ def _hovers(shown: Known, of: Colouring) -> list[str]:
     rows = zip(shown.table["identity"], shown.table["path"], _views(shown), of.values, strict=True)
     own = of.column not in ("identity", "aspect")
     return [
-        f"<b>{escape(identity)}</b><br>{escape(PurePosixPath(path).name)}<br>{view}"
+        f"<b>{escape(identity or UNKNOWN)}</b><br>{escape(PurePosixPath(path).name)}<br>{view}"
         + (f"<br>{escape(of.column)}: {escape(value)}" if own else "")
         for identity, path, view, value in rows
     ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from handreid.data.tables import listed
+from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
 from handreid.files import check_writable
 from handreid.progress import Progress
@@ -51,7 +53,7 @@ def write_strips(
     Raises DataError where the file has no place, or for a draw or a query that there is not.
     """
     check_writable(out, style.FORMATS)
-    tested = look_at(run, progress=progress)
+    tested = look_at(run, asked=queries, progress=progress)
     if queries:
         strips = [strip_of(tested, query, draw=draw) for query in dict.fromkeys(queries)]
     else:
@@ -99,6 +101,12 @@ def caption(tested: Tested, strips: Sequence[Strip], seed: int = 0) -> str:
         + (f" ({seed})" if rule == "random" else "")
         for rule in rules
     )
+    unlabelled = (
+        f"Query {listed(tested.names[strip.query] for strip in strips if strip.unlabelled)}: identity unknown, so no "
+        "answer is right or wrong; below each stands whose photo it is. "
+        if any(strip.unlabelled for strip in strips)
+        else ""
+    )
     protocol = f"protocol {tested.split.protocol}, identity = {tested.split.label}"
     return (
         f"Ranking strips of the run {tested.recipe.name!r} ({protocol}), test draw {', '.join(map(str, draws))} of "
@@ -106,7 +114,7 @@ def caption(tested: Tested, strips: Sequence[Strip], seed: int = 0) -> str:
         f"{len(tested.gallery(draws[0]))} photos in the gallery. Each row shows a query (left) and its most similar "
         "gallery photos from rank 1 on, with their cosine similarity; a right answer has a tick and a solid frame, a "
         'wrong one a cross and a dashed frame ("same person": under another label). At the end the rank of the first '
-        f"right answer, and its photo where it is not among those shown. Chosen by rule: {chosen}"
+        f"right answer, and its photo where it is not among those shown. {unlabelled}Chosen by rule: {chosen}"
         + (f"; {ONCE}" if rules != ["asked"] else "")
         + f". Hashes: model {tested.model_hash[:16]}, manifest {tested.manifest.hash[:16]}, draws "
         f"{tested.split.draws_hash[:16]}."
@@ -146,12 +154,19 @@ def _draw_strip(
 ) -> None:
     _draw_photo(axes, pictures[strip.query], _LEFT, down, _QUERY)
     _frame(axes, _LEFT, down, _QUERY, style.INK, "-", 1.6)
-    _beneath(axes, _short(tested.identities[strip.query]), _LEFT + _QUERY / 2, down + _QUERY + 0.1)
+    _beneath(
+        axes,
+        UNKNOWN if strip.unlabelled else _short(tested.identities[strip.query]),
+        _LEFT + _QUERY / 2,
+        down + _QUERY + 0.1,
+    )
     level = down + (_QUERY - _CELL) / 2
     x = _LEFT + _QUERY + _APART
     for hit in strip.hits:
         _draw_hit(axes, hit, pictures[hit.photo], x, level)
-        if not hit.right and tested.subjects[hit.photo] == tested.subjects[strip.query]:
+        if strip.unlabelled:
+            _beneath(axes, _short(tested.identities[hit.photo], 13), x + _CELL / 2, level + _CELL + 0.25)
+        elif not hit.right and tested.subjects[hit.photo] == tested.subjects[strip.query]:
             _beneath(axes, "same person", x + _CELL / 2, level + _CELL + 0.25)
         x += _CELL + _GAP
     _draw_end(axes, strip, pictures, _across(top) + _AFTER, level)
@@ -164,8 +179,9 @@ def _draw_end(axes: "Axes", strip: Strip, pictures: dict[int, np.ndarray], x: fl
         axes.text(x - _AFTER / 2, middle, "···", size=11, color=style.QUIET, ha="center", va="center")
         _draw_hit(axes, strip.first, pictures[strip.first.photo], x, level)
         x += _CELL + 0.16
-    rank = f"rank {strip.rank:,}" if strip.rank else "none"
+    rank = f"rank {strip.rank:,}" if strip.rank else "not known" if strip.unlabelled else "none"
     more = f"first of {strip.matches:,} right" if strip.matches > 1 else "" if strip.rank else "in this gallery"
+    more = "nobody says who this is" if strip.unlabelled else more
     axes.text(x, middle - (0.07 if more else 0), rank, size=10, weight="bold", color=style.INK, va="center")
     axes.text(x, middle + 0.1, more, size=6.5, color=style.QUIET, va="center")
 
@@ -175,10 +191,13 @@ def _beneath(axes: "Axes", text: str, x: float, y: float) -> None:
 
 
 def _draw_hit(axes: "Axes", hit: Hit, picture: np.ndarray, x: float, y: float) -> None:
-    colour = RIGHT if hit.right else WRONG
     _draw_photo(axes, picture, x, y, _CELL)
-    _frame(axes, x, y, _CELL, colour, "-" if hit.right else (0, (3.0, 1.6)), 2.2 if hit.right else 1.2)
-    _mark(axes, x + _CELL - 0.02, y + _CELL - 0.02, colour, right=hit.right)
+    if hit.right is None:
+        _frame(axes, x, y, _CELL, style.QUIET, "-", 0.8)
+    else:
+        colour = RIGHT if hit.right else WRONG
+        _frame(axes, x, y, _CELL, colour, "-" if hit.right else (0, (3.0, 1.6)), 2.2 if hit.right else 1.2)
+        _mark(axes, x + _CELL - 0.02, y + _CELL - 0.02, colour, right=hit.right)
     text = f"{hit.similarity:.2f}".replace("-", "\u2212")
     axes.text(x + _CELL / 2, y + _CELL + 0.13, text, size=7, color=style.INK, ha="center", va="center")
 

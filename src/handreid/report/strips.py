@@ -32,7 +32,7 @@ ONCE = "each person at most once per kind; queries whose gallery holds no right 
 class Hit:
     photo: int  # position in Tested
     similarity: float  # cosine, -1 to 1
-    right: bool
+    right: bool | None  # None where nobody knows who the query is
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Strip:
     """One query of a draw. `photo`s are positions in Tested; hits are in the order of their ranks, from 1.
 
     `rank` is that of the first right answer, None where the gallery has none, and `matches` is how many it has. `first`
-    is that answer if it is not among the hits.
+    is that answer if it is not among the hits. Of an `unlabelled` query nothing is right or wrong.
     """
 
     query: int
@@ -50,6 +50,7 @@ class Strip:
     matches: int
     rule: Rule
     first: Hit | None = None
+    unlabelled: bool = False
 
 
 def choose(tested: Tested, draw: int = 0, each: int = 3, top: int = 10, seed: int = 0) -> list[Strip]:
@@ -76,7 +77,7 @@ def strip_of(tested: Tested, query: str, *, draw: int = 0, top: int = 10) -> Str
     Raises DataError where there is no such photo, more than one, or where it is no query of the draw.
     """
     photo = _found(tested, query)
-    if photo not in tested.query(draw):
+    if photo not in tested.unlabelled and photo not in tested.query(draw):
         others = [str(number) for number in range(len(tested.split.test)) if photo in tested.query(number)]
         raise DataError(
             f"{tested.names[photo]} is not searched for in draw {draw}, but in the gallery or in no draw's queries; "
@@ -110,10 +111,11 @@ def _strip(tested: Tested, query: int, draw: int, gallery: Int[np.ndarray, " gal
     right = tested.labels[gallery] == tested.labels[query]
     # the gallery is in the order of its paths, and stays so where all is equal
     order = np.lexsort((right, -similarity))
-    hits = [Hit(int(gallery[at]), float(similarity[at] / 2.0**52), bool(right[at])) for at in order]
+    nobody = query in tested.unlabelled
+    hits = [Hit(int(gallery[at]), float(similarity[at] / 2.0**52), None if nobody else bool(right[at])) for at in order]
     ranks = [rank for rank, hit in enumerate(hits, 1) if hit.right]
     beyond = hits[ranks[0] - 1] if ranks and ranks[0] > top else None
-    return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond)
+    return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond, nobody)
 
 
 def _found(tested: Tested, wanted: str) -> int:

@@ -3,6 +3,7 @@
 Photos are told by their position here, from 0, in the order of their rows in the manifest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,10 @@ from handreid.training.runs import Run
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """A run's test photos, as its evaluation ranks them: every photo of any test draw once, rows ascending."""
+    """A run's test photos, as its evaluation ranks them: every photo of any test draw once, rows ascending.
+
+    Among them may be photos of nobody known that somebody asked for; they are in no draw, and equal nobody.
+    """
 
     run: Run
     recipe: Recipe
@@ -48,6 +52,11 @@ class Tested:
     @cached_property
     def identities(self) -> list[str]:
         return [self.split.identities[row] for row in self.rows]
+
+    @cached_property
+    def unlabelled(self) -> frozenset[int]:
+        """Photos of nobody known."""
+        return frozenset(np.flatnonzero(self.manifest.table["subject"].is_null().to_numpy()[self.rows]).tolist())
 
     @cached_property
     def subjects(self) -> list[str]:
@@ -83,16 +92,23 @@ class Tested:
         return self.split.test[number]
 
 
-def look_at(run: Run, *, progress: Progress | None = None) -> Tested:
+def look_at(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = None) -> Tested:
     """The run's test photos; embeddings are those that its evaluation kept, or, where they do not fit, made anew.
 
+    Photos of nobody known come with them whose paths are, or end like, one of those `asked` for.
     Raises RunError for an unfinished run or a manifest that has changed, DataError for one that is gone or a photo that
     cannot be read.
     """
-    known = look_up(run, part="test", progress=progress)
+    every = look_up(run, progress=progress)
+    roles, paths = every.table["role"].to_list(), every.table["path"].to_list()
+    known = every.only(np.flatnonzero([_wanted(*photo, asked) for photo in zip(roles, paths, strict=True)]))
     if known.split is None:
         raise DataError(f"{known.facts['manifest']} gives no split, so no photo of it is tested")
     embeddings = embed_known(run, known, progress)
     return Tested(
         run, known.recipe, known.manifest, known.split, known.rows, embeddings, str(known.facts["model_hash"])
     )
+
+
+def _wanted(role: str, path: str, asked: Sequence[str]) -> bool:
+    return role == "test" or (role == "unlabelled" and any(f"/{path}".endswith(f"/{name}") for name in asked))

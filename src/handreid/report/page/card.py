@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from handreid.data.manifest import Manifest
 from handreid.errors import HandreidError
 from handreid.recipe import Recipe
 from handreid.report.page.story import IDENTITY
@@ -56,11 +57,16 @@ def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
     views = sorted({view for view in manifest.views if view})
     told[1:1] = [
         ("data set", manifest.dataset),
-        ("photos", f"{len(manifest):,} of {manifest.table['subject'].n_unique():,} people"),
+        ("photos", _photos_of(manifest)),
         *([("views", ", ".join(f"{view} ({manifest.views.count(view):,})" for view in views))] if views else []),
         ("protocol", f"{split.protocol}; an identity is {IDENTITY[split.label]}"),
     ]
     return {"runs": [run.name], "facts": told, "parts": _parts(material), "leaks": [*_leaks(material), *split.notes]}
+
+
+def _photos_of(manifest: Manifest) -> str:
+    people, unlabelled = manifest.labelled.table["subject"].n_unique(), manifest.table["subject"].null_count()
+    return f"{len(manifest):,} of {people:,} people" + (f", {unlabelled:,} of nobody known" if unlabelled else "")
 
 
 def _parts(material: Material) -> list[dict[str, Any]]:

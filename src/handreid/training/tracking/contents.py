@@ -17,6 +17,9 @@ EVERYTHING: Epoch = (10**9, 0)
 # of evaluation.json; whatever else it holds may name people or photos
 _TOLD = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "mirrored", "reranked", "prompts")
 _TOLD_TOO = ("inference", "environment")
+# of evaluation-matrix-*.json
+_TOLD_OF_MATRIX = ("recipe", "by", "trained_on", "tested_on", "cells", "kinds", "shared", "mirrored", "hashes")
+_OF_A_CELL = ("rank1", "map")
 _NAMES = ("subjects", "photos", "ranks", "draws", "notes")
 _GROUPS = (("validation_", "validation/"), ("prompts_", "prompts/"), ("lr, ", "lr/"))
 
@@ -61,11 +64,20 @@ def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tested(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """An evaluation: its numbers, each with the ends of its interval, and its content without people and photos."""
+    """What was measured of a run: numbers, each with the ends of its interval; the content without people and photos.
+
+    A file is read as what it holds: an evaluation, a matrix with the numbers of its cells, or neither, of which nothing
+    is told but why. Raises RunError for one that cannot be read.
+    """
     content = read_json(path)
-    told = {key: _nameless(content[key]) for key in (*_TOLD, *_TOLD_TOO) if key in content}
     group = path.stem.replace("evaluation", "test", 1)
-    return {f"{group}/{name}": value for name, value in _measured(told)}, told
+    if {"metrics", "aspects"} <= content.keys():
+        told = {key: _nameless(content[key]) for key in (*_TOLD, *_TOLD_TOO) if key in content}
+        return {f"{group}/{name}": value for name, value in _measured(told)}, told
+    if {"cells", "by"} <= content.keys():
+        told = {key: _nameless(content[key]) for key in (*_TOLD_OF_MATRIX, "environment") if key in content}
+        return {f"{group}/{name}": value for name, value in _crossed(told["cells"])}, told
+    return {}, {"left_out": f"{path.name} is neither an evaluation nor a matrix of ours; its keys are not known here"}
 
 
 def evaluations(run: Run) -> Sequence[Path]:
@@ -98,10 +110,23 @@ def _measured(told: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for number, one in enumerate(told.get("prompts", []))
     }
     for group, metrics in parts.items():
-        for name, of in metrics.items():
-            for ending, end in (("", "value"), ("_low", "low"), ("_high", "high")):
-                if of.get(end) is not None:
-                    yield f"{group}{name}{ending}", of[end]
+        yield from _with_ends(group, metrics)
+
+
+def _crossed(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    """Of each cell that is not blank, such as `dorsal-right in palmar-left mirrored/rank1`: probe, then gallery."""
+    for cell in cells:
+        if cell["metrics"] is not None:
+            name = f"{cell['probe']} in {cell['gallery']}{' mirrored' if cell['mirrored'] else ''}"
+            metrics = {metric: cell["metrics"][metric] for metric in _OF_A_CELL if metric in cell["metrics"]}
+            yield from _with_ends(f"{_safe(name)}/", metrics)
+
+
+def _with_ends(group: str, metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    for name, of in metrics.items():
+        for ending, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+            if of.get(end) is not None:
+                yield f"{group}{name}{ending}", of[end]
 
 
 def _safe(name: str) -> str:
