@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handreid.errors import DataError, RunError
+from handreid.errors import OutputError, RunError
 from handreid.evaluation.intervals import intervals
 from handreid.report import cmc, rungs, style
 from handreid.report.comparison import Comparison, compare_runs, run_folders
@@ -231,5 +231,5 @@ def test_places_are_checked_before_the_work(runs: Path, tmp_path: Path):
     for kind in ("cmc", "ladder"):
         assert "written as .png or .svg or .pdf" in complaint("figure", kind, runs, "--out", tmp_path / "x.jpg")
     assert "does not exist" in complaint("figure", "training", runs / "a-base", "--out", tmp_path / "none" / "x.png")
-    with pytest.raises(DataError, match="written as"):
+    with pytest.raises(OutputError, match="written as"):
         rungs.ladder_figure(compare_runs([runs / "a-base"]), tmp_path / "x.gif")

@@ -17,7 +17,7 @@ from handreid import __version__
 from handreid.errors import RunError
 from handreid.files import first_difference, locked, read_json, write_json, write_text
 from handreid.recipe.sweep import Sweep, number_words, short_names
-from handreid.recipe.sweep_reading import Design, dump_sweep
+from handreid.recipe.sweep_reading import Design, dump_sweep, load_sweep
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -93,6 +93,13 @@ def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
     )
     notes.write()
     return notes
+
+
+def resumed(out: Path) -> Design:
+    """The sweep that a folder holds. Raises RunError when it holds none."""
+    if not (out / "sweep.json").exists():
+        raise RunError(f"{out} is not the folder of a sweep (it has no sweep.json); start one: handreid sweep SWEEP")
+    return load_sweep(out / "sweep.yaml")
 
 
 def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: bool) -> Notes:
