@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from handreid.cli import app
+from handreid.cli.commands import app
 from handreid.recipe import Recipe, builtin_names, load_recipe
 from handreid.recipe.sweep import Sweep
 from handreid.recipe.sweep_reading import builtin_sweeps, load_sweep

@@ -17,7 +17,7 @@ import typer
 import yaml
 from PIL import Image
 
-from handreid.cli import app
+from handreid.cli.commands import app
 from handreid.models.heads import PlainHead
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
 from handreid.recipe.sweep_reading import builtin_sweeps, parse_sweep

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from torchvision.transforms import v2
 from typer.testing import CliRunner
 
-from handreid.cli import app
+from handreid.cli.commands import app
 from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.data.sampling import Drawn

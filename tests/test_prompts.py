@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from handreid.cli import app
+from handreid.cli.commands import app
 from handreid.data.words import attribute_phrases, fill
 from handreid.errors import RecipeError, RunError, WeightsError
 from handreid.models.clip import load_clip

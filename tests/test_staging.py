@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from handreid.cli import app
+from handreid.cli.commands import app
 from handreid.data.manifest import read
 from handreid.errors import ProtocolError, RecipeError, RunError
 from handreid.evaluation import feature_cache

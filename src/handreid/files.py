@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 
 from handreid.errors import HandreidError, OutputError, RunError
 
+_LONGEST_NAME = 200  # bytes; systems allow 255, and a file has a longer name while it is written
 CHECKSUM = "checksum"  # the key of a JSON file that holds the hash of all its other keys
 LOCK = ".lock"
 BEGINNING = ".beginning"
@@ -44,9 +45,11 @@ def check_writable(path: Path, suffixes: Sequence[str] = ()) -> None:
     """
     if suffixes and path.suffix not in suffixes:
         raise OutputError(f"{path}: written as {' or '.join(suffixes)}, not {path.suffix or 'without a suffix'!r}")
-    if path.is_dir():
+    if _is_dir(path):
         raise OutputError(f"{path} is a folder; give the file to write")
     check_folder_writable(path.parent, create=False)
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OutputError(f"{path}: nothing can be written there (File name too long); choose a shorter one")
 
 
 def check_folder_writable(folder: Path, *, create: bool = True) -> None:
@@ -54,7 +57,9 @@ def check_folder_writable(folder: Path, *, create: bool = True) -> None:
     there = folder
     if create:
         there = next((place for place in (folder, *folder.absolute().parents) if _exists(place)), folder)
-    if not there.is_dir():
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
+        raise OutputError(f"{folder}: nothing can be written there (File name too long); choose a shorter one")
+    if not _is_dir(there):
         reason = "is a file, not a folder" if _exists(there) else "does not exist; create it first"
         raise OutputError(f"{folder}: nothing can be written there, the folder {there} {reason}")
     try:
@@ -328,6 +333,13 @@ def _of_writing(error: Exception) -> bool:
     said = str(error)
     torch_says = isinstance(error, RuntimeError) and any(word in said for word in ("inline_container", "StreamWriter"))
     return torch_says or (type(error).__module__.startswith("polars.") and "IO error" in said)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # no permission to look, or a name that is too long for a file
+        return False
 
 
 def _reason(error: Exception) -> str:

@@ -20,15 +20,20 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MARKUP = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;"})
 
 
-def line(text: str) -> str:
+def line(words: str) -> str:
     """As one line that any terminal can be shown; what would act on it, line breaks included, becomes an escape."""
-    return _UNSAFE.sub(_escape, text)
+    return _UNSAFE.sub(_escape, words)
 
 
 def lines(text: str) -> str:
     """The same with line breaks, after which every line is indented: none can pose as a message of its own."""
     first, *others = text.split("\n")
     return "\n".join([line(first), *(line(other if other[:1] in ("", " ") else f"  {other}") for other in others)])
+
+
+def text(several: str) -> str:
+    """Text in lines of its own, such as a file's, with its line breaks as they are."""
+    return "\n".join(map(line, several.split("\n")))
 
 
 def shortened(text: str, most: int = LONGEST) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
+from handreid import messages
+
 Advance = Callable[[int], None]
 Watch = Callable[[Mapping[str, Any]], None]  # is told each epoch's line of metrics.jsonl, once it is written
 
@@ -36,11 +38,11 @@ class Terminal:
     def __init__(self, every: float = 10.0) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.every = every
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(messages.lines(line), soft_wrap=True)
 
     def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         if not total:  # nothing to wait for, nothing to tell
@@ -52,10 +54,13 @@ class Terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        rate = TextColumn(f"{{task.fields[rate]}} {unit}/s")
+        what = messages.line(what)
+        rate = TextColumn(f"{{task.fields[rate]}} {unit}/s", markup=False)
         columns = (BarColumn(24), MofNCompleteColumn(), rate, TimeElapsedColumn(), TimeRemainingColumn())
         began, done = time.monotonic(), 0
-        with Bars(TextColumn("{task.description}"), *columns, console=self.console, transient=True) as bars:
+        with Bars(
+            TextColumn("{task.description}", markup=False), *columns, console=self.console, transient=True
+        ) as bars:
             task = bars.add_task(what, total=total, rate="-")
 
             def advance(count: int) -> None:

@@ -1,74 +1,17 @@
-"""The command line: typer, with everything heavy imported inside the command that needs it."""
+"""The command line. Nothing is imported before `main`, so that whatever goes wrong is told in a line."""
 
 import os
 import sys
 
-import typer
-
-from handreid import __version__
-from handreid.cli import (
-    attention,
-    compare,
-    curves,
-    data,
-    doctor,
-    experiments,
-    ladders,
-    matrix,
-    prompts,
-    report,
-    space,
-    strip,
-    sweeps,
-    track,
-)
-from handreid.errors import HandreidError
-
-app = typer.Typer(
-    help="Recognise a person from a photo of a hand: a measured ladder of CLIP fine-tuning strategies.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(data.app, name="data")
-experiments.add_to(app)
-ladders.add_to(app)
-space.add_to(app)
-report.add_to(app)
-curves.add_to(space.figures)
-compare.add_to(app)
-strip.add_to(space.figures)
-matrix.add_to(space.figures)
-attention.add_to(space.figures)
-track.add_to(app)
-doctor.add_to(app)
-sweeps.add_to(app)
-app.add_typer(prompts.app, name="prompts")
-
-
-def _version(wanted: bool) -> bool:
-    if wanted:
-        typer.echo(f"handreid {__version__}")
-        raise typer.Exit
-    return wanted
-
-
-@app.callback()
-def _root(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
-    ),
-) -> None:
-    pass
-
 
 def main() -> None:
-    """What the `handreid` command runs: an error made on purpose is its message and exit code 2, never a trace."""
+    """What the `handreid` command runs; never returns. See `ending` for how it ends."""
     # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
-    except HandreidError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        sys.exit(2)
+        from handreid.cli import ending
+        from handreid.cli.commands import app
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
+    sys.exit(ending.run(app))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from handreid.cli import early, output
 from handreid.cli.experiments import Data, begin, resumable
 from handreid.cli.space import Mirrored, RunFolder
 
@@ -33,6 +34,9 @@ def attention(
     seed: Annotated[int, typer.Option(help="Of the choice of photos.")] = 0,
 ) -> None:
     """Which parts of each photo its embedding is made of, laid over the photo."""
+    early.run(run, finished=True)
+    early.manifests([data])
+    early.picture(out)
     progress = begin()
     from handreid.report.attention import attention_figure
     from handreid.training.runs import open_run
@@ -48,7 +52,7 @@ def attention(
             seed=seed,
             progress=progress,
         )
-    typer.echo(f"written to {' and '.join(map(str, written))}")
+    output.echo(f"written to {' and '.join(map(str, written))}")
 
 
 def match(
@@ -66,13 +70,16 @@ def match(
     mirrored: Mirrored = None,
 ) -> None:
     """Which parts of two photos made them alike; and if the nearest photo is a wrong one, beside it the right one."""
+    early.run(run, finished=True)
+    early.manifests([data])
+    early.picture(out)
     progress = begin()
     from handreid.report.match import match_figure
     from handreid.training.runs import open_run
 
     with resumable("the same command"):
         written = match_figure(open_run(run), out, query, gallery, data=data, mirrored=mirrored, progress=progress)
-    typer.echo(f"written to {' and '.join(map(str, written))}")
+    output.echo(f"written to {' and '.join(map(str, written))}")
 
 
 def add_to(figures: typer.Typer) -> None:

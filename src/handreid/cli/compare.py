@@ -63,10 +63,9 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .md, .csv or .json.")] = None,
 ) -> None:
     """Put runs beside each other: what was changed, metrics, paired differences with a verdict, cost."""
-    progress = begin()
     from handreid.errors import RunError
-    from handreid.files import check_writable, write_atomic
-    from handreid.report.comparison import compare_runs, run_folders
+    from handreid.files import check_writable, write_text
+    from handreid.report.folders import run_folders
 
     if out:
         check_writable(out, [f".{suffix}" for suffix in _SUFFIXES])
@@ -76,16 +75,18 @@ def compare(
     folders = run_folders(runs)
     if len(folders) < 2:
         raise RunError(f"{folders[0]} alone: give two runs or more, or a folder that holds them")
+    progress = begin()
+    from handreid.report.comparison import compare_runs
+
     with resumable("the same command"):
         comparison = compare_runs(folders, by=by.value, to=to.value, different=different, progress=progress)
     if chosen is Format.terminal:
         print_comparison(comparison)
     elif out:
-        text = _text(comparison, chosen)
-        write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))
-        typer.echo(f"written to {out}")
+        write_text(out, _text(comparison, chosen))
+        output.echo(f"written to {out}")
     else:
-        typer.echo(_text(comparison, chosen), nl=False)
+        output.page(_text(comparison, chosen))
 
 
 def print_comparison(comparison: "Comparison") -> None:
@@ -94,7 +95,7 @@ def print_comparison(comparison: "Comparison") -> None:
     for table in tables(comparison, narrow=True):
         output.table(table.title, table.columns, table.rows, words=table.words, whole=table.whole)
     for line in captions(comparison):
-        typer.echo(line)
+        output.echo(line)
 
 
 def _text(comparison: "Comparison", chosen: Format) -> str:

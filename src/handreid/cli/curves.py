@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from handreid.cli import early, output
 from handreid.cli.compare import Against, Different, RunFolders, To
 from handreid.cli.experiments import begin, resumable
 
@@ -26,25 +27,31 @@ def cmc(
     different: Different = False,
 ) -> None:
     """How many queries have a right answer among the first k, for every run."""
+    early.runs(runs)
+    early.picture(out)
     progress = begin()
     from handreid.report.cmc import cmc_figure
 
     with resumable("the same command"):
-        compared = _compared(runs, out, To.first, different, progress, resamples=100)  # no difference is shown
+        compared = _compared(runs, To.first, different, progress, resamples=100)  # no difference is shown
         _told(cmc_figure(compared, out, up_to=up_to, command=_command()))
 
 
 def ladder(runs: RunFolders, out: Figure, to: Against = To.first, different: Different = False) -> None:
     """Rank-1 and mAP of every run with intervals, and whether each beats the reference."""
+    early.runs(runs)
+    early.picture(out)
     progress = begin()
     from handreid.report.rungs import ladder_figure
 
     with resumable("the same command"):
-        _told(ladder_figure(_compared(runs, out, to, different, progress), out, command=_command()))
+        _told(ladder_figure(_compared(runs, to, different, progress), out, command=_command()))
 
 
 def training(run: Annotated[Path, typer.Argument(help="Run folder; it may still be training.")], out: Figure) -> None:
     """Losses term by term, learning rates, gradient norm and validation, epoch by epoch."""
+    early.run(run)
+    early.picture(out)
     begin()
     from handreid.report.training_figure import training_figure
     from handreid.training.runs import open_run
@@ -59,13 +66,11 @@ def add_to(figures: typer.Typer) -> None:
 
 
 def _compared(
-    runs: list[Path], out: Path, to: To, different: bool, progress: "Progress", *, resamples: int = 10_000
+    runs: list[Path], to: To, different: bool, progress: "Progress", *, resamples: int = 10_000
 ) -> "Comparison":
-    from handreid.files import check_writable
-    from handreid.report import style
-    from handreid.report.comparison import compare_runs, run_folders
+    from handreid.report.comparison import compare_runs
+    from handreid.report.folders import run_folders
 
-    check_writable(out, style.FORMATS)  # before the work, not after it
     return compare_runs(run_folders(runs), to=to.value, different=different, resamples=resamples, progress=progress)
 
 
@@ -75,4 +80,4 @@ def _command() -> str:
 
 
 def _told(written: list[Path]) -> None:
-    typer.echo(f"written to {' and '.join(map(str, written))}")
+    output.echo(f"written to {' and '.join(map(str, written))}")

@@ -62,9 +62,9 @@ def prepare(
     manifest = sources.hashed(manifest, for_people())
     manifest.write(out)
     for note in manifest.notes:
-        typer.echo(f"note: {note}")
+        output.echo(f"note: {note}")
     people = manifest.table["subject"].drop_nulls().n_unique()
-    typer.echo(f"{printable(out)}: {len(manifest):,} photos of {people:,} subjects, hash {manifest.hash[:16]}")
+    output.echo(f"{printable(out)}: {len(manifest):,} photos of {people:,} subjects, hash {manifest.hash[:16]}")
 
 
 def _not_over_input(out: Path, source: Source, root: Path) -> None:
@@ -91,9 +91,9 @@ def check(
     with for_people().step("checking photos", len(found) if pixels else 0, "photos") as advance:
         findings = check_manifest(found, pixels=pixels, progress=advance)
     for finding in findings:
-        typer.echo(f"{finding.severity}: {finding.message}")
+        output.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
-    typer.echo(f"{printable(manifest)}: {len(found):,} photos, {errors} errors, {len(findings) - errors} warnings")
+    output.echo(f"{printable(manifest)}: {len(found):,} photos, {errors} errors, {len(findings) - errors} warnings")
     raise typer.Exit(1 if errors else 0)
 
 
@@ -116,20 +116,23 @@ def describe(
 @app.command()
 def render(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    identities: Annotated[int, typer.Option(help="People, two hands each.")] = 200,
-    photos: Annotated[int, typer.Option(help="Photos of each person, dealt over the four aspects.")] = 8,
-    size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    identities: Annotated[int, typer.Option(help="People, two hands each.", max=1_000_000)] = 200,
+    photos: Annotated[int, typer.Option(help="Photos of each person, dealt over the four aspects.", max=10_000)] = 8,
+    size: Annotated[int, typer.Option(help="Side in pixels.", max=4096)] = 128,
     seed: Annotated[int, typer.Option(help="The same seed draws the same photos.")] = 0,
 ) -> None:
     """Draw hands nobody owns, with known identity, and their manifest."""
-    from handreid.data import sources
-    from handreid.data.rendered import render as render_hands
-    from handreid.files import check_folder_writable
+    from handreid.files import check_folder_writable, check_writable
 
     check_folder_writable(out)
+    if out.is_dir():
+        check_writable(out / "manifest.parquet")
+    from handreid.data import sources
+    from handreid.data.rendered import render as render_hands
+
     with for_people().step("rendering", identities * photos, "photos") as advance:
         table = render_hands(out, identities=identities, photos=photos, seed=seed, size=size, progress=advance)
     manifest = sources.hashed(sources.csv(table), for_people())
     path = out / "manifest.parquet"
     manifest.write(path)
-    typer.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")
+    output.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handreid.cli import output
+from handreid.cli import early, output
 from handreid.cli.experiments import Data, Gates, Json, Set, begin, resumable
 
 if TYPE_CHECKING:
@@ -25,20 +25,22 @@ def doctor(
 
     On a few photos of the manifest, or on drawn hands. Exits with 1 when a check fails.
     """
-    progress = begin()
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
+
+    if set_ and not recipe:
+        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given")
+    chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    early.manifests([data])
+    progress = begin()
     from handreid.training.doctor import diagnose
     from handreid.training.own_weights import check_weights
     from handreid.training.runs import Run
     from handreid.training.surroundings import survey
 
-    if set_ and not recipe:
-        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given")
     environment = survey(Path.cwd())
     if not json:
         _print_environment(environment)
-    chosen = load_recipe(recipe, set_ or ()) if recipe else None
     if chosen and recipe and (Path(recipe).parent / "run.json").is_file():  # the recipe of a run, which may be foreign
         check_weights(Run(Path(recipe).parent), chosen)
     with resumable("the same command"):
@@ -71,11 +73,11 @@ def _print_environment(found: dict[str, Any]) -> None:
         ("GPU", "; ".join(gpus) or "none"),
         ("memory", ", ".join(ram) or "not known"),
         ("free disk", ", ".join(f"{name} {_size(free)}" for name, free in found["disks"].items() if free is not None)),
-        ("caches", "\n".join(caches) or "empty"),
+        ("caches", "; ".join(caches) or "empty"),
     ]
-    output.table("environment", ("", ""), rows, left=2)
+    output.table("environment", ("", ""), rows, left=2, fold=("; ",))
     for warning in found["warnings"]:
-        typer.echo(f"warning: {warning}")
+        output.echo(f"warning: {warning}")
 
 
 def _print_checks(found: list["Checked"]) -> None:
@@ -88,7 +90,7 @@ def _print_checks(found: list["Checked"]) -> None:
     said = (
         f"{len(failed)} of {len(gates)} checks failed: {', '.join(failed)}" if failed else f"{len(gates)} checks passed"
     )
-    typer.echo(f"{said}, {seconds:.1f} s")
+    output.echo(f"{said}, {seconds:.1f} s")
 
 
 def _content(stage: "Checked") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handreid.cli import output, tables
+from handreid.cli import early, output, tables
 from handreid.progress import Progress, for_people
 
 if TYPE_CHECKING:
@@ -95,16 +95,19 @@ def train(
     gate: Gates = None,
 ) -> None:
     """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
-    progress = begin()
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
     from handreid.training.runs import Run
-    from handreid.training.train import train as train_run
 
     if set_ and not recipe:
         raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given; a run that is resumed keeps its own")
-    before = Run(out).finished
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    told = trackers(track)
+    early.training(chosen, data, out, resume=resume)
+    before = Run(out).finished
+    progress = begin()
+    from handreid.training.train import train as train_run
+
     with resumable(f"handreid train --resume --out {out}"):
         run = train_run(
             chosen,
@@ -113,10 +116,10 @@ def train(
             resume=resume,
             reuse=reuse,
             progress=progress,
-            track=trackers(track),
+            track=told,
             gates=[one.value for one in gate or ()],
         )
-    typer.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
+    output.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 
 
 def evaluate(
@@ -146,25 +149,27 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
-    progress = begin()
+    from handreid.errors import RunError
+    from handreid.recipe import read_rerank
+
+    ways = list(dict.fromkeys(map(read_rerank, rerank))) if rerank else None
+    told = trackers(track)
+    early.run(run, finished=True, writes=True)
+    early.manifests(data or ())
     if matrix:
         from handreid.cli.matrix import evaluate_matrix
 
         no = {"--aspect": aspect, "--label": label, "--rerank": rerank, "--track": track}
-        evaluate_matrix(
-            run, matrix.value, data or [], protocol and protocol.value, mirrored, no, as_json=json, progress=progress
-        )
+        evaluate_matrix(run, matrix.value, data or [], protocol and protocol.value, mirrored, no, as_json=json)
         return
-    from handreid.errors import RunError
-    from handreid.recipe import read_rerank
-    from handreid.training.assess import evaluate as evaluate_run
-    from handreid.training.runs import open_run
-
     if data and len(data) > 1:
         raise RunError(f"{len(data)} manifests are given; a run is evaluated on one, or on several by --matrix dataset")
     asked = {"protocol": protocol, "aspect": aspect, "label": label}
     changes = {name: choice.value for name, choice in asked.items() if choice}
-    ways = list(dict.fromkeys(map(read_rerank, rerank))) if rerank else None
+    progress = begin()
+    from handreid.training.assess import evaluate as evaluate_run
+    from handreid.training.runs import open_run
+
     with resumable(f"handreid evaluate {run}"):
         path, found = evaluate_run(
             open_run(run),
@@ -172,14 +177,14 @@ def evaluate(
             changes=changes,
             mirrored=mirrored,
             rerank=ways,
-            track=trackers(track),
+            track=told,
             progress=progress,
         )
     if json:
         output.as_json(found)
         return
     tables.print_evaluation(found)
-    typer.echo(f"written to {path}")
+    output.echo(f"written to {path}")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -212,5 +217,5 @@ def resumable(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with: {command}", err=True)
+        output.echo(f"stopped; go on with: {command}", err=True)
         raise typer.Exit(130) from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handreid.cli import output, tables
+from handreid.cli import early, output, tables
 from handreid.cli.experiments import Data, Json, Out, Set, Track, begin, resumable, trackers
 from handreid.progress import Progress, for_people
 
@@ -57,7 +57,9 @@ def ladder(
         default = tuple(name for name in LADDER if name != "clip-reid-rn50")
     names = [name for given in rungs or default for name in given.split(",")]
     recipes = [_rung(name, backbone, set_ or ()) for name in names]
-    _climb(recipes, data, out, json=json, every=rungs is not None, photos=photos, track=trackers(track))
+    told = trackers(track)
+    early.ladder(recipes, data, out)
+    _climb(recipes, data, out, json=json, every=rungs is not None, photos=photos, track=told)
 
 
 def demo(
@@ -68,10 +70,14 @@ def demo(
     track: Track = None,
 ) -> None:
     """The ladder on hands that are drawn on the spot, with a tower small enough for two cores."""
+    from handreid.files import check_folder_writable
+
+    told = trackers(track)
+    recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
+    check_folder_writable(out)
     from handreid.data import sources
     from handreid.data.rendered import render
 
-    told = trackers(track)
     progress = for_people()
     hands = out / f"hands-{identities}-{photos}"
     with (
@@ -83,7 +89,6 @@ def demo(
         )
     manifest = hands / "manifest.parquet"
     sources.csv(table).write(manifest)
-    recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
     _climb(recipes, manifest, out / "ladder", json=False, track=told)
 
 

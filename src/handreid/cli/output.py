@@ -1,14 +1,27 @@
-"""What commands print: tables for people on standard output, JSON for programs."""
+"""What commands print: tables for people on standard output, JSON for programs. Nothing that is printed here acts on a
+terminal, whatever names, notes and paths hold; see `messages`.
+"""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 
+from handreid import messages
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """One line."""
+    typer.echo(messages.line(text), err=err)
+
+
+def page(text: str) -> None:
+    """Text in several lines that ends with a line break, such as a file's."""
+    typer.echo(messages.text(text), nl=False)
+
 
 def as_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    typer.echo(messages.json_text(content))
 
 
 def table(
@@ -19,31 +32,42 @@ def table(
     left: int = 1,
     words: Sequence[bool] | None = None,
     whole: Sequence[int] = (),
+    fold: Sequence[str] = (),
 ) -> None:
     """A plain table; the first `left` columns are words, the others numbers, or as `words` says of each.
 
-    Columns in `whole` are not folded while others still can be.
+    Columns in `whole` are not folded while others still can be. In a cell, a new line begins with each of `fold`.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    drawn = Table(
+        title=messages.line(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
     for number, column in enumerate(columns):
         worded = words[number] if words else number < left
-        drawn.add_column(column, justify="left" if worded else "right", overflow="fold", no_wrap=number in whole)
+        justify: Any = "left" if worded else "right"
+        drawn.add_column(messages.line(column), justify=justify, overflow="fold", no_wrap=number in whole)
     for row in rows:
-        drawn.add_row(*row)
-    console = Console(highlight=False)
+        drawn.add_row(*(_cell(text, fold) for text in row))
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:  # a pipe has no width of its own: nothing is folded
-        console = Console(highlight=False, width=200)
-    console.print(drawn, markup=False)
+        console = Console(highlight=False, markup=False, emoji=False, width=200)
+    console.print(drawn)
+
+
+def _cell(text: str, fold: Sequence[str]) -> str:
+    text = messages.line(text)
+    for place in fold:
+        text = text.replace(place, f"\n{place.lstrip()}")
+    return text
 
 
 def description(found: dict[str, Any]) -> None:
     """`handreid data describe` for people: counts of photos and people, then what each protocol would use."""
     unlabelled = f", {found['unlabelled']:,} of them of nobody known" if found["unlabelled"] else ""
-    typer.echo(
+    echo(
         f"{found['photos']:,} photos of {found['subjects']:,} subjects{unlabelled}, {found['dataset']}, "
         f"hash {found['hash'][:16]}"
     )
@@ -58,7 +82,7 @@ def description(found: dict[str, Any]) -> None:
         table("what else is known", ("column", "values"), known, left=2)
     _protocols(found["protocols"])
     for note in found["notes"]:
-        typer.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 def _values(of: dict[str, Any]) -> str:
@@ -82,4 +106,4 @@ def _protocols(protocols: dict[str, Any]) -> None:
     columns = ("protocol", "view", "train ids / photos", "test ids / photos", "queries", "gallery", "draws hash")
     table("what each protocol would use (queries and gallery of the first draw)", columns, rows, left=2)
     for remark in remarks:
-        typer.echo(f"note: {remark}")
+        echo(f"note: {remark}")

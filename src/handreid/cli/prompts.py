@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from handreid.cli import output
+from handreid.cli import early, output
 from handreid.cli.experiments import Json, begin
 
 app = typer.Typer(help="Prompts that a run has learned.", no_args_is_help=True)
@@ -24,6 +24,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show the words nearest to each learned context, with distances. They are neighbours, not explanations."""
+    early.run(run)
     begin()
     from handreid.report import prompts as report
     from handreid.training.runs import open_run
@@ -42,5 +43,5 @@ def explain(
         for one in found
     ]
     output.table("nearest words to each learned embedding", ("identity", "prompt", "sentence", "words"), rows, left=4)
-    typer.echo(f"Distances are Euclidean; half of the vocabulary's words have another within {usual:.2f}.")
-    typer.echo(report.WARNING)
+    output.echo(f"Distances are Euclidean; half of the vocabulary's words have another within {usual:.2f}.")
+    output.echo(report.WARNING)

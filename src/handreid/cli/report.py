@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from handreid.cli import early, output
+from handreid.cli.compare import Metric
 from handreid.cli.experiments import begin, resumable
 
 
@@ -22,9 +24,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="Page to write, .html; one that is there is replaced.")] = Path(
         "report.html"
     ),
-    by: Annotated[
-        str, typer.Option(help="Metric of the comparison: rank1, rank5, rank10, map, map_trapezoid, mrr, minp.")
-    ] = "rank1",
+    by: Annotated[Metric, typer.Option(help="Metric of the comparison.")] = Metric.rank1,
     to: Annotated[Reference, typer.Option(help="Run that the others are compared with.")] = Reference.first,
     show: Annotated[
         str | None,
@@ -37,18 +37,24 @@ def report(
     title: Annotated[str | None, typer.Option(help="Of the page.")] = None,
 ) -> None:
     """Write one page about runs: tables, curves, rankings, maps, and what they rest on. It opens without a network."""
+    from handreid.files import check_writable
+
+    check_writable(out, (".html",))
+    of_sweep = len(runs) == 1 and (runs[0] / "sweep.json").is_file()
+    if not of_sweep:
+        early.runs(runs)
     progress = begin()
     from handreid.cli.sweeps import write_page
     from handreid.report.page.write import write_report
 
     with resumable("the same command"):
-        if len(runs) == 1 and (runs[0] / "sweep.json").is_file():
+        if of_sweep:
             path = write_page(runs[0], out)
         else:
             path = write_report(
                 runs,
                 out,
-                by=by,
+                by=by.value,
                 to=to.value,
                 show=show,
                 photos=photos,
@@ -56,7 +62,7 @@ def report(
                 title=title,
                 progress=progress,
             )
-    typer.echo(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    output.echo(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def add_to(app: typer.Typer) -> None:

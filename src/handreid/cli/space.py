@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from handreid.cli import early, output
 from handreid.cli.experiments import Data, begin, resumable
 
 figures = typer.Typer(help="Pictures of a run.", no_args_is_help=True)
@@ -38,6 +39,11 @@ def embed(
     mirrored: Mirrored = None,
 ) -> None:
     """Write where a run puts every photo: the manifest's columns, identity, role in the run, and the embedding."""
+    from handreid.files import check_writable
+
+    early.run(run, finished=True)
+    early.manifests([data])
+    check_writable(out, (".parquet",))
     progress = begin()
     from handreid.report.embeddings import embed as embed_run
     from handreid.training.runs import open_run
@@ -45,7 +51,7 @@ def embed(
     with resumable("the same command"):
         table = embed_run(open_run(run), out, data=data, part=split.value, mirrored=mirrored, progress=progress)
     roles = ", ".join(f"{count:,} {role}" for role, count in sorted(table["role"].value_counts().iter_rows()))
-    typer.echo(f"{out}: {len(table):,} photos ({roles}), embeddings of {len(table['embedding'][0])} numbers")
+    output.echo(f"{out}: {len(table):,} photos ({roles}), embeddings of {len(table['embedding'][0])} numbers")
 
 
 @figures.command()
@@ -72,6 +78,9 @@ def embedding(
     ] = True,
 ) -> None:
     """Test photos as points, so that compact and separable identities can be seen."""
+    early.run(run, finished=True)
+    early.manifests([data])
+    early.picture(out, (*early.PICTURE, ".html"))
     progress = begin()
     from handreid.report.space import embedding_figure
     from handreid.training.runs import open_run
@@ -89,7 +98,7 @@ def embedding(
             photos=photos,
             progress=progress,
         )
-    typer.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
+    output.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from handreid.cli import early, output
 from handreid.cli.experiments import begin, resumable
 from handreid.cli.space import RunFolder
 
@@ -21,6 +22,8 @@ def strip(
     seed: Annotated[int, typer.Option(help="Of the random queries.")] = 0,
 ) -> None:
     """Queries with their ten first answers, right and wrong marked: the worst, the median and random ones."""
+    early.run(run)
+    early.picture(out)
     progress = begin()
     from handreid.report.strip_figure import write_strips
     from handreid.training.runs import open_run
@@ -29,7 +32,7 @@ def strip(
         written = write_strips(
             open_run(run), out, queries=query or (), each=each, draw=draw, seed=seed, progress=progress
         )
-    typer.echo(f"written to {' and '.join(map(str, written))}")
+    output.echo(f"written to {' and '.join(map(str, written))}")
 
 
 def add_to(figures: typer.Typer) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handreid.cli import output
+from handreid.cli import early, output
 from handreid.cli.experiments import Data, Json, Set, Track, begin, resumable, trackers
 
 if TYPE_CHECKING:
@@ -45,20 +45,24 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Train a recipe with many values of its keys, and say which are best by validation; no test is looked at."""
-    progress = begin()
+    from handreid.files import check_folder_writable
+
     design, folder = _chosen(sweep, out, resume, recipe, set_ or [])
     if concurrent:
         design = design.running(concurrent)
+    told = trackers(track)
+    early.manifests([data])
+    check_folder_writable(folder)
+    progress = begin()
     if check:
         _check(design, data, folder, elsewhere=address is not None)
         return
     from handreid.scale.sweep import run_sweep
 
-    told = trackers(track)
     if resume and told is None:  # the recipe in that folder may be anybody's
         told = ()
         if "tracking" in design.identity["recipe"]:
-            typer.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
+            output.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
     with resumable(f"handreid sweep --resume {folder}"):
         content = run_sweep(design, data, folder, address=address, retry=retry, track=told, progress=progress)
         after_sweep(folder)
@@ -109,7 +113,7 @@ def _chosen(
 ) -> "tuple[Design, Path]":
     from handreid.errors import RecipeError
     from handreid.recipe.sweep_reading import load_sweep
-    from handreid.scale.sweep import resumed
+    from handreid.scale.notes import resumed
 
     if resume is not None:
         given = {"SWEEP": name, "--out": out, "--recipe": recipe, "--set": overrides}
@@ -130,19 +134,19 @@ def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool
     check_settings(design)
     sweep, idle = design.sweep, idle_scheduler(design)
     if idle:
-        typer.echo(f"note: {idle}")
+        output.echo(f"note: {idle}")
     if data is not None:
         ground = survey(design, data)
         check_builds(design, ground.material.path, ground.material, folder, elsewhere=elsewhere)
     else:
-        typer.echo("note: without --data nothing is built, and the split is not checked")
+        output.echo("note: without --data nothing is built, and the split is not checked")
     seeds = f", each with {len(sweep.seeds)} seeds" if sweep.seeds else ""
-    typer.echo(f"sweep {sweep.name} of {sweep.recipe} can begin: {sweep.settings} settings by {sweep.search}{seeds}")
+    output.echo(f"sweep {sweep.name} of {sweep.recipe} can begin: {sweep.settings} settings by {sweep.search}{seeds}")
     settings = list(grid(sweep)) if sweep.search == "grid" else []
     if sweep.search == "random":
         settings = [one for number in range(sweep.settings) if (one := propose(sweep, number, []))]
     for setting in settings:
-        typer.echo(f"  {said(setting)}")
+        output.echo(f"  {said(setting)}")
 
 
 def _print(content: dict[str, Any], folder: Path) -> None:
@@ -151,9 +155,9 @@ def _print(content: dict[str, Any], folder: Path) -> None:
     words = len(content["short_names"]) + 1
     output.table(f"sweep {content['sweep']}", columns(content), rows(content), left=words)
     for line in importance_lines(content):
-        typer.echo(line)
-    typer.echo(
+        output.echo(line)
+    output.echo(
         f"written to {folder / 'sweep.md'}, sweep.json, sweep.png, report.html"
         + (", best.yaml" if content["best"] else "")
     )
-    typer.echo(caution(content, str(folder)))
+    output.echo(caution(content, str(folder)))

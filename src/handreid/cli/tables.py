@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from handreid.cli import output
 
 if TYPE_CHECKING:
@@ -30,14 +28,13 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
             _print_prompts(rung.name, rung.evaluation["prompts"])
     output.table("the ladder", of.COLUMNS, [row for rung in rungs for row in of.rows(rung)])
     for line in (of.caption(rungs[-1]), *of.reranked_captions(rungs)):
-        typer.echo(line)
+        output.echo(line)
     if any("space" in rung.evaluation for rung in rungs):
-        # in two lines a cell, or there are nine columns of twenty signs
-        rows = [[cell.replace(" [", "\n[") for cell in of.space_cells(rung)] for rung in rungs]
-        output.table("the space", of.SPACE_COLUMNS, rows)
-        typer.echo(next(filter(None, map(of.space_caption, reversed(rungs)))))
+        rows = [of.space_cells(rung) for rung in rungs]
+        output.table("the space", of.SPACE_COLUMNS, rows, fold=(" [",))  # nine columns of twenty signs are too wide
+        output.echo(next(filter(None, map(of.space_caption, reversed(rungs)))))
     written = [out / "ladder.md", out / "ladder.json", *([page] if page else [])]
-    typer.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
+    output.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
 
 
 def print_evaluation(found: dict[str, Any]) -> None:
@@ -48,7 +45,7 @@ def print_evaluation(found: dict[str, Any]) -> None:
     parts = {"all": found, **found["aspects"]} if len(found["aspects"]) > 1 else {"all": found}
     rows = [[name, *(percent(part["metrics"][key]) for key in shown.values())] for name, part in parts.items()]
     output.table(found["recipe"], ("queries", *shown), rows)
-    typer.echo(caption(Rung(found["recipe"], found, None)))
+    output.echo(caption(Rung(found["recipe"], found, None)))
     _print_reranked(found)
     _print_space(found)
     if found.get("prompts"):
@@ -76,7 +73,7 @@ def _print_modes(modes: dict[str, Any]) -> None:
     for name, key in (("rank-1", "rank1"), ("mAP", "map")):
         one = found[key]
         low, value, high = (f"{100 * one[k]:+.1f}" for k in ("low", "value", "high"))
-        typer.echo(f"composed against fixed, {name}: {one['verdict']} {value} [{low}, {high}]")
+        output.echo(f"composed against fixed, {name}: {one['verdict']} {value} [{low}, {high}]")
 
 
 def _print_reranked(found: dict[str, Any]) -> None:
@@ -92,7 +89,7 @@ def _print_reranked(found: dict[str, Any]) -> None:
     columns = ("ranking", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 gained", "mAP gained")
     output.table("ranked anew", columns, rows)
     if remark(found):
-        typer.echo(f"note: {remark(found)}")
+        output.echo(f"note: {remark(found)}")
 
 
 def _print_space(found: dict[str, Any]) -> None:
@@ -103,8 +100,8 @@ def _print_space(found: dict[str, Any]) -> None:
     output.table("the space", ("number", "what it is", "better", "value"), rows, left=3)
     reasons = {of["why"] for of in numbers.values() if "why" in of}
     for reason in sorted(reasons):
-        typer.echo(f"note: {reason}")
-    typer.echo(space_caption(Rung(found["recipe"], found, None)))
+        output.echo(f"note: {reason}")
+    output.echo(space_caption(Rung(found["recipe"], found, None)))
 
 
 def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:

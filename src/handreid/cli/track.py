@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from handreid.cli import early, output
 from handreid.cli.experiments import begin, resumable, trackers
 
 
@@ -21,13 +22,16 @@ def track(
     ] = None,
 ) -> None:
     """Send runs to experiment trackers: all of a run that was not tracked, or what a tracker has missed."""
+    told = trackers(to)
+    for run in runs:
+        early.run(run)
     progress = begin()
     from handreid.training.runs import open_run
     from handreid.training.tracking.sender import send
 
     with resumable("the same command"):
-        told = send([open_run(run) for run in runs], trackers(to), progress)
-    typer.echo(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} sent to {', '.join(told)}")
+        names = send([open_run(run) for run in runs], told, progress)
+    output.echo(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} sent to {', '.join(names)}")
 
 
 def add_to(app: typer.Typer) -> None:

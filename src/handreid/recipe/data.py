@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from handreid.recipe.values import Share, Value
+from handreid.recipe.values import Seed, Share, Value
 
 
 class Data(Value):
@@ -25,7 +25,7 @@ class Data(Value):
     """Share of the training subjects held back."""
     test_share: Share = 0.5
     """Share of the subjects tested; protocol `disjoint` only."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the split, the draws, and who is held back."""
     cache: Literal["auto", "memory", "disk"] = "auto"
     """Where decoded photos are kept; `auto` is memory up to 2 GiB, then disk."""

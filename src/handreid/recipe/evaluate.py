@@ -1,5 +1,6 @@
 """How a run is scored."""
 
+from string import Formatter
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -23,13 +24,21 @@ class Prompts(Value):
     def _templates_have_places(self) -> "Prompts":
         for template in self.templates:
             try:
+                _check_places(template)
                 sides = {template.format(aspect=a, side=s, surface=a) for a in ("x", "y") for s in ("u", "v")}
-            except (KeyError, IndexError, ValueError) as error:
+            except ValueError as error:
                 places = "{aspect}, {surface} and {side}"
                 raise ValueError(f"template {template!r}: only {places} are filled in") from error
             if len(sides) < 4:
                 raise ValueError(f"template {template!r} must use {{side}}, and {{aspect}} or {{surface}}")
         return self
+
+
+def _check_places(template: str) -> None:
+    """Raises ValueError for a place that is filled in otherwise than by a plain word."""
+    for _, name, layout, conversion in Formatter().parse(template):
+        if name is not None and (name not in ("aspect", "surface", "side") or layout or conversion):
+            raise ValueError(f"{{{name}}}")
 
 
 class Evaluate(Value):

@@ -10,11 +10,16 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from handreid.errors import RecipeError
+from handreid.errors import RecipeError, RunError
+from handreid.messages import known, listed, shortened, shown
 from handreid.recipe.schema import Recipe
-from handreid.recipe.yaml_text import cut, read_yaml
+from handreid.recipe.text import read_text
+from handreid.recipe.yaml_text import read_yaml
 
 _BUILTIN = resources.files("handreid") / "recipes"
+_MOST = 8  # complaints about one file that are told
+_DEEP = 20  # keys in keys
+_KEYS = "in docs/recipes.md, below Keys"
 Location = tuple[str | int, ...]
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -44,12 +49,20 @@ def parse_recipe(
     return checked(Recipe, raw, node, where)
 
 
+def check_names(recipes: Sequence[Recipe]) -> None:
+    """Raises RunError for two rungs of one name, which would be one folder."""
+    names = [recipe.name for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
+
+
 def read_mapping(text: str, where: str, what: str) -> tuple[dict[str, Any], yaml.Node | None]:
     """A file's keys, and where in it they are. Raises RecipeError when it holds something else."""
     raw, node = read_yaml(text, where)
     if not isinstance(raw, dict):
-        found = "nothing" if raw is None else f"{type(raw).__name__} {cut(repr(raw))}"
-        raise RecipeError(f"{where}: {what}; found {found}")
+        found = "nothing" if raw is None else f"a {type(raw).__name__}" if isinstance(raw, list) else shown(raw)
+        raise RecipeError(f"{where}: {what}; found {found} (is it a manifest? that is given as --data)")
     return raw, node
 
 
@@ -68,29 +81,39 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def text_of(source: str | Path) -> tuple[str, str]:
     """A recipe's text, and what to call its place."""
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        try:
-            return path.read_text(encoding="utf-8"), str(path)
-        except OSError as error:
-            raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+    path = file_of(source, builtin_names())
+    if path is not None:
+        return read_text(path, "recipe"), str(path)
     if str(source) in builtin_names():
         return (_BUILTIN / f"{source}.yaml").read_text(encoding="utf-8"), f"built-in recipe {source}"
-    near = difflib.get_close_matches(str(source), builtin_names(), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise RecipeError(f"no recipe {str(source)!r}: neither a file nor one of {', '.join(builtin_names())}{hint}")
+    hint = known(str(source), builtin_names(), "by `handreid recipes`")
+    raise RecipeError(f"no recipe {shown(str(source))}: neither a file nor a built-in one; {hint}")
+
+
+def file_of(source: str | Path, names: Sequence[str]) -> Path | None:
+    """The file that is meant, unless a built-in name is: a folder of that name, such as its run, is not."""
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    try:
+        there = path.exists() and not (path.is_dir() and str(source) in names)
+    except OSError:  # such as a name that is too long for one
+        there = False
+    return path if there else None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     path, value = split_override(override)
-    set_value(raw, path, value, f"--set {cut(override, 120)!r}")
+    set_value(raw, path, value, f"--set {shown(override)}")
 
 
 def split_override(override: str) -> tuple[str, Any]:
     """Path and value of what `--set` says."""
     path, equals, value = override.partition("=")
     if not equals:
-        raise RecipeError(f"--set {override!r}: write it as path.to.key=value")
+        raise RecipeError(f"--set {shown(override)}: write it as path.to.key=value")
+    if path.count(".") > _DEEP:
+        raise RecipeError(f"--set {shown(override)}: no recipe has keys that deep")
     return path, _value(override, value)
 
 
@@ -102,7 +125,7 @@ def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
         last = depth == len(keys) - 1
         if isinstance(place, list):
             if not _is_index(key) or int(key) >= len(place):
-                raise RecipeError(f"{said}: {cut(key)!r} is not an index of a list of {len(place)}")
+                raise RecipeError(f"{said}: {shown(key)} is not an index of a list of {len(place)}")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
@@ -111,7 +134,7 @@ def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
             if not last:
                 place.setdefault(key, {})
         else:
-            raise RecipeError(f"{said}: {'.'.join(keys[:depth])} holds {place!r}, not keys")
+            raise RecipeError(f"{said}: {'.'.join(keys[:depth])} holds {shown(place)}, not keys")
         if last:
             place[index] = value
         else:
@@ -119,7 +142,7 @@ def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
 
 
 def _is_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and len(key) < 10
+    return key.isascii() and key.isdecimal() and len(key) < 10
 
 
 def _value(override: str, text: str) -> Any:
@@ -127,7 +150,7 @@ def _value(override: str, text: str) -> Any:
         return read_yaml(text, "the value", lines=False)[0]
     except RecipeError as error:
         advice = "; quote what is meant as text" if "is not YAML" in str(error) else ""
-        raise RecipeError(f"--set {cut(override, 120)!r}: {error}{advice}") from None
+        raise RecipeError(f"--set {shown(override, 120)}: {error}{advice}") from None
 
 
 def _explain(
@@ -141,8 +164,10 @@ def _explain(
         keys = _written(problem["loc"], raw)
         line = _line_of(node, keys)
         place = f"{where}{f' line {line}' if line else ''}"
-        lines.append(f"{place}: {_complaint(keys, problem, raw, model)}")
-    return "\n".join(dict.fromkeys(lines))
+        lines.append(shortened(f"{place}: {_complaint(keys, problem, raw, model)}", 500))
+    told = list(dict.fromkeys(lines))
+    more = [f"and {len(told) - _MOST} more"] if len(told) > _MOST else []
+    return "\n".join([*told[:_MOST], *more])
 
 
 def _beside_the_point(problem: Any, problems: list[Any]) -> bool:
@@ -153,27 +178,27 @@ def _beside_the_point(problem: Any, problems: list[Any]) -> bool:
 
 
 def _complaint(keys: Location, problem: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
-    path = ".".join(map(str, keys))
+    path = shortened(".".join(map(str, keys)), 100)
     match problem["type"]:
         case "extra_forbidden":
-            known = _known_keys(keys[:-1], raw, root)
-            near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            there = _known_keys(keys[:-1], raw, root)
+            near = difflib.get_close_matches(str(keys[-1])[:100], there, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else known(str(keys[-1]), there, _KEYS)
             return f"unknown key {path!r}; {hint}"
         case "missing":
             return f"key {path!r} is missing"
         case "union_tag_invalid":
             found = str(problem["ctx"]["tag"])
-            known = [tag.strip(" '") for tag in str(problem["ctx"]["expected_tags"]).split(",")]
-            near = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
+            kinds = [tag.strip(" '") for tag in str(problem["ctx"]["expected_tags"]).split(",")]
+            near = difflib.get_close_matches(found[:100], kinds, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            return f"{path}.kind {found!r} is not one of {', '.join(known)}{hint}"
+            return f"{path}.kind {shown(found)} is not one of {listed(kinds)}{hint}"
         case "union_tag_not_found":
             return f"{path}: key 'kind' is missing"
         case _:
             message = str(problem["msg"]).removeprefix("Value error, ")
-            shown = "" if isinstance(problem["input"], dict | list) else f" is {problem['input']!r}"
-            return f"{path}{shown}: {message}"
+            value = "" if isinstance(problem["input"], dict | list) else f" is {shown(problem['input'])}"
+            return f"{path}{value}: {message}"
 
 
 def _written(location: Location, raw: Any) -> Location:

@@ -19,7 +19,7 @@ from handreid.recipe.objectives import TextTerm
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import Tracker, check_one_each, with_keys
-from handreid.recipe.values import Value
+from handreid.recipe.values import Name, Seed, Value
 
 Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
 
@@ -27,11 +27,11 @@ Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
 class Recipe(Value):
     """A complete experiment."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Letters, digits, dot, dash, underscore; the run's folder in a ladder."""
+    name: Name
+    """At most 100 letters, digits, dot, dash, underscore; the run's folder in a ladder."""
     about: str = ""
     """One line for `handreid recipes`."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides new layers, random towers, batches and augmentation."""
     data: Data = Data()
     """Who trains and who is tested."""

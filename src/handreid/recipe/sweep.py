@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from handreid.recipe.values import Value
+from handreid.recipe.values import Name, Seed, Value
 
 MEASURED = ("rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp")
 METRICS = tuple(f"validation_{name}" for name in MEASURED)
@@ -120,8 +120,8 @@ class Asha(Value):
 class Sweep(Value):
     """A search for better values of a recipe's keys, by validation."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Letters, digits, dot, dash, underscore."""
+    name: Name
+    """At most 100 letters, digits, dot, dash, underscore."""
     about: str = ""
     """One line for `handreid sweeps`."""
     recipe: str
@@ -135,9 +135,9 @@ class Sweep(Value):
     al. 2011), which after 10 at random prefers what was good."""
     trials: int | None = Field(None, ge=1)
     """Settings that are tried; not for grids."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the search: the same seed tries the same settings, if one at a time."""
-    seeds: tuple[int, ...] | None = Field(None, min_length=1)
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=1)
     """Each setting is trained once with each of these seeds; null is once, with the recipe's own."""
     metric: str = "validation_map"
     """What is to be high: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr` or `minp`."""

@@ -1,6 +1,6 @@
 """From a sweep's YAML, and the recipe that it names, to what each of its trials trains."""
 
-import difflib
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -10,9 +10,19 @@ from typing import Any
 import yaml
 
 from handreid.errors import RecipeError
-from handreid.recipe.reading import builtin_names, checked, parse_recipe, read_mapping, split_override, text_of
+from handreid.messages import known, shown
+from handreid.recipe.reading import (
+    builtin_names,
+    checked,
+    file_of,
+    parse_recipe,
+    read_mapping,
+    split_override,
+    text_of,
+)
 from handreid.recipe.schema import Recipe
 from handreid.recipe.sweep import Sweep
+from handreid.recipe.text import read_text
 
 _BUILTIN = resources.files("handreid") / "sweeps"
 _RESOURCES = ("concurrent", "cpus", "gpus")
@@ -72,21 +82,19 @@ def dump_sweep(sweep: Sweep) -> str:
 
 
 def _text_of(source: str | Path) -> tuple[str, str, Path | None]:
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        try:
-            return path.read_text(encoding="utf-8"), str(path), path.parent
-        except OSError as error:
-            raise RecipeError(f"sweep {path} cannot be read: {error.strerror}") from None
     names = builtin_sweeps()
+    path = file_of(source, names)
+    if path is not None:
+        return read_text(path, "sweep"), str(path), path.parent
     if str(source) in names:
         return (_BUILTIN / f"{source}.yaml").read_text(encoding="utf-8"), f"built-in sweep {source}", None
-    near = difflib.get_close_matches(str(source), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise RecipeError(f"no sweep {str(source)!r}: neither a file nor one of {', '.join(names)}{hint}")
+    hint = known(str(source), names, "by `handreid sweeps`")
+    raise RecipeError(f"no sweep {shown(str(source))}: neither a file nor a built-in one; {hint}")
 
 
 def _beside(recipe: str, folder: Path | None) -> str:
-    if folder is None or recipe in builtin_names() or not (folder / recipe).is_file():
+    if folder is None or recipe in builtin_names():
         return recipe
-    return str(folder / recipe)
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long for a file, or holds a null byte
+        return str(folder / recipe) if (folder / recipe).is_file() else recipe
+    return recipe

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from handreid.errors import RecipeError
+from handreid.recipe.text import check_value
 
 MOST_CHARACTERS = 1_000_000
 MOST_NODES = 20_000  # keys and values, those behind an alias counted each time
@@ -35,7 +36,7 @@ def read_yaml(text: str, where: str, *, lines: bool = True) -> tuple[Any, yaml.N
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
             _check(node, where, lines=lines)
-        return yaml.load(text, Loader=_Loader), node  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except _RefusedError as error:
         raise RecipeError(f"{where}{f' line {error.line}' if lines else ''}: {error.problem}") from None
     except yaml.YAMLError as error:
@@ -44,6 +45,8 @@ def read_yaml(text: str, where: str, *, lines: bool = True) -> tuple[Any, yaml.N
         raise RecipeError(f"{where}: {_TOO_DEEP}") from None
     except _STRAY as error:  # an escape such as "\U99999999", met while the text is split up
         raise RecipeError(f"{where} is not YAML: {error}") from None
+    check_value(value, where)
+    return value, node
 
 
 def cut(text: str, most: int = _SHOWN) -> str:

@@ -22,9 +22,10 @@ from handreid.evaluation.simultaneous import simultaneous_differences
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.report.cost import Cost, cost_of
+from handreid.report.folders import run_folders as run_folders
 from handreid.report.recipe_changes import recipe_changes
 from handreid.training.ladder import read_scores
-from handreid.training.records import read_evaluation, read_ladder
+from handreid.training.records import read_evaluation
 from handreid.training.runs import Run, open_run
 
 CONFIDENCE = 0.95
@@ -106,30 +107,6 @@ def compare_runs(
         _corrected(len(alike), chosen=to == "best"),
         notes,
     )
-
-
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Run folders as they are; in the place of a folder that holds some, those: a ladder's in the order of its rungs.
-
-    Each comes once, where it is named first. Raises RunError for a folder without runs.
-    """
-    found = [folder for path in paths for folder in _runs_in(path)]
-    first: dict[Path, Path] = {}
-    for folder in found:
-        first.setdefault(folder.resolve(), folder)
-    return list(first.values())
-
-
-def _runs_in(path: Path) -> list[Path]:
-    if (path / "run.json").is_file():
-        return [path]
-    below = sorted(found.parent for found in path.glob("*/run.json"))
-    if not below:
-        raise RunError(f"{path} is neither a run folder nor one that holds some; train one with `handreid train`")
-    if not (path / "ladder.json").is_file():
-        return below
-    order = [path / rung["recipe"] for rung in read_ladder(path)["rungs"]]
-    return [folder for folder in order if folder in below]
 
 
 def _evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:

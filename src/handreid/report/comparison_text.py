@@ -7,11 +7,12 @@
 
 import csv as table_format
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from handreid.messages import csv_cell, json_text
+from handreid.messages import markdown as as_markdown
 from handreid.report.comparison import Compared, Comparison
 from handreid.training.ladder import against, caption_of, markdown_table, percent
 from handreid.training.reranked import remark
@@ -126,7 +127,7 @@ def markdown(comparison: Comparison) -> str:
         )
         for table in tables(comparison)
     ]
-    return "\n\n".join([*parts, "\n".join(f"* {line}" for line in captions(comparison))]) + "\n"
+    return "\n\n".join([*parts, "\n".join(f"* {as_markdown(line)}" for line in captions(comparison))]) + "\n"
 
 
 def csv(comparison: Comparison) -> str:
@@ -137,7 +138,7 @@ def csv(comparison: Comparison) -> str:
         written, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
     )
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows([{key: csv_cell(value) for key, value in row.items()} for row in rows])
     return written.getvalue()
 
 
@@ -169,7 +170,7 @@ def content(comparison: Comparison) -> dict[str, Any]:
 
 
 def as_json(comparison: Comparison) -> str:
-    return json.dumps(content(comparison), indent=1, ensure_ascii=False) + "\n"
+    return json_text(content(comparison)) + "\n"
 
 
 def _cells(metrics: dict[str, Any], shown: Sequence[str], short: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handreid import messages
 from handreid.files import write_atomic
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def as_png(figure: "Figure", dpi: int = 130) -> bytes:
     """The figure as a file's bytes, for a page."""
     from io import BytesIO
 
+    _plain(figure)
     into = BytesIO()
     figure.savefig(into, format="png", dpi=dpi, metadata={"Software": None})
     return into.getvalue()
@@ -81,6 +83,8 @@ def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
     """The files written: the figure as its suffix (one of FORMATS) says, and the caption, if any, as .txt beside it."""
     from matplotlib import rc_context
 
+    _plain(figure)
+    caption = messages.text(caption)
     kind = path.suffix.removeprefix(".")
     metadata: dict[str, dict[str, str | None]] = {
         "png": {"Software": None, **({"Description": caption} if caption else {})},
@@ -95,3 +99,12 @@ def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
     beside = path.with_suffix(".txt")
     write_atomic(beside, lambda part: part.write_text(caption + "\n", encoding="utf-8"))
     return [path, beside]
+
+
+def _plain(figure: "Figure") -> None:
+    """All text as it stands: names may hold `$`, which matplotlib takes for a formula, and control characters."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(messages.text(text.get_text()))

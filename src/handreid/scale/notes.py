@@ -27,7 +27,7 @@ from handreid.files import (
     write_text,
 )
 from handreid.recipe.sweep import Sweep, number_words, short_names
-from handreid.recipe.sweep_reading import Design, dump_sweep
+from handreid.recipe.sweep_reading import Design, dump_sweep, load_sweep
 from handreid.training.records import SWEEP_FORMAT, read_sweep
 
 State = Literal["running", "finished", "stopped", "failed"]
@@ -110,6 +110,16 @@ def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
         write_text(folder / "sweep.yaml", dump_sweep(sweep.model_copy(update={"recipe": "recipe.yaml"})))
         notes.write()
     return notes
+
+
+def resumed(out: Path) -> Design:
+    """The sweep that a folder holds. Raises RunError when it holds none."""
+    if not (out / "sweep.json").exists():
+        raise RunError(
+            f"{out} is not the folder of a sweep, or one that never began (it has no sweep.json); start it: "
+            f"handreid sweep SWEEP --data MANIFEST --out {out}"
+        )
+    return load_sweep(out / "sweep.yaml")
 
 
 def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: bool) -> Notes:

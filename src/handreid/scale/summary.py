@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from handreid.files import write_text
+from handreid.messages import markdown as as_markdown
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.sweep_reading import Design
 from handreid.scale.importance import importance
@@ -110,17 +111,19 @@ def caution(content: Mapping[str, Any], folder: str) -> str:
 
 
 def markdown(content: Mapping[str, Any], folder: str) -> str:
-    lines = [f"# {content['sweep']}", "", *([content["about"], ""] if content["about"] else [])]
+    about = as_markdown(content["about"])
+    lines = [f"# {content['sweep']}", "", *([about, ""] if about else [])]
     best = content["best"]
     if best is not None:
         spread = _spread(best) if best["finished"] > 1 else ""
         lines += [
-            f"Best: {_said(best['parameters'], content['short_names'])}, {_metric(content)} {percent(best['value'])} "
+            f"Best: {as_markdown(_said(best['parameters'], content['short_names']))}, "
+            f"{_metric(content)} {percent(best['value'])} "
             f"{spread}".rstrip()
             + "; as a recipe: best.yaml.",
             "",
         ]
-    lines += [caution(content, folder), ""]
+    lines += [as_markdown(caution(content, folder)), ""]
     if len(content["seeds"]) > 1:
         lines += [*_settings(content), ""]
     lines += [*_table(columns(content), rows(content)), ""]
@@ -162,13 +165,13 @@ def _importance(content: Mapping[str, Any]) -> list[str]:
         lines += [
             f"Importance is each parameter's share of the variance (fANOVA over {found['trials']} finished trials)."
         ]
-    return [*lines, *([f"Note: {found['remark']}."] if found["remark"] else [])]
+    return [*lines, *([as_markdown(f"Note: {found['remark']}.")] if found["remark"] else [])]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     rule = "|" + "---|" * len(columns)
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return ["| " + " | ".join(columns) + " |", rule, *("| " + " | ".join(row) + " |" for row in cells)]
+    head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in (columns, *rows)]
+    return [head, rule, *body]
 
 
 def _best(settings: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any] | None:

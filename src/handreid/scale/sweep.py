@@ -13,7 +13,7 @@ from typing import Any
 from handreid.errors import HandreidError, RunError
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
-from handreid.recipe.sweep_reading import Design, load_sweep
+from handreid.recipe.sweep_reading import Design
 from handreid.scale.checks import beginning, check_builds, check_settings, idle_scheduler, survey
 from handreid.scale.notes import Notes, Trial, alone, begin, reopen, shown, trial_name
 from handreid.scale.results import epochs_of, outcome, series
@@ -66,16 +66,6 @@ def run_sweep(
                 f"all {len(notes.trials)} trials failed; {first.name}: {first.message} (--retry runs them again)"
             )
         return conclude(design, notes)
-
-
-def resumed(out: Path) -> Design:
-    """The sweep that a folder holds. Raises RunError when it holds none."""
-    if not (out / "sweep.json").exists():
-        raise RunError(
-            f"{out} is not the folder of a sweep, or one that never began (it has no sweep.json); start it: "
-            f"handreid sweep SWEEP --data MANIFEST --out {out}"
-        )
-    return load_sweep(out / "sweep.yaml")
 
 
 def _train(going: "Going", address: str | None) -> None:

@@ -15,8 +15,10 @@ from handreid.evaluation.compactness import COMPARED, LOWER_IS_BETTER, compare_s
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, scores_of_ranks
 from handreid.files import write_json, write_text
+from handreid.messages import markdown as as_markdown
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
+from handreid.recipe.reading import check_names
 from handreid.training.assess import evaluate
 from handreid.training.records import LADDER_FORMAT, read_evaluation
 from handreid.training.reranked import remark
@@ -51,10 +53,7 @@ def climb(
     an error, or without `every` left out with a note. Raises RunError for two recipes of one name.
     """
     progress = progress or Silent()
-    names = [recipe.name for recipe in recipes]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
+    check_names(recipes)
     check_installed(tracker for recipe in recipes for tracker in trackers_of(track, recipe))
     recipes = _buildable(recipes, data, out, None if every else progress.say)
     rungs: list[Rung] = []
@@ -220,7 +219,7 @@ def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
 def markdown(rungs: Sequence[Rung]) -> str:
     captions = [caption(rungs[-1]), *reranked_captions(rungs)]
     first = markdown_table(COLUMNS, [row for rung in rungs for row in rows(rung)], _words(len(COLUMNS), 1))
-    parts = [*first, "", "; ".join(captions)]
+    parts = [*first, "", as_markdown("; ".join(captions))]
     if any("space" in rung.evaluation for rung in rungs):
         words = _words(len(SPACE_COLUMNS), len(COMPARED))
         spaces = markdown_table(SPACE_COLUMNS, [space_cells(rung) for rung in rungs], words)
@@ -231,7 +230,7 @@ def markdown(rungs: Sequence[Rung]) -> str:
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[bool]) -> list[str]:
     """The lines of a table in Markdown; columns that hold no words are numbers, to the right."""
     rule = "|" + "".join("---|" if word else "---:|" for word in words)
-    told = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    told = [[as_markdown(cell) for cell in row] for row in (columns, *rows)]
     head, *body = ["| " + " | ".join(row) + " |" for row in told]
     return [head, rule, *body]
 

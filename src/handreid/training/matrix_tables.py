@@ -7,6 +7,7 @@ a question that the photos cannot answer, and its reason is said below.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from handreid.messages import markdown as as_markdown
 from handreid.training.ladder import against, percent
 
 METRICS = {"rank1": "rank-1", "map": "mAP"}
@@ -161,17 +162,18 @@ def shared_words(found: Entry) -> str:
 
 def markdown(found: Entry) -> str:
     """The whole matrix as a page of Markdown tables."""
-    parts = [f"# {found['recipe']} by {found['by']}", caption(found), _table(KIND_COLUMNS, kind_rows(found["kinds"]))]
+    title = as_markdown(f"{found['recipe']} by {found['by']}")
+    parts = [f"# {title}", as_markdown(caption(found)), _table(KIND_COLUMNS, kind_rows(found["kinds"]))]
     for metric, name in METRICS.items():
         parts += [f"## {name}", _table(*grid(found["cells"], metric))]
     parts += ["## Queries / subjects, in gallery photos", _table(*size_grid(found["cells"]))]
     if found["shared"] is not None:
-        parts += ["## The same people", _sentence(shared_words(found))]
+        parts += ["## The same people", as_markdown(_sentence(shared_words(found)))]
         if found["shared"]["cells"]:
             parts.append(_table(SHARED_COLUMNS, shared_rows(found["shared"]["kinds"])))
             for metric, name in METRICS.items():
                 parts += [f"### {name}", _table(*grid(found["shared"]["cells"], metric))]
-    parts.append("\n".join(f"- {remark}" for remark in remarks(found)))
+    parts.append("\n".join(f"- {as_markdown(remark)}" for remark in remarks(found)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -195,7 +197,7 @@ def _count(queries: int | list[int]) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(as_markdown, line))} |" for line in lines)
 
 
 def _sentence(words: str) -> str:

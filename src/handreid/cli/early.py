@@ -1,0 +1,87 @@
+"""What can be refused before torch is imported, which takes seconds: names, places, and files that are not there.
+
+Whatever is found here is found again where the work is done; a library that is used without the command line is told
+the same.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from handreid.errors import ManifestError, RunError
+from handreid.files import check_folder_writable, check_writable
+
+if TYPE_CHECKING:
+    from handreid.recipe import Recipe
+
+PICTURE = (".png", ".svg", ".pdf")
+
+
+def manifests(paths: Sequence[Path | None]) -> None:
+    """Raises ManifestError for one that is no file, or none of a kind that is read."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ManifestError(f"{path} is a folder; make a manifest of it with `handreid data prepare`")
+        if path.suffix not in (".parquet", ".csv"):
+            recipe = ": a recipe stands before --data" if path.suffix in (".yaml", ".yml") else ""
+            raise ManifestError(f"{path}: a manifest is a .parquet or .csv file, not {path.suffix!r}{recipe}")
+        if not path.is_file():
+            raise ManifestError(f"{path}: no such file; make one with `handreid data prepare`")
+
+
+def photos(recipe: "Recipe", data: Path | None) -> None:
+    """Raises RunError where nobody says which photos, ManifestError as `manifests` does."""
+    if data is None and recipe.data.manifest is None:
+        raise RunError("which photos? give --data MANIFEST, or data.manifest in the recipe")
+    manifests([data or recipe.data.manifest])
+
+
+def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: bool) -> None:
+    """Raises RunError where there is nothing to begin or to go on with, or `out` holds something else."""
+    from handreid.training.runs import check_free
+
+    if not (resume and (out / "run.json").is_file()):
+        if recipe is None:
+            raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
+        photos(recipe, data)
+        check_free(out)
+    manifests([data])
+    check_folder_writable(out)
+
+
+def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:
+    """Raises RunError for two rungs of one name, and for photos and places as `training` does."""
+    from handreid.recipe.reading import check_names
+
+    check_names(recipes)
+    for recipe in recipes:
+        photos(recipe, data)
+    check_folder_writable(out)
+
+
+def run(folder: Path, *, finished: bool = False, writes: bool = False) -> None:
+    """Raises RunError for what is no run folder, or not `finished`; OutputError where it cannot be written into."""
+    from handreid.training.runs import check_finished, open_run
+
+    opened = open_run(folder)
+    if finished:
+        check_finished(opened)
+    if writes:
+        check_folder_writable(folder, create=False)
+
+
+def runs(paths: Sequence[Path], *, least: int = 1) -> None:
+    """Raises RunError for a path that is no run and holds none, or for too few."""
+    from handreid.report.folders import run_folders
+
+    folders = run_folders(paths)
+    if len(folders) < least:
+        raise RunError(f"{folders[0]} alone: give two runs or more, or a folder that holds them")
+
+
+def picture(out: Path, suffixes: Sequence[str] = PICTURE) -> None:
+    """Raises OutputError where a figure, or its caption beside it, cannot be written."""
+    check_writable(out, suffixes)
+    check_writable(out.with_suffix(".txt"))
