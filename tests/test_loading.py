@@ -1,6 +1,8 @@
 """Decoded photos: right side up, the model's size, once; a cache that cannot be stale (trap 13)."""
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ from PIL import Image
 
 import handreid.data.loading as loading
 from handreid.data.loading import decode, decode_all
-from handreid.errors import PhotoError
-from handreid.files import cache_folder
+from handreid.errors import OutputError, PhotoError
+from handreid.files import cache_folder, file_hash, write_json
+from handreid.progress import Silent
 from handreid.types import Preprocessing
 
 HALF = ((0.5,) * 3, (0.5,) * 3)
@@ -148,3 +151,118 @@ def test_large_sets_go_to_disk_by_themselves(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(loading, "MEMORY_LIMIT", 100)
     assert isinstance(decode_all([path], SMALL), np.memmap)
     assert len(list((tmp_path / "elsewhere").glob("photos-*.npy"))) == 1
+
+
+class TestCacheFile:
+    """The file of decoded photos proves itself: whatever was done to it, what is used is what was decoded."""
+
+    @pytest.fixture
+    def paths(self, tmp_path: Path) -> list[Path]:
+        return [save(tmp_path / f"{number}.png", (number, 0, 0)) for number in (30, 10, 20)]
+
+    def again(self, paths: list[Path], folder: Path) -> tuple[list[int], list[str]]:
+        """The photos' first bytes, and what was said."""
+        heard = Heard()
+        photos = decode_all(paths, SMALL, cache="disk", folder=folder, progress=heard)
+        return photos[:, 0, 0, 0].tolist(), heard.lines
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "longer", "empty", "text", "pickle", "other", "note", "no note"])
+    def test_what_is_not_as_written_is_decoded_anew_and_said(self, tmp_path: Path, paths: list[Path], damage: str):
+        folder = tmp_path / "cache"
+        assert self.again(paths, folder) == ([30, 10, 20], [])
+        (file,) = folder.glob("photos-*.npy")
+        (note,) = folder.glob("photos-*.json")
+        whole = file.read_bytes()
+        match damage:
+            case "flip":
+                file.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+            case "cut":
+                file.write_bytes(whole[:-500])
+            case "longer":
+                file.write_bytes(whole + b"x")
+            case "empty":
+                file.write_bytes(b"")
+            case "text":
+                file.write_text("no array")
+            case "pickle":
+                np.save(file, np.array([Bomb()] * 3, object), allow_pickle=True)
+            case "other":
+                np.save(file, np.zeros((3, 3, 24, 32), np.float32))
+            case "note":
+                note.write_text('{"sha256": "0"')
+            case "no note":
+                note.unlink()
+        photos, lines = self.again(paths, folder)
+        assert photos == [30, 10, 20]
+        assert len(lines) == 1
+        assert re.match(rf"{re.escape(str(file))} .+: decoding the photos again$", lines[0])
+        assert file.read_bytes() == whole
+        assert self.again(paths, folder) == ([30, 10, 20], [])
+
+    @pytest.mark.parametrize("array", [np.zeros((2, 3, 24, 32), np.uint8), np.zeros((3, 3, 24, 32), np.int8)])
+    def test_another_array_with_its_own_note_is_not_taken(self, tmp_path: Path, paths: list[Path], array: np.ndarray):
+        folder = tmp_path / "cache"
+        self.again(paths, folder)
+        (file,) = folder.glob("photos-*.npy")
+        np.save(file, array)
+        write_json(file.with_suffix(".json"), {"sha256": file_hash(file)})
+        photos, lines = self.again(paths, folder)
+        assert photos == [30, 10, 20]
+        assert "holds something else than these photos" in lines[0]
+
+    def test_it_is_hashed_once_in_a_process(self, tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch):
+        self.again(paths, tmp_path / "cache")
+        self.again(paths, tmp_path / "cache")
+        monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("the file was read again"))
+        assert self.again(paths, tmp_path / "cache")[0] == [30, 10, 20]
+
+    def test_a_full_disk_is_an_error(self, tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch):
+        """Writing into a mapped file would end the process."""
+
+        class Full:
+            def __init__(self, file) -> None:
+                self.file = file
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                self.file.close()
+
+            def write(self, _: object) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(
+            Path,
+            "open",
+            lambda path, mode="r", opened=Path.open: Full(opened(path, mode)) if "w" in mode else opened(path, mode),
+        )
+        with pytest.raises(OutputError, match=r"photos-.*\.npy cannot be written: No space left on device"):
+            decode_all(paths, SMALL, cache="disk", folder=tmp_path / "cache")
+        assert not list((tmp_path / "cache").iterdir())
+
+    def test_a_folder_that_cannot_be_made_is_an_error(self, tmp_path: Path, paths: list[Path]):
+        (tmp_path / "file").touch()
+        with pytest.raises(OutputError, match=r"file.cache: decoded photos cannot be kept there .* HANDREID_CACHE"):
+            decode_all(paths, SMALL, cache="disk", folder=tmp_path / "file" / "cache")
+
+    def test_a_missing_photo_is_named_before_anything_is_written(self, tmp_path: Path, paths: list[Path]):
+        with pytest.raises(PhotoError, match=r"gone\.jpg is missing; run `handreid data check`"):
+            decode_all([*paths, tmp_path / "gone.jpg"], SMALL, cache="disk", folder=tmp_path / "cache")
+        assert not (tmp_path / "cache").exists()
+
+    def test_no_photos_are_no_file(self, tmp_path: Path):
+        assert decode_all([], SMALL, cache="disk", folder=tmp_path / "cache").shape == (0, 3, 24, 32)
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Bomb:
+    def __reduce__(self):
+        return pytest.fail, ("the cache was unpickled",)

@@ -89,7 +89,9 @@ class Photo:
         rows = max(1, _STRIP // width)
         for top in range(0, height, rows):
             with naming(self.path, self.advice):
-                strip = self.look.rgb(self.image.crop(self._stored(top, min(height, top + rows))))
+                whole = rows >= height
+                stored = self.image if whole else self.image.crop(self._stored(top, min(height, top + rows)))
+                strip = self.look.rgb(stored)
                 strip = strip if self.turn is None else strip.transpose(self.turn)
             yield strip
 

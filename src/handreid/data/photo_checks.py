@@ -8,12 +8,13 @@
 
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from jaxtyping import Bool, UInt8
+from PIL import Image
 
 from handreid.data.decoding import UnreadableError, naming, opened
 from handreid.data.photo_hashes import digest_of
@@ -24,11 +25,10 @@ FLAT = 4  # levels between a photo's darkest and brightest, at most, where nothi
 TAIL = 8  # rows of one colour at least
 WHITE = 250  # the darkest channel of an over-exposed table, at least
 BACKGROUND = 0.1  # of the left edge, at least, has the colour of a plain background
+_SAVED = 2  # levels that saving again moves a plain colour
 _BLURRED = 48  # rows above a tail that saving again may have mixed with it
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DAMAGE = re.compile("Corrupt JPEG data|Premature end|Invalid JPEG file|Unsupported marker|Bogus|Inconsistent prog")
-
-Rgb = UInt8[np.ndarray, "rows cols 3"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Tail:
 
     @property
     def grey(self) -> bool:
-        """As libjpeg fills what is missing; saving again moves it a little."""
-        return all(abs(level - 128) <= 2 for level in self.colour)
+        """As libjpeg fills what is missing."""
+        return all(abs(level - 128) <= _SAVED for level in self.colour)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ def look(path: Path) -> Looked:
             digest = digest_of(photo.size)
             for strip in photo.strips():
                 digest.update(strip.tobytes())
-                rows.add(np.asarray(strip))
+                if photo.turn is None:
+                    rows.add(strip)
+            if photo.turn is not None:  # the end of a file is at another side of what people see
+                for strip in replace(photo, turn=None).strips():
+                    rows.add(strip)
             kind, profile = photo.image.format, photo.look.profile_trouble
         with naming(path):
             damage = _damage(path.read_bytes(), kind or "")
@@ -80,23 +84,26 @@ def look(path: Path) -> Looked:
 
 @dataclass
 class _Rows:
-    """What has to be known of a photo's rows, from top to bottom, without keeping them."""
+    """What has to be known of a photo's rows, in the order of its file, without keeping them."""
 
     left: list[UInt8[np.ndarray, "rows 3"]] = field(default_factory=list)  # their first pixels
-    even: list[Bool[np.ndarray, " rows"]] = field(default_factory=list)  # whether all others are the same
-    lowest: UInt8[np.ndarray, "3"] = field(default_factory=lambda: np.full(3, 255, np.uint8))
-    highest: UInt8[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3, np.uint8))
+    even: list[Bool[np.ndarray, " rows"]] = field(default_factory=list)  # whether all others are alike, and not white
+    ranges: list[np.ndarray] = field(default_factory=list)  # lowest and highest of each channel
 
-    def add(self, rows: Rgb) -> None:
-        even = (rows[:, 0] == rows[:, -1]).all(1)  # few rows are left to be compared as a whole
-        even[even] = (rows[even] == rows[even, :1]).all((1, 2))
-        self.left.append(rows[:, 0].copy())
+    def add(self, strip: Image.Image) -> None:
+        rows = np.asarray(strip)
+        first = rows[:, :1]
+        some = rows[:, :: max(1, strip.width // 8)]  # few rows are left to be compared as a whole
+        even = _alike(some, first).all(1) & _alike(rows[:, -1], first[:, 0]) & (first.min((1, 2)) < WHITE)
+        even[even] = _alike(rows[even], first[even]).all(1)
+        self.left.append(first[:, 0].copy())
         self.even.append(even)
-        self.lowest = np.minimum(self.lowest, rows.min((0, 1)))
-        self.highest = np.maximum(self.highest, rows.max((0, 1)))
+        self.ranges.append(np.array(strip.getextrema()))
 
     def flat(self) -> bool:
-        return bool((self.highest - self.lowest).max(initial=0) <= FLAT)
+        ranges = np.stack(self.ranges)
+        lowest, highest = ranges[:, :, 0].min(0), ranges[:, :, 1].max(0)
+        return bool((highest - lowest).max() <= FLAT)
 
     def tail(self) -> Tail | None:
         """None as well where the photo is flat, where the colour is white (a table over-exposed), or where it is that
@@ -104,14 +111,20 @@ class _Rows:
         """
         left = np.concatenate(self.left)
         colour = left[-1]
-        other = np.flatnonzero(~(np.concatenate(self.even) & (left == colour).all(1)))
-        if not other.size or len(left) - 1 - other[-1] < TAIL or colour.min() >= WHITE:
+        other = np.flatnonzero(~(np.concatenate(self.even) & _alike(left, colour)))
+        if not other.size or len(left) - 1 - other[-1] < TAIL:
             return None
         above = left[: max(TAIL, other[-1] + 1 - _BLURRED)]
-        if (above == colour).all(1).mean() > BACKGROUND:
+        if _alike(above, colour).mean() > BACKGROUND:
             return None
         red, green, blue = colour.tolist()
         return Tail(int(len(left) - 1 - other[-1]), (red, green, blue))
+
+
+def _alike(some: UInt8[np.ndarray, "..."], others: UInt8[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+    """Whether colours, their channels last, are the same but for what saving again as JPEG or WebP does to one."""
+    near: Bool[np.ndarray, ...] = (np.maximum(some, others) - np.minimum(some, others) <= _SAVED).all(-1)
+    return near
 
 
 def _damage(content: bytes, kind: str) -> str:
