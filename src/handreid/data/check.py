@@ -62,7 +62,7 @@ def check(
 
 
 def _missing_rows(manifest: Manifest) -> list[int]:
-    return [row for row, path in enumerate(manifest.paths()) if not path.is_file()]
+    return [row for row, path in enumerate(manifest.paths()) if not os.path.isfile(path)]  # noqa: PTH113
 
 
 def _missing(manifest: Manifest, rows: Sequence[int]) -> Iterator[Finding]:
