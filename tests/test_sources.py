@@ -402,15 +402,21 @@ class TestHands11kInOtherCapitals:
         touch(root, ["hands/Hand_1.jpg"])
         found = sources.hands11k(root)
         assert found.table["path"].to_list() == ["Hands/Hand_1.jpg", "Hands/Hand_2.jpg"]
-        assert "1 photos that HandInfo.csv does not name, left out: Hands/Hand_1.JPG" in found.notes
+        assert any(note.startswith("2 photos that HandInfo.csv does not name, left out: ") for note in found.notes)
+
+    def test_photos_in_another_folder_of_that_name_are_found(self, tmp_path: Path) -> None:
+        root = hands11k_root(tmp_path, ROWS, ["Hand_1.jpg"])
+        touch(root, ["hands/Hand_2.jpg"])
+        assert sources.hands11k(root).table["path"].to_list() == ["Hands/Hand_1.jpg", "hands/Hand_2.jpg"]
 
     def test_what_could_be_two_is_not_guessed(self, tmp_path: Path) -> None:
         root = hands11k_root(tmp_path, ROWS, ["Hand_1.JPG", "hand_1.jpg", "Hand_2.jpg"])
         with pytest.raises(ManifestError, match=r"1 of the 2 photos .* \(Hands/Hand_1\.jpg\)"):
             sources.hands11k(root)
-        (root / "Hands").rename(root / "hands")
-        (root / "HANDS").mkdir()
-        with pytest.raises(ManifestError, match="HANDS and hands could both be Hands"):
+        for name in ("handinfo.csv", "HANDINFO.csv"):
+            (root / name).write_bytes((root / "HandInfo.csv").read_bytes())
+        (root / "HandInfo.csv").unlink()
+        with pytest.raises(ManifestError, match=r"HANDINFO\.csv and handinfo\.csv could both be HandInfo\.csv"):
             sources.hands11k(root)
 
     def test_whoever_is_lost_with_missing_photos_is_named(self, tmp_path: Path) -> None:

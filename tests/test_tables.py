@@ -151,6 +151,12 @@ class TestLongNumbers:
         assert "(5,000 characters)" in line
         assert len(line) < 250
 
+    def test_as_a_column_or_a_photo_is_told_shortly(self, tmp_path: Path) -> None:
+        assert len(complaint(tmp_path, f"path,{DIGITS}\na.jpg,1\n")) < 250
+        with pytest.raises(ManifestError, match="1 of 1 photos are not there: 111") as caught:
+            sources.csv(table(tmp_path, f"path,subject\n{DIGITS}.jpg,1\n"))
+        assert len(str(caught.value)) < 500
+
     @pytest.mark.parametrize(("old", "column"), [("0000007", "id"), ("27", "age"), ("fair,0", "accessories")])
     def test_in_hand_info_is_told_shortly(self, tmp_path: Path, old: str, column: str) -> None:
         header = "id,age,gender,skinColor,accessories,nailPolish,aspectOfHand,imageName,irregularities"

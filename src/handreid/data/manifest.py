@@ -222,7 +222,7 @@ def require_columns(found: Iterable[str], needed: Sequence[str], file: str) -> N
     names = list(found)
     missing = [f"{column!r}{nearest(column, names)}" for column in needed if column not in names]
     if missing:
-        raise ManifestError(f"{file}: no column {' and '.join(missing)}; the columns are {', '.join(names)}")
+        raise ManifestError(f"{file}: no column {' and '.join(missing)}; the columns are {listed(names, 30)}")
 
 
 def _spelled(table: pl.DataFrame, root: Path) -> pl.DataFrame:

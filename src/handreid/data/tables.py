@@ -22,6 +22,7 @@ from handreid.errors import ManifestError
 
 SHOWN = 10  # problems printed before "and n more"
 _LONGEST = 60  # characters of a value that are shown
+_LONGEST_NAME = 200  # of a name, such as a path
 _SEP = re.compile(r'"?sep=(?P<delimiter>[^\r\n"])"?[,;\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
 
 
@@ -95,13 +96,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     lower = word.strip().lower()
     starts = [name for name in names if lower and name.startswith(lower)]
     close = starts if len(starts) == 1 else difflib.get_close_matches(lower, names, n=1)
-    return f" (did you mean {names[close[0]]!r}?)" if close else ""
+    return f" (did you mean {short(names[close[0]])}?)" if close else ""
 
 
 def listed(names: Iterable[str], limit: int = SHOWN, separator: str = ", ") -> str:
     """Comma separated, the rest counted: `a, b, c and 4 more`."""
-    every = list(names)
+    every = [clipped(name) for name in names]
     return separator.join(every[:limit]) + (f" and {len(every) - limit:,} more" if len(every) > limit else "")
+
+
+def clipped(name: str) -> str:
+    """A name as it is, but for one of hundreds of characters, which is cut short."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST]}... ({len(name):,} characters)"
 
 
 def short(value: object) -> str:

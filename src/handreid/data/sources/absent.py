@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from handreid.data.manifest import Manifest
 from handreid.data.names import Spellings, folded
-from handreid.data.tables import listed, raise_all
+from handreid.data.tables import clipped, listed, raise_all
 from handreid.errors import ManifestError
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -27,7 +27,7 @@ def without_absent(manifest: Manifest, table: str, allow_missing: bool) -> Manif
         if trouble == "":
             absent.append(row)
         elif trouble:
-            wrong.append(f"{manifest.table['origin'][row]}: {manifest.table['path'][row]} {trouble}")
+            wrong.append(f"{manifest.table['origin'][row]}: {clipped(manifest.table['path'][row])} {trouble}")
     raise_all(wrong)
     if not absent:
         return manifest
@@ -66,7 +66,7 @@ def _named(manifest: Manifest, rows: Sequence[int]) -> str:
     for count, row in enumerate(rows):
         path, origin = manifest.table["path"][row], manifest.table["origin"][row]
         near = alike.every(path.replace("\\", "/")) if count < _SUGGESTED else []
-        told.append(f"{path} ({origin}" + (f"; did you mean {near[0]}?)" if near else ")"))
+        told.append(f"{clipped(path)} ({origin}" + (f"; did you mean {near[0]}?)" if near else ")"))
     return listed(told, 5)
 
 

@@ -32,7 +32,7 @@ _OTHER_PHOTOS = frozenset(
 # what systems and network disks put beside photos: thumbnails, waste, and what nobody may read
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
-_Key = tuple[int, int]  # device and inode
+_Key = tuple[int, int | str]  # device and inode, or the path where a system has no inodes
 
 
 @dataclass
@@ -92,7 +92,9 @@ class Files:
         twice = {}
         for path in sorted(self.photos, key=lambda path: (path in self.linked, path)):
             key = self.keys.get(path)
-            if key is not None and (first := taken.setdefault((place(path), key), path)) != path:
+            if key is None or (first := taken.setdefault((place(path), key), path)) == path:
+                continue
+            if path in self.linked or (self.root / path).stat().st_nlink > 1:  # else numbers of a poor file system
                 twice[path] = first
         told = listed((f"{path} is {first}" for path, first in sorted(twice.items())), 3)
         note = (f"{len(twice)} other names (links) of photos that are taken already, left out: {told}",)
@@ -171,7 +173,7 @@ class _Walk:
             raise self._unreadable(folder, error) from None
         if not folder and not stat.S_ISDIR(found.st_mode):
             raise ManifestError(f"{printable(self._root)} is a file, not a folder of photos; unpack an archive first")
-        return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino or os.path.realpath(self._root / folder)
 
     def _enter(self, folder: str) -> None:
         key = self._key(folder)

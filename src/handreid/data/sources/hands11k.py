@@ -36,11 +36,11 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     absent; with `allow_missing` their rows are left out, and counted in the notes.
     """
     root = Path(root)
-    table, hands = _called(root, "HandInfo.csv"), _called(root, "Hands")
+    table = _table_below(root)
     manifest = hands11k_metadata(root / table)
-    files = files_below(root / hands)
-    there = {f"{hands}/{path}" for path in files.photos}
-    manifest, renamed = _as_on_disk(manifest, hands, there)
+    below = {folder: files_below(root / folder) for folder in _spelled(root, "Hands") or ["Hands"]}
+    there = {f"{folder}/{path}" for folder, files in below.items() for path in files.photos}
+    manifest, renamed = _as_on_disk(manifest, there)
     absent = sorted(set(manifest.table["path"]) - there)
     if absent and not allow_missing:
         raise ManifestError(
@@ -49,37 +49,41 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
         )
     found = manifest.filter(pl.col("path").is_in(there))
     if not len(found):
-        raise ManifestError(f"{root / hands}: none of the {len(manifest):,} photos in {table} is there")
+        raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in {table} is there")
     notes = [*manifest.notes, *renamed, f"{len(found):,} photos of {len(manifest):,} in {table} found"]
     if absent:
         notes += [f"{len(absent):,} photos absent, their rows left out: {listed(absent, 20)}", *lost(manifest, found)]
     unnamed = sorted(there - set(manifest.table["path"]))
     if unnamed:
         notes.append(f"{len(unnamed):,} photos that {table} does not name, left out: {listed(unnamed, 3)}")
-    return Manifest(found.table, root.absolute(), "hands11k", (*notes, *files.notes()))
+    notes += [note for files in below.values() for note in files.notes()]
+    return Manifest(found.table, root.absolute(), "hands11k", tuple(notes))
 
 
-def _called(root: Path, name: str) -> str:
-    """What is in the folder under this name, be it in other capitals; the name itself where nothing is.
+def _spelled(root: Path, name: str) -> list[str]:
+    """What is in the folder under this name, in whatever capitals; the name itself first."""
+    return Spellings(root, folded).every(name)
 
-    Raises ManifestError where two could be meant.
+
+def _table_below(root: Path) -> str:
+    alike = _spelled(root, "HandInfo.csv")
+    if len(alike) > 1 and "HandInfo.csv" not in alike:
+        raise ManifestError(f"{root}: {' and '.join(alike)} could both be HandInfo.csv; take one of them out")
+    return alike[0] if alike else "HandInfo.csv"
+
+
+def _as_on_disk(manifest: Manifest, there: Collection[str]) -> tuple[Manifest, list[str]]:
+    """The manifest with each photo under the path of its file, and a note on those that the table spells otherwise.
+
+    What could be two files, or is another row's, is not guessed.
     """
-    alike = Spellings(root, folded).every(name)
-    if len(alike) > 1 and name not in alike:
-        raise ManifestError(f"{root}: {' and '.join(alike)} could both be {name}; take one of them out, or rename it")
-    return alike[0] if alike else name
-
-
-def _as_on_disk(manifest: Manifest, hands: str, there: Collection[str]) -> tuple[Manifest, list[str]]:
-    """The manifest with each photo under the name of its file, and a note on those that the table spells otherwise."""
-    named = [f"{hands}/{path.removeprefix('Hands/')}" for path in manifest.table["path"]]
+    named = manifest.table["path"].to_list()
     files: dict[str, list[str]] = {}
-    for path in there:
+    for path in set(there).difference(named):
         files.setdefault(folded(path), []).append(path)
-    taken = set(named)
     found = []
     for path in named:
-        alike = [file for file in files.get(folded(path), []) if file not in taken]
+        alike = files.get(folded(path), [])
         found.append(alike[0] if path not in there and len(alike) == 1 else path)
     renamed = [new for old, new in zip(named, found, strict=True) if old != new]
     note = [f"{len(renamed):,} photos found under names in other capitals: {listed(renamed, 3)}"] if renamed else []
