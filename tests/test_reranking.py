@@ -397,7 +397,7 @@ class TestEvaluation:
 
     def test_the_plain_part_is_as_without(self, found: dict, run: Run, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Run, "recipe", micro("evaluate.rerank=[]"))
-        monkeypatch.setattr(assess, "write_text", lambda *_: None)
+        monkeypatch.setattr(assess, "write_json", lambda *_, **__: None)
         plain = json.loads(json.dumps(evaluate(run)[1]))
         assert "reranked" not in plain
         assert {k: v for k, v in found.items() if k not in ("reranked", "environment")} == {
@@ -424,7 +424,7 @@ class TestEvaluation:
             return scores
 
         monkeypatch.setattr("handreid.training.reranked.score", noted)
-        monkeypatch.setattr(assess, "write_text", lambda *_: None)
+        monkeypatch.setattr(assess, "write_json", lambda *_, **__: None)
         evaluate(run)
         for (query, gallery, scores, draw, identities), way in zip(asked, run.recipe.evaluate.rerank, strict=True):
             if isinstance(way, KReciprocal):

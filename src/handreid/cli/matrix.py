@@ -25,6 +25,7 @@ def evaluate_matrix(
     by: "By",
     data: Sequence[Path],
     protocol: str | None,
+    cameras: str | None,
     mirrored: bool | None,
     refused: Mapping[str, object],
     *,
@@ -40,7 +41,9 @@ def evaluate_matrix(
     if given:
         raise RunError(f"--matrix crosses all views of every person, ranked plainly; leave {' and '.join(given)} out")
     with resumable(f"handreid evaluate {run} --matrix {by}"):
-        path, found = matrix_of(open_run(run), by, data=data, protocol=protocol, mirrored=mirrored, progress=progress)
+        path, found = matrix_of(
+            open_run(run), by, data=data, protocol=protocol, cameras=cameras, mirrored=mirrored, progress=progress
+        )
     if as_json:
         output.as_json(found)
         return

@@ -23,8 +23,8 @@ def report(
         "report.html"
     ),
     by: Annotated[
-        str, typer.Option(help="Metric of the comparison: rank1, rank5, rank10, map, map_trapezoid, mrr, minp.")
-    ] = "rank1",
+        str, typer.Option(help="Metric of the comparison, such as map, as `handreid compare` knows them.")
+    ] = ("rank1"),
     to: Annotated[Reference, typer.Option(help="Run that the others are compared with.")] = Reference.first,
     show: Annotated[
         str | None,

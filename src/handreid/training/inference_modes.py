@@ -29,23 +29,29 @@ TIMED = 256  # photos
 ROUNDS = 3
 
 
+def composes(embedder: Embedder) -> bool:
+    """Whether its head makes sentences."""
+    return isinstance(embedder.head, SemanticHead) and embedder.head.words is not None
+
+
 def compare_modes(
     embedder: Embedder,
     photos: Photos,
     conditions: Conditions | None,
-    embeddings: Float[np.ndarray, "photos dim"],
-    rows: Int[np.ndarray, " photos"],
+    which: Int[np.ndarray, " row"],
+    embeddings: Float[np.ndarray, "row dim"],
+    rows: Int[np.ndarray, " row"],
     split: Split,
     chosen: Evaluate,
     progress: Progress,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """`composed` and `fixed`, each with metrics and cost, and the paired difference of the first to the second.
 
-    `embeddings` are those of the head's own mode, of the photos of these rows. None for a head without words.
+    `embeddings` are those of the head's own mode, of these rows; `photos[which[i]]` is the photo of row i. The head is
+    one that `composes`.
     """
     head = embedder.head
-    if not isinstance(head, SemanticHead) or head.words is None:
-        return None
+    assert isinstance(head, SemanticHead)  # noqa: S101 - for the type checker
     scores = {}
     for mode in MODES:
         if mode != head.inference:
@@ -57,10 +63,10 @@ def compare_modes(
                     batch_size=chosen.batch_size,
                     mirrored=chosen.mirrored,
                     progress=progress,
-                )
+                )[which]
         else:
             found = embeddings
-        scores[mode] = score(found, rows, split.test, split.identities)
+        scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
     milliseconds = time_modes(embedder, photos[:TIMED], batch_size=chosen.batch_size, mirrored=chosen.mirrored)
     needed = {"composed": parameters(embedder), "fixed": parameters(embedder) - head.composing}
     modes: dict[str, Any] = {

@@ -46,5 +46,6 @@ def read_material(recipe: Recipe, data: Path | None) -> Material:
         test_share=chosen.test_share,
         draws=recipe.evaluate.draws,
         seed=chosen.seed,
+        cameras=chosen.cameras,
     )
     return Material(path, manifest, split)
