@@ -68,7 +68,7 @@ def expand(
     """
     check_features(query, gallery)
     sought, searched = exact_units(query, "query", _UNIT), exact_units(gallery, "gallery", _UNIT)
-    return _expanded(sought, searched, neighbours, alpha, block)
+    return _summed(sought, sought, searched, neighbours, alpha, block)
 
 
 def expand_gallery(
@@ -77,39 +77,49 @@ def expand_gallery(
     """Of each gallery photo the sum, of unit length, of itself and its nearest others; otherwise as `expand`."""
     check_features(gallery, gallery)
     units = exact_units(gallery, "gallery", _UNIT)
-    return _expanded(units, units, neighbours, alpha, block, others=True)
+    return _summed(np.zeros_like(units), units, units, neighbours, alpha, block, itself=True)
 
 
-def _expanded(
+def _summed(
+    begun: Float[np.ndarray, "query dim"],
     sought: Float[np.ndarray, "query dim"],
     searched: Float[np.ndarray, "gallery dim"],
     neighbours: int,
     alpha: float,
     block: int | None,
     *,
-    others: bool = False,
+    itself: bool = False,
 ) -> Float[np.ndarray, "query dim"]:
-    """`others`: both are the same photos, and none is its own neighbour."""
+    """What is `begun` and the weighted nearest, of unit length. `itself`: both sides are the same photos, and each is
+    summed with its nearest others in one order, so that equal photos stay equal to the last bit.
+    """
     left, right = factors(sought)[0], factors(searched)[1].T
     size = block_size(block, _CELLS, len(searched))
     found = [np.empty((0, sought.shape[1]))]
     for start in range(0, len(sought), size):
         distance = as_distance(left[start : start + size] @ right)
-        if others:
-            at = np.arange(len(distance))
-            distance[at, start + at] = np.inf
-        found.append(_weights(distance, neighbours, alpha, others=others) @ searched)
-    sums = sought + np.concatenate(found)
+        own = np.arange(start, start + len(distance)) if itself else None
+        found.append(_weights(distance, neighbours, alpha, own) @ searched)
+    sums = begun + np.concatenate(found)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     np.divide(sums, lengths, out=sums, where=lengths > 1)
     return np.where(lengths > 1, sums, sought / _UNIT)  # of a length under 1 only rounding is left
 
 
-def _weights(distance: Float[np.ndarray, "block gallery"], neighbours: int, alpha: float, *, others: bool) -> csr_array:
-    count = min(neighbours, distance.shape[1] - others)
-    if count <= 0:
-        return csr_array(distance.shape)
-    near = distance <= np.partition(distance, count - 1, axis=1)[:, count - 1, None]
+def _weights(
+    distance: Float[np.ndarray, "block gallery"], neighbours: int, alpha: float, own: Int[np.ndarray, " block"] | None
+) -> csr_array:
+    """`own` is where a row's own photo is: it counts 1, and is none of the nearest."""
+    rows, others = np.arange(len(distance)), distance
+    if own is not None:
+        others = distance.copy()
+        others[rows, own] = np.inf
+    count = min(neighbours, distance.shape[1] - (own is not None))
+    near = np.zeros(distance.shape, np.bool_)
+    if count > 0:
+        near = others <= np.partition(others, count - 1, axis=1)[:, count - 1, None]
+    if own is not None:
+        near[rows, own] = True
     row, column = np.nonzero(near)
     cosine = np.maximum(1 - distance[row, column] / 2, 0)
     return csr_array((cosine**alpha, (row, column)), shape=distance.shape)

@@ -88,10 +88,10 @@ def rank_matches(
     """
     check_features(query, gallery)
     check_labels(len(query), len(gallery), query_labels, gallery_labels, query_cameras, gallery_cameras)
+    blocks = _blocks(len(query), block_size(block, _CELLS, len(gallery)))
     shelves = _shelve(query_labels, gallery_labels, query_cameras, gallery_cameras)
     sought = exact_units(query, "query")
     shelved = exact_units(gallery, "gallery")[shelves.order].T
-    blocks = _blocks(len(query), len(gallery), block)
     return _rank((sought[some] @ shelved for some in blocks), shelves)
 
 
@@ -114,7 +114,7 @@ def rank_from_similarity(
     queries, gallery = similarity.shape
     check_labels(queries, gallery, query_labels, gallery_labels, query_cameras, gallery_cameras)
     return rank_from_blocks(
-        (similarity[some] for some in _blocks(queries, gallery, block)),
+        (similarity[some] for some in _blocks(queries, block_size(block, _CELLS, gallery))),
         query_labels,
         gallery_labels,
         query_cameras=query_cameras,
@@ -231,8 +231,7 @@ def cmc(ranking: Ranking, max_rank: int) -> Float[np.ndarray, " max_rank"]:
     return np.cumsum(counts[1:-1]) / len(first)
 
 
-def _blocks(queries: int, gallery: int, block: int | None) -> list[slice]:
-    size = block_size(block, _CELLS, gallery)
+def _blocks(queries: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, queries, size)]
 
 
