@@ -15,7 +15,7 @@ from PIL import Image
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError
-from handreid.files import read_json, write_atomic
+from handreid.files import read_json, write_atomic, write_json
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
 from handreid.report import embeddings, style
@@ -126,8 +126,7 @@ class TestEmbed:
 
     def test_a_manifest_that_changed_is_noticed(self, run: Path, known: Path, tmp_path: Path):
         moved = shutil.copytree(run, tmp_path / "run")
-        facts = json.loads((moved / "run.json").read_text())
-        (moved / "run.json").write_text(json.dumps(facts | {"manifest_hash": "0" * 64}))
+        write_json(moved / "run.json", read_json(moved / "run.json") | {"manifest_hash": "0" * 64})
         assert "give it with --data" in complaint("embed", moved, "--out", tmp_path / "e.parquet")
 
     def test_ctrl_c_leaves_nothing_and_says_a_line(self, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

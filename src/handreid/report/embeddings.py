@@ -144,7 +144,7 @@ def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Flo
     kept = read_kept(run, known.facts["model_hash"], progress)
     contents = contents_of(known.manifest, known.rows, kept, progress)
     shown: Shown = "both" if known.recipe.evaluate.mirrored else "photo"
-    if kept.unconditional and set(contents.keys(None, shown)) <= set(kept.keys):
+    if kept.of_pixels_alone and set(contents.keys(None, shown)) <= set(kept.keys):
         return kept_or_made(kept, contents.keys(None, shown), _nothing_to_make)  # without loading the model
     embedder = load_embedder(run)
     conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])

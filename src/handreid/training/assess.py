@@ -22,11 +22,12 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Rerank
 from handreid.training.conditions import conditions_of
 from handreid.training.copies import distinct_photos, remarks_on_copies
-from handreid.training.inference_modes import compare_modes, composes
+from handreid.training.inference_modes import TIMED, compare_modes, composes
 from handreid.training.kept_embeddings import (
     Contents,
     Kept,
     Key,
+    Shown,
     contents_of,
     first_of_each,
     keep,
@@ -132,7 +133,8 @@ def embeddings_of(
     `mirror`: of the mirror images, whose conditions are given. Raises PhotoError for a photo that is gone and not kept.
     """
     mirrored = shots.recipe.evaluate.mirrored
-    keys = contents.keys(conditions, "mirror image" if mirror else "both" if mirrored else "photo")
+    shown: Shown = "mirror image" if mirror else "both" if mirrored else "photo"
+    keys = contents.keys(conditions, shown, shots.embedder.head.inference if composes(shots.embedder) else None)
 
     def make(at: Int[np.ndarray, " position"]) -> Float[np.ndarray, "position dim"]:
         photos = shots.at(at)
@@ -206,12 +208,18 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) ->
     }
     if chosen.rerank:
         content["reranked"] = rerank_draws(chosen, embeddings, rows, scores, views[scores.rows], split)
-    first, which = first_of_each([at if key is None else key for at, key in enumerate(keys)])
+    first, _ = first_of_each([at if key is None else key for at, key in enumerate(keys)])
     told = None if conditions is None else conditions[first]
     if composes(embedder):
-        content["inference"] = compare_modes(
-            embedder, shots.at(first), told, which, embeddings, rows, split, chosen, progress
-        )
+        made: list[tuple[list[Key | None], Float[np.ndarray, "photos dim"]]] = []
+
+        def embed() -> Float[np.ndarray, "photos dim"]:
+            made.append(embeddings_of(shots, contents, kept, conditions))
+            return made[-1][1]
+
+        timed = shots.at(first[:TIMED])
+        content["inference"] = compare_modes(embedder, timed, embed, embeddings, rows, split, chosen)
+        keep(run, manifest, rows, contents, made, model_hash, progress)
     if chosen.prompts is not None:
         content["prompts"] = score_prompts(
             recipe, chosen.prompts, embedder, shots.at(first), told, manifest, rows[first], progress

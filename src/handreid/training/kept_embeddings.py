@@ -2,7 +2,7 @@
 
 * One file in the run's folder, for one model, known by its file's hash, which covers weights and preprocessing. An
   embedding is known by the SHA-256 of the photo's file, by what the model was told beside the pixels (`conditions_of`),
-  and by what it was shown. So another view, protocol or label on the same photos finds them, and so do copies.
+  and by what it was shown and how. So another view, protocol or label on the same photos finds them, and so do copies.
 * The file holds the SHA-256 of all its content. One that is not as it was written is not read; its photos are embedded
   anew, and that is said. Wrong numbers never come out of it.
 * Photos that are gone cannot have changed: what was on them is what the file noted for this manifest, else the
@@ -29,6 +29,7 @@ from handreid.evaluation.extraction import Conditions
 from handreid.files import write_atomic
 from handreid.progress import Progress
 from handreid.training.runs import Run
+from handreid.types import Inference
 
 Shown = Literal["photo", "mirror image", "both"]
 _FORMAT = 2
@@ -36,11 +37,14 @@ _KEY = "handreid"  # the one key of ours in the metadata of the file
 
 
 class Key(NamedTuple):
-    """What an embedding is of. `condition` is the number that the model is told beside the pixels, if any."""
+    """What an embedding is of. `condition` is the number that the model is told beside the pixels, if any; `inference`
+    how a head that composes sentences was used.
+    """
 
     file: str
     condition: int | None
     shown: Shown
+    inference: Inference | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +60,9 @@ class Kept:
     manifests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
-    def unconditional(self) -> bool:
-        """Whether it is sure that the model takes pixels alone."""
-        return bool(self.keys) and self.keys[0].condition is None
+    def of_pixels_alone(self) -> bool:
+        """Whether it is sure, without loading it, that the model takes nothing else and has no modes."""
+        return bool(self.keys) and (self.keys[0].condition, self.keys[0].inference) == (None, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +74,11 @@ class Contents:
     files: tuple[str | None, ...]
     pictures: tuple[str, ...]
 
-    def keys(self, conditions: Conditions | None, shown: Shown) -> list[Key | None]:
+    def keys(self, conditions: Conditions | None, shown: Shown, inference: Inference | None = None) -> list[Key | None]:
         """Of each photo; None where nobody knows what was on it."""
         told = [None] * len(self.files) if conditions is None else conditions.tolist()
         return [
-            None if file is None else Key(file, condition, shown)
+            None if file is None else Key(file, condition, shown, inference)
             for file, condition in zip(self.files, told, strict=True)
         ]
 
