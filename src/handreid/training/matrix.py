@@ -250,13 +250,13 @@ def _notes(tests: Sequence[Strangers]) -> list[str]:
 def _draws_hash(cells: Sequence[Cell], paths: Sequence[str], cameras: Sequence[str | None] | None) -> str:
     """Of every photo that is searched for or among, whose it is, whether it is mirrored, and cameras that count."""
     digest = hashlib.sha256()
-    if cameras is not None:
-        digest.update(json.dumps(["cameras: cross", *cameras]).encode())
+    taken_by = [[] if cameras is None else [cameras[row]] for row in range(len(paths))]
     for cell in cells:
         digest.update(json.dumps([cell.gallery, cell.probe, cell.kind, cell.mirrored]).encode())
         for draw in cell.draws:
             for part in (draw.gallery, draw.query):
-                digest.update(json.dumps([[paths[row % len(paths)], cell.identities[row]] for row in part]).encode())
+                photos = [(paths[row % len(paths)], taken_by[row % len(paths)], cell.identities[row]) for row in part]
+                digest.update(json.dumps([[path, who, *camera] for path, camera, who in photos]).encode())
     return digest.hexdigest()
 
 
