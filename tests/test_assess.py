@@ -15,6 +15,7 @@ from handreid.evaluation.protocol import score, summarise
 from handreid.evaluation.zero_shot import VIEWS, classify, view_index
 from handreid.files import read_json, write_text
 from handreid.recipe import Recipe, parse_recipe
+from handreid.recipe.metrics import METRICS
 from handreid.training.assess import evaluate
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.ladder import Rung, climb, compare, markdown, number, read_scores
@@ -82,7 +83,7 @@ class TestScores:
 class TestEvaluationFile:
     def test_it_holds_metrics_counts_hashes_and_every_rank(self, run: Path, photos: Path):
         found = read_json(run / "evaluation.json")
-        assert set(found["metrics"]) == {"rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp"}
+        assert list(found["metrics"]) == list(METRICS)
         assert all(m["low"] <= m["value"] <= m["high"] for m in found["metrics"].values())
         assert found["counts"]["draws"] == len(found["draws"]) == 3
         assert {"manifest", "split", "draws", "model"} == set(found["hashes"])

@@ -28,7 +28,10 @@ from handreid.recipe import Data, builtin_names
 from handreid.training.keeping import checkpoint_state
 from tests.conftest import MICRO_RECIPE
 
-METRICS = {"rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp"}
+METRICS = {
+    *("rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp", "r_precision", "map_at_r"),
+    *("identity_rank1", "identity_rank5", "identity_rank10"),
+}
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from handreid.data.crossing import Cell, Crossing, cross_views, draw_everyone
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
-from handreid.files import read_json, write_json
+from handreid.files import file_hash, read_json, write_json
 from handreid.recipe import Recipe, parse_recipe
 from handreid.report.heatmap import matrix_figure
-from handreid.training import matrix
+from handreid.training import assess, matrix
 from handreid.training.assess import evaluate
 from handreid.training.exposure import RECORD
 from handreid.training.matrix import matrix_of, read_matrices, written_matrix
@@ -327,12 +327,17 @@ class TestARun:
         assert "| dorsal-left, mirrored | 100.0 [" in told
 
     def test_every_photo_is_embedded_once_and_once_mirrored(self, zero: Run, monkeypatch: pytest.MonkeyPatch):
-        seen, real = [], matrix.embedded
+        seen, real = [], assess.embedded
         monkeypatch.setattr(
-            matrix, "embedded", lambda photos, *rest: (seen.append(len(photos)), real(photos, *rest))[1]
+            assess, "embedded", lambda photos, *rest: (seen.append(len(photos)), real(photos, *rest))[1]
         )
+        zero.embeddings.unlink(missing_ok=True)
+        different = len({file_hash(path) for path in read(Path(zero.facts["manifest"])).paths()})
+        assert different < 72  # some of them are the same file under several names
         matrix_of(zero, "side")
-        assert seen == [72, 72]
+        assert seen == [different, different]
+        matrix_of(zero, "aspect")
+        assert seen == [different, different]
 
     def test_again_is_the_same(self, zero: Run, found: dict[str, Any]):
         again = matrix_of(zero, "aspect")[1]

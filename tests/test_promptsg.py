@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError
+from handreid.files import file_hash
 from handreid.models.embedder import Embedder
 from handreid.models.interaction import Block, Interaction
 from handreid.models.text import TextEncoder
@@ -25,6 +26,7 @@ from handreid.training.assess import evaluate, load_embedder
 from handreid.training.build import build_embedder, build_towers
 from handreid.training.inference_modes import compare_modes, inferring, parameters, time_modes
 from handreid.training.keeping import Keeper
+from handreid.training.kept_embeddings import read_kept
 from handreid.training.material import read_material
 from handreid.training.train import train
 from handreid.types import Features, Outputs, Targets
@@ -333,15 +335,14 @@ class TestEvaluation:
             assert one["value"] == pytest.approx(values[0] - values[1], abs=1e-9)
             assert one["low"] <= one["value"] <= one["high"]
 
-    def test_the_difference_is_of_composed_to_fixed(self, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_the_difference_is_of_composed_to_fixed(self, photos: Path):
         recipe = promptsg()
         split, embedder = read_material(recipe, photos).split, embedder_of()
         rows = assess.tested_rows(split)
         numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
-        monkeypatch.setattr("handreid.training.inference_modes.embed_photos", lambda *_, **__: wrong)
-        pixels = np.zeros((len(rows), 3, 32, 32), np.uint8)
-        modes = compare_modes(embedder, pixels, None, right, rows, split, recipe.evaluate, Silent())
+        pixels = np.zeros((4, 3, 32, 32), np.uint8)
+        modes = compare_modes(embedder, pixels, lambda: wrong, right, rows, split, recipe.evaluate)
         assert modes["composed"]["metrics"]["rank1"]["value"] == 1
         assert modes["fixed"]["metrics"]["rank1"]["value"] == 0
         assert modes["difference"]["rank1"]["value"] == 1
@@ -356,6 +357,19 @@ class TestEvaluation:
         assert other["inference"]["chosen"] == "fixed"
         assert other["metrics"] == content["inference"]["fixed"]["metrics"]
         assert other["inference"]["composed"]["metrics"] == content["metrics"]
+
+    def test_embeddings_of_one_mode_are_never_taken_for_the_others(self, found: Any, monkeypatch: pytest.MonkeyPatch):
+        run, _ = found
+        evaluate(run)
+        kept = read_kept(run, file_hash(run.model), Silent())
+        by_mode = {
+            mode: {key.file: one for key, one in zip(kept.keys, kept.embeddings, strict=True) if key.inference == mode}
+            for mode in ("composed", "fixed")
+        }
+        assert by_mode["composed"].keys() == by_mode["fixed"].keys() != set()
+        assert not any(np.allclose(by_mode["fixed"][file], one) for file, one in by_mode["composed"].items())
+        monkeypatch.setattr("handreid.training.assess.embedded", None)  # nothing is left to be embedded
+        evaluate(run)
 
     def test_costs_are_told(self, found: Any):
         run, content = found

@@ -1,3 +1,5 @@
+from inspect import unwrap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from handreid.errors import DataError
 from handreid.evaluation import ranking as r
+from handreid.evaluation.arrays import exact_units
 
 
 def ints(*values):
@@ -41,6 +44,20 @@ def tied_similarities(draw):
     return similarity, *labels, *cameras
 
 
+def identity_ranks_by_definition(similarity, query_labels, gallery_labels, query_cameras=None, gallery_cameras=None):
+    """The list collapsed: each identity once, by its best photo, the wrong ones first in a tie."""
+    found = []
+    for i, row in enumerate(similarity):
+        best = {}
+        for j, value in enumerate(row):
+            right = bool(gallery_labels[j] == query_labels[i])
+            if not (query_cameras is not None and right and gallery_cameras[j] == query_cameras[i]):
+                best[gallery_labels[j]] = max(best.get(gallery_labels[j], -np.inf), value)
+        shown = sorted((-value, label == query_labels[i]) for label, value in best.items())
+        found.append(next((place for place, (_, right) in enumerate(shown, start=1) if right), 0))
+    return found
+
+
 def rank(similarity, query_labels, gallery_labels, query_cameras, gallery_cameras, **options):
     cameras = {"query_cameras": query_cameras, "gallery_cameras": gallery_cameras}
     return r.rank_from_similarity(similarity, query_labels, gallery_labels, **cameras, **options)
@@ -49,6 +66,58 @@ def rank(similarity, query_labels, gallery_labels, query_cameras, gallery_camera
 @given(tied_similarities(), st.integers(1, 7))
 def test_ranks_are_those_of_the_definition(case, block):
     assert ragged(rank(*case, block=block)) == by_definition(*case)
+
+
+@given(tied_similarities(), st.integers(1, 7))
+def test_ranks_of_identities_are_those_of_the_collapsed_list(case, block):
+    ranking = rank(*case, block=block)
+    assert ranking.identity_ranks.tolist() == identity_ranks_by_definition(*case)
+    for k in (1, 5):
+        found = r.identity_hit(ranking, k)
+        assert np.array_equal(np.isnan(found), ranking.matches == 0)
+        assert found[ranking.matches > 0].tolist() == [
+            float(rank <= k) for rank in ranking.identity_ranks[ranking.matches > 0]
+        ]
+    assert np.array_equal(r.identity_hit(ranking, 1), r.hit(ranking, 1), equal_nan=True)
+
+
+@given(tied_similarities())
+def test_r_precision_and_map_at_r_are_their_definitions(case):
+    """Manning et al. 2008, section 8.4; Musgrave et al. 2020, section 3.2: P(i) is the precision at i if i is right."""
+    ranking = rank(*case)
+    for ranks, precision, at_r in zip(ragged(ranking), r.r_precision(ranking), r.map_at_r(ranking), strict=True):
+        if not ranks:
+            assert np.isnan([precision, at_r]).all()
+            continue
+        right = [place in ranks for place in range(1, len(ranks) + 1)]  # the first R of the list
+        assert precision == pytest.approx(sum(right) / len(right))
+        expected = [sum(right[:i]) / i if right[i - 1] else 0 for i in range(1, len(right) + 1)]
+        assert at_r == pytest.approx(sum(expected) / len(right))
+
+
+def test_with_one_photo_of_each_identity_the_new_metrics_are_old_ones():
+    """R is 1, so the first R are the first; and no identity is twice in the list."""
+    query, gallery, labels, _, _, _ = scene(1)
+    found = r.metrics(r.rank_matches(query, gallery[:5], labels, np.arange(5)))
+    for name in ("r_precision", "map_at_r", "identity_rank1"):
+        np.testing.assert_array_equal(found[name], found["rank1"], err_msg=name)
+    np.testing.assert_array_equal(found["identity_rank5"], found["rank5"])
+    np.testing.assert_array_equal(found["identity_rank10"], found["rank10"])
+
+
+def test_a_collapsed_model_has_the_worst_of_all_metrics():
+    ranking = r.rank_matches(np.ones((3, 4)), np.ones((40, 4)), ints(0, 1, 2), np.arange(40) % 20)
+    found = r.metrics(ranking)
+    assert ranking.identity_ranks.tolist() == [20, 20, 20]
+    for name in ("r_precision", "map_at_r", "identity_rank1", "identity_rank5", "identity_rank10"):
+        assert not found[name].any()
+
+
+def test_ranks_that_were_written_down_do_not_know_identities():
+    ranking = r.Ranking(ints(1, 3), ints(0, 2))
+    assert not any(name.startswith("identity") for name in r.metrics(ranking))
+    with pytest.raises(DataError, match="rank anew"):
+        r.identity_hit(ranking, 5)
 
 
 @given(tied_similarities())
@@ -75,6 +144,11 @@ def test_metrics_by_hand():
         "map_trapezoid": [((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2, 1],
         "mrr": [1 / 2, 1],
         "minp": [2 / 4, 1],
+        "r_precision": [1 / 2, 1],
+        "map_at_r": [(1 / 2) / 2, 1],
+        "identity_rank1": [0, 1],
+        "identity_rank5": [1, 1],
+        "identity_rank10": [1, 1],
     }
     assert found.keys() == expected.keys()
     for name, values in expected.items():
@@ -232,12 +306,107 @@ def test_a_similarity_that_is_no_number_is_named():
         r.rank_from_similarity(similarity, np.arange(6), np.arange(4), block=3)
 
 
+def test_with_a_tolerance_what_is_nearly_as_similar_ranks_before():
+    similarity = np.array([[0.5, 0.5 - 1e-12, 0.5 - 1e-9, 0.4]])
+    labels = ints(1), ints(1, 2, 3, 1)
+    assert ragged(r.rank_from_similarity(similarity, *labels)) == [[1, 4]]
+    assert ragged(r.rank_from_similarity(similarity, *labels, tolerance=1e-11)) == [[2, 4]]
+    near = r.rank_from_similarity(similarity, *labels, tolerance=1e-8)
+    assert ragged(near) == [[3, 4]]
+    assert near.identity_ranks.tolist() == [3]
+    for wrong in (-1e-9, np.nan, np.inf):
+        with pytest.raises(DataError, match="tolerance is"):
+            r.rank_from_similarity(similarity, *labels, tolerance=wrong)
+
+
+def test_rounding_of_features_is_what_the_docstring_says():
+    """2**-26 is finer than float32 from 1/8 on, coarser below; a cosine moves by no more than 2**-26 * sqrt(dim)."""
+    for entry in (0.125, 0.3, 0.9):
+        assert float(np.spacing(np.float32(entry))) >= 2.0**-26
+    assert float(np.spacing(np.float32(0.124))) == 2.0**-27
+    random = np.random.default_rng(0)
+    for dim in (3, 64, 512):
+        features = random.standard_normal((40, dim)).astype(np.float32)
+        exact = features.astype(np.longdouble)
+        exact /= np.sqrt((exact**2).sum(axis=1, keepdims=True))
+        units = exact_units(features, "query") / 2.0**26
+        moved = np.abs(units @ units.T - (exact @ exact.T).astype(np.float64))
+        assert 0 < moved.max() <= 2.0**-26 * np.sqrt(dim)
+    assert np.abs(units - exact).max() > 2.0**-28  # it does round what float32 tells apart
+
+
+LABELS = (np.arange(3), np.arange(4))
+FEATURES = (np.ones((3, 5)), np.ones((4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((*FEATURES, *LABELS), {"block": -1}, "block is -1; give how many queries to compare at a time"),
+        ((*FEATURES, *LABELS), {"block": 0}, "block is 0"),
+        ((*FEATURES, *LABELS), {"block": 2.5}, "block is 2.5"),
+        ((*FEATURES, *LABELS), {"block": True}, "block is True"),
+        ((*FEATURES, [0, 1, 2], LABELS[1]), {}, "query labels are of type list; give a one-dimensional NumPy array"),
+        ((*FEATURES, LABELS[0], np.array(list("abcd"))), {}, "gallery labels are an array of <U1 with 1 dimension;"),
+        ((*FEATURES, LABELS[0] / 2, LABELS[1]), {}, "query labels are an array of float64"),
+        ((*FEATURES, LABELS[0][:, None], LABELS[1]), {}, "query labels are an array of int64 with 2 dimensions"),
+        ((*FEATURES, LABELS[0][:2], LABELS[1]), {}, "2 query labels for 3 photos"),
+        (
+            (*FEATURES, LABELS[0], LABELS[1].astype(np.uint64)),
+            {},
+            "gallery labels uint64, and no type of whole numbers",
+        ),
+        ((FEATURES[0], np.ones((4, 6)), *LABELS), {}, "query features have 5 numbers a photo, gallery features 6"),
+        (([[1.0] * 5] * 3, FEATURES[1], *LABELS), {}, "query features are of type list"),
+        ((np.ones(5), FEATURES[1], *LABELS), {}, "query features are an array of float64 with 1 dimension;"),
+        ((FEATURES[0].astype(complex), FEATURES[1], *LABELS), {}, "query features are an array of complex128"),
+        ((FEATURES[0], None, *LABELS), {}, "gallery features are of type NoneType"),
+        ((*FEATURES, *LABELS), {"query_cameras": [0, 1, 2], "gallery_cameras": LABELS[1]}, "query cameras are of type"),
+        ((*FEATURES, *LABELS), {"query_cameras": LABELS[0]}, "the gallery photos have no cameras"),
+    ],
+)
+def test_arrays_that_cannot_be_compared_are_one_clear_error(arguments, options, message):
+    unchecked = unwrap(r.rank_matches)  # outside the tests nothing checks types and shapes first
+    with pytest.raises(DataError) as raised:
+        unchecked(*arguments, **options)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "message"),
+    [
+        (
+            np.zeros((3, 4), np.int64),
+            "similarities are an array of int64 with 2 dimensions; give a NumPy array of float",
+        ),
+        (np.zeros((3, 4), bool), "similarities are an array of bool"),
+        ([[0.5] * 4] * 3, "similarities are of type list"),
+        (np.zeros(4), "similarities are an array of float64 with 1 dimension;"),
+        (np.zeros((2, 4)), "3 query labels for 2 photos"),
+        (np.zeros((3, 5)), "4 gallery labels for 5 photos"),
+    ],
+)
+def test_similarities_that_cannot_be_ranked_are_one_clear_error(similarity, message):
+    with pytest.raises(DataError) as raised:
+        unwrap(r.rank_from_similarity)(similarity, *LABELS)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_blocks_of_too_few_or_too_many_queries_are_an_error(size):
+    with pytest.raises(DataError, match=f"of {size} queries for 3 query labels"):
+        r.rank_from_blocks(iter([np.zeros((1, 4)), np.zeros((size - 1, 4))]), *LABELS)
+    with pytest.raises(DataError, match="of 3 gallery photos for 4 gallery labels"):
+        r.rank_from_blocks(iter([np.zeros((3, 3))]), *LABELS)
+
+
 def test_half_of_the_cameras_is_an_error():
     with pytest.raises(DataError, match="the gallery photos have no cameras"):
         rank(np.zeros((1, 2)), ints(0), ints(0, 1), ints(0), None)
 
 
 def test_too_few_labels_are_an_error():
-    unchecked = r.rank_from_similarity.__wrapped__  # outside the tests nothing checks the shapes first
+    unchecked = unwrap(r.rank_from_similarity)  # outside the tests nothing checks the shapes first
     with pytest.raises(DataError, match="1 gallery labels for 2 photos"):
         unchecked(np.zeros((1, 2)), ints(0), ints(0))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from inspect import unwrap
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from handreid.errors import DataError, RecipeError
 from handreid.evaluation import expansion, neighbours, reranking
 from handreid.evaluation.protocol import score
-from handreid.evaluation.ranking import rank_from_blocks, rank_matches
+from handreid.evaluation.ranking import first_rank, hit, rank_from_blocks, rank_from_similarity, rank_matches
 from handreid.files import read_json
 from handreid.recipe import KReciprocal, QueryExpansion, Recipe, dump_recipe, parse_recipe, read_rerank
 from handreid.training import assess
@@ -31,8 +32,8 @@ def whole(feature):
     return [round(float(x) / length * 2**25) for x in feature]
 
 
-def by_the_paper(query, gallery, k1, k2, weight, formula="paper"):
-    """Zhong et al. 2017, equation by equation; what the paper leaves open as reranking.py says."""
+def by_the_paper(query, gallery, k1, k2, weight, formula="paper", number=float):
+    """Zhong et al. 2017, equation by equation; what the paper leaves open as reranking.py says. `number` calculates."""
     photos = [whole(feature) for feature in [*query, *gallery]]
     everyone = range(len(photos))
     d = [[sum((a - b) ** 2 for a, b in zip(photos[p], photos[g], strict=True)) for g in everyone] for p in everyone]
@@ -54,12 +55,12 @@ def by_the_paper(query, gallery, k1, k2, weight, formula="paper"):
         return found
 
     def scaled(p, g):
-        return d[p][g] / max(d[p]) if max(d[p]) else 0.0
+        return number(d[p][g]) / number(max(d[p])) if max(d[p]) else number(0)
 
     vectors = []
     for p in everyone:  # V, eq. 7
         chosen = expanded(p)
-        vector = [math.exp(-scaled(p, g)) if g in chosen else 0.0 for g in everyone]
+        vector = [number(np.exp(-scaled(p, g))) if g in chosen else number(0) for g in everyone]
         vectors.append([v / sum(vector) for v in vector] if formula == "code" else vector)
     around = [near(p, k2 - 1) for p in everyone]  # eq. 11; p is one of the k2
     vectors = [[sum(vectors[q][g] for q in around[p]) / len(around[p]) for g in everyone] for p in everyone]
@@ -73,7 +74,7 @@ def by_the_paper(query, gallery, k1, k2, weight, formula="paper"):
         [(1 - weight) * jaccard(p, first + g) + weight * scaled(p, first + g) for g in range(len(gallery))]
         for p in range(first)
     ]
-    return np.array(final).reshape(first, len(gallery))
+    return np.array(final, number).reshape(first, len(gallery))
 
 
 def distances(query, gallery, k1, k2, weight, formula="paper", block=None):
@@ -112,6 +113,111 @@ def test_distances_are_those_of_the_papers_equations(seed, scene, size, k1, k2, 
     query, gallery = scene(seed, *size)
     expected = by_the_paper(query, gallery, k1, k2, weight, formula)
     np.testing.assert_allclose(distances(query, gallery, k1, k2, weight, formula), expected, atol=1e-12)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([clustered, lattice]),
+    st.tuples(st.integers(1, 5), st.integers(1, 14)),
+    st.integers(1, 25),
+    st.integers(1, 9),
+    st.sampled_from([0.0, 0.3, 0.9]),
+    st.sampled_from(["paper", "code"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_rounding_stays_below_half_of_the_tolerance(seed, scene, size, k1, k2, weight, formula):
+    """Beside the equations in more digits; so two distances that should be equal are within the tolerance."""
+    query, gallery = scene(seed, *size)
+    exact = by_the_paper(query, gallery, k1, k2, np.longdouble(weight), formula, np.longdouble)
+    encoding = reranking.encode(neighbours.points_of(query, gallery), k1, k2, formula)
+    rounding = np.abs(distances(query, gallery, k1, k2, weight, formula) - exact)
+    assert float(rounding.max()) <= encoding.tolerance(weight) / 2
+    assert encoding.tolerance(weight) < 1e-12
+    assert encoding.tolerance(1.0) == 0.0
+
+
+def mirrored(seed=4):
+    """200 queries in 20 rooms, each with directions of its own. In half of the rooms gallery photos are pairs, a right
+    and a wrong one that mirror each other: as far from the query as from everything else. By the equations they tie.
+    """
+    random = np.random.RandomState(seed)
+    rooms, dim = 20, 4
+    query, gallery, labels, gallery_labels = [], [], [], []
+    for room in range(rooms):
+
+        def at(*place: int, room: int = room) -> np.ndarray:
+            feature = np.zeros(rooms * dim)
+            feature[room * dim : (room + 1) * dim] = (20, *place)
+            return feature
+
+        for _ in range(5):
+            across, along, up = random.randint(1, 9), *random.randint(-9, 10, 2)
+            gallery += [at(across, along, up), at(-across, along, up)]
+            gallery_labels += [2 * room, 2 * room + 1]
+        for _ in range(10):
+            side = random.randint(2)
+            lean = (5, -5)[side] if room % 2 else 0
+            query.append(at(lean, *random.randint(-9, 10, 2)))
+            labels.append(2 * room + side)
+    return np.array(query), np.array(gallery), np.array(labels), np.array(gallery_labels)
+
+
+TIED = np.arange(200) // 10 % 2 == 0
+ALONE = {"k1": 20, "k2": 6, "original": 0.0, "formula": "code"}
+
+
+class TestTies:
+    """Ties by the equations are ties, and count against us, whatever the rounding of sums makes of them."""
+
+    def rank1(self, query, gallery, labels, gallery_labels, **options) -> float:
+        ranking = reranking.rerank_matches(query, gallery, labels, gallery_labels, **{**ALONE, **options})
+        return float(hit(ranking, 1).mean())
+
+    def as_rounded(self, query, gallery, labels, gallery_labels) -> float:
+        """Rank-1 of the same distances, compared as they are."""
+        final = distances(query, gallery, 20, 6, 0.0, "code")
+        return float(hit(rank_from_similarity(-final, labels, gallery_labels), 1).mean())
+
+    def test_the_scene_is_one_in_which_rounding_decides(self):
+        """Naming the coordinates in another order changes no distance, but the order of the terms of sums."""
+        query, gallery, *labels = mirrored()
+        orders = [np.random.RandomState(seed).permutation(query.shape[1]) for seed in range(5)]
+        found = [self.as_rounded(query[:, order], gallery[:, order], *labels) for order in orders]
+        assert max(found) - min(found) >= 0.04
+        assert {self.rank1(query[:, order], gallery[:, order], *labels) for order in orders} == {
+            self.rank1(query, gallery, *labels)
+        }
+        assert 0.4 < self.rank1(query, gallery, *labels) <= min(found) - 0.05  # the others were luck
+
+    @pytest.mark.parametrize("formula", ["paper", "code"])
+    @pytest.mark.parametrize("original", [0.0, 0.3])
+    def test_the_order_of_photos_and_coordinates_changes_nothing(self, formula: str, original: float):
+        query, gallery, labels, gallery_labels = mirrored()
+        options = {"formula": formula, "original": original}
+        expected = self.rank1(query, gallery, labels, gallery_labels, **options)
+        for seed in range(3):
+            random = np.random.RandomState(seed)
+            at, of, order = (random.permutation(count) for count in (*map(len, (query, gallery)), query.shape[1]))
+            moved = query[at][:, order], gallery[of][:, order], labels[at], gallery_labels[of]
+            assert self.rank1(*moved, **options) == expected
+
+    def test_photos_given_twice_change_nothing_for_those_that_tie(self):
+        """With every photo twice, a right and a wrong one mirror each other as before: no tie turns into an answer."""
+        query, gallery, labels, gallery_labels = mirrored()
+        twice = [np.repeat(one, 2, axis=0) for one in (query, gallery, labels, gallery_labels)]
+        for scene, some in (((query, gallery, labels, gallery_labels), TIED), (twice, np.repeat(TIED, 2))):
+            first = first_rank(reranking.rerank_matches(*scene, **ALONE))
+            assert (first[some] > 1).all()
+
+    def test_copies_of_a_photo_share_their_fate(self):
+        """A wrong copy of the right photo ranks before it, and a query's copy finds what the query finds."""
+        query, gallery, labels, gallery_labels = mirrored()
+        again = np.concatenate([gallery, gallery[:1]]), np.concatenate([gallery_labels, [999]])
+        ranking = reranking.rerank_matches(
+            np.concatenate([query, query[:1]]), again[0], np.append(labels, labels[0]), again[1], **ALONE
+        )
+        parts = np.split(ranking.ranks, ranking.offsets[1:-1])
+        assert parts[0].tolist() == parts[-1].tolist()
 
 
 def test_a_larger_scene_in_which_neighbourhoods_end():
@@ -276,6 +382,51 @@ class TestExpansion:
         for block in (1, 3, 100):
             assert np.array_equal(expansion.expand(query, gallery, neighbours=4, alpha=3.0, block=block), found)
 
+    @given(
+        st.integers(0, 2**32),
+        st.sampled_from([clustered, lattice]),
+        st.integers(1, 20),
+        st.sampled_from([0.0, 1.0, 3.0]),
+        st.sampled_from([None, 1, 3]),
+    )
+    @settings(max_examples=40, deadline=None)
+    def test_gallery_photos_are_the_means_of_the_definition(self, seed, scene, n, alpha, block):
+        """Of each gallery photo and its nearest others, itself not counted."""
+        gallery = scene(seed, 1, 12)[1]
+        found = expansion.expand_gallery(gallery, neighbours=n, alpha=alpha, block=block)
+        for at in range(len(gallery)):
+            others = np.delete(gallery, at, axis=0)
+            expected = self.by_definition(gallery[at : at + 1], others, n, alpha)
+            np.testing.assert_allclose(found[at : at + 1], expected, atol=1e-7)
+
+    def test_equal_gallery_photos_stay_equal_and_blocks_change_no_bit(self):
+        _, gallery = clustered(8, 1, 30)
+        gallery[[4, 9]] = gallery[17]
+        found = expansion.expand_gallery(gallery, neighbours=4, alpha=3.0)
+        assert np.array_equal(found[4], found[17])
+        assert np.array_equal(found[9], found[17])
+        for block in (1, 3, 100):
+            assert np.array_equal(expansion.expand_gallery(gallery, neighbours=4, alpha=3.0, block=block), found)
+        order = np.random.default_rng(0).permutation(30)
+        assert np.array_equal(
+            expansion.expand_gallery(gallery[order], neighbours=4),
+            expansion.expand_gallery(gallery, neighbours=4)[order],
+        )
+
+    def test_a_gallery_of_one_photo_has_nothing_to_be_averaged_with(self):
+        np.testing.assert_allclose(
+            expansion.expand_gallery(np.array([[3.0, 4.0]]), neighbours=2), [[0.6, 0.8]], atol=1e-7
+        )
+        assert expansion.expand_gallery(np.empty((0, 3)), neighbours=2).shape == (0, 3)
+
+    def test_it_ranks_among_the_expanded_gallery(self):
+        query, gallery = clustered(7, 20, 60)
+        labels = np.arange(20) % 5, np.arange(60) % 6
+        ours = expansion.expand_matches(query, gallery, *labels, neighbours=5, alpha=1.0, side="gallery")
+        expanded = expansion.expand_gallery(gallery, neighbours=5, alpha=1.0)
+        assert np.array_equal(ours.ranks, rank_matches(query, expanded, *labels).ranks)
+        assert not np.array_equal(ours.ranks, rank_matches(query, gallery, *labels).ranks)
+
     def test_it_ranks_with_the_expanded_query(self):
         query, gallery = clustered(7, 20, 60)
         labels = np.arange(20) % 5, np.arange(60) % 6
@@ -283,6 +434,63 @@ class TestExpansion:
         expanded = expansion.expand(query, gallery, neighbours=5, alpha=1.0)
         assert np.array_equal(ours.ranks, rank_matches(expanded, gallery, *labels).ranks)
         assert not np.array_equal(ours.ranks, rank_matches(query, gallery, *labels).ranks)
+
+
+LABELS = {"query_labels": np.arange(20) % 5, "gallery_labels": np.arange(60) % 6}
+CAMERAS = {"query_cameras": np.arange(20) % 3, "gallery_cameras": np.arange(60) % 4}
+
+
+class TestCameras:
+    """Photos of the query's identity and camera are left out of the ranks, and are neighbours as all others."""
+
+    def test_of_re_ranking(self):
+        query, gallery = clustered(7, 20, 60)
+        ours = reranking.rerank_matches(query, gallery, **LABELS, **CAMERAS, k1=6, k2=3)
+        final = distances(query, gallery, 6, 3, 0.3)
+        expected = rank_from_similarity(-final, *LABELS.values(), **CAMERAS, tolerance=1e-12)
+        assert np.array_equal(ours.ranks, expected.ranks)
+        assert np.array_equal(ours.offsets, expected.offsets)
+        assert len(ours.ranks) < len(reranking.rerank_matches(query, gallery, **LABELS, k1=6, k2=3).ranks)
+
+    @pytest.mark.parametrize("side", ["query", "gallery"])
+    def test_of_expansion(self, side: str):
+        query, gallery = clustered(7, 20, 60)
+        ours = expansion.expand_matches(query, gallery, **LABELS, **CAMERAS, neighbours=4, side=side)
+        if side == "query":
+            query = expansion.expand(query, gallery, neighbours=4)
+        else:
+            gallery = expansion.expand_gallery(gallery, neighbours=4)
+        expected = rank_matches(query, gallery, *LABELS.values(), **CAMERAS)
+        assert np.array_equal(ours.ranks, expected.ranks)
+        assert np.array_equal(ours.offsets, expected.offsets)
+
+    @pytest.mark.parametrize(
+        "way", [reranking.rerank_matches, lambda *a, **o: expansion.expand_matches(*a, neighbours=2, **o)]
+    )
+    def test_half_of_them_is_an_error(self, way):
+        with pytest.raises(DataError, match="the gallery photos have no cameras"):
+            way(*clustered(7, 20, 60), **LABELS, query_cameras=np.arange(20))
+
+
+@pytest.mark.parametrize("block", [-1, 0])
+def test_blocks_under_one_are_refused_at_once(block: int):
+    both = np.ones((3, 4)), np.ones((2, 4))
+    for way in (reranking.rerank, lambda *a, **o: expansion.expand(*a, neighbours=1, **o)):
+        with pytest.raises(DataError, match=f"block is {block}"):
+            way(*both, block=block)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        unwrap(reranking.rerank),
+        lambda *both: unwrap(expansion.expand)(*both, neighbours=2),
+        lambda *both: unwrap(reranking.rerank_matches)(*both, np.arange(3), np.arange(3)),
+    ],
+)
+def test_features_of_two_widths_are_refused(way):
+    with pytest.raises(DataError, match="query features have 4 numbers a photo, gallery features 5"):
+        way(np.ones((3, 4)), np.ones((3, 5)))
 
 
 BOTH = "evaluate.rerank=[{k1: 4, k2: 2}, {kind: query_expansion, neighbours: 2}]"
@@ -328,13 +536,18 @@ class TestRecipe:
         (way, expansion_) = micro("evaluate.rerank=[{}, {kind: query_expansion, alpha: 3}]").evaluate.rerank
         assert read_rerank("k1=20,k2=6,lambda=0.3") == read_rerank("formula=paper") == way
         assert read_rerank("expansion=5, alpha=3") == expansion_
+        (gallery,) = micro("evaluate.rerank={kind: gallery_expansion, neighbours: 4}").evaluate.rerank
+        assert read_rerank("gallery-expansion=4") == read_rerank("gallery_expansion=4") == gallery
+        assert gallery.words == "gallery expansion, 4 nearest"
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("k3=2", "unknown key 'k3'; known: k1=20,k2=6,lambda=0.3 (and formula=code) or expansion=5"),
+            ("k3=2", "unknown key 'k3'; known: k1=20,k2=6,lambda=0.3 (and formula=code), expansion=5 or gallery-"),
             ("k1=many", "k1 is 'many'"),
             ("expansion=0", "expansion is '0'"),
+            ("gallery-expansion=0", "gallery-expansion is '0'"),
+            ("expansion=2,gallery-expansion=2", "unknown key 'gallery-expansion'"),
             ("expansion=5,k1=3", "unknown key 'k1'"),
             ("kind=best", "kind is"),
             ("20,6,0.3", "write key=value"),
@@ -415,8 +628,8 @@ class TestEvaluation:
     def test_each_draw_is_ranked_by_itself_with_the_recipes_numbers(self, run: Run, monkeypatch: pytest.MonkeyPatch):
         asked = []
 
-        def noted(embeddings, rows, draws, identities, rank=rank_matches):
-            scores = score(embeddings, rows, draws, identities, rank)
+        def noted(embeddings, rows, draws, identities, rank=rank_matches, *, cameras=None):
+            scores = score(embeddings, rows, draws, identities, rank, cameras=cameras)
             at = [np.searchsorted(rows, part) for part in (draws[1].query, draws[1].gallery)]
             labels = [np.unique([identities[row] for row in part]) for part in (draws[1].query, draws[1].gallery)]
             assert len(labels[1]) == len(draws[1].gallery)

@@ -506,7 +506,7 @@ class TestFigures:
         similarity[right] = 0.5
         similarity[[n for n in range(5) if n != right][:2]] = 0.9, 0.8
         points = np.stack([[1.0, *similarity], [0.0, *np.sqrt(1 - similarity**2)]], axis=1)
-        monkeypatch.setattr("handreid.report.match.embedded", lambda *given: points)
+        monkeypatch.setattr("handreid.report.match.embed_known", lambda *given: points)
         match_figure(run, tmp_path / "wrong.png", query)
         caption = (tmp_path / "wrong.txt").read_text()
         assert "Nearest of 5 in the gallery: another identity" in caption

@@ -96,7 +96,7 @@ class TestWhatASweepSays:
             sweep_of(**keys)
 
     def test_every_metric_is_one_that_validation_has(self):
-        assert set(metrics(Ranking(np.array([1, 2]), np.array([0, 1, 2])))) == set(MEASURED)
+        assert set(metrics(Ranking(np.array([1, 2]), np.array([0, 1, 2]), np.array([1, 2])))) == set(MEASURED)
 
     def test_values_have_short_names(self):
         terms = [{"kind": "cross_entropy"}, {"kind": "triplet", "margin": 0.3}]

@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,16 +17,19 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, PhotoError, RunError
 from handreid.evaluation.protocol import score
-from handreid.files import file_hash
+from handreid.files import file_hash, read_json
 from handreid.models.embedder import Embedder
+from handreid.progress import Silent
 from handreid.recipe import parse_recipe
 from handreid.report import confusion
 from handreid.report.confusion import mistakes_by_relation, most_confused
+from handreid.report.embeddings import embed
 from handreid.report.space import projection
 from handreid.report.strip_figure import caption, draw_strips, write_strips
 from handreid.report.strips import ONCE, RULES, Strip, choose, strip_of
@@ -32,6 +37,8 @@ from handreid.report.tested import Tested as Looked  # pytest would collect a na
 from handreid.report.tested import look_at
 from handreid.report.thumbnails import BORDER, columns_of, data_url, encoded, sprite, thumbnail, thumbnails
 from handreid.training.assess import evaluate
+from handreid.training.kept_embeddings import Contents, keep, read_kept
+from handreid.training.matrix import matrix_of
 from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
@@ -87,7 +94,7 @@ def tested(run: Run) -> Looked:
 @pytest.fixture
 def own(run: Run, tmp_path: Path) -> Run:
     """A copy of the run with its photos, to spoil."""
-    facts = json.loads((run.folder / "run.json").read_text())
+    facts = read_json(run.folder / "run.json")
     root = Path(facts["manifest"]).parent
     shutil.copytree(root, tmp_path / "photos")
     copied = Run(shutil.copytree(run.folder, tmp_path / "run"))
@@ -99,18 +106,32 @@ def own(run: Run, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def at_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often photos were embedded anew."""
-    from handreid.report import embeddings
+    """How many photos were decoded and embedded."""
+    from handreid.training import assess
 
     counted: Counter[str] = Counter()
-    embedded = embeddings.embedded
 
-    def counting(*arguments: object) -> np.ndarray:
-        counted["embedded"] += 1
-        return embedded(*arguments)
+    def counting(name: str, work: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def counted_work(*arguments: Any) -> np.ndarray:
+            found = work(*arguments)
+            counted[name] += len(found)
+            return found
 
-    monkeypatch.setattr(embeddings, "embedded", counting)
+        return counted_work
+
+    for name in ("decoded", "embedded"):
+        monkeypatch.setattr(assess, name, counting(name, getattr(assess, name)))
     return counted
+
+
+class Said(Silent):
+    """Progress that remembers its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def made_up(tested: Looked, embeddings: np.ndarray) -> Looked:
@@ -120,31 +141,76 @@ def made_up(tested: Looked, embeddings: np.ndarray) -> Looked:
 class TestKeptEmbeddings:
     def test_the_evaluation_keeps_what_it_ranked(self, run: Run, tested: Looked, at_work: Counter[str]):
         with safe_open(run.embeddings, framework="numpy") as file:
-            kept, rows = file.get_tensor("embeddings"), file.get_tensor("rows")
+            kept = file.get_tensor("embeddings")
             facts = json.loads(file.metadata()["handreid"])
-        found = json.loads(run.evaluation.read_text())
-        assert (facts["model"], facts["manifest"]) == (found["hashes"]["model"], found["hashes"]["manifest"])
-        assert facts["mirrored"] is False
-        assert facts["photos"] == tested.names
-        assert set(found["photos"]) <= set(tested.names)
-        assert rows.tolist() == tested.rows.tolist()
+        found = read_json(run.evaluation)
+        assert facts["model"] == found["hashes"]["model"]
+        files = facts["manifests"][found["hashes"]["manifest"]]
+        assert set(files) == set(tested.names)
+        assert all(files[name] == file_hash(path) for name, path in zip(tested.names, tested.paths, strict=True))
+        place = {file: at for at, (file, condition, shown) in enumerate(facts["keys"])}
+        assert {tuple(key[1:]) for key in facts["keys"]} == {(None, "photo")}
+        embeddings = kept[[place[files[name]] for name in tested.names]]
         assert kept.dtype == np.float32
-        assert np.array_equal(kept, look_at(run).embeddings)
+        assert np.array_equal(embeddings, look_at(run).embeddings)
         assert not at_work
-        scores = score(kept, rows, tested.split.test, tested.split.identities)
+        scores = score(embeddings, tested.rows, tested.split.test, tested.split.identities)
         assert scores.means()["map"] == pytest.approx(found["metrics"]["map"]["value"], abs=1e-12)
 
-    def test_other_evaluations_keep_nothing(self, own: Run):
-        before = own.embeddings.read_bytes()
+    def test_an_evaluation_that_was_made_is_made_again_without_looking(self, own: Run, at_work: Counter[str]):
+        before = read_json(own.evaluation)
+        _, found = evaluate(own)
+        assert not at_work
+        assert json.loads(json.dumps(found["metrics"])) == before["metrics"]
+
+    def test_another_view_label_or_protocol_finds_them(self, own: Run, tested: Looked, at_work: Counter[str]):
+        for changes in ({"aspect": "dorsal-right"}, {"label": "hand"}, {"label": "subject", "aspect": "palmar-left"}):
+            path, _ = evaluate(own, changes=changes)
+            assert path != own.evaluation
+        assert not at_work
+
+    def test_other_data_with_the_same_photos_finds_them(self, own: Run, tested: Looked, at_work: Counter[str]):
+        """By what is on them, under whatever names and in whatever manifest."""
+        root = Path(own.facts["manifest"]).parent
+        (root / "copies").mkdir()
+        table = tested.manifest.table[tested.rows]
+        for number, path in enumerate(tested.paths):
+            shutil.copyfile(path, root / "copies" / f"{number}.jpg")
+        names = pl.Series([f"copies/{number}.jpg" for number in range(len(tested))])
+        Manifest(table.with_columns(path=names), root, "others").write(root / "others.parquet")
+        found = embed(own, root / "embedded.parquet", data=root / "others.parquet")
+        assert np.array_equal(found["embedding"].to_numpy(), tested.embeddings)
+        assert not at_work
+
+    def test_mirrored_photos_are_kept_beside_the_others(self, own: Run, tested: Looked, at_work: Counter[str]):
         path, _ = evaluate(own, mirrored=True)
         assert path.name.endswith("-mirrored.json")
-        assert own.embeddings.read_bytes() == before
+        assert at_work["embedded"] == len(tested)
+        evaluate(own, mirrored=True)
+        evaluate(own)
+        assert at_work["embedded"] == len(tested)
+        assert np.array_equal(look_at(own).embeddings, tested.embeddings)
+
+    def test_a_matrix_keeps_mirror_images_too(self, own: Run, tested: Looked, at_work: Counter[str]):
+        matrix_of(own, "aspect")
+        assert (at_work["embedded"], at_work["decoded"]) == (len(tested), len(tested))
+        matrix_of(own, "side")
+        assert at_work["embedded"] == len(tested)
 
     def test_an_older_run_is_embedded_anew(self, own: Run, tested: Looked, at_work: Counter[str]):
         own.embeddings.unlink()
         assert np.allclose(look_at(own).embeddings, tested.embeddings, atol=1e-6)
-        assert at_work["embedded"] == 1
+        assert at_work["embedded"] == len(tested)
         assert not own.embeddings.exists()  # looking writes nothing into a run
+
+    def test_a_file_of_the_former_format_is_replaced(self, own: Run, tested: Looked, at_work: Counter[str]):
+        facts = {"format": 1, "model": tested.model_hash, "manifest": tested.manifest.hash, "mirrored": False}
+        tensors = {"embeddings": np.zeros((1, 4), np.float32), "rows": np.zeros(1, np.int64)}
+        save_file(tensors, own.embeddings, {"handreid": json.dumps({**facts, "photos": ["a"], "contents": ["b"]})})
+        evaluate(own)
+        assert at_work["embedded"] == len(tested)
+        assert np.allclose(look_at(own).embeddings, tested.embeddings, atol=1e-6)
+        assert at_work["embedded"] == len(tested)
 
     def test_another_model_is_never_looked_at_with_old_embeddings(
         self, own: Run, tested: Looked, at_work: Counter[str]
@@ -155,9 +221,12 @@ class TestKeptEmbeddings:
         embedder.save(own.model)
         note(own.folder, own.model.name)
         found = look_at(own)
-        assert at_work["embedded"] == 1
+        assert at_work["embedded"] == len(tested)
         assert found.model_hash == file_hash(own.model) != tested.model_hash
         assert not np.allclose(found.embeddings, tested.embeddings, atol=1e-3)
+        evaluate(own)
+        with safe_open(own.embeddings, framework="numpy") as file:
+            assert len(file.get_tensor("embeddings")) == len(tested)  # those of the former model are gone
 
     def test_a_photo_changed_in_place_is_noticed(self, own: Run, tested: Looked, at_work: Counter[str]):
         look_at(own)
@@ -168,13 +237,32 @@ class TestKeptEmbeddings:
         assert np.flatnonzero(changed).tolist() == [3]
 
     def test_a_photo_that_is_gone_leaves_its_numbers(self, own: Run, tested: Looked, at_work: Counter[str]):
+        before = read_json(own.evaluation)
         for name in tested.names:
             (Path(own.facts["manifest"]).parent / name).unlink(missing_ok=True)
         assert np.array_equal(look_at(own).embeddings, tested.embeddings)
+        _, found = evaluate(own)
+        assert {key: found[key] for key in ("metrics", "space", "notes")} == {
+            key: before[key] for key in ("metrics", "space", "notes")
+        }
         assert not at_work
         own.embeddings.unlink()
         with pytest.raises(PhotoError, match="is missing"):
             look_at(own)
+        with pytest.raises(PhotoError, match="is missing"):
+            evaluate(own)
+
+    def test_what_was_on_a_photo_that_is_gone_the_manifest_may_tell(self, own: Run, tested: Looked):
+        """A manifest that the run has never seen, of photos that it has, with their hashes."""
+        place = own.folder.parent / "other.parquet"
+        table = tested.manifest.table[tested.rows].with_columns(path=pl.lit("gone/") + pl.col("path"))
+        hashes = pl.Series([file_hash(path) for path in tested.paths])
+        Manifest(table.with_columns(sha256=hashes), place.parent, "others").write(place)
+        found = embed(own, place.parent / "embedded.parquet", data=place)
+        assert np.array_equal(found["embedding"].to_numpy(), tested.embeddings)
+        Manifest(table, place.parent, "others").write(place)
+        with pytest.raises(PhotoError, match="is missing"):
+            embed(own, place.parent / "embedded.parquet", data=place)
 
     def test_equal_manifests_in_another_order_are_the_same(self, own: Run, tested: Looked, at_work: Counter[str]):
         path = Path(own.facts["manifest"])
@@ -187,22 +275,68 @@ class TestKeptEmbeddings:
         )
         assert not at_work
 
-    def test_mirrored_photos_are_others(self, own: Run, at_work: Counter[str]):
+    def test_mirrored_photos_are_others(self, own: Run, tested: Looked, at_work: Counter[str]):
         edit_recipe(own.folder, "mirrored: false", "mirrored: true")
         look_at(own)
-        assert at_work["embedded"] == 1
+        assert at_work["embedded"] == len(tested)
 
     @pytest.mark.parametrize("content", [b"", b"half of a file", b"\x02\0\0\0\0\0\0\0{}"])
-    def test_a_broken_file_is_as_good_as_none(self, own: Run, content: bytes, at_work: Counter[str]):
+    def test_a_broken_file_is_said_and_made_anew(self, own: Run, tested: Looked, content: bytes, at_work: Counter[str]):
         own.embeddings.write_bytes(content)
-        look_at(own)
-        assert at_work["embedded"] == 1
+        told = Said()
+        look_at(own, progress=told)
+        assert at_work["embedded"] == len(tested)
+        assert [line.startswith(f"note: {own.embeddings} is damaged (") for line in told.lines] == [True]
+        evaluate(own)
+        told.lines.clear()
+        look_at(own, progress=told)
+        assert not told.lines
+        assert at_work["embedded"] == 2 * len(tested)
 
-    def test_the_table_and_the_map_use_them_too(self, run: Run, at_work: Counter[str], tmp_path: Path):
+    @pytest.mark.parametrize("where", [0.2, 0.5, 0.999])
+    def test_one_flipped_bit_is_noticed_wherever_it_is(
+        self, own: Run, tested: Looked, where: float, at_work: Counter[str]
+    ):
+        """In the header's hashes, and in the numbers, where a flipped exponent gave 3.6e37."""
+        content = bytearray(own.embeddings.read_bytes())
+        content[int(where * len(content))] ^= 0x40
+        own.embeddings.write_bytes(content)
+        told = Said()
+        found = look_at(own, progress=told)
+        assert np.allclose(found.embeddings, tested.embeddings, atol=1e-6)
+        assert at_work["embedded"] == len(tested)
+        assert "damaged" in told.lines[0]
+        evaluate(own)
+        assert np.allclose(look_at(own).embeddings, tested.embeddings, atol=1e-6)
+
+    def test_two_evaluations_at_once_lose_nothing_that_was_whole(self, own: Run, tested: Looked):
+        """Both add to what is there when they write, not to what was there when they began."""
+        kept = read_kept(own, tested.model_hash, Silent())
+        everything = Contents(tuple(key.file for key in kept.keys), tuple(key.file for key in kept.keys))
+        for shown in ("both", "mirror image"):
+            keys = everything.keys(None, shown)
+            keep(own, tested.manifest, tested.rows, everything, [(keys, kept.embeddings)], tested.model_hash, Silent())
+        now = read_kept(own, tested.model_hash, Silent())
+        assert {key.shown for key in now.keys} == {"photo", "both", "mirror image"}
+        assert np.array_equal(now.embeddings[: len(kept.keys)], kept.embeddings)
+
+    def test_a_disk_that_takes_none_costs_nothing_but_time(
+        self, own: Run, monkeypatch: pytest.MonkeyPatch, tested: Looked
+    ):
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        own.embeddings.unlink()
+        monkeypatch.setattr("handreid.training.kept_embeddings.save_file", full)
+        path, _ = evaluate(own)
+        assert path == own.evaluation
+        assert not own.embeddings.exists()
+
+    def test_the_table_and_the_map_use_them_too(self, run: Run, tested: Looked, at_work: Counter[str], tmp_path: Path):
         assert handreid("embed", run.folder, "--split", "test", "--out", tmp_path / "e.parquet").code == 0
         assert not at_work
         assert handreid("embed", run.folder, "--out", tmp_path / "all.parquet").code == 0
-        assert at_work["embedded"] == 1
+        assert at_work["embedded"] == len(tested.manifest) - len(tested)
 
     def test_it_is_written_whole_or_not_at_all(self, own: Run, monkeypatch: pytest.MonkeyPatch):
         def half(_: object, path: Path, __: object) -> None:
@@ -212,7 +346,7 @@ class TestKeptEmbeddings:
         before = own.embeddings.read_bytes()
         monkeypatch.setattr("handreid.training.kept_embeddings.save_file", half)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(own)
+            evaluate(own, mirrored=True)
         assert own.embeddings.read_bytes() == before
         assert not list(own.folder.glob(".*writing*"))
 

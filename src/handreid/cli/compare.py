@@ -21,6 +21,11 @@ class Metric(StrEnum):
     map_trapezoid = "map_trapezoid"
     mrr = "mrr"
     minp = "minp"
+    r_precision = "r_precision"
+    map_at_r = "map_at_r"
+    identity_rank1 = "identity_rank1"
+    identity_rank5 = "identity_rank5"
+    identity_rank10 = "identity_rank10"
 
 
 class To(StrEnum):

@@ -32,6 +32,11 @@ class Aspect(StrEnum):
     palmar_left = "palmar-left"
 
 
+class Cameras(StrEnum):
+    ignore = "ignore"
+    cross = "cross"
+
+
 class Label(StrEnum):
     auto = "auto"
     subject = "subject"
@@ -131,6 +136,10 @@ def evaluate(
     protocol: Annotated[Protocol | None, typer.Option(help="Another protocol than the recipe's.")] = None,
     aspect: Annotated[Aspect | None, typer.Option(help="Search with photos of this view only.")] = None,
     label: Annotated[Label | None, typer.Option(help="What an identity is.")] = None,
+    cameras: Annotated[
+        Cameras | None,
+        typer.Option(help="cross: leave gallery photos of the query's identity and camera out, as Market-1501 does."),
+    ] = None,
     mirrored: Annotated[
         bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
     ] = None,
@@ -138,7 +147,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Rank anew as well: k1=20,k2=6,lambda=0.3 by k-reciprocal neighbours, expansion=5 by average query "
-            "expansion; may be given again.",
+            "expansion, gallery-expansion=5 by that of the gallery; may be given again.",
             metavar="HOW",
         ),
     ] = None,
@@ -148,7 +157,7 @@ def evaluate(
     track: Track = None,
     json: Json = False,
 ) -> None:
-    """Score a run on test identities: rank-k, both mAPs, MRR, mINP, with intervals, per aspect and pooled."""
+    """Score a run on test identities: rank-k, mAPs and other metrics, with intervals, per aspect and pooled."""
     from handreid.errors import RunError
     from handreid.recipe import read_rerank
 
@@ -160,11 +169,20 @@ def evaluate(
         from handreid.cli.matrix import evaluate_matrix
 
         no = {"--aspect": aspect, "--label": label, "--rerank": rerank, "--track": track}
-        evaluate_matrix(run, matrix.value, data or [], protocol and protocol.value, mirrored, no, as_json=json)
+        evaluate_matrix(
+            run,
+            matrix.value,
+            data or [],
+            protocol and protocol.value,
+            cameras and cameras.value,
+            mirrored,
+            no,
+            as_json=json,
+        )
         return
     if data and len(data) > 1:
         raise RunError(f"{len(data)} manifests are given; a run is evaluated on one, or on several by --matrix dataset")
-    asked = {"protocol": protocol, "aspect": aspect, "label": label}
+    asked = {"protocol": protocol, "aspect": aspect, "label": label, "cameras": cameras}
     changes = {name: choice.value for name, choice in asked.items() if choice}
     progress = begin()
     from handreid.training.assess import evaluate as evaluate_run

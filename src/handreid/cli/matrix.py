@@ -24,6 +24,7 @@ def evaluate_matrix(
     by: "By",
     data: Sequence[Path],
     protocol: str | None,
+    cameras: str | None,
     mirrored: bool | None,
     refused: Mapping[str, object],
     *,
@@ -40,7 +41,9 @@ def evaluate_matrix(
     from handreid.training.runs import open_run
 
     with resumable(f"handreid evaluate {run} --matrix {by}"):
-        path, found = matrix_of(open_run(run), by, data=data, protocol=protocol, mirrored=mirrored, progress=progress)
+        path, found = matrix_of(
+            open_run(run), by, data=data, protocol=protocol, cameras=cameras, mirrored=mirrored, progress=progress
+        )
     if as_json:
         output.as_json(found)
         return

@@ -26,7 +26,7 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
     for rung in rungs:
         if rung.evaluation.get("prompts"):
             _print_prompts(rung.name, rung.evaluation["prompts"])
-    output.table("the ladder", of.COLUMNS, [row for rung in rungs for row in of.rows(rung)])
+    output.table("the ladder", of.columns(rungs), of.rows(rungs))
     for line in (of.caption(rungs[-1]), *of.reranked_captions(rungs)):
         output.echo(line)
     if any("space" in rung.evaluation for rung in rungs):
@@ -38,14 +38,19 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
 
 
 def print_evaluation(found: dict[str, Any]) -> None:
+    from handreid.recipe.metrics import METRICS
     from handreid.training.ladder import Rung, caption, percent
 
-    shown = {"rank-1": "rank1", "rank-5": "rank5", "rank-10": "rank10", "mAP": "map", "mAP trapezoid": "map_trapezoid"}
-    shown |= {"MRR": "mrr", "mINP": "minp"}
     parts = {"all": found, **found["aspects"]} if len(found["aspects"]) > 1 else {"all": found}
-    rows = [[name, *(percent(part["metrics"][key]) for key in shown.values())] for name, part in parts.items()]
-    output.table(found["recipe"], ("queries", *shown), rows)
+    rows = [
+        [name, *(percent(part["metrics"][key]) for part in parts.values())]
+        for key, name in METRICS.items()
+        if key in found["metrics"]
+    ]
+    output.table(found["recipe"], ("queries", *parts), rows)
     output.echo(caption(Rung(found["recipe"], found, None)))
+    for note in found["notes"]:
+        output.echo(f"note: {note}")
     _print_reranked(found)
     _print_space(found)
     if found.get("prompts"):
@@ -77,16 +82,17 @@ def _print_modes(modes: dict[str, Any]) -> None:
 
 
 def _print_reranked(found: dict[str, Any]) -> None:
-    from handreid.training.ladder import against, cells
+    from handreid.training.ladder import against, cells, metric_columns, tell_more
     from handreid.training.reranked import remark
 
     if not found.get("reranked"):
         return
-    rows = [["as it is", *cells(found["metrics"]), "", ""]]
+    more = tell_more([found])
+    rows = [["as it is", *cells(found["metrics"], more), "", ""]]
     for of in found["reranked"]:
         gained = of["against"]
-        rows.append([of["name"], *cells(of["metrics"]), against(gained["rank1"]), against(gained["map"])])
-    columns = ("ranking", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 gained", "mAP gained")
+        rows.append([of["name"], *cells(of["metrics"], more), against(gained["rank1"]), against(gained["map"])])
+    columns = ("ranking", *metric_columns(more), "rank-1 gained", "mAP gained")
     output.table("ranked anew", columns, rows)
     if remark(found):
         output.echo(f"note: {remark(found)}")

@@ -21,6 +21,7 @@ import polars as pl
 from jaxtyping import Int64
 
 from handreid.data import protocols
+from handreid.data.cameras import Cameras, taken_by
 from handreid.data.draw_checks import check_galleries, check_queries, check_validation, counted
 from handreid.data.draws import Draw, choose, gallery_draw, in_path_order, one_each
 from handreid.data.manifest import LabelKind, Manifest, names_of
@@ -50,6 +51,8 @@ class Split:
     of a photo of nobody known are its own alone, and it is in no part.
     `validation_rows` are the photos that only validation uses. Draws of `validation` may search among `train` rows
     (closed set); those of `test` share no identity with training, unless a prepared split does (see `notes`).
+    `cameras` holds the camera of every row where gallery photos of a query's identity and camera are left out of its
+    ranking; it is None where cameras are ignored.
     """
 
     protocol: Protocol
@@ -63,24 +66,39 @@ class Split:
     subjects: tuple[str, ...]
     paths: tuple[str, ...]
     notes: tuple[str, ...]
+    cameras: tuple[str | None, ...] | None = None
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 over who trains and who validates, and how."""
         draws = [self._said(part) for draw in self.validation for part in (draw.gallery, draw.query)]
-        return _digest([self.protocol, self.label, self.view, self._said(self.train), draws])
+        return _digest([self.protocol, self.label, self.view, self._said(self.train), draws, *self._rule])
 
     @cached_property
     def draws_hash(self) -> str:
-        """SHA-256 over the test draws: two results are comparable where it is equal."""
-        return _digest([[self._said(draw.gallery), self._said(draw.query)] for draw in self.test])
+        """SHA-256 over the test draws, and over the cameras where they count: equal where results are comparable."""
+        return _digest([*([self._said(draw.gallery), self._said(draw.query)] for draw in self.test), *self._rule])
+
+    @property
+    def _rule(self) -> list[str]:
+        """Nothing where cameras are ignored: hashes are as they were before cameras could count."""
+        return [] if self.cameras is None else ["cameras: cross"]
+
+    def left_out(self, query: int, gallery: Int64[np.ndarray, " gallery"]) -> Bool[np.ndarray, " gallery"]:
+        """Which gallery rows are no answer, right or wrong: of the query's identity and camera, where cameras count."""
+        if self.cameras is None:
+            return np.zeros(len(gallery), np.bool_)
+        who, taken_by = self.identities, self.cameras
+        return np.array([who[row] == who[query] and taken_by[row] == taken_by[query] for row in gallery], np.bool_)
 
     def train_identities(self) -> list[str]:
         """The labels in training, in order; a class number is a position in this list."""
         return sorted({self.identities[row] for row in self.train})
 
-    def _said(self, rows: Int64[np.ndarray, " rows"]) -> list[tuple[str, str]]:
-        return sorted((nfc(self.paths[row]), self.identities[row]) for row in rows)
+    def _said(self, rows: Int64[np.ndarray, " rows"]) -> list[tuple[str, ...]]:
+        if self.cameras is None:
+            return sorted((nfc(self.paths[row]), self.identities[row]) for row in rows)
+        return sorted((nfc(self.paths[row]), self.identities[row], self.cameras[row] or "") for row in rows)
 
 
 def natural_protocol(manifest: Manifest) -> Protocol:
@@ -106,13 +124,15 @@ def make_split(
     seed: int = 0,
     test_share: float = 0.5,
     trains: bool = True,
+    cameras: Cameras = "ignore",
 ) -> Split:
     """Split a manifest by a protocol; see `protocols` for each.
 
     `view` is `dorsal-right` and the like, or None for all views pooled. `validation_share` is the share of training
-    subjects held back, `test_share` (disjoint only) that of subjects tested; both between 0 and 1. Where nothing
-    `trains`, a validation that the data cannot give is left out, and a note says why. Raises ProtocolError where the
-    data cannot give the rest, ManifestError where a label needs a side or an aspect that a photo does not have.
+    subjects held back, `test_share` (disjoint only) that of subjects tested; both between 0 and 1. With `cameras`
+    "cross" a photo of the query's own camera is no right answer. Where nothing `trains`, a validation that the data
+    cannot give is left out, and a note says why. Raises ProtocolError where the data cannot give the rest,
+    ManifestError where a label needs a side or an aspect that a photo does not have.
     """
     if draws < 1:
         raise ProtocolError(f"{draws} draws; at least one is needed")
@@ -131,6 +151,7 @@ def make_split(
     validated = making.validated(sides, tests, validation, validation_share, required=trains)
     if trains and not len(validated.train):
         raise ProtocolError(f"protocol {protocol}: no photo{f' of {view}' if view else ''} left to train on")
+    by_camera, told = taken_by(known, cameras, {"test": tests, "validation": validated.draws}, labels)
     split = Split(
         protocol=protocol,
         label=label,
@@ -142,7 +163,8 @@ def make_split(
         identities=tuple(labels),
         subjects=tuple(making.subjects),
         paths=tuple(making.paths),
-        notes=(*sides.notes, *validated.notes),
+        notes=(*sides.notes, *validated.notes, *told),
+        cameras=by_camera,
     )
     return split if known is manifest else _among_all(split, manifest)
 
@@ -324,6 +346,7 @@ def _among_all(split: Split, manifest: Manifest) -> Split:
         subjects=tuple(names_of(manifest, "subject")),
         paths=tuple(manifest.table["path"].to_list()),
         notes=(*split.notes, note),
+        cameras=None if split.cameras is None else tuple(manifest.table["camera"].to_list()),
     )
 
 

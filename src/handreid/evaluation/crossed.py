@@ -16,19 +16,28 @@ from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, score, summarise
 
 COMPARED = ("rank1", "map")
+_ONE_CAMERA = "whoever is searched for is in the gallery from the query's own camera only"
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Photos by row, ascending, and the subject of each of the n rows; row n + r is the mirror image of row r."""
+    """Photos by row, ascending, and the subject of each of the n rows; row n + r is the mirror image of row r.
+
+    `cameras` are those of the n rows, where photos of a query's identity and camera are left out of its ranking.
+    """
 
     rows: Int[np.ndarray, " photos"]
     embeddings: Float[np.ndarray, "photos dim"]
     subjects: Sequence[str]
+    cameras: Sequence[str | None] | None = None
 
     def scores(self, cell: Cell) -> QueryScores | None:
-        """None for a blank cell."""
-        return None if cell.blank else score(self.embeddings, self.rows, cell.draws, cell.identities)
+        """None for a blank cell, and where no query has a right answer."""
+        if cell.blank:
+            return None
+        cameras = None if self.cameras is None else [*self.cameras, *self.cameras]
+        found = score(self.embeddings, self.rows, cell.draws, cell.identities, cameras=cameras)
+        return found if found.answerable.any() else None
 
 
 def entries(
@@ -94,7 +103,12 @@ def _kinds(
 def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: int) -> dict[str, Any]:
     named = {"gallery": cell.gallery, "probe": cell.probe, "kind": cell.kind, "mirrored": cell.mirrored}
     if scores is None:
-        return {**named, "metrics": None, "counts": {"queries": 0, "subjects": 0, "gallery": 0}, "blank": cell.blank}
+        return {
+            **named,
+            "metrics": None,
+            "counts": {"queries": 0, "subjects": 0, "gallery": 0},
+            "blank": cell.blank or _ONE_CAMERA,
+        }
     found = _summary(photos, scores, resamples)
     sizes = {len(draw.gallery) for draw in cell.draws}
     counts = {**found["counts"], "gallery": max(sizes), "draws": len(cell.draws)}
@@ -116,11 +130,15 @@ def _pooled(scores: Sequence[QueryScores]) -> QueryScores:
 
 
 def _paired(photos: Embedded, ours: QueryScores | None, theirs: QueryScores | None) -> _Pairs | None:
-    """Over the photos that search in both, in a draw; a mirror image is compared with its photo."""
+    """Over the photos with a right answer in both, in a draw; a mirror image is compared with its photo."""
     if ours is None or theirs is None:
         return None
     mine, other = (
-        {(row % len(photos.subjects), draw): at for at, (row, draw) in enumerate(zip(of.rows, of.draws, strict=True))}
+        {
+            (row % len(photos.subjects), draw): at
+            for at, (row, draw) in enumerate(zip(of.rows, of.draws, strict=True))
+            if of.ranks[at]
+        }
         for of in (ours, theirs)
     )
     common = [key for key in mine if key in other]

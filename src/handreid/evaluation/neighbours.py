@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from handreid.evaluation.ranking import exact_units
+from handreid.evaluation.arrays import exact_units
 
 _UNIT = 2.0**25
 _TILE = 1024  # 8 MiB of distances, which stay in a processor's cache

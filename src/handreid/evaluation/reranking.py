@@ -14,6 +14,16 @@ Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal
 * The authors' code, from which most published numbers come, differs from the paper twice: R(q, k/2) joins if *more*
   than two thirds of it agree, not at least two thirds; and each V is divided by its sum. `formula` chooses.
 * Nothing dense is ever made but the rows of the answer, a block of queries at a time.
+* Distances d between photos are exact, so equal photos get equal results to the last bit. The re-ranked distance d* is
+  a quotient of sums of float64 and is not exact: two photos that tie by the equations may differ in its last digits, in
+  either direction. So ranks are taken with a tolerance, within which a wrong photo ranks before the right one.
+* How large the tolerance is follows from the arithmetic. With u = 2**-53, rounding changes e^-d by at most 5 u of its
+  value, and a sum of n positive terms by n u. A weight of V is divided by a sum over m photos (in `code`) and averaged
+  over t; sums of weights go over M photos. So these sums are right to e = (m + t + M + 13) u of their value, their
+  quotient, which is at most 1, to 4 e + 4 u, and d* to 4 e + 12 u. Two distances that should be equal differ by twice
+  that at most, (m + t + M + 16) * 2**-50: about 1e-13, a millionth of what float32 features tell of a distance.
+* With cameras, photos of the query's identity and camera are left out when ranks are taken, not before: they are
+  neighbours as any other photo, as in torchreid and fast-reid, whose re-ranking sees all photos of query and gallery.
 """
 
 from collections.abc import Iterator
@@ -25,6 +35,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
+from handreid.evaluation.arrays import block_size, check_features, check_labels
 from handreid.evaluation.neighbours import Points, as_distance, nearest, points_of
 from handreid.evaluation.ranking import Ranking, rank_from_blocks
 
@@ -40,6 +51,11 @@ class Encoding:
     vectors: csr_array
     sums: Float[np.ndarray, " point"]
     farthest: Float[np.ndarray, " point"]
+    terms: int  # of the longest sums behind a distance, all together
+
+    def tolerance(self, original: float) -> float:
+        """By how much two distances d* may differ that are equal by the equations."""
+        return 0.0 if original == 1 else (self.terms + 16) * 2.0**-50  # alone, the original distance has exact ties
 
 
 def rerank_matches(
@@ -48,15 +64,27 @@ def rerank_matches(
     query_labels: Int[np.ndarray, " query"],
     gallery_labels: Int[np.ndarray, " gallery"],
     *,
+    query_cameras: Int[np.ndarray, " query"] | None = None,
+    gallery_cameras: Int[np.ndarray, " gallery"] | None = None,
     k1: int = 20,
     k2: int = 6,
     original: float = 0.3,
     formula: Formula = "paper",
     block: int | None = None,
 ) -> Ranking:
-    """`rank_matches` by the re-ranked distance; see `rerank`."""
-    blocks = rerank(query, gallery, k1=k1, k2=k2, original=original, formula=formula, block=block)
-    return rank_from_blocks((np.negative(one, out=one) for one in blocks), query_labels, gallery_labels)
+    """`rank_matches` by the re-ranked distance, ties up to rounding against us; see `rerank`."""
+    check_features(query, gallery)
+    check_labels(len(query), len(gallery), query_labels, gallery_labels, query_cameras, gallery_cameras)
+    encoding = encode(points_of(query, gallery), k1, k2, formula)
+    blocks = _blocks(encoding, len(query), original, block)
+    return rank_from_blocks(
+        (np.negative(one, out=one) for one in blocks),
+        query_labels,
+        gallery_labels,
+        query_cameras=query_cameras,
+        gallery_cameras=gallery_cameras,
+        tolerance=encoding.tolerance(original),
+    )
 
 
 def rerank(
@@ -73,8 +101,10 @@ def rerank(
 
     `original` is the paper's lambda: the weight of the distance that is re-ranked. k1 may be larger than there are
     photos: then all of them are neighbours. `block` queries come at a time (as many as fit 16 MiB if it is not given):
-    it changes nothing else. Raises `DataError` for a feature that is zero or not finite.
+    it changes nothing else. Raises `DataError` for features that are zero, not finite or of two widths, or a block
+    under 1.
     """
+    check_features(query, gallery)
     encoding = encode(points_of(query, gallery), k1, k2, formula)
     return _blocks(encoding, len(query), original, block)
 
@@ -82,14 +112,16 @@ def rerank(
 def encode(points: Points, k1: int, k2: int, formula: Formula) -> Encoding:
     near = nearest(points, max(k1 + 1, k2))
     wide, narrow = _reciprocal(near.first(k1 + 1)), _reciprocal(near.first(round(k1 / 2) + 1))
-    vectors = _weighted(_expanded(wide, narrow, points.copies, formula), points, near.farthest)
+    sets = _expanded(wide, narrow, points.copies, formula)
+    vectors = _weighted(sets, points, near.farthest)
     if formula == "code":
         vectors = _divided(vectors, vectors @ points.copies)
     around = near.first(k2)
     around.data = points.copies[around.indices]
     vectors = _divided(around @ vectors, around.sum(axis=1))
     vectors.sort_indices()
-    return Encoding(points, vectors, vectors @ points.copies, near.farthest)
+    terms = sum(int(np.diff(matrix.indptr).max(initial=0)) for matrix in (sets, around, vectors))
+    return Encoding(points, vectors, vectors @ points.copies, near.farthest, terms)
 
 
 def _reciprocal(near: csr_array) -> csr_array:
@@ -130,11 +162,17 @@ def _divided(matrix: csr_array, by: Float[np.ndarray, " point"] | Int[np.ndarray
 def _blocks(
     encoding: Encoding, queries: int, original: float, block: int | None
 ) -> Iterator[Float[np.ndarray, "block gallery"]]:
+    """Checked at once, made as they are asked for."""
+    return _of_size(encoding, queries, original, block_size(block, _CELLS, len(encoding.points.of) - queries))
+
+
+def _of_size(
+    encoding: Encoding, queries: int, original: float, size: int
+) -> Iterator[Float[np.ndarray, "block gallery"]]:
     points = encoding.points
     sought, gallery = points.of[:queries], points.of[queries:]
     searched = points.right[gallery].T
     holders = csr_array(encoding.vectors[gallery].T)  # of each point, the gallery photos that have it in their V
-    size = block or max(1, _CELLS // max(1, len(gallery)))
     for start in range(0, queries, size):
         rows = sought[start : start + size]
         parts = [_jaccard(encoding, rows[part], gallery, holders) for part in _parts(encoding, rows, holders)]

@@ -13,7 +13,7 @@ from handreid.recipe.optimizer import (
 )
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
-from handreid.recipe.rerank import KReciprocal, QueryExpansion, Rerank, read_rerank
+from handreid.recipe.rerank import GalleryExpansion, KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage
 from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import MLflow, TensorBoard, Tracker, Wandb, read_trackers
@@ -25,6 +25,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "FineTune",
+    "GalleryExpansion",
     "KReciprocal",
     "LearnPrompts",
     "MLflow",

@@ -19,6 +19,8 @@ class Data(Value):
     label: Literal["auto", "subject", "hand", "aspect"] = "auto"
     """What an identity is: a person, a person's left or right hand, or one view of it. `auto`: the finest of these that
     the manifest knows of every photo."""
+    cameras: Literal["ignore", "cross"] = "ignore"
+    """`cross` leaves gallery photos of the query's own identity and camera out of its ranking, as Market-1501 does."""
     validation: Literal["held-back", "closed-set"] = "held-back"
     """What selects the model: training subjects held back, or one photo of each training identity (the papers')."""
     validation_share: Share = 0.2

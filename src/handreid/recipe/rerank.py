@@ -42,8 +42,27 @@ class QueryExpansion(Value):
         return f"query expansion, {self.neighbours} nearest" + (f", alpha={self.alpha:g}" if self.alpha else "")
 
 
-Rerank = Annotated[KReciprocal | QueryExpansion, Field(discriminator="kind")]
-_EXAMPLES = "k1=20,k2=6,lambda=0.3 (and formula=code) or expansion=5 (and alpha=3)"
+class GalleryExpansion(Value):
+    """Database-side augmentation (Arandjelovic and Zisserman 2012): gallery photos averaged with their nearest."""
+
+    kind: Literal["gallery_expansion"] = "gallery_expansion"
+    neighbours: int = Field(5, ge=1)
+    """Nearest other gallery photos that each gallery photo is averaged with."""
+    alpha: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Each counts as its cosine to this power; 0 is the plain mean."""
+
+    @property
+    def words(self) -> str:
+        return f"gallery expansion, {self.neighbours} nearest" + (f", alpha={self.alpha:g}" if self.alpha else "")
+
+
+Rerank = Annotated[KReciprocal | QueryExpansion | GalleryExpansion, Field(discriminator="kind")]
+_EXAMPLES = "k1=20,k2=6,lambda=0.3 (and formula=code), expansion=5 or gallery-expansion=5 (and alpha=3)"
+_COUNTS = {
+    "expansion": "query_expansion",
+    "gallery-expansion": "gallery_expansion",
+    "gallery_expansion": "gallery_expansion",
+}
 
 
 def with_kinds(given: Any) -> Any:
@@ -57,24 +76,24 @@ def with_kinds(given: Any) -> Any:
 
 
 def read_rerank(text: str) -> Rerank:
-    """`k1=20,k2=6,lambda=0.3`, or `expansion=5,alpha=3`, as on a command line. Raises RecipeError."""
+    """`k1=20,k2=6`, `expansion=5,alpha=3` or `gallery-expansion=5`, as on a command line. Raises RecipeError."""
     pairs = [part.partition("=") for part in text.split(",")]
     given = {key.strip(): value.strip() for key, _, value in pairs}
     if len(given) < len(pairs) or not all(equals for _, equals, _ in pairs):
         raise RecipeError(f"--rerank {text}: write key=value, each key once, separated by commas, like {_EXAMPLES}")
-    if "expansion" in given:
-        given = {"kind": "query_expansion", "neighbours": given.pop("expansion"), **given}
+    named = next((key for key in given if key in _COUNTS), None)
+    if named:
+        given = {"kind": _COUNTS[named], "neighbours": given.pop(named), **given}
     try:
         found: Rerank = TypeAdapter(Rerank).validate_python({"kind": "k_reciprocal", **given})
     except ValidationError as error:
-        raise RecipeError(
-            f"--rerank {text}: {'; '.join(map(_complaint, error.errors()))}; known: {_EXAMPLES}"
-        ) from None
+        problems = "; ".join(_complaint(problem, named) for problem in error.errors())
+        raise RecipeError(f"--rerank {text}: {problems}; known: {_EXAMPLES}") from None
     return found
 
 
-def _complaint(problem: Any) -> str:
+def _complaint(problem: Any, named: str | None) -> str:
     key = str(problem["loc"][-1]) if problem["loc"] else "kind"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
-    return f"{'expansion' if key == 'neighbours' else key} is {problem['input']!r}: {problem['msg']}"
+    return f"{named if key == 'neighbours' else key} is {problem['input']!r}: {problem['msg']}"

@@ -14,10 +14,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from handreid.recipe.metrics import METRICS
 from handreid.recipe.values import Name, Seed, Value
 
-MEASURED = ("rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp")
-METRICS = tuple(f"validation_{name}" for name in MEASURED)
+MEASURED = tuple(METRICS)
+VALIDATED = tuple(f"validation_{name}" for name in MEASURED)
 _FIXED = {
     "data": "trials would be trained and validated on different photos; fix it with `set`",
     "evaluate": "it decides how test identities are searched for, which a sweep never does; fix it with `set`",
@@ -140,7 +141,8 @@ class Sweep(Value):
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1)
     """Each setting is trained once with each of these seeds; null is once, with the recipe's own."""
     metric: str = "validation_map"
-    """What is to be high: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr` or `minp`."""
+    """What is to be high: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr`, `minp`,
+    `r_precision`, `map_at_r`, `identity_rank1`, `identity_rank5` or `identity_rank10`."""
     scheduler: Asha | None = None
     """Which trials end early; null is none."""
     concurrent: int | None = Field(None, ge=1)
@@ -152,17 +154,17 @@ class Sweep(Value):
 
     @model_validator(mode="after")
     def _looks_at_validation_only(self) -> "Sweep":
-        if self.metric in METRICS:
+        if self.metric in VALIDATED:
             return self
         near = f"validation_{self.metric}"
-        if near in METRICS:
+        if near in VALIDATED:
             raise ValueError(f"metric {self.metric!r}: sweeps choose by validation, never by a test; say {near}")
         if re.search("test|eval", self.metric):
             raise ValueError(
                 f"metric {self.metric!r} would look at test identities, and the best of many looks is no test: "
-                f"choose by {', '.join(METRICS)}"
+                f"choose by {', '.join(VALIDATED)}"
             )
-        raise ValueError(f"metric {self.metric!r} is not one of {', '.join(METRICS)}")
+        raise ValueError(f"metric {self.metric!r} is not one of {', '.join(VALIDATED)}")
 
     @model_validator(mode="after")
     def _varies_what_may_be(self) -> "Sweep":

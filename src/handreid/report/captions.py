@@ -1,7 +1,8 @@
 """What a figure of runs shows, as text: what, of how many, on which draws, how sure, and by which command."""
 
+from handreid.recipe.metrics import METRICS
 from handreid.report.comparison import Comparison
-from handreid.report.comparison_text import METRICS, captions
+from handreid.report.comparison_text import captions
 from handreid.training.ladder import against
 
 

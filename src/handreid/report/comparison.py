@@ -153,6 +153,8 @@ def _unlike(first: Run, theirs: Mapping[str, Any], run: Run, ours: Mapping[str, 
         return ""
     facts = {f"{key} {ours['protocol'][key]} for {theirs['protocol'][key]}": key for key in ("name", "label", "aspect")}
     why = [f"protocol {text}" for text, key in facts.items() if ours["protocol"][key] != theirs["protocol"][key]]
+    rules = [one["protocol"].get("cameras", "ignore") for one in (ours, theirs)]  # older evaluations knew no rule
+    why += [f"cameras {rules[0]} for {rules[1]}"] if rules[0] != rules[1] else []
     if ours["hashes"]["manifest"] != theirs["hashes"]["manifest"]:
         why.append(f"manifest {ours['hashes']['manifest'][:8]} for {theirs['hashes']['manifest'][:8]}")
     for path in ("evaluate.draws", "data.seed", "data.test_share"):
@@ -182,8 +184,9 @@ def _against(
     scores = [read_scores(evaluations[number]) for number in alike]
     subjects = evaluations[alike[0]]["subjects"]
     people = np.unique([subjects[row] for row in scores[0].rows], return_inverse=True)[1]
+    common = [name for name in scores[0].metrics if all(name in one.metrics for one in scores)]
     differing = simultaneous_differences(
-        [one.metrics for one in scores],
+        [{name: one.metrics[name] for name in common} for one in scores],
         alike.index(reference),
         people,
         scores[0].draws,

@@ -13,19 +13,11 @@ from typing import Any
 
 from handreid.messages import csv_cell, json_text
 from handreid.messages import markdown as as_markdown
+from handreid.recipe.metrics import METRICS
 from handreid.report.comparison import Compared, Comparison
-from handreid.training.ladder import against, caption_of, markdown_table, percent
+from handreid.training.ladder import against, caption_of, markdown_table, percent, tell_more
 from handreid.training.reranked import remark
 
-METRICS = {
-    "rank1": "rank-1",
-    "rank5": "rank-5",
-    "rank10": "rank-10",
-    "map": "mAP",
-    "map_trapezoid": "mAP trapezoid",
-    "mrr": "MRR",
-    "minp": "mINP",
-}
 _AS_COLUMNS = 4  # runs that still fit beside each other
 
 
@@ -49,7 +41,8 @@ def tables(comparison: Comparison, *, narrow: bool = False) -> list[Table]:
 def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
     """A row per run, and one that starts with + for each re-ranking of it, which is compared with the run itself."""
     shown = list(dict.fromkeys([comparison.by, "rank1", "map"]))[: 2 if narrow else 3]
-    short = [] if narrow else [name for name in ("rank5", "map_trapezoid", "minp") if name not in shown]
+    more = () if narrow else ("rank5", "map_trapezoid", "minp", *tell_more([run.evaluation for run in comparison.runs]))
+    short = [name for name in more if name not in shown]
     columns = ["run", *(METRICS[name] for name in (*shown, *short))]
     told = f"{METRICS[comparison.by]} against {comparison.reference}"
     rows = []

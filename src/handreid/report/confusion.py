@@ -133,9 +133,10 @@ def _first_answers(
 ) -> tuple[Bool[np.ndarray, " query"], Bool[np.ndarray, " query"], Int[np.ndarray, " query"]]:
     """Which queries have a right answer, which of these have a wrong one before it, and the first wrong one of each."""
     similarity = tested.units[query] @ tested.units[gallery].T
-    right = tested.labels[query][:, None] == tested.labels[gallery]
+    same, neither = tested.labels[query][:, None] == tested.labels[gallery], tested.left_out(query, gallery)
+    right = same & ~neither
     answerable = right.any(axis=1)
     best = np.where(right, similarity, -np.inf).max(axis=1)
-    others = np.where(right, -np.inf, similarity)
+    others = np.where(same, -np.inf, similarity)
     wrong = answerable & (others.max(axis=1) >= best)
     return answerable, wrong, others.argmax(axis=1)

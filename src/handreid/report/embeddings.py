@@ -21,9 +21,9 @@ from handreid.errors import DataError, ProtocolError, RunError
 from handreid.files import check_writable, file_hash, write_atomic
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
-from handreid.training.assess import changed, decoded, embedded, load_embedder, tested_rows
+from handreid.training.assess import Shots, changed, embeddings_of, load_embedder, tested_rows
 from handreid.training.conditions import conditions_of
-from handreid.training.kept_embeddings import kept_embeddings
+from handreid.training.kept_embeddings import Shown, contents_of, kept_or_made, read_kept
 from handreid.training.material import read_material
 from handreid.training.runs import Run, check_finished, environment
 
@@ -143,28 +143,21 @@ def sources_of(known: Known) -> str:
 def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
     """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
     progress = progress or Silent()
-    facts = known.facts
-    tested = known.table["role"].to_numpy() == "test"
-    kept = kept_embeddings(
-        run, known.manifest, known.rows[tested], model_hash=facts["model_hash"], mirrored=facts["mirrored"]
-    )
-    if kept is None or not tested.any():
-        return _embedded(run, known, progress)
-    if tested.all():
-        return kept
-    others = _embedded(run, known.only(np.flatnonzero(~tested)), progress)
-    every = np.empty((len(tested), kept.shape[1]), np.float32)
-    every[tested], every[~tested] = kept, others
-    return every
-
-
-def _embedded(run: Run, known: Known, progress: Progress) -> Float[np.ndarray, "photo dim"]:
+    kept = read_kept(run, known.facts["model_hash"], progress)
+    contents = contents_of(known.manifest, known.rows, kept, progress)
+    shown: Shown = "both" if known.recipe.evaluate.mirrored else "photo"
+    if kept.of_pixels_alone and set(contents.keys(None, shown)) <= set(kept.keys):
+        return kept_or_made(kept, contents.keys(None, shown), _nothing_to_make)  # without loading the model
     embedder = load_embedder(run)
-    photos = decoded(known.manifest, known.rows, known.recipe, embedder, progress)
     conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
-    return embedded(photos, conditions, known.recipe, embedder, progress)
+    shots = Shots(known.manifest, known.rows, known.recipe, embedder, progress)
+    return embeddings_of(shots, contents, kept, conditions)[1]
+
+
+def _nothing_to_make(_: object) -> Float[np.ndarray, "photo dim"]:
+    return np.empty((0, 0), np.float32)
 
 
 def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:

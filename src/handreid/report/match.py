@@ -22,11 +22,10 @@ from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
 from handreid.report import style
 from handreid.report.attention import put
-from handreid.report.embeddings import Known, look_up, sources_of, split_for
+from handreid.report.embeddings import Known, embed_known, look_up, sources_of, split_for
 from handreid.report.overlay import colours, overlay
 from handreid.report.photos import Shown, find, show
-from handreid.training.assess import decoded, embedded, load_embedder
-from handreid.training.conditions import conditions_of
+from handreid.training.assess import load_embedder
 from handreid.training.runs import Run
 
 if TYPE_CHECKING:
@@ -70,10 +69,7 @@ def match_figure(
     known = look_up(run, data=data, mirrored=mirrored, progress=progress)
     asked = find(known, query)
     embedder = load_embedder(run)
-    if gallery is None:
-        answers = _found(run, known, asked, embedder, progress)
-    else:
-        answers = [Answer(find(known, gallery), "Named")]
+    answers = _found(run, known, asked, progress) if gallery is None else [Answer(find(known, gallery), "Named")]
     shown = show(known, [asked, *(answer.photo for answer in answers)], embedder, progress)
     with progress.step("looking", len(answers), "pairs") as advance:
         matches = []
@@ -97,13 +93,10 @@ def _relation(shown: Shown, number: int, label: str) -> str:
     return "another identity"
 
 
-def _found(run: Run, known: Known, asked: int, embedder: Embedder, progress: Progress) -> list[Answer]:
+def _found(run: Run, known: Known, asked: int, progress: Progress) -> list[Answer]:
     """The nearest of the first draw's gallery, and the right one if it is another and there."""
     gallery = _gallery(run, known, asked, progress)
-    rows = np.concatenate([[asked], gallery])
-    conditions, _ = conditions_of(embedder, known.manifest.table[rows])
-    photos = decoded(known.manifest, rows, known.recipe, embedder, progress)
-    points = embedded(photos, conditions, known.recipe, embedder, progress)
+    points = embed_known(run, known.only(np.concatenate([[asked], gallery])), progress)
     similarity = points[1:] @ points[0]
     identities = known.table["identity"].to_list()
     order = np.argsort(-similarity, kind="stable")
@@ -127,7 +120,8 @@ def _gallery(run: Run, known: Known, asked: int, progress: Progress) -> Int[np.n
             f"{path} is no query of the first test draw but {inside}: name a second photo to compare it with, or take "
             f"a query, such as {known.table['path'][int(split.test[0].query[0])] if split else 'one of tested data'}"
         )
-    return split.test[0].gallery
+    answers: Int[np.ndarray, " gallery"] = split.test[0].gallery[~split.left_out(asked, split.test[0].gallery)]
+    return answers
 
 
 def _match(embedder: Embedder, shown: Shown, number: int, *, mirrored: bool) -> Match:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handreid.files import check_writable
+from handreid.recipe.metrics import METRICS
 from handreid.report import style
 from handreid.report.captions import caption_of_figure
 from handreid.report.comparison import Compared, Comparison
-from handreid.report.comparison_text import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

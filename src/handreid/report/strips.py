@@ -87,8 +87,15 @@ def strip_of(tested: Tested, query: str, *, draw: int = 0, top: int = 10) -> Str
 
 
 def _ranked(tested: Tested, queries: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]) -> Ranking:
-    embeddings, labels = tested.embeddings, tested.labels
-    return rank_matches(embeddings[queries], embeddings[gallery], labels[queries], labels[gallery])
+    embeddings, labels, cameras = tested.embeddings, tested.labels, tested.cameras
+    return rank_matches(
+        embeddings[queries],
+        embeddings[gallery],
+        labels[queries],
+        labels[gallery],
+        query_cameras=None if cameras is None else cameras[queries],
+        gallery_cameras=None if cameras is None else cameras[gallery],
+    )
 
 
 def _from_worst_to_best(ranking: Ranking, names: Sequence[str]) -> list[int]:
@@ -107,6 +114,7 @@ def _one_per_subject(tested: Tested, photos: Iterable[int], count: int) -> list[
 
 
 def _strip(tested: Tested, query: int, draw: int, gallery: Int[np.ndarray, " gallery"], top: int, rule: Rule) -> Strip:
+    gallery = gallery[~tested.left_out(np.array([query]), gallery)[0]]
     similarity: Float[np.ndarray, " gallery"] = tested.units[gallery] @ tested.units[query]
     right = tested.labels[gallery] == tested.labels[query]
     # the gallery is in the order of its paths, and stays so where all is equal

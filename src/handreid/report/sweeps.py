@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from handreid.errors import RunError
 from handreid.files import check_writable
+from handreid.recipe.metrics import METRICS
 from handreid.recipe.sweep import Axis, number_words
-from handreid.report.comparison_text import METRICS
 from handreid.report.style import CATEGORIES, FORMATS, HAIR, INK, QUIET, new_figure, save
 from handreid.training.records import read_sweep
 

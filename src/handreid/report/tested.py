@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from handreid.data.draws import Draw
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
 from handreid.errors import DataError
-from handreid.evaluation.ranking import exact_units
+from handreid.evaluation.arrays import exact_units
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.report.embeddings import embed_known, look_up
@@ -71,6 +71,24 @@ class Tested:
     def labels(self) -> Int[np.ndarray, " photo"]:
         """Numbers in the place of identities."""
         return np.unique(np.array(self.identities), return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def cameras(self) -> Int[np.ndarray, " photo"] | None:
+        """Numbers in the place of cameras, where they count (see `Split`)."""
+        if self.split.cameras is None:
+            return None
+        names = np.array([self.split.cameras[row] or "" for row in self.rows])
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+    def left_out(
+        self, query: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]
+    ) -> Bool[np.ndarray, "query gallery"]:
+        """Which are neither right nor wrong: of the query's identity and camera, where cameras count."""
+        if self.cameras is None:
+            return np.zeros((len(query), len(gallery)), np.bool_)
+        same: Bool[np.ndarray, "query gallery"] = self.labels[query][:, None] == self.labels[gallery]
+        same &= self.cameras[query][:, None] == self.cameras[gallery]
+        return same
 
     @cached_property
     def units(self) -> Float[np.ndarray, "photo dim"]:

@@ -1,6 +1,5 @@
 """What follows from a sweep's trials: the best setting, what mattered, a table; sweep.md and best.yaml."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from handreid.files import write_text
 from handreid.messages import markdown as as_markdown
 from handreid.recipe import Recipe, dump_recipe
+from handreid.recipe.metrics import METRICS
 from handreid.recipe.sweep_reading import Design
 from handreid.scale.importance import importance
 from handreid.scale.notes import Notes, shown
@@ -183,8 +183,7 @@ def _best(settings: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any] | No
 
 def _metric(content: Mapping[str, Any]) -> str:
     name = content["metric"].removeprefix("validation_")
-    words = {"map": "mAP", "map_trapezoid": "mAP trapezoid", "mrr": "MRR", "minp": "mINP"}
-    return f"validation {words.get(name, re.sub('rank', 'rank-', name))} %"
+    return f"validation {METRICS.get(name, name)} %"
 
 
 def _spread(best: Mapping[str, Any]) -> str:

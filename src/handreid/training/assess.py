@@ -1,6 +1,7 @@
 """A run on test identities: embeddings once, every metric from them, evaluation.json with what they rest on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,30 @@ from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
 from handreid.evaluation.compactness import measure
-from handreid.evaluation.extraction import Conditions, Photos, embed_photos, joint_features
-from handreid.evaluation.intervals import intervals
+from handreid.evaluation.extraction import Conditions, Photos, embed_photos
 from handreid.evaluation.protocol import QueryScores, score, summarise
-from handreid.evaluation.zero_shot import classify, view_index
 from handreid.files import check_folder_writable, file_hash, write_json
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress, Silent
-from handreid.recipe import Prompts, Recipe, Rerank, Tracker
+from handreid.recipe import Recipe, Rerank, Tracker
 from handreid.training.conditions import conditions_of
-from handreid.training.inference_modes import compare_modes
-from handreid.training.kept_embeddings import keep_embeddings
+from handreid.training.copies import distinct_photos, remarks_on_copies
+from handreid.training.inference_modes import TIMED, compare_modes, composes
+from handreid.training.kept_embeddings import (
+    Contents,
+    Kept,
+    Key,
+    Shown,
+    contents_of,
+    first_of_each,
+    keep,
+    kept_or_made,
+    read_kept,
+)
 from handreid.training.leakage import unseen
 from handreid.training.material import Material, read_material
-from handreid.training.own_weights import check_weights, towers_of
+from handreid.training.own_weights import check_weights
+from handreid.training.prompt_scores import score_prompts
 from handreid.training.reranked import file_part, rerank_draws
 from handreid.training.runs import Run, check_finished, environment, finished_model
 from handreid.training.tracking.memory import note_untold
@@ -45,9 +56,9 @@ def evaluate(
 ) -> tuple[Path, dict[str, Any]]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
-    `changes` replaces keys of the recipe's `data` (protocol, label, aspect), `rerank` its ways of re-ranking. The
-    trackers in `track` get the numbers, and no others, whatever the run's folder names. Of other photos than the run's
-    own, people whom it knows are left out, and counted in `left_out`. Raises RunError for an unfinished run,
+    `changes` replaces keys of the recipe's `data` (protocol, label, aspect, cameras), `rerank` its ways of re-ranking.
+    The trackers in `track` get the numbers, and no others, whatever the run's folder names. Of other photos than the
+    run's own, people whom it knows are left out, and counted in `left_out`. Raises RunError for an unfinished run,
     ProtocolError when test subjects of its own photos were trained on, or nobody is left.
     """
     check_finished(run)
@@ -64,7 +75,7 @@ def evaluate(
     is_own = _is_own(run, recipe, asked, material)
     note_untold(run, track, (), progress)
     with follow(run, track or (), sender, progress, ended=True):
-        content = _assess(run, asked, material, progress, keep=is_own)
+        content = _assess(run, asked, material, progress)
         content["left_out"] = [leak.entry() for leak in leaks]
         content["notes"] += notes
         path = run.evaluation if is_own else _named(run, recipe, asked, content)
@@ -118,35 +129,79 @@ def changed(
     return Recipe.model_validate(raw)
 
 
-def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress, *, keep: bool = False) -> dict[str, Any]:
-    embedder = load_embedder(run)
-    split = material.split
+def embeddings_of(
+    shots: "Shots", contents: Contents, kept: Kept, conditions: Conditions | None, *, mirror: bool = False
+) -> tuple[list[Key | None], Float[np.ndarray, "photos dim"]]:
+    """Embeddings of all photos with the keys to keep them by; only what is not kept is decoded, each content once.
+
+    `mirror`: of the mirror images, whose conditions are given. Raises PhotoError for a photo that is gone and not kept.
+    """
+    mirrored = shots.recipe.evaluate.mirrored
+    shown: Shown = "mirror image" if mirror else "both" if mirrored else "photo"
+    keys = contents.keys(conditions, shown, shots.embedder.head.inference if composes(shots.embedder) else None)
+
+    def make(at: Int[np.ndarray, " position"]) -> Float[np.ndarray, "position dim"]:
+        photos = shots.at(at)
+        told = None if conditions is None else conditions[at]
+        shown = photos[..., ::-1] if mirror else photos
+        return embedded(shown, told, shots.recipe, shots.embedder, shots.progress)
+
+    return keys, kept_or_made(kept, keys, make)
+
+
+@dataclass(eq=False)
+class Shots:
+    """Photos of some rows of a manifest, decoded when they are asked for; the last ones stay decoded."""
+
+    manifest: Manifest
+    rows: Int[np.ndarray, " photo"]
+    recipe: Recipe
+    embedder: Embedder
+    progress: Progress
+    _last: tuple[Int[np.ndarray, " position"], Photos] | None = None
+
+    def at(self, positions: Int[np.ndarray, " position"]) -> Photos:
+        if self._last is None or not np.array_equal(self._last[0], positions):
+            photos = decoded(self.manifest, self.rows[positions], self.recipe, self.embedder, self.progress)
+            self._last = positions, photos
+        return self._last[1]
+
+
+def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) -> dict[str, Any]:
+    embedder, model_hash = load_embedder(run), file_hash(run.model)
+    manifest, split, chosen = material.manifest, material.split, recipe.evaluate
     rows = tested_rows(split)
-    photos = decoded(material.manifest, rows, recipe, embedder, progress)
-    conditions, remarks = conditions_of(embedder, material.manifest.table[rows])
-    embeddings = embedded(photos, conditions, recipe, embedder, progress)
-    chosen = recipe.evaluate
-    if keep:
-        keep_embeddings(run, material.manifest, rows, embeddings, mirrored=chosen.mirrored)
-    scores = score(embeddings, rows, split.test, split.identities)
-    views = np.array([view or "unknown" for view in material.manifest.views])
+    kept = read_kept(run, model_hash, progress)
+    contents = contents_of(manifest, rows, kept, progress, pictures=True)
+    conditions, remarks = conditions_of(embedder, manifest.table[rows])
+    shots = Shots(manifest, rows, recipe, embedder, progress)
+    keys, embeddings = embeddings_of(shots, contents, kept, conditions)
+    keep(run, manifest, rows, contents, [(keys, embeddings)], model_hash, progress)
+    scores = score(embeddings, rows, split.test, split.identities, cameras=split.cameras)
+    views = np.array([view or "unknown" for view in manifest.views])
+    once = distinct_photos(contents.pictures, rows, split)
+    answered, unanswered = _views(views[scores.rows], scores)
     content: dict[str, Any] = {
         "recipe": recipe.name,
-        "protocol": {"name": split.protocol, "label": split.label, "aspect": split.view or "all"},
+        "protocol": {
+            "name": split.protocol,
+            "label": split.label,
+            "aspect": split.view or "all",
+            "cameras": recipe.data.cameras,
+        },
         **_summary(scores, np.ones(len(scores.rows), bool), material, chosen.resamples),
         "aspects": {
-            str(view): _summary(scores, views[scores.rows] == view, material, chosen.resamples)
-            for view in np.unique(views[scores.rows])
+            view: _summary(scores, views[scores.rows] == view, material, chosen.resamples) for view in answered
         },
         "space": measure(
-            embeddings,
-            [split.identities[row] for row in rows],
-            [split.subjects[row] for row in rows],
+            embeddings[once],
+            [split.identities[row] for row in rows[once]],
+            [split.subjects[row] for row in rows[once]],
             resamples=chosen.resamples,
         ),
-        "hashes": {**_hashes(material), "model": file_hash(run.model)},
+        "hashes": {**_hashes(material), "model": model_hash},
         "mirrored": chosen.mirrored,
-        "notes": [*split.notes, *remarks],
+        "notes": [*split.notes, *remarks, *remarks_on_copies(contents.pictures, rows, split), *unanswered],
         "environment": environment(),
     }
     content["counts"] |= {
@@ -157,14 +212,30 @@ def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress, *,
     }
     if chosen.rerank:
         content["reranked"] = rerank_draws(chosen, embeddings, rows, scores, views[scores.rows], split)
-    modes = compare_modes(embedder, photos, conditions, embeddings, rows, split, chosen, progress)
-    if modes is not None:
-        content["inference"] = modes
+    first, _ = first_of_each([at if key is None else key for at, key in enumerate(keys)])
+    told = None if conditions is None else conditions[first]
+    if composes(embedder):
+        made: list[tuple[list[Key | None], Float[np.ndarray, "photos dim"]]] = []
+
+        def embed() -> Float[np.ndarray, "photos dim"]:
+            made.append(embeddings_of(shots, contents, kept, conditions))
+            return made[-1][1]
+
+        timed = shots.at(first[:TIMED])
+        content["inference"] = compare_modes(embedder, timed, embed, embeddings, rows, split, chosen)
+        keep(run, manifest, rows, contents, made, model_hash, progress)
     if chosen.prompts is not None:
-        content["prompts"] = _prompts(
-            run, recipe, chosen.prompts, embedder, photos, conditions, rows, material, progress
+        content["prompts"] = score_prompts(
+            run, recipe, chosen.prompts, embedder, shots.at(first), told, manifest, rows[first], progress
         )
     return content | _queries(scores, material)
+
+
+def _views(views: np.ndarray, scores: QueryScores) -> tuple[list[str], list[str]]:
+    """Views with a query that has a right answer, and notes on the others. `views` are those of the queries."""
+    there, answered = ([str(view) for view in np.unique(some)] for some in (views, views[scores.answerable]))
+    lost = [view for view in there if view not in answered]
+    return answered, [f"no query of {view} has a right answer in its gallery, so it has no metrics" for view in lost]
 
 
 def _summary(
@@ -173,41 +244,10 @@ def _summary(
     return summarise(scores, chosen, material.split.subjects, resamples=resamples, seed=0)
 
 
-def _prompts(
-    run: Run,
-    recipe: Recipe,
-    prompts: Prompts,
-    embedder: Embedder,
-    photos: Photos,
-    conditions: Conditions | None,
-    rows: Int[np.ndarray, " photos"],
-    material: Material,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Zero-shot aspect classification of the test photos, with intervals over subjects, per template and ensemble."""
-    table = material.manifest.table
-    views = view_index(table["aspect"].gather(rows).to_list(), table["side"].gather(rows).to_list())
-    known = views >= 0
-    if not known.any():
-        return []
-    text = towers_of(run, recipe).text.eval()
-    with torch.inference_mode():
-        size = recipe.evaluate.batch_size
-        images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)
-        found = classify(images[known], views[known], prompts.templates, text.encode)
-    owner = np.unique([material.split.subjects[row] for row in rows[known]], return_inverse=True)[1]
-    entries = []
-    for one in found:
-        values = {"view": one.view, "aspect": one.aspect, "side": one.side}
-        bounds = intervals({k: v.astype(float) for k, v in values.items()}, owner, resamples=recipe.evaluate.resamples)
-        accuracies = {k: {"value": b.value, "low": b.low, "high": b.high} for k, b in bounds.items()}
-        entries.append({"template": one.template, "photos": int(known.sum()), "accuracy": accuracies})
-    return entries
-
-
 def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
-    """Every query of every draw: its photo, its person, and the ranks of its right answers."""
+    """Every query of every draw: its photo, its person, the ranks of its right answers, and that of its identity."""
     used = np.unique(scores.rows)
+    first = scores.identity_ranks
     return {
         "photos": [material.split.paths[row] for row in used],
         "subjects": [material.split.subjects[row] for row in used],
@@ -215,6 +255,7 @@ def _queries(scores: QueryScores, material: Material) -> dict[str, Any]:
             {
                 "query": np.searchsorted(used, scores.rows[scores.draws == number]).tolist(),
                 "ranks": [r for r, n in zip(scores.ranks, scores.draws, strict=True) if n == number],
+                **({} if first is None else {"identity_ranks": first[scores.draws == number].tolist()}),
             }
             for number in np.unique(scores.draws)
         ],
@@ -230,6 +271,8 @@ def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: Material) -> bool
 def _named(run: Run, recipe: Recipe, asked: Recipe, content: dict[str, Any]) -> Path:
     protocol = content["protocol"]
     parts = [protocol["name"], protocol["label"], protocol["aspect"], content["hashes"]["draws"][:8]]
+    if protocol["cameras"] == "cross":
+        parts.append("cameras-cross")
     if content["mirrored"]:
         parts.append("mirrored")
     if asked.evaluate.rerank != recipe.evaluate.rerank:

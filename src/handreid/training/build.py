@@ -16,7 +16,7 @@ from handreid.data.background import ChangeBackground, read_backgrounds
 from handreid.data.samplers import BalancedBatches, HardIdentityBatches, PkBatches
 from handreid.data.sampling import Batches, BatchSampler, RandomBatches
 from handreid.errors import RecipeError
-from handreid.evaluation.expansion import expand_matches
+from handreid.evaluation.expansion import Side, expand_matches
 from handreid.evaluation.protocol import Ranker
 from handreid.evaluation.reranking import rerank_matches
 from handreid.models.backbone import Backbone
@@ -25,7 +25,7 @@ from handreid.models.clip_weights import trained_normalisation
 from handreid.models.embedder import Embedder
 from handreid.models.heads import Head
 from handreid.objectives.objective import Objective
-from handreid.recipe import FineTune, KReciprocal, Recipe, Rerank
+from handreid.recipe import FineTune, KReciprocal, QueryExpansion, Recipe, Rerank
 from handreid.recipe.augmentations import (
     Affine,
     Augmentation,
@@ -212,7 +212,8 @@ def _augmentation(step: Augmentation, size: tuple[int, int], side: int, mean: Tr
 def build_ranker(way: Rerank) -> Ranker:
     if isinstance(way, KReciprocal):
         return partial(rerank_matches, k1=way.k1, k2=way.k2, original=way.lambda_, formula=way.formula)
-    return partial(expand_matches, neighbours=way.neighbours, alpha=way.alpha)
+    side: Side = "query" if isinstance(way, QueryExpansion) else "gallery"
+    return partial(expand_matches, neighbours=way.neighbours, alpha=way.alpha, side=side)
 
 
 def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureName, ...]]:

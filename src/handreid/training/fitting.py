@@ -134,7 +134,8 @@ def _validation(job: Job) -> Validate:
     def validate(embedder: Embedder) -> dict[str, float]:
         size = job.recipe.evaluate.batch_size
         embeddings = embed_photos(embedder, photos, conditions=conditions, batch_size=size)
-        return score(embeddings, rows, draws, job.material.split.identities).means()
+        split = job.material.split
+        return score(embeddings, rows, draws, split.identities, cameras=split.cameras).means()
 
     return validate
 

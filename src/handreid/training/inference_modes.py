@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, get_args
 
@@ -15,12 +15,11 @@ import torch
 from jaxtyping import Float, Int
 
 from handreid.data.splits import Split
-from handreid.evaluation.extraction import Conditions, Photos, embed_photos
+from handreid.evaluation.extraction import Photos, embed_photos
 from handreid.evaluation.intervals import differences, verdict
 from handreid.evaluation.protocol import QueryScores, score, summarise
 from handreid.models.embedder import Embedder
 from handreid.models.semantic import SemanticHead
-from handreid.progress import Progress
 from handreid.recipe import Evaluate
 from handreid.types import Inference
 
@@ -29,39 +28,35 @@ TIMED = 256  # photos
 ROUNDS = 3
 
 
+def composes(embedder: Embedder) -> bool:
+    """Whether its head makes sentences."""
+    return isinstance(embedder.head, SemanticHead) and embedder.head.words is not None
+
+
 def compare_modes(
     embedder: Embedder,
     photos: Photos,
-    conditions: Conditions | None,
-    embeddings: Float[np.ndarray, "photos dim"],
-    rows: Int[np.ndarray, " photos"],
+    embed: Callable[[], Float[np.ndarray, "row dim"]],
+    embeddings: Float[np.ndarray, "row dim"],
+    rows: Int[np.ndarray, " row"],
     split: Split,
     chosen: Evaluate,
-    progress: Progress,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """`composed` and `fixed`, each with metrics and cost, and the paired difference of the first to the second.
 
-    `embeddings` are those of the head's own mode, of the photos of these rows. None for a head without words.
+    `embeddings` are those of the head's own mode, of these rows; `embed` makes those of the mode that the head is in.
+    The cost is that of `photos`. The head is one that `composes`.
     """
     head = embedder.head
-    if not isinstance(head, SemanticHead) or head.words is None:
-        return None
+    assert isinstance(head, SemanticHead)  # noqa: S101 - for the type checker
     scores = {}
     for mode in MODES:
+        found = embeddings
         if mode != head.inference:
             with inferring(embedder, mode):
-                found = embed_photos(
-                    embedder,
-                    photos,
-                    conditions=conditions,
-                    batch_size=chosen.batch_size,
-                    mirrored=chosen.mirrored,
-                    progress=progress,
-                )
-        else:
-            found = embeddings
-        scores[mode] = score(found, rows, split.test, split.identities)
-    milliseconds = time_modes(embedder, photos[:TIMED], batch_size=chosen.batch_size, mirrored=chosen.mirrored)
+                found = embed()
+        scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
+    milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored)
     needed = {"composed": parameters(embedder), "fixed": parameters(embedder) - head.composing}
     modes: dict[str, Any] = {
         mode: {

@@ -18,6 +18,7 @@ from handreid.files import write_json, write_text
 from handreid.messages import markdown as as_markdown
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
+from handreid.recipe.metrics import METRICS
 from handreid.recipe.reading import check_names
 from handreid.training.assess import evaluate
 from handreid.training.records import LADDER_FORMAT, read_evaluation
@@ -99,25 +100,38 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: in
         )
     mine, other = read_scores(ours), read_scores(theirs)
     people = np.unique([ours["subjects"][row] for row in mine.rows], return_inverse=True)[1]
-    found = differences(mine.metrics, other.metrics, people, mine.draws, resamples=resamples)
+    both = [name for name in mine.metrics if name in other.metrics]  # an older evaluation has fewer
+    measured = [{name: of.metrics[name] for name in both} for of in (mine, other)]
+    found = differences(measured[0], measured[1], people, mine.draws, resamples=resamples)
     differing = {k: {"value": d.value, "low": d.low, "high": d.high, "verdict": verdict(d)} for k, d in found.items()}
-    if "space" not in ours or "space" not in theirs:  # evaluated before spaces were measured
+    if not _same_photos(ours, theirs):
         return differing
     return {**differing, "space": compare_spaces(ours["space"], theirs["space"], resamples=resamples)}
 
 
+def _same_photos(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether both spaces are of the same photos; evaluations of older versions have none, or counted copies."""
+    spaces = [of["space"]["subjects"] for of in (ours, theirs) if "space" in of]
+    return len(spaces) == 2 and all(spaces[0][key] == spaces[1][key] for key in ("name", "photos"))
+
+
 def read_scores(evaluation: Mapping[str, Any]) -> QueryScores:
-    """Scores per query from evaluation.json; rows are positions in its `photos`."""
+    """Scores per query from evaluation.json; rows are positions in its `photos`.
+
+    Without the metrics of identities where an older version wrote it.
+    """
     draws = evaluation["draws"]
+    known = all("identity_ranks" in draw for draw in draws)
     return scores_of_ranks(
         np.concatenate([np.array(draw["query"], np.int64) for draw in draws]),
         np.repeat(np.arange(len(draws)), [len(draw["query"]) for draw in draws]),
         [ranks for draw in draws for ranks in draw["ranks"]],
+        [rank for draw in draws for rank in draw["identity_ranks"]] if known else None,
     )
 
 
-COLUMNS = ("rung", "rank-1", "rank-5", "mAP", "mAP trapezoid", "mINP", "rank-1 against the rung below")
-
+# metrics that may say no more than another: with one right answer, or one photo of each identity, they are the same
+_TWINS = {"r_precision": "rank1", "map_at_r": "rank1", "identity_rank5": "rank5"}
 
 SPACE = {
     "intra": "within",
@@ -135,16 +149,46 @@ SPACE_COLUMNS = (
 )
 
 
-def rows(rung: Rung) -> list[list[str]]:
-    """The rung's row of the table, and below it one for each re-ranking of it, compared with the rung itself."""
-    made_anew = rung.evaluation.get("reranked", [])
+def columns(rungs: Sequence[Rung]) -> list[str]:
+    return ["rung", *metric_columns(_more(rungs)), "rank-1 against the rung below"]
+
+
+def rows(rungs: Sequence[Rung]) -> list[list[str]]:
+    """A row for each rung, and below it one for each re-ranking of it, compared with the rung itself."""
+    more = _more(rungs)
+    return [row for rung in rungs for row in _rows(rung, more)]
+
+
+def _rows(rung: Rung, more: Sequence[str]) -> list[list[str]]:
+    below = against(rung.below["rank1"]) if rung.below else ""
     return [
-        [rung.name, *cells(rung.evaluation["metrics"]), against(rung.below["rank1"]) if rung.below else ""],
-        *([f"+ {of['name']}", *cells(of["metrics"]), against(of["against"]["rank1"])] for of in made_anew),
+        [rung.name, *cells(rung.evaluation["metrics"], more), below],
+        *(
+            [f"+ {of['name']}", *cells(of["metrics"], more), against(of["against"]["rank1"])]
+            for of in rung.evaluation.get("reranked", [])
+        ),
     ]
 
 
-def cells(metrics: Mapping[str, Any]) -> list[str]:
+def tell_more(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Metrics beside the usual ones that all evaluations have, and that are not the same as a usual one in all."""
+    found = [of["metrics"] for one in evaluations for of in (one, *one.get("reranked", []))]
+    return [
+        name
+        for name, twin in _TWINS.items()
+        if all(name in of for of in found) and any(of[name]["value"] != of[twin]["value"] for of in found)
+    ]
+
+
+def _more(rungs: Sequence[Rung]) -> list[str]:
+    return tell_more([rung.evaluation for rung in rungs])
+
+
+def metric_columns(more: Sequence[str]) -> list[str]:
+    return [METRICS[name] for name in ("rank1", "rank5", "map", "map_trapezoid", "minp", *more)]
+
+
+def cells(metrics: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
     """The numbers of a row; percent, with 95 % intervals over subjects."""
     return [
         percent(metrics["rank1"]),
@@ -152,6 +196,7 @@ def cells(metrics: Mapping[str, Any]) -> list[str]:
         percent(metrics["map"]),
         percent(metrics["map_trapezoid"], interval=False),
         percent(metrics["minp"], interval=False),
+        *(percent(metrics[name], interval=False) for name in more),
     ]
 
 
@@ -201,8 +246,11 @@ def caption_of(evaluation: Mapping[str, Any]) -> str:
     """What the numbers are of, in a line."""
     counts, hashes, protocol = evaluation["counts"], evaluation["hashes"], evaluation["protocol"]
     queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
+    crossed = ", cameras crossed" if protocol.get("cameras") == "cross" else ""
+    left = f" ({counts['unanswerable']:,} of all draws without a right answer)" if counts.get("unanswerable") else ""
     return (
-        f"protocol {protocol['name']}, aspects {protocol['aspect']}, identity = {protocol['label']}: {queries} queries "
+        f"protocol {protocol['name']}, aspects {protocol['aspect']}, identity = {protocol['label']}{crossed}: "
+        f"{queries} queries{left} "
         f"of {counts['subjects']} subjects in {counts['gallery']} gallery photos, mean of {counts['draws']} draws; "
         f"percent, 95 % intervals over subjects; manifest {hashes['manifest'][:8]}, draws {hashes['draws'][:8]}"
     )
@@ -218,7 +266,8 @@ def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
 
 def markdown(rungs: Sequence[Rung]) -> str:
     captions = [caption(rungs[-1]), *reranked_captions(rungs)]
-    first = markdown_table(COLUMNS, [row for rung in rungs for row in rows(rung)], _words(len(COLUMNS), 1))
+    names = columns(rungs)
+    first = markdown_table(names, rows(rungs), _words(len(names), 1))
     parts = [*first, "", as_markdown("; ".join(captions))]
     if any("space" in rung.evaluation for rung in rungs):
         words = _words(len(SPACE_COLUMNS), len(COMPARED))

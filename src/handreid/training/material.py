@@ -58,6 +58,7 @@ def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = No
         draws=recipe.evaluate.draws,
         seed=chosen.seed,
         trains=bool(recipe.stages) if trains is None else trains,
+        cameras=chosen.cameras,
     )
     return Material(path, manifest, split)
 

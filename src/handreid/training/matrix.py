@@ -26,9 +26,10 @@ from handreid.files import check_folder_writable, file_hash, read_json, write_js
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.training.across_datasets import dataset_cells
-from handreid.training.assess import changed, decoded, embedded, load_embedder
+from handreid.training.assess import Shots, changed, embeddings_of, load_embedder
 from handreid.training.conditions import conditions_of
 from handreid.training.exposure import exposures_of, own_material, trained_on
+from handreid.training.kept_embeddings import contents_of, keep, read_kept
 from handreid.training.matrix_tables import markdown
 from handreid.training.runs import Run, check_finished, environment
 from handreid.training.strangers import Strangers, strangers_in, with_names
@@ -43,20 +44,21 @@ def matrix_of(
     *,
     data: Sequence[Path] = (),
     protocol: str | None = None,
+    cameras: str | None = None,
     mirrored: bool | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The file written, a table of the same name as .md beside it, and the content.
 
     `data`: over aspects and sides another manifest than the run's, over data sets those to test beside it. `protocol`
-    replaces the recipe's, over aspects and sides. Raises RunError for an unfinished run, or when nobody can know any
-    more who was trained on; ProtocolError where there is nothing to cross.
+    replaces the recipe's, over aspects and sides, `cameras` the recipe's rule. Raises RunError for an unfinished run,
+    or when nobody can know any more who was trained on; ProtocolError where there is nothing to cross.
     """
     check_finished(run)
     check_folder_writable(run.folder, create=False)
     _check_asked(by, data, protocol)
     progress = progress or Silent()
-    recipe = changed(run.recipe, {"protocol": protocol}, mirrored)
+    recipe = changed(run.recipe, {"protocol": protocol, "cameras": cameras}, mirrored)
     own = own_material(run, data)
     exposures, notes = exposures_of(run, data, progress)
     if by == "dataset":
@@ -74,11 +76,16 @@ def matrix_of(
         "tested_on": [_described(of) for of in tests],
         **found.parts,
         "left_out": [{**one, "dataset": of.name} for of in tests for one in of.out],
+        "cameras": recipe.data.cameras,
         "mirrored": recipe.evaluate.mirrored,
         "notes": [*notes, *_notes(tests), *found.remarks],
         "hashes": {
             "manifest": _joined([of.manifest.hash for of in tests]),
-            "draws": _draws_hash(found.cells, [path for of in tests for path in of.manifest.table["path"]]),
+            "draws": _draws_hash(
+                found.cells,
+                [path for of in tests for path in of.manifest.table["path"]],
+                _cameras(tests),
+            ),
             "model": file_hash(run.model),
         },
         "environment": environment(),
@@ -173,22 +180,33 @@ def _embedded(
     mirrors: bool,
 ) -> tuple[Embedded, list[str]]:
     """Every photo once; rows are numbered on from one manifest to the next, and so are those of the mirror images."""
-    embedder = load_embedder(run)
+    embedder, model_hash = load_embedder(run), file_hash(run.model)
     found, numbers, remarks, start = [], [], [], 0
     for tested, wanted in zip(tests, rows, strict=True):
-        photos = decoded(tested.manifest, wanted, recipe, embedder, progress)
+        kept = read_kept(run, model_hash, progress)
+        contents = contents_of(tested.manifest, wanted, kept, progress)
+        shots = Shots(tested.manifest, wanted, recipe, embedder, progress)
         table = tested.manifest.table[wanted]
         conditions, said = conditions_of(embedder, table)
-        turns = [(photos, conditions)]
+        turns = [embeddings_of(shots, contents, kept, conditions)]
         if mirrors:
-            turns.append((photos[..., ::-1], conditions_of(embedder, _turned(table))[0]))
-        for shown, known in turns:
-            found.append(embedded(shown, known, recipe, embedder, progress))
+            turned = conditions_of(embedder, _turned(table))[0]
+            turns.append(embeddings_of(shots, contents, kept, turned, mirror=True))
+        keep(run, tested.manifest, wanted, contents, turns, model_hash, progress)
+        for _, embeddings in turns:
+            found.append(embeddings)
             numbers.append(wanted + start)
             start += len(tested.manifest)
         remarks += said
     subjects = [f"{of.name}: {name}" for of in tests for name in of.subjects]
-    return Embedded(np.concatenate(numbers), np.concatenate(found), subjects), remarks
+    return Embedded(np.concatenate(numbers), np.concatenate(found), subjects, _cameras(tests)), remarks
+
+
+def _cameras(tests: Sequence[Strangers]) -> list[str | None] | None:
+    """Of every row of every manifest, where they count."""
+    if any(of.cameras is None for of in tests):
+        return None
+    return [camera for of in tests for camera in of.cameras or ()]
 
 
 def _turned(photos: pl.DataFrame) -> pl.DataFrame:
@@ -230,14 +248,16 @@ def _notes(tests: Sequence[Strangers]) -> list[str]:
     return [f"{of.name}: {note}" if len(tests) > 1 else note for of in tests for note in of.notes]
 
 
-def _draws_hash(cells: Sequence[Cell], paths: Sequence[str]) -> str:
-    """Of every photo that is searched for or among, whose it is, and whether it is mirrored."""
+def _draws_hash(cells: Sequence[Cell], paths: Sequence[str], cameras: Sequence[str | None] | None) -> str:
+    """Of every photo that is searched for or among, whose it is, whether it is mirrored, and cameras that count."""
     digest = hashlib.sha256()
+    taken_by = [[] if cameras is None else [cameras[row]] for row in range(len(paths))]
     for cell in cells:
         digest.update(json.dumps([cell.gallery, cell.probe, cell.kind, cell.mirrored]).encode())
         for draw in cell.draws:
             for part in (draw.gallery, draw.query):
-                digest.update(json.dumps([[paths[row % len(paths)], cell.identities[row]] for row in part]).encode())
+                photos = [(paths[row % len(paths)], taken_by[row % len(paths)], cell.identities[row]) for row in part]
+                digest.update(json.dumps([[path, who, *camera] for path, camera, who in photos]).encode())
     return digest.hexdigest()
 
 
@@ -247,6 +267,8 @@ def _joined(hashes: Sequence[str]) -> str:
 
 def _place(run: Run, recipe: Recipe, by: By, content: dict[str, Any], *, plain: bool) -> Path:
     parts = [by] if plain else [by, content["hashes"]["draws"][:8]]
+    if recipe.data.cameras == "cross":
+        parts.append("cameras-cross")
     if recipe.evaluate.mirrored != run.recipe.evaluate.mirrored:
         parts.append("mirrored" if recipe.evaluate.mirrored else "plain")
     return run.folder / f"evaluation-matrix-{'-'.join(parts)}.json"

@@ -127,8 +127,9 @@ def numbers_words(found: Entry) -> str:
     """What the numbers are, and what they rest on, in a line."""
     draws = max((cell["counts"].get("draws", 0) for cell in found["cells"]), default=0)
     hashes = found["hashes"]
+    crossed = "cameras crossed, " if found.get("cameras") == "cross" else ""
     return (
-        f"mean of {draws} draws, percent, 95 % intervals over subjects; manifest {hashes['manifest'][:8]}, "
+        f"{crossed}mean of {draws} draws, percent, 95 % intervals over subjects; manifest {hashes['manifest'][:8]}, "
         f"draws {hashes['draws'][:8]}"
     )
 

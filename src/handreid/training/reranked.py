@@ -33,11 +33,12 @@ def rerank_draws(
 
 def read_reranked(evaluation: Mapping[str, Any], number: int) -> QueryScores:
     """Scores per query of one entry of `reranked`, from its ranks; rows are positions in `photos`."""
-    draws = evaluation["draws"]
+    draws, entry = evaluation["draws"], evaluation["reranked"][number]
     return scores_of_ranks(
         np.concatenate([np.array(draw["query"], np.int64) for draw in draws]),
         np.repeat(np.arange(len(draws)), [len(draw["query"]) for draw in draws]),
-        [ranks for draw in evaluation["reranked"][number]["ranks"] for ranks in draw],
+        [ranks for draw in entry["ranks"] for ranks in draw],
+        [rank for draw in entry["identity_ranks"] for rank in draw] if "identity_ranks" in entry else None,
     )
 
 
@@ -47,7 +48,7 @@ def remark(evaluation: Mapping[str, Any]) -> str:
     if not evaluation.get("reranked") or most > 1:
         return ""
     return (
-        "no query has more than one right answer in its gallery; re-ranking and query expansion count on several, "
+        "no query has more than one right answer in its gallery; re-ranking and expansion count on several, "
         "so here they can hurt"
     )
 
@@ -67,7 +68,7 @@ def _entry(
     split: Split,
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    scores = score(embeddings, rows, split.test, split.identities, build_ranker(way))
+    scores = score(embeddings, rows, split.test, split.identities, build_ranker(way), cameras=split.cameras)
     seconds = time.perf_counter() - start
     people = np.unique([split.subjects[row] for row in scores.rows], return_inverse=True)[1]
     gains = differences(scores.metrics, plain.metrics, people, scores.draws, resamples=resamples)
@@ -81,11 +82,20 @@ def _entry(
         },
         "aspects": {
             str(view): summarise(scores, views == view, split.subjects, **summary)["metrics"]
-            for view in np.unique(views)
+            for view in np.unique(views[scores.answerable])
         },
         "seconds": round(seconds, 3),
         "ranks": [
             [list(ranks) for ranks, of in zip(scores.ranks, scores.draws, strict=True) if of == draw]
             for draw in np.unique(scores.draws)
         ],
+        **(
+            {}
+            if scores.identity_ranks is None
+            else {
+                "identity_ranks": [
+                    scores.identity_ranks[scores.draws == draw].tolist() for draw in np.unique(scores.draws)
+                ]
+            }
+        ),
     }

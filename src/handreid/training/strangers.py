@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from handreid.data.cameras import taken_by
 from handreid.data.crossing import draw_everyone, without
 from handreid.data.draw_checks import check_galleries
 from handreid.data.draws import Draw
@@ -38,6 +39,7 @@ class Strangers:
     protocol: dict[str, str]
     notes: tuple[str, ...]
     out: tuple[dict[str, Any], ...] = ()
+    cameras: tuple[str | None, ...] | None = None  # of every row, where they count (see `Split`)
 
     @property
     def rows(self) -> Int[np.ndarray, " photos"]:
@@ -90,15 +92,17 @@ def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) 
         asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
         split = read_material(changed(recipe, asked, None), path, trains=False).split
     how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
-    return Strangers(manifest.dataset, manifest, split.test, split.identities, how, split.notes)
+    return Strangers(manifest.dataset, manifest, split.test, split.identities, how, split.notes, cameras=split.cameras)
 
 
 def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Strangers:
     label = manifest.label_kinds[-1]
     draws = draw_everyone(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
+    labels = names_of(manifest, label)
+    cameras, notes = taken_by(manifest, recipe.data.cameras, {"test": draws}, labels)
     how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
-    return Strangers(manifest.dataset, manifest, draws, tuple(names_of(manifest, label)), how, (note,))
+    return Strangers(manifest.dataset, manifest, draws, tuple(labels), how, (note, *notes), cameras=cameras)
 
 
 def _strangers(tested: Strangers, exposures: Sequence[Exposure], progress: Progress | None) -> Strangers:

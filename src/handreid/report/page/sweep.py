@@ -7,8 +7,8 @@ from typing import Any
 
 from handreid.files import check_writable, write_atomic
 from handreid.recipe import Recipe, dump_recipe
+from handreid.recipe.metrics import METRICS
 from handreid.report import style
-from handreid.report.comparison_text import METRICS
 from handreid.report.page import card, charts, story
 from handreid.report.page.dots import dots
 from handreid.report.page.rendering import rendered

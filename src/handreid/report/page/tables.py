@@ -1,11 +1,12 @@
 """The comparison as the page's tables and charts of dots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handreid.evaluation.compactness import LOWER_IS_BETTER
+from handreid.recipe.metrics import METRICS
 from handreid.report.comparison import Comparison
-from handreid.report.comparison_text import METRICS, captions, cost_table
+from handreid.report.comparison_text import captions, cost_table
 from handreid.report.page.dots import Metric, dots
 from handreid.training import ladder
 
@@ -16,7 +17,8 @@ _BOUNDED = ("rank1", "map")  # intervals of all would hide the table's numbers
 def results(comparison: Comparison, shown: str) -> dict[str, Any]:
     """Metrics of every run, those of its re-ranking below it, what it gained, and what it cost."""
     compared = len(comparison.runs) > 1
-    columns = [METRICS[key] for key in _SHOWN]
+    keys = [*_SHOWN, *ladder.tell_more([run.evaluation for run in comparison.runs])]
+    columns = [METRICS[key] for key in keys]
     if compared:
         columns.append(f"{METRICS[comparison.by]} against {comparison.reference}")
     costs = cost_table(comparison)
@@ -28,13 +30,14 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
                 "name": run.name,
                 "shown": compared and run.name == shown,
                 "again": False,
-                "metrics": _metrics(run.evaluation["metrics"]),
+                "metrics": _metrics(run.evaluation["metrics"], keys),
                 "reference": compared and run.name == comparison.reference,
                 "against": run.against.get(comparison.by),
                 "costs": costs.rows[number][1:] if costs.rows else [],
             }
         )
-        rows += [_reranked(of, comparison.by, len(costs.columns) - 1) for of in run.evaluation.get("reranked", [])]
+        again = run.evaluation.get("reranked", [])
+        rows += [_reranked(of, comparison.by, len(costs.columns) - 1, keys) for of in again]
     return {
         "columns": columns,
         "costs": costs.columns[1:],
@@ -45,20 +48,20 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
     }
 
 
-def _reranked(of: Mapping[str, Any], by: str, costs: int) -> dict[str, Any]:
+def _reranked(of: Mapping[str, Any], by: str, costs: int, keys: Sequence[str]) -> dict[str, Any]:
     return {
         "name": f"+ {of['name']}",
         "shown": False,
         "again": True,
-        "metrics": _metrics(of["metrics"]),
+        "metrics": _metrics(of["metrics"], keys),
         "reference": False,
         "against": of["against"].get(by),
         "costs": [""] * costs,
     }
 
 
-def _metrics(found: Mapping[str, Any]) -> list[Metric]:
-    return [found[key] if key in _BOUNDED else {**found[key], "low": None} for key in _SHOWN]
+def _metrics(found: Mapping[str, Any], keys: Sequence[str]) -> list[Metric]:
+    return [found[key] if key in _BOUNDED else {**found[key], "low": None} for key in keys]
 
 
 def sentence(text: str) -> str:
