@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from handreid.data import protocols
 from handreid.data.cameras import Cameras, taken_by
