@@ -127,11 +127,12 @@ def render(
     check_folder_writable(out)
     if out.is_dir():
         check_writable(out / "manifest.parquet")
-    from handreid.data import sources
     from handreid.data.rendered import render as render_hands
 
     with for_people().step("rendering", identities * photos, "photos") as advance:
         table = render_hands(out, identities=identities, photos=photos, seed=seed, size=size, progress=advance)
+    from handreid.data import sources
+
     manifest = sources.hashed(sources.csv(table), for_people())
     path = out / "manifest.parquet"
     manifest.write(path)

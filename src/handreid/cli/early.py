@@ -42,13 +42,13 @@ def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: b
     """Raises RunError where there is nothing to begin or to go on with, or `out` holds something else."""
     from handreid.training.runs import check_free
 
+    check_folder_writable(out)
     if not (resume and (out / "run.json").is_file()):
         if recipe is None:
             raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
         photos(recipe, data)
         check_free(out)
     manifests([data])
-    check_folder_writable(out)
 
 
 def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:

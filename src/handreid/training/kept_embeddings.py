@@ -22,8 +22,9 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from handreid.data.decoding import DECODER
 from handreid.data.manifest import Manifest
-from handreid.data.decoding import DECODER, file_hashes, photo_hashes
+from handreid.data.photo_hashes import file_hashes, photo_hashes
 from handreid.errors import OutputError
 from handreid.evaluation.extraction import Conditions
 from handreid.files import write_atomic
