@@ -244,10 +244,17 @@ class TestWhatIsNotAsItWasWritten:
 
     def test_a_checkpoint_of_another_run(self, cut: Path, whole: Path):
         shutil.copy(whole / TUNED / "last.ckpt", cut / TUNED)
-        with pytest.raises(RunError, match=r"last\.ckpt is not as it was written .* does that stage again"):
+        with pytest.raises(RunError, match=r"last\.ckpt is not as it was written .* does this stage"):
             train(None, None, cut, resume=True)
         shutil.rmtree(cut / TUNED)
         assert train(None, None, cut, resume=True).model.read_bytes() == (whole / "model.safetensors").read_bytes()
+
+    def test_a_stage_that_is_done_again_and_those_after_it(self, whole: Path, finished: Path):
+        (whole / "model.safetensors").unlink()
+        shutil.rmtree(whole / PROMPTS)
+        run = train(None, None, whole, resume=True)
+        assert run.model.read_bytes() == (finished / "model.safetensors").read_bytes()
+        assert history(whole) == history(finished)
 
     def test_the_best_model_gone(self, cut: Path):
         """It ended with the last one, and did not say so."""

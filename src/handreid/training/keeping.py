@@ -30,7 +30,7 @@ from handreid.training.stages.stage import Saved, StageModule
 Validate = Callable[[Embedder], dict[str, float]]
 MONITOR = "map"
 NOTHING = -1.0  # the best before anything was validated
-_ANEW = "remove the stage's folder and resume the run, which does that stage again"
+_ANEW = "remove the stage's folder and resume the run, which does this stage and those after it again"
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,20 @@ def unfinished(job: Job, number: int) -> bool:
     folder = job.folder(number)
     done = checkpoint_state(folder)
     if done is None:
-        forget(folder)
-    else:
-        settle(folder)
-    if done is not None and done[1]:
+        begin_anew(job, number)
+        return True
+    settle(folder)
+    if done[1]:
         return False
-    truncate_metrics(job.run, number, done[0] if done else 0)
+    truncate_metrics(job.run, number, done[0])
     return True
+
+
+def begin_anew(job: Job, number: int) -> None:
+    """Removes what is left of a stage, and of those after it, which follow from it and are done again too."""
+    for later in range(number, len(job.recipe.stages)):
+        forget(job.folder(later))
+    truncate_metrics(job.run, number, 0)
 
 
 def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
@@ -68,7 +75,7 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
             if checkpoint and not keeper.trains and isinstance(stopped, _UNFIT) and room:
                 raise RunError(
                     f"{checkpoint} does not fit this stage ({type(stopped).__name__}): remove {folder} and resume the "
-                    "run, which does that stage again"
+                    "run, which does this stage and those after it again"
                 ) from None
             raise
     job.embedder.to("cpu")

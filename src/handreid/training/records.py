@@ -147,7 +147,11 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def read_stage(folder: Path) -> dict[str, Any]:
     """stage.json of a finished stage. Raises RunError."""
-    return _read(folder / "stage.json", StageRecord, f"remove {folder} and resume the run, which does the stage again")
+    return _read(
+        folder / "stage.json",
+        StageRecord,
+        f"remove {folder} and resume the run, which does this stage and those after it again",
+    )
 
 
 def read_checkpoint(folder: Path) -> dict[str, list[str]]:
@@ -155,7 +159,9 @@ def read_checkpoint(folder: Path) -> dict[str, list[str]]:
     path = folder / "checkpoint.json"
     if not path.exists():
         return {}
-    found: dict[str, list[str]] = _read(path, CheckpointRecord, f"remove {folder} and resume the run")["files"]
+    found: dict[str, list[str]] = _read(
+        path, CheckpointRecord, f"remove {folder} and resume the run, which does this stage and those after it again"
+    )["files"]
     return found
 
 

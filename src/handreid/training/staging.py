@@ -25,12 +25,13 @@ from handreid.recipe import FineTune, LearnPrompts, Recipe
 from handreid.recipe.objectives import TextTerm
 from handreid.training.fitting import check_fine_tune, fine_tune, take_fine_tuned
 from handreid.training.job import Job
+from handreid.training.loop import begin_anew
 from handreid.training.material import Material, photos_of
-from handreid.training.metrics import append_metrics, read_metrics, truncate_metrics
+from handreid.training.metrics import append_metrics, read_metrics
 from handreid.training.prompting import check_learn_prompts, learn_prompts, learned
 from handreid.training.records import STAGE_FORMAT, read_stage
 from handreid.training.runs import Run, check_noted, now
-from handreid.training.weights import NOTES, forget, hashes, noting
+from handreid.training.weights import NOTES, hashes, noting
 
 _TOLD = ("parameters.json", "gates.json", "wise_ft.json")  # what a stage says beside its weights
 
@@ -118,8 +119,7 @@ def _from_elsewhere(job: Job, number: int, key: str) -> Run | None:
         try:
             _take_over(job, number, other)
         except RunError as error:
-            forget(job.folder(number))
-            truncate_metrics(job.run, number, 0)
+            begin_anew(job, number)
             job.progress.say(f"note: stage {number} ({kind}) is done again, though {other.folder} has done it: {error}")
         else:
             job.progress.say(f"stage {number} ({kind}) is as {other.folder} has done it: taken from there")
@@ -148,13 +148,12 @@ def _take_over(job: Job, number: int, other: Run) -> None:
     if len(lines) != stage["epochs"]:
         raise RunError(f"{other.metrics} has {len(lines)} lines of it, and it had {stage['epochs']} epochs")
     told = {name: read_json(theirs / name) for name in _TOLD if (theirs / name).exists()}
-    forget(ours)
+    begin_anew(job, number)
     for name in files:
         if name != "last.ckpt":
             _copy(theirs / name, ours / name, files)
     for name, content in told.items():
         write_json(ours / name, content)
-    truncate_metrics(job.run, number, 0)
     for entry in lines:
         append_metrics(job.run, entry)
 

@@ -31,7 +31,10 @@ def checked(path: Path) -> Path:
     """The path of a stage's file that is as it was written. Raises RunError."""
     folder = path.parent
     noted = _noted(folder).get(path.name)
-    advice = f"put back a copy of it as it was, or remove {folder} and resume the run, which does that stage again"
+    advice = (
+        f"put back a copy of it as it was, or remove {folder} and resume the run, which does this stage and those "
+        "after it again"
+    )
     check_noted(path, noted=noted, advice=advice)
     return path
 
@@ -55,8 +58,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def forget(folder: Path) -> None:
-    """Removes the weights of a stage that is done from its beginning: of another attempt they are."""
-    for name in (*_KEPT, "wise_ft.json", NOTES):
+    """Removes what another attempt left of a stage that is done from its beginning."""
+    for name in ("stage.json", *_KEPT, "wise_ft.json", NOTES):
         (folder / name).unlink(missing_ok=True)
 
 
