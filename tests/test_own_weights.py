@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from handreid.errors import RunError
-from handreid.files import file_hash, read_json, write_json
+from handreid.files import file_hash, read_json
 from handreid.models.clip_weights import read_weights
 from handreid.recipe import Recipe, parse_recipe
 from handreid.training.assess import evaluate
@@ -16,6 +16,7 @@ from handreid.training.build import build_towers
 from handreid.training.runs import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit, edit_recipe
 from tests.test_cli import complaint
 
 UNSEEN = "is not the weights file that the run began with"
@@ -49,10 +50,8 @@ def begun(weights: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory)
 def copy(run: Run, to: Path, weights: Path, hash_: str | None) -> Run:
     """The run as somebody else might hand it on: its recipe names `weights`, run.json this hash."""
     shutil.copytree(run.folder, to)
-    text = (to / "recipe.yaml").read_text()
-    (to / "recipe.yaml").write_text(text.replace(str(run.recipe.model.backbone.weights), str(weights)))
-    facts = {key: value for key, value in run.facts.items() if key != "weights_hash"}
-    write_json(to / "run.json", facts | ({} if hash_ is None else {"weights_hash": hash_}))
+    edit(to / "run.json", without=["weights_hash"], **({} if hash_ is None else {"weights_hash": hash_}))
+    edit_recipe(to, str(run.recipe.model.backbone.weights), str(weights))
     return Run(to)
 
 

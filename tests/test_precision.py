@@ -13,9 +13,10 @@ from handreid.training import precision
 from handreid.training.doctor import diagnose
 from handreid.training.ladder import climb
 from handreid.training.material import read_material
-from handreid.training.runs import read_metrics
+from handreid.training.metrics import read_metrics
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit_recipe
 
 ON_A_CPU = r"stages.0.precision is fp16, and this is computed on a CPU.*: use auto \(fp32 here\), fp32 or bf16"
 SWEEP = "name: s\nrecipe: micro.yaml\nspace:\n  stages.0.precision: {choice: [fp16, fp32]}\n"
@@ -55,8 +56,7 @@ class TestWithoutAGpu:
     def test_a_run_that_began_on_a_gpu_does_not_go_on(self, photos: Path, tmp_path: Path, monkeypatch):
         run = train(micro(), photos, tmp_path / "run")
         run.model.unlink()
-        text = (run.folder / "recipe.yaml").read_text()
-        (run.folder / "recipe.yaml").write_text(text.replace("precision: auto", "precision: fp16"))
+        edit_recipe(run.folder, "precision: auto", "precision: fp16")
         with pytest.raises(RecipeError, match=ON_A_CPU):
             train(None, photos, run.folder, resume=True)
 

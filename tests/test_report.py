@@ -195,7 +195,7 @@ class TestTheCommand:
             (["nowhere"], "nowhere is neither a run folder nor one that holds some"),
             (["{ladder}", "--out", "page.pdf"], "page.pdf: written as .html, not '.pdf'"),
             (["{ladder}", "--show", "mycro"], "no run of this report is called 'mycro'; there are micro-"),
-            (["{ladder}", "--by", "accuracy"], "the runs have no metric 'accuracy'"),
+            (["{ladder}", "--by", "accuracy"], "Invalid value for '--by'"),
         ],
     )
     def test_what_it_refuses(

@@ -142,7 +142,7 @@ class TestBitFlips:
     def test_in_a_finished_run(self, whole: Path, monkeypatch: pytest.MonkeyPatch):
         """Each file, at several places: what is read is the same, or an error names the file."""
         monkeypatch.setattr(assess, "write_json", lambda *_, **__: None)  # what is there stays there
-        monkeypatch.setattr(assess, "keep_embeddings", lambda *_, **__: None)
+        monkeypatch.setattr(assess, "keep", lambda *_, **__: None)
         wanted = {again: results(whole, again=again) for again in (True, False)}
         errors = dict.fromkeys(files_of(whole), 0)
         for name in errors:
@@ -465,7 +465,7 @@ class TestKills:
             if ended:
                 break
             killed += 1
-            number += 1 if number < 9 else 23  # all of the beginning, some of the rest
+            number += 1 if number < 9 else 19  # all of the beginning, some of the rest
         assert killed > 12
 
     def test_a_resume_that_is_killed_can_be_resumed(self, cut: Path, finished: Path, photos: Path):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from handreid.data import sources
 from handreid.data.describe import describe
-from handreid.data.manifest import VALUES as CORE_VALUES
 from handreid.data.manifest import Manifest
 from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID
+from handreid.data.rows import VALUES as CORE_VALUES
 from handreid.data.splits import PROTOCOLS, VALIDATIONS, Split, make_split
 from handreid.errors import ManifestError, ProtocolError
 

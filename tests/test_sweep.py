@@ -28,11 +28,12 @@ from handreid.recipe.sweep import MEASURED, Asha, Axis, Sweep, number_words, sho
 from handreid.recipe.sweep_reading import Design, builtin_sweeps, dump_sweep, load_sweep
 from handreid.report.sweeps import caption, draw
 from handreid.scale import cluster
-from handreid.scale.checks import check_blind, check_settings, idle_scheduler
+from handreid.scale.checks import check_settings, idle_scheduler
 from handreid.scale.importance import importance
 from handreid.scale.results import outcome, series
 from handreid.scale.search import Known, Setting, grid, propose, star
 from handreid.scale.summary import settled
+from handreid.training.leakage import check_validation_unseen
 from handreid.training.material import read_material
 from handreid.training.runs import Run
 from tests.conftest import MICRO_RECIPE
@@ -59,7 +60,7 @@ class TestWhatASweepSays:
             ({"choice": [1]}, "one value is no choice"),
             ({"choice": [1, 2, 1]}, "the value 1 is given twice"),
             ({"range": [2, 1]}, "must go from a lower to a higher number"),
-            ({"range": [0, float("inf")]}, "must go from a lower to a higher number"),
+            ({"range": [0, float("inf")]}, "should be a finite number"),
             ({"log_range": [0, 1]}, "log_range begins at 0"),
             ({"log_range": [1, 2], "step": 0.1}, "step goes with range"),
             ({"choice": [1, 2], "integer": True}, "integer goes with range"),
@@ -290,11 +291,11 @@ class TestWhatIsRefused:
         path = tmp_path / "leak.parquet"
         replace(made, table=made.table.with_columns(pl.Series("split", split))).write(path)
         recipe = parse_recipe(MICRO_RECIPE, "micro", ["data.protocol=prepared"])
-        with pytest.raises(ProtocolError, match="a sweep here would look at test identities: 4 identities"):
-            check_blind(read_material(recipe, path))
-        check_blind(read_material(parse_recipe(MICRO_RECIPE, "micro"), photos))
+        with pytest.raises(ProtocolError, match="a sweep here would look at test identities: 4 subjects"):
+            check_validation_unseen(read_material(recipe, path))
+        check_validation_unseen(read_material(parse_recipe(MICRO_RECIPE, "micro"), photos))
         closed = parse_recipe(MICRO_RECIPE, "micro", ["data.validation=closed-set"])
-        check_blind(read_material(closed, photos))
+        check_validation_unseen(read_material(closed, photos))
 
 
 @pytest.mark.parametrize("name", builtin_sweeps())
@@ -626,7 +627,7 @@ def test_a_sweep_that_was_killed_ends_with_the_same_table(folder: Path, alike: P
         time.sleep(0.01)
     assert going.poll() is None, going.communicate()[1]
     refused = complaint("sweep", "--resume", cut)
-    assert refused == f"RunError: {cut} is in use: another process works on this sweep; wait for it, or end it"
+    assert refused.startswith(f"RunError: {cut} is in use: another process works on this sweep; wait for it, or end it")
     going.send_signal(signal.SIGKILL)
     going.communicate()
     wait_for_silence(cut)

@@ -43,6 +43,7 @@ from handreid.training.tracking.sender import Sender, follow
 from handreid.training.tracking.sending import why
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import note
 from tests.test_cli import handreid
 
 LONG = 300.0  # seconds; nothing here takes that long, but machines are busy
@@ -542,6 +543,7 @@ class TestFoldersOfOthers:
     def foreign(self, copied: Run) -> Run:
         remember(copied, [MLflow(uri="http://somewhere.invalid:5000")])
         (copied.folder / "recipe.yaml").write_text(dump_recipe(micro("stages.0.epochs=1", "tracking=[wandb]")))
+        note(copied.folder, "recipe.yaml")
         return copied
 
     @pytest.fixture

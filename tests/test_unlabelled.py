@@ -21,7 +21,6 @@ from handreid.data.splits import PROTOCOLS, VALIDATIONS, make_split
 from handreid.data.unlabelled import UNKNOWN, says_nothing
 from handreid.errors import ManifestError, ProtocolError
 from handreid.recipe import Recipe, parse_recipe
-from handreid.report import embeddings as embeddings_module
 from handreid.report import match as match_module
 from handreid.report import space as space_module
 from handreid.report import style
@@ -34,6 +33,7 @@ from handreid.report.space import embedding_figure
 from handreid.report.strip_figure import write_strips
 from handreid.report.strips import strip_of
 from handreid.report.tested import look_at
+from handreid.training import assess
 from handreid.training.assess import evaluate
 from handreid.training.matrix import matrix_of
 from handreid.training.runs import Run
@@ -101,7 +101,7 @@ class TestTheyAreSaidSo:
 
     def test_by_a_cell(self, tmp_path: Path):
         (tmp_path / "hands.csv").write_text("path,subject\na.jpg,anna\nb.jpg,\nc.jpg, \nd.jpg,Unknown\n")
-        manifest = sources.csv(tmp_path / "hands.csv")
+        manifest = read(tmp_path / "hands.csv")
         assert manifest.table["subject"].to_list() == ["anna", None, None, None]
         note = "3 photos are of nobody known (subject 'Unknown', empty): neither trained on nor tested"
         assert note in manifest.notes
@@ -219,7 +219,7 @@ class TestCheck:
         found = [one for one in check(sources.folders(tmp_path / "photos")) if one.kind == "same-pixels"]
         assert [one.severity for one in found] == ["warning", "warning"]
         assert any("under subject p01 and under no subject: p01/0.jpg" in one.message for one in found)
-        assert any("the same pixels twice under no subject" in one.message for one in found)
+        assert any("the same pixels twice without a subject" in one.message for one in found)
 
 
 class TestARun:
@@ -234,9 +234,10 @@ class TestARun:
 
     def test_kept_embeddings_are_used_beside_new_ones(self, run: Run, tmp_path: Path, monkeypatch):
         """The run keeps those of its test photos: only the others are embedded."""
+        evaluate(run)
         counted: list[int] = []
-        real = embeddings_module._embedded
-        monkeypatch.setattr(embeddings_module, "_embedded", lambda *a: counted.append(len(a[1].rows)) or real(*a))
+        real = assess.embedded
+        monkeypatch.setattr(assess, "embedded", lambda *a: counted.append(len(a[0])) or real(*a))
         look_at(run, asked=["unknown/0.jpg"])
         assert counted == [1]
 
