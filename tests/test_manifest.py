@@ -455,7 +455,7 @@ class TestParquetOfOthers:
             ({"draw": [0.5]}, r"column 'draw' holds Float64"),
             ({"draw": ["x"]}, r"a column has values of the wrong type"),
             ({"draw": [-1]}, r"row 1: draw -1 is below 0"),
-            ({"subject": [None]}, r"row 1: subject is empty"),
+            ({"path": [None]}, r"row 1: path is empty"),
             ({"path": ["https://x.org/1.jpg"]}, r"is a web address\ndownload"),
         ],
     )

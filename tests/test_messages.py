@@ -24,6 +24,7 @@ from handreid.training.assess import evaluate
 from handreid.training.ladder import markdown_table
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.edits import edit_recipe
 from tests.test_cli import handreid
 
 ODD = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt\u2066\u2028\r\n\tError: \udcffend\x7f"
@@ -144,10 +145,7 @@ def test_a_report_shows_names_and_runs_none(odd: Path, tmp_path: Path):
 def test_a_comparison_of_runs_of_others_acts_on_nothing(odd: Path, kind: str, tmp_path: Path):
     for name, about in (("=HYPERLINK(1)", "left"), ("b", "right")):
         shutil.copytree(odd, tmp_path / name)
-        text = (odd / "recipe.yaml").read_text()
-        (tmp_path / name / "recipe.yaml").write_text(
-            text.replace("normalise: clip", f"normalise: {'half' if about == 'left' else 'clip'}")
-        )
+        edit_recipe(tmp_path / name, "normalise: clip", f"normalise: {'half' if about == 'left' else 'clip'}")
     called = handreid("compare", tmp_path / "=HYPERLINK(1)", tmp_path / "b", "--format", kind)
     assert called.code == 0, called.err
     assert called.out.replace("\n", "").isprintable()

@@ -148,8 +148,8 @@ class TestKeptEmbeddings:
         files = facts["manifests"][found["hashes"]["manifest"]]
         assert set(files) == set(tested.names)
         assert all(files[name] == file_hash(path) for name, path in zip(tested.names, tested.paths, strict=True))
-        place = {file: at for at, (file, condition, shown) in enumerate(facts["keys"])}
-        assert {tuple(key[1:]) for key in facts["keys"]} == {(None, "photo")}
+        place = {key[0]: at for at, key in enumerate(facts["keys"])}
+        assert {tuple(key[1:]) for key in facts["keys"]} == {(None, "photo", None)}
         embeddings = kept[[place[files[name]] for name in tested.names]]
         assert kept.dtype == np.float32
         assert np.array_equal(embeddings, look_at(run).embeddings)

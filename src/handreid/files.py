@@ -45,7 +45,7 @@ def check_writable(path: Path, suffixes: Sequence[str] = ()) -> None:
     """
     if suffixes and path.suffix not in suffixes:
         raise OutputError(f"{path}: written as {' or '.join(suffixes)}, not {path.suffix or 'without a suffix'!r}")
-    if _is_dir(path):
+    if is_folder(path):
         raise OutputError(f"{path} is a folder; give the file to write")
     check_folder_writable(path.parent, create=False)
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
@@ -59,7 +59,7 @@ def check_folder_writable(folder: Path, *, create: bool = True) -> None:
         there = next((place for place in (folder, *folder.absolute().parents) if _exists(place)), folder)
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
         raise OutputError(f"{folder}: nothing can be written there (File name too long); choose a shorter one")
-    if not _is_dir(there):
+    if not is_folder(there):
         reason = "is a file, not a folder" if _exists(there) else "does not exist; create it first"
         raise OutputError(f"{folder}: nothing can be written there, the folder {there} {reason}")
     try:
@@ -335,7 +335,8 @@ def _of_writing(error: Exception) -> bool:
     return torch_says or (type(error).__module__.startswith("polars.") and "IO error" in said)
 
 
-def _is_dir(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, as far as one may look."""
     try:
         return path.is_dir()
     except OSError:  # no permission to look, or a name that is too long for a file

@@ -40,14 +40,15 @@ def photos(recipe: "Recipe", data: Path | None) -> None:
 
 def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: bool) -> None:
     """Raises RunError where there is nothing to begin or to go on with, or `out` holds something else."""
-    from handreid.training.runs import check_free
+    from handreid.training.runs import check_place
 
-    check_folder_writable(out)
     if not (resume and (out / "run.json").is_file()):
         if recipe is None:
             raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
         photos(recipe, data)
-        check_free(out)
+        check_place(out, recipe)
+    else:
+        check_folder_writable(out)
     manifests([data])
 
 

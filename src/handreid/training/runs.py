@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import RunError
-from handreid.files import beginning, file_hash, first_difference, is_free, write_json, write_text
+from handreid.files import (
+    beginning,
+    check_folder_writable,
+    file_hash,
+    first_difference,
+    is_folder,
+    is_free,
+    write_json,
+    write_text,
+)
 from handreid.recipe import Recipe, dump_recipe, load_recipe
 from handreid.training.records import RUN_FORMAT, read_run
 
@@ -117,6 +126,16 @@ def check_free(folder: Path, recipe: Recipe | None = None) -> None:
     if is_free(folder, _RECORD) or (recipe is not None and _holds_only(folder, recipe)):
         return
     raise RunError(f"{folder} already holds something; choose another --out, or --resume if it is this run")
+
+
+def check_place(folder: Path, recipe: Recipe) -> None:
+    """Raises RunError when the folder holds something, and OutputError when no run could be written there.
+
+    A folder that holds something is not touched.
+    """
+    if is_folder(folder):
+        check_free(folder, recipe)
+    check_folder_writable(folder)
 
 
 def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:

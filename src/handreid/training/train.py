@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import DataError, OutputError, RunError
-from handreid.files import BEGINNING, check_folder_writable, locked, remove_stale
+from handreid.files import BEGINNING, locked, remove_stale
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent, Watch
@@ -21,7 +21,7 @@ from handreid.training.material import Material, photos_hash, photos_of, read_ma
 from handreid.training.own_weights import check_weights, weights_facts
 from handreid.training.precision import check_precision, precisions
 from handreid.training.prototypes import introduce
-from handreid.training.runs import Run, check_free, check_same, note_finished, open_run, start_run
+from handreid.training.runs import Run, check_place, check_same, note_finished, open_run, start_run
 from handreid.training.staging import check_stages, run_stage
 from handreid.training.starting import begin_with, parent_of, start_facts
 from handreid.training.tracking.memory import note_untold, trackers_of
@@ -75,8 +75,7 @@ def train(
             run, material = began, _same_material(began, recipe, data, parent, progress)
             embedder, text, notes = _untrained(own, material, parent, progress)
         else:
-            check_folder_writable(out)
-            check_free(out, own)
+            check_place(out, own)
             material = read_material(own, data)
             embedder, text, notes = _untrained(own, material, parent, progress)
             check_stages(own, embedder, text, material)  # before the folder: what cannot be had or built leaves nothing
