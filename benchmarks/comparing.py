@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from handreid.evaluation.intervals import differences, verdict
-from handreid.evaluation.simultaneous import simultaneous_differences
+from handreid.metrics.intervals import differences, verdict
+from handreid.metrics.simultaneous import simultaneous_differences
 
 RESAMPLES, TRIALS = 2000, 400
 

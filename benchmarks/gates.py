@@ -14,16 +14,16 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
+from handreid.build import build_embedder, build_towers
 from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.progress import Silent
 from handreid.recipe import load_recipe
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.fitting import fine_tune_module
-from handreid.training.gates import check_stage
-from handreid.training.job import Job
-from handreid.training.material import read_material
-from handreid.training.runs import Run
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run
+from handreid.training.checks import check_stage
+from handreid.training.context import Job
+from handreid.training.stages.fine_tune.stage import fine_tune_module
 
 
 def main() -> None:

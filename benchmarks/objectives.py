@@ -10,9 +10,9 @@ import time
 
 import torch
 
+from handreid.build import build_objectives
 from handreid.models.heads import PlainHead
 from handreid.recipe import parse_recipe
-from handreid.training.build import build_objectives
 from handreid.types import Features, Outputs, Targets
 
 TERMS = {

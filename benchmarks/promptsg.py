@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from handreid.models.clip import build_text_tower, clip_config
-from handreid.models.semantic import JointSpace, SemanticHead, build_semantic_head
+from handreid.models.promptsg_head import JointSpace, SemanticHead, build_semantic_head
 from handreid.recipe import Model
 from handreid.types import Features
 

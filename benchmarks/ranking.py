@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import betaincinv
 
-from handreid.evaluation.intervals import differences, intervals
-from handreid.evaluation.ranking import metrics, rank_matches
+from handreid.metrics.intervals import differences, intervals
+from handreid.metrics.ranking import metrics, rank_matches
 
 Rows = dict[str, np.ndarray]
 

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from handreid.files import file_hash, read_json, write_json, write_text
-from handreid.training.metrics import append_metrics, read_metrics
-from handreid.training.runs import Run
+from handreid.runs.epoch_metrics import append_metrics, read_metrics
+from handreid.runs.folder import Run
 
 HANDREID = Path(sys.executable).with_name("handreid")
 PEOPLE, PHOTOS, TESTED = 250, 16, 0.5

@@ -21,17 +21,17 @@ import polars as pl
 from PIL import Image
 
 from handreid.data.manifest import read
+from handreid.evaluation.evaluate import evaluate
 from handreid.progress import Terminal
 from handreid.recipe import parse_recipe
-from handreid.report.confusion import mistakes_by_relation, most_confused
-from handreid.report.space import projection
-from handreid.report.strip_figure import caption, draw_strips
-from handreid.report.strips import choose
-from handreid.report.style import save
-from handreid.report.tested import look_at
-from handreid.report.thumbnails import sprite, thumbnails
-from handreid.training.assess import evaluate
-from handreid.training.runs import Run
+from handreid.report.figures.embedding_map import projection
+from handreid.report.figures.ranking_strip import caption, draw_strips
+from handreid.report.figures.strip_selection import choose
+from handreid.report.figures.style import save
+from handreid.report.photos.confusion import mistakes_by_relation, most_confused
+from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.thumbnails import sprite, thumbnails
+from handreid.runs.folder import Run
 from handreid.training.train import train
 
 # 125 of 128 subjects are tested, 2,000 photos; handreid-tiny's two features make 320 numbers

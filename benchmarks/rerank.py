@@ -126,7 +126,7 @@ def product(query: np.ndarray, gallery: np.ndarray) -> tuple[None, float]:
 
 def ours(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, float]:
     """By the authors' formula, which torchreid has. All distances are kept, as float32, to be compared."""
-    from handreid.evaluation.reranking import rerank
+    from handreid.metrics.k_reciprocal import rerank
 
     kept = np.empty((len(query), len(gallery)), np.float32)
     start, row = time.perf_counter(), 0

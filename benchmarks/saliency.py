@@ -26,14 +26,14 @@ from torch import Tensor
 
 from handreid.data.loading import decode_all
 from handreid.errors import WeightsError
-from handreid.evaluation.gradients import grad_cam, places_and_gradients
-from handreid.evaluation.occlusion import Fill, blank, tiling, worth
-from handreid.evaluation.rollout import rollout
+from handreid.explain.grad_cam import grad_cam, places_and_gradients
+from handreid.explain.occlusion import Fill, blank, tiling, worth
+from handreid.explain.rollout import rollout
+from handreid.inference import load_embedder
 from handreid.models.embedder import Embedder
-from handreid.training.assess import load_embedder
-from handreid.training.conditions import conditions_of
-from handreid.training.material import Material, read_material
-from handreid.training.runs import Run
+from handreid.runs.dataset import Material, read_material
+from handreid.runs.folder import Run
+from handreid.runs.side_information import conditions_of
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 FILLS: tuple[Fill, Fill] = ("blur", "mean")

@@ -19,18 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from handreid.build import build_augment, build_batches, build_embedder, build_objectives, build_towers, enlargement
 from handreid.data.sampling import TrainingPhotos
 from handreid.recipe import load_recipe
-from handreid.training.build import (
-    build_augment,
-    build_batches,
-    build_embedder,
-    build_objectives,
-    build_towers,
-    enlargement,
-)
-from handreid.training.optim import build_optimizer
-from handreid.training.stages.fine_tune import FineTuneModule
+from handreid.training.optimizers import build_optimizer
+from handreid.training.stages.fine_tune.module import FineTuneModule
 
 IDENTITIES = 64
 

@@ -14,10 +14,10 @@ import torch
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from handreid.build import build_augment, enlargement
 from handreid.data.mixing import CutMix, Mixup
 from handreid.data.rendered import render
 from handreid.recipe import parse_recipe
-from handreid.training.build import build_augment, enlargement
 from handreid.types import Preprocessing
 
 OUT = Path(__file__).parent / "figures" / "augment.png"

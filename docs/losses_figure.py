@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from handreid.build import build_objectives
 from handreid.models.heads import PlainHead
 from handreid.recipe import FineTune
-from handreid.training.build import build_objectives
 from handreid.types import Features, Outputs, Targets
 
 IDENTITIES, EACH, STEPS, RATE = 5, 20, 200, 0.02

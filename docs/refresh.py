@@ -23,8 +23,8 @@ from pydantic_core import PydanticUndefined
 
 from handreid.cli.commands import app
 from handreid.recipe import Recipe, builtin_names, load_recipe
+from handreid.recipe.load_sweep import builtin_sweeps, load_sweep
 from handreid.recipe.sweep import Sweep
-from handreid.recipe.sweep_reading import builtin_sweeps, load_sweep
 
 DOCS = Path(__file__).parent
 WIDTH = 100

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from handreid.files import file_hash, read_json, write_json
-from handreid.training.metrics import append_metrics
-from handreid.training.runs import Run
+from handreid.runs.epoch_metrics import append_metrics
+from handreid.runs.folder import Run
 
 
 def edit(path: Path, *, without: Sequence[str] = (), **changes: Any) -> None:

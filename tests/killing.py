@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from handreid.recipe import Recipe
-from handreid.training.ladder import climb
 from handreid.training.train import train
+from handreid.workflows.ladder import climb
 
 
 def killed_at(number: int, below: Path, *asked: Any) -> bool:

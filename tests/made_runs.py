@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from handreid.evaluation.protocol import scores_of_ranks, summarise
 from handreid.files import file_hash, write_json
+from handreid.metrics.query_scores import scores_of_ranks, summarise
 from handreid.recipe import dump_recipe, parse_recipe
-from handreid.training.records import RUN_FORMAT
-from handreid.training.runs import Run
+from handreid.runs.folder import Run
+from handreid.runs.records import RUN_FORMAT
 from tests.conftest import MICRO_RECIPE
 from tests.edits import write_metrics
 

@@ -8,19 +8,23 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from handreid.data.draws import Draw
+from handreid.build import build_embedder, build_towers
+from handreid.data.prompt_text import VIEWS
+from handreid.draw import Draw
 from handreid.errors import DataError, ProtocolError, RunError
-from handreid.evaluation.extraction import embed_photos
-from handreid.evaluation.protocol import score, summarise
-from handreid.evaluation.zero_shot import VIEWS, classify, view_index
+from handreid.evaluation.compare import Rung, compare, read_scores
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.sections.zero_shot import classify, view_index
+from handreid.evaluation.tables.format import number
+from handreid.evaluation.tables.ladder import markdown
 from handreid.files import read_json, write_text
+from handreid.metrics.query_scores import score, summarise
+from handreid.models.extraction import embed_photos
 from handreid.recipe import Recipe, parse_recipe
 from handreid.recipe.metrics import METRICS
-from handreid.training.assess import evaluate
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.ladder import Rung, climb, compare, markdown, number, read_scores
-from handreid.training.runs import open_run
+from handreid.runs.folder import open_run
 from handreid.training.train import train
+from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 
 

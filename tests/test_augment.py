@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 from torchvision.transforms import v2
 
+from handreid.build import build_augment, enlargement
 from handreid.data.augment import border_colour
 from handreid.data.background import ChangeBackground, drawn, find_table, part_of, read_backgrounds
 from handreid.data.mixing import CutMix, Mixup
 from handreid.errors import DataError, PhotoError
 from handreid.recipe import parse_recipe
-from handreid.training.build import build_augment, enlargement
 from handreid.types import Preprocessing
 
 SKIN, TABLE, NAIL = (205, 150, 120), (252, 253, 255), (250, 249, 250)

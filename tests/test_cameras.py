@@ -11,17 +11,17 @@ import pytest
 from handreid.data.manifest import Manifest, read
 from handreid.data.splits import Split, make_split
 from handreid.errors import ProtocolError, RunError
-from handreid.evaluation.protocol import score
+from handreid.evaluation.compare import compare, read_scores
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of
+from handreid.evaluation.sections.reranking import read_reranked
+from handreid.metrics.query_scores import score
 from handreid.recipe import Recipe, parse_recipe, read_rerank
-from handreid.report.comparison import compare_runs
-from handreid.report.confusion import most_confused
-from handreid.report.strips import strip_of
-from handreid.report.tested import look_at
-from handreid.training.assess import evaluate
-from handreid.training.ladder import compare, read_scores
-from handreid.training.matrix import matrix_of
-from handreid.training.reranked import read_reranked
-from handreid.training.runs import Run
+from handreid.report.compare.runs import compare_runs
+from handreid.report.figures.strip_selection import strip_of
+from handreid.report.photos.confusion import most_confused
+from handreid.report.photos.test_photos import look_at
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid

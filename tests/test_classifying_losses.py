@@ -18,7 +18,7 @@ from handreid.objectives.cosface import CosFace
 from handreid.objectives.cross_entropy import CrossEntropy
 from handreid.objectives.margin_softmax import MarginSoftmax, angles, directions
 from handreid.objectives.objective import Objective
-from handreid.training.optim import build_optimizer
+from handreid.training.optimizers import build_optimizer
 from handreid.types import Features, Mixed, Outputs, Targets
 from tests.test_training import fit, micro, module_of
 

@@ -20,12 +20,12 @@ from PIL import Image
 
 from handreid import __version__, cli
 from handreid.cli.data import Source
-from handreid.cli.experiments import Aspect, Label, Protocol
+from handreid.cli.options import Aspect, Label, Protocol
 from handreid.data import sources
 from handreid.data.manifest import read
 from handreid.files import read_json
 from handreid.recipe import Data, builtin_names
-from handreid.training.keeping import checkpoint_state
+from handreid.training.epoch_callback import checkpoint_state
 from tests.conftest import MICRO_RECIPE
 
 METRICS = {

@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import calinski_harabasz_score, silhouette_samples
 
 from handreid.errors import DataError
-from handreid.evaluation import compactness
-from handreid.evaluation.compactness import LOWER_IS_BETTER, compare_spaces, measure
-from handreid.evaluation.intervals import interval_of
+from handreid.metrics import separation
+from handreid.metrics.intervals import interval_of
+from handreid.metrics.separation import LOWER_IS_BETTER, compare_spaces, measure
 
 
 def cloud(
@@ -80,7 +80,7 @@ def test_silhouette_and_fisher_are_those_of_scikit_learn():
 
 def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch):
     whole = measure(*cloud(), resamples=50)
-    monkeypatch.setattr(compactness, "_ENTRIES", 7 * 45)
+    monkeypatch.setattr(separation, "_ENTRIES", 7 * 45)
     parts = measure(*cloud(), resamples=50)
     assert values(parts) == pytest.approx(values(whole), rel=1e-12)
 

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from handreid.errors import RunError
-from handreid.evaluation.intervals import differences, resampled
-from handreid.evaluation.simultaneous import shared_confidence, simultaneous_differences
+from handreid.evaluation.compare import read_scores
 from handreid.files import read_json, write_json
+from handreid.metrics.intervals import differences, resampled
+from handreid.metrics.simultaneous import shared_confidence, simultaneous_differences
 from handreid.recipe import load_recipe, parse_recipe
-from handreid.report import comparison_text
-from handreid.report.comparison import Comparison, compare_runs, run_folders
-from handreid.report.cost import cost_of
-from handreid.report.recipe_changes import recipe_changes
-from handreid.training.ladder import climb, read_scores
-from handreid.training.metrics import read_metrics
+from handreid.report.compare import tables as compare_tables
+from handreid.report.compare.cost import cost_of
+from handreid.report.compare.recipe_diff import recipe_changes
+from handreid.report.compare.runs import Comparison, compare_runs, run_folders
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.runs.folder import Run
 from handreid.training.peak_memory import forget_peak, peak_memory
-from handreid.training.runs import Run
+from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, write_metrics
 from tests.made_runs import made_ranks, made_run
@@ -190,7 +191,7 @@ class TestComparing:
         found = compare_runs(run_folders([tmp_path]), different=True)
         assert [run.against for run in found.runs] == [{}, {}]
         assert "1 of 2 runs were tested on other draws" in found.notes[0]
-        table = comparison_text.metrics_table(found)
+        table = compare_tables.metrics_table(found)
         assert not [column for column in table.columns if "against" in column]
 
     def test_those_on_the_draws_of_the_first_are_still_compared(self, runs: Path, tmp_path: Path):
@@ -296,7 +297,7 @@ class TestCost:
 
 class TestText:
     def test_csv_has_a_row_per_run_and_numbers_that_can_be_read_back(self, compared: Comparison):
-        rows = list(table_format.DictReader(io.StringIO(comparison_text.csv(compared))))
+        rows = list(table_format.DictReader(io.StringIO(compare_tables.csv(compared))))
         assert [row["run"] for row in rows] == ["a-base", "b-better", "c-alike"]
         assert float(rows[1]["map"]) == compared.runs[1].evaluation["metrics"]["map"]["value"]
         assert float(rows[1]["map_difference_low"]) == compared.runs[1].against["map"]["low"]
@@ -305,14 +306,14 @@ class TestText:
         assert (rows[0]["seconds"], rows[0]["peak_memory"]) == ("5.0", "")
 
     def test_json_holds_all_of_it_but_ranks(self, compared: Comparison):
-        found = json.loads(comparison_text.as_json(compared))
+        found = json.loads(compare_tables.as_json(compared))
         assert found["runs"][1]["against"] == compared.runs[1].against
         assert found["runs"][1]["cost"]["seconds"] == 5
         assert (found["by"], found["reference"], found["confidence"]) == ("map", "a-base", 0.95)
         assert "ranks" not in json.dumps(found)
 
     def test_markdown_has_three_tables_and_says_what_they_are_of(self, compared: Comparison):
-        text = comparison_text.markdown(compared)
+        text = compare_tables.markdown(compared)
         assert re.findall(r"^\*\*(.*)\*\*$", text, re.M) == ["Metrics", "What was changed", "Cost"]
         tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
         assert all(len({line.count("|") for line in table}) == 1 for table in tables)
@@ -330,14 +331,14 @@ class TestText:
             epochs = 4 if number in (0, 1, 2, 5) else 9
             made_run(tmp_path / f"r{number}", made_ranks(0.5), changes=[f"stages.0.epochs={epochs}"])
         found = compare_runs(run_folders([tmp_path]), resamples=100)
-        assert comparison_text.changes_table(found).rows == [["fine_tune.epochs", "4 (1-3, 6); 9 (4, 5)"]]
-        assert comparison_text.metrics_table(found).rows[5][0] == "6. r5"
+        assert compare_tables.changes_table(found).rows == [["fine_tune.epochs", "4 (1-3, 6); 9 (4, 5)"]]
+        assert compare_tables.metrics_table(found).rows[5][0] == "6. r5"
 
     def test_a_bar_in_a_cell_is_no_column(self, tmp_path: Path):
         for name, template in (("a", "x"), ("b", "A {context} | B")):
             change = f'stages=[{{kind: learn_prompts, templates: ["A {{context}} {template}"]}}, {{kind: fine_tune}}]'
             made_run(tmp_path / name, made_ranks(0.5), changes=[change.replace("A {context} A", "A")])
-        text = comparison_text.markdown(compare_runs(run_folders([tmp_path]), resamples=100))
+        text = compare_tables.markdown(compare_runs(run_folders([tmp_path]), resamples=100))
         assert "\\|" in text
 
 
@@ -388,6 +389,6 @@ def test_a_ladder_that_was_climbed(photos: Path, tmp_path: Path):
     assert trained.cost.learning
     assert trained.cost.parameters
     assert trained.cost.learning <= trained.cost.parameters
-    rows = comparison_text.metrics_table(found).rows
+    rows = compare_tables.metrics_table(found).rows
     assert [row[0].split(" ")[0] for row in rows] == ["z-zero", "+", "trained"]
     assert (tmp_path / "ladder" / "trained" / "evaluation.json").exists()

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from handreid.data import sources
+from handreid.evaluation import evaluate as assess
+from handreid.evaluation.compare import compare
+from handreid.evaluation.evaluate import evaluate
 from handreid.recipe import Recipe, parse_recipe
-from handreid.training import assess
-from handreid.training.assess import evaluate
-from handreid.training.ladder import compare
-from handreid.training.runs import Run
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 
@@ -147,7 +147,8 @@ class TestEvaluationsOfOlderVersions:
 
     def test_the_tables_of_them_are_those_they_were(self, trees: Any):
         from handreid.cli.tables import print_evaluation
-        from handreid.training.ladder import Rung, columns, markdown
+        from handreid.evaluation.compare import Rung
+        from handreid.evaluation.tables.ladder import columns, markdown
 
         _, found, _ = trees
         old = Rung("old", self.older(found), None)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from handreid.errors import OutputError, RunError
-from handreid.evaluation.intervals import intervals
-from handreid.report import cmc, rungs, style
-from handreid.report.comparison import Comparison, compare_runs, run_folders
-from handreid.report.training_series import training_series
-from handreid.training.runs import Run
+from handreid.metrics.intervals import intervals
+from handreid.report.compare.runs import Comparison, compare_runs, run_folders
+from handreid.report.figures import cmc, ladder, style
+from handreid.report.figures.training_series import training_series
+from handreid.runs.folder import Run
 from tests.edits import write_metrics
 from tests.made_runs import GALLERY, made_evaluation, made_ranks, made_run
 from tests.test_cli import complaint, handreid
@@ -112,8 +112,8 @@ class TestCmc:
 
 class TestLadder:
     def test_marks_tell_the_verdicts_without_colour(self, compared: Comparison, tmp_path: Path, drawn: list):
-        rungs.ladder_figure(compared, tmp_path / "ladder.png", command="handreid figure ladder x")
-        shapes = {name: rungs._VERDICTS[name] for name in ("reference", "better", "worse", "within noise")}
+        ladder.ladder_figure(compared, tmp_path / "ladder.png", command="handreid figure ladder x")
+        shapes = {name: ladder._VERDICTS[name] for name in ("reference", "better", "worse", "within noise")}
         assert len({(mark, filled) for mark, _, filled in shapes.values()}) == 4
         for axes, metric in zip(drawn[0].axes, ("rank1", "map"), strict=True):
             verdicts = [run.against[metric]["verdict"] for run in compared.runs[1:]]
@@ -130,7 +130,7 @@ class TestLadder:
         assert {"better", "worse", "within noise"} <= set(words)
 
     def test_the_caption_has_every_verdict_in_words(self, compared: Comparison, tmp_path: Path):
-        rungs.ladder_figure(compared, tmp_path / "ladder.pdf", command="handreid figure ladder x")
+        ladder.ladder_figure(compared, tmp_path / "ladder.pdf", command="handreid figure ladder x")
         caption = (tmp_path / "ladder.txt").read_text()
         assert re.search(
             r"b-better against a-base: rank-1 better \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\], mAP better", caption
@@ -144,7 +144,7 @@ class TestLadder:
         for number in range(count):
             name = f"a-recipe-with-a-longer-name-{number:02d}"
             made_run(tmp_path / "runs" / name, made_ranks(number / 30))
-        rungs.ladder_figure(compare_runs(run_folders([tmp_path / "runs"]), resamples=100), tmp_path / "ladder.png")
+        ladder.ladder_figure(compare_runs(run_folders([tmp_path / "runs"]), resamples=100), tmp_path / "ladder.png")
         figure = drawn[0]
         figure.canvas.draw()
         for axes in figure.axes:
@@ -232,4 +232,4 @@ def test_places_are_checked_before_the_work(runs: Path, tmp_path: Path):
         assert "written as .png or .svg or .pdf" in complaint("figure", kind, runs, "--out", tmp_path / "x.jpg")
     assert "does not exist" in complaint("figure", "training", runs / "a-base", "--out", tmp_path / "none" / "x.png")
     with pytest.raises(OutputError, match="written as"):
-        rungs.ladder_figure(compare_runs([runs / "a-base"]), tmp_path / "x.gif")
+        ladder.ladder_figure(compare_runs([runs / "a-base"]), tmp_path / "x.gif")

@@ -17,13 +17,13 @@ import typer
 import yaml
 from PIL import Image
 
+from handreid import build
+from handreid.build import build_embedder, build_towers
 from handreid.cli.commands import app
 from handreid.models.heads import PlainHead
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
-from handreid.recipe.sweep_reading import builtin_sweeps, parse_sweep
-from handreid.scale.checks import check_settings
-from handreid.training import build
-from handreid.training.build import build_embedder, build_towers
+from handreid.recipe.load_sweep import builtin_sweeps, parse_sweep
+from handreid.sweep.checks import check_settings
 from tests.conftest import MICRO_RECIPE
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def test_links_lead_somewhere(page: Path):
 
 def test_the_run_folder_and_evaluation_are_described(photos: Path, tmp_path: Path):
     """Every file of a run and every key of evaluation.json is in the page."""
-    from handreid.training.assess import evaluate
+    from handreid.evaluation.evaluate import evaluate
     from handreid.training.train import train
 
     overrides = ["stages.0.epochs=1", "evaluate.prompts={}", "data.label=subject"]

@@ -14,6 +14,8 @@ from torch.utils.data import Sampler
 from torchvision.transforms import v2
 from typer.testing import CliRunner
 
+from handreid import inference
+from handreid.build import build_embedder, build_towers
 from handreid.cli.commands import app
 from handreid.data import sources
 from handreid.data.rendered import render
@@ -25,24 +27,24 @@ from handreid.models.text import TextEncoder
 from handreid.objectives.triplet import Triplet
 from handreid.progress import Silent
 from handreid.recipe import Recipe, builtin_names, load_recipe
-from handreid.recipe.gates import GATES
-from handreid.training import assess, doctor, surroundings
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.conditions import seen_combinations
-from handreid.training.fitting import fine_tune_module
-from handreid.training.gates import Gate, before_run, check_stage
-from handreid.training.gates.batches import few
-from handreid.training.gates.gate import refuse
-from handreid.training.gates.overfit import overfit
-from handreid.training.gates.photos import strangers
-from handreid.training.gates.trace import leaving_no_trace
-from handreid.training.job import Job
-from handreid.training.material import read_material
-from handreid.training.prompting import prompts_module
-from handreid.training.prototypes import introduce
-from handreid.training.runs import Run
-from handreid.training.stages.learn_prompts import LearnPromptsModule
+from handreid.recipe.checks import GATES
+from handreid.runs import environment
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run
+from handreid.runs.side_information import seen_combinations
+from handreid.training.checks import Gate, before_run, check_stage
+from handreid.training.checks.data import strangers
+from handreid.training.checks.overfit import overfit
+from handreid.training.checks.restore import leaving_no_trace
+from handreid.training.checks.result import refuse
+from handreid.training.checks.small_batches import few
+from handreid.training.context import Job
+from handreid.training.prototype_attributes import introduce
+from handreid.training.stages.fine_tune.stage import fine_tune_module
+from handreid.training.stages.learn_prompts.module import LearnPromptsModule
+from handreid.training.stages.learn_prompts.stage import prompts_module
 from handreid.training.train import train
+from handreid.workflows import doctor
 from tests.conftest import MICRO_RECIPE
 from tests.test_strategies import HEADS_OF_SENTENCES, NO_SIZE, PK, RESUMED, TERMS
 from tests.test_training import micro
@@ -138,7 +140,7 @@ class TestGradients:
             def stack(self, terms: list[Tensor]) -> Tensor:
                 return torch.stack(terms[:-1])
 
-        monkeypatch.setattr("handreid.training.stages.fine_tune.torch", Lacking())
+        monkeypatch.setattr("handreid.training.stages.fine_tune.module.torch", Lacking())
         assert failed(check_stage(job, module)) == {
             "gradients": "2_center is computed and not in the loss: a loss that is only logged teaches nothing"
         }
@@ -379,12 +381,12 @@ class TestPreprocessing:
         assert "augmented photos are 34x34" in failed(check_stage(job, module))["preprocessing"]
 
     def changed(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-        decode_all = assess.decode_all
+        decode_all = inference.decode_all
 
         def other(paths, preprocessing, **given):
             return decode_all(paths, replace(preprocessing, **changes), **given)
 
-        monkeypatch.setattr(assess, "decode_all", other)
+        monkeypatch.setattr(inference, "decode_all", other)
 
     def found(self, stage) -> str:
         job, module = stage()
@@ -590,7 +592,7 @@ class TestARun:
     def test_ends_with_the_weights_of_one_without_checks(self, changes, cameras: Path, tmp_path: Path, monkeypatch):
         recipe = micro(*changes, "stages.0.epochs=1")
         checked = train(recipe, cameras, tmp_path / "a" / "checked")
-        monkeypatch.setattr("handreid.training.fitting.before_stage", lambda *_: None)
+        monkeypatch.setattr("handreid.training.stages.fine_tune.stage.before_stage", lambda *_: None)
         plain = train(recipe, cameras, tmp_path / "b" / "plain")
         assert checked.model.read_bytes() == plain.model.read_bytes()
 
@@ -624,7 +626,7 @@ class TestARun:
         assert not read_json(tmp_path / "run/stages/0-fine_tune/gates.json")["passed"]
 
     def test_that_goes_on_is_checked_but_for_the_fresh_classifier(self, photos: Path, tmp_path: Path, monkeypatch):
-        from handreid.training.keeping import Keeper
+        from handreid.training.epoch_callback import Keeper
 
         checkpoint = Keeper._checkpoint
 
@@ -694,7 +696,7 @@ class TestDoctor:
             doctor.diagnose(micro("data.protocol=hd"))
 
     def test_known_trouble(self, monkeypatch):
-        found = surroundings.survey(Path.cwd())
+        found = environment.survey(Path.cwd())
         found["versions"]["lightning"] = "2.6.3"
         found["disks"]["this folder"] = 1e9
         monkeypatch.setenv("OMP_WAIT_POLICY", "active")
@@ -703,7 +705,7 @@ class TestDoctor:
             raise RuntimeError("operator torchvision::nms does not exist")
 
         monkeypatch.setattr("torchvision.ops.nms", broken)
-        said = " ".join(surroundings.trouble(found))
+        said = " ".join(environment.trouble(found))
         for word in ("lightning 2.6.3 is a compromised release", "1.0 GB are free", "OMP_WAIT_POLICY", "nms"):
             assert word in said
 

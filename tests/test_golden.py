@@ -9,12 +9,12 @@ import json
 import numpy as np
 import pytest
 
-from handreid.data.draws import Draw
-from handreid.evaluation.compactness import measure
-from handreid.evaluation.expansion import expand_matches
-from handreid.evaluation.protocol import score, summarise
-from handreid.evaluation.ranking import Ranking, rank_matches
-from handreid.evaluation.reranking import rerank_matches
+from handreid.draw import Draw
+from handreid.metrics.k_reciprocal import rerank_matches
+from handreid.metrics.query_expansion import expand_matches
+from handreid.metrics.query_scores import score, summarise
+from handreid.metrics.ranking import Ranking, rank_matches
+from handreid.metrics.separation import measure
 
 IDENTITIES, EACH = 15, 6
 NAMES = tuple(f"i{row // EACH:02d}" for row in range(IDENTITIES * EACH))

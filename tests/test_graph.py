@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handreid.build import build_embedder, build_towers
 from handreid.data.manifest import Manifest
 from handreid.errors import RecipeError
+from handreid.evaluation.evaluate import evaluate
 from handreid.models.embedder import Embedder
-from handreid.models.graph import Graph, nearest
+from handreid.models.prototype_graph import Graph, nearest
 from handreid.recipe import Recipe, load_recipe
-from handreid.training.assess import evaluate
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.material import read_material
-from handreid.training.prototypes import attributes_of, introduce, mirrored
+from handreid.runs.dataset import read_material
+from handreid.training.prototype_attributes import attributes_of, introduce, mirrored
 from handreid.training.train import train
 from tests.test_training import fit, micro, module_of
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handreid.build import build_embedder, build_objectives, build_towers
 from handreid.errors import RecipeError, WeightsError
 from handreid.models.backbone import Backbone
 from handreid.models.clip import load_clip
@@ -20,7 +21,6 @@ from handreid.models.heads import Head, build_head
 from handreid.models.parts import AttentionPooling, Gem, Mgn, Pcb, stripe_rows
 from handreid.models.sealed import load_sealed, save_sealed
 from handreid.recipe import Model, parse_recipe
-from handreid.training.build import build_embedder, build_objectives, build_towers
 from handreid.types import Features, Outputs, Preprocessing, Targets
 
 TEXT = {"context_length": 24, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}

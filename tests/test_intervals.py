@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import beta
 
 from handreid.errors import DataError
-from handreid.evaluation.intervals import Interval, differences, intervals, verdict
+from handreid.metrics.intervals import Interval, differences, intervals, verdict
 
 
 def interval(values, subjects, draws=None, **options):

@@ -12,15 +12,15 @@ from PIL import Image
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import GateError, ProtocolError, RunError
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of
 from handreid.files import read_json
 from handreid.recipe import Recipe, parse_recipe
-from handreid.training.assess import evaluate
-from handreid.training.exposure import RECORD, exposure_of, exposures_of, read_record
-from handreid.training.gates.photos import strangers
-from handreid.training.leakage import check_validation_unseen, find_leaks, hashes_in, unseen
-from handreid.training.material import read_material
-from handreid.training.matrix import matrix_of
-from handreid.training.runs import Run
+from handreid.runs.dataset import read_material
+from handreid.runs.exposure import RECORD, exposure_of, exposures_of, read_record
+from handreid.runs.folder import Run
+from handreid.runs.leakage import check_validation_unseen, find_leaks, hashes_in, unseen
+from handreid.training.checks.data import strangers
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit

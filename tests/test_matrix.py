@@ -12,19 +12,20 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from handreid.data.crossing import Cell, Crossing, cross_views, draw_everyone
+from handreid.data.cross_condition import Cell, Crossing, cross_views, draw_everyone
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, ProtocolError, RunError
-from handreid.evaluation.crossed import Embedded, against_same, by_kind, entries
+from handreid.evaluation import evaluate as assess
+from handreid.evaluation import matrix
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of, read_matrices, written_matrix
+from handreid.evaluation.matrix_cells import Embedded, against_same, by_kind, entries
+from handreid.evaluation.tables.matrix import beside, remarks
 from handreid.files import read_json, write_json
 from handreid.recipe import Recipe, parse_recipe
-from handreid.report.heatmap import matrix_figure
-from handreid.training import assess, matrix
-from handreid.training.assess import evaluate
-from handreid.training.exposure import RECORD
-from handreid.training.matrix import matrix_of, read_matrices, written_matrix
-from handreid.training.matrix_tables import beside, remarks
-from handreid.training.runs import Run
+from handreid.report.figures.matrix import matrix_figure
+from handreid.runs.exposure import RECORD
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid

@@ -15,13 +15,14 @@ import pytest
 from handreid import messages
 from handreid.cli import output
 from handreid.data import manifest
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.tables.format import markdown_table
 from handreid.progress import Terminal
 from handreid.recipe import parse_recipe
-from handreid.report import comparison_text, style
-from handreid.report.comparison import compare_runs
+from handreid.report.compare import tables
+from handreid.report.compare.runs import compare_runs
+from handreid.report.figures import style
 from handreid.report.page.write import write_report
-from handreid.training.assess import evaluate
-from handreid.training.ladder import markdown_table
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe
@@ -161,7 +162,7 @@ def test_what_a_comparison_writes_as_csv_is_harmless(odd: Path):
     found = compare_runs([odd])
     found.runs[0].changed["about"] = "=1+1"
     found.runs[0].changed["lr"] = "-1.6"
-    (row,) = csv.DictReader(io.StringIO(comparison_text.csv(found)))
+    (row,) = csv.DictReader(io.StringIO(tables.csv(found)))
     assert (row["recipe.about"], row["recipe.lr"]) == ("'=1+1", "-1.6")
 
 

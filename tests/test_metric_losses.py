@@ -14,9 +14,9 @@ from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor, nn
 
 from handreid.errors import RecipeError
-from handreid.objectives.library import ABSTRACT, DISTANCES, REDUCERS, REFUSED, Memory
 from handreid.objectives.metric_learning import MetricLearning
 from handreid.objectives.objective import Objective
+from handreid.objectives.pml_adapter import ABSTRACT, DISTANCES, REDUCERS, REFUSED, Memory
 from handreid.objectives.supcon import SupCon
 from handreid.objectives.triplet import Mining, Triplet
 from handreid.recipe.objectives import CLASSIFYING

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from handreid.build import build_towers
 from handreid.errors import RunError
+from handreid.evaluation.evaluate import evaluate
 from handreid.files import file_hash, read_json
 from handreid.models.clip_weights import read_weights
 from handreid.recipe import Recipe, parse_recipe
-from handreid.training.assess import evaluate
-from handreid.training.build import build_towers
-from handreid.training.runs import Run
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, edit_recipe

@@ -7,14 +7,14 @@ import torch
 
 from handreid.errors import HandreidError, RecipeError
 from handreid.recipe import Recipe, parse_recipe
-from handreid.recipe.sweep_reading import parse_sweep
-from handreid.scale.checks import check_builds
+from handreid.recipe.load_sweep import parse_sweep
+from handreid.runs.dataset import read_material
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.sweep.checks import check_builds
 from handreid.training import precision
-from handreid.training.doctor import diagnose
-from handreid.training.ladder import climb
-from handreid.training.material import read_material
-from handreid.training.metrics import read_metrics
 from handreid.training.train import train
+from handreid.workflows.doctor import diagnose
+from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe
 

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
+from handreid.build import build_embedder, build_towers
 from handreid.cli.commands import app
-from handreid.data.words import attribute_phrases, fill
+from handreid.data.prompt_text import attribute_phrases, fill
 from handreid.errors import RecipeError, RunError, WeightsError
 from handreid.models.clip import load_clip
 from handreid.models.embedder import Embedder
@@ -34,9 +35,8 @@ from handreid.objectives.contrast import contrast
 from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.text_to_image import TextToImage
 from handreid.recipe import LearnPrompts, Recipe, load_recipe, parse_recipe
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.prompting import learned
-from handreid.training.stages.learn_prompts import LearnPromptsModule
+from handreid.training.stages.learn_prompts.module import LearnPromptsModule
+from handreid.training.stages.learn_prompts.stage import learned
 from handreid.training.train import train
 from handreid.types import Features, Mixed, Outputs, Targets
 from tests.conftest import MICRO_RECIPE
@@ -490,7 +490,7 @@ class TestTheStage:
     def test_a_stage_that_is_stopped_and_resumed_ends_the_same(
         self, extra: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from handreid.training.keeping import Keeper
+        from handreid.training.epoch_callback import Keeper
 
         recipe = recipe_of(LEARN[:-1] + extra + "}", TUNE)
         whole = train(recipe, photos, tmp_path / "elsewhere" / "whole")
@@ -515,13 +515,13 @@ class TestTheStage:
     def test_the_encoder_is_guided_by_the_texts_that_were_learned_last(
         self, learning: list[str], photos: Path, tmp_path: Path
     ):
-        from handreid.training import fitting
+        from handreid.training.stages.fine_tune import stage
 
         given = []
-        original = fitting.build_objectives
+        original = stage.build_objectives
         recipe = recipe_of(*learning, TUNE)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(fitting, "build_objectives", lambda *a: given.append(a[4]) or original(*a))
+            patched.setattr(stage, "build_objectives", lambda *a: given.append(a[4]) or original(*a))
             run = train(recipe, photos, tmp_path / "run")
         assert torch.equal(given[-1], learned(run.stage(len(learning) - 1, "learn_prompts")).texts)
         lines = history(run.folder)
@@ -610,7 +610,7 @@ class TestExplain:
         assert "not an explanation" in result.stdout
 
     def test_a_run_without_prompts_says_so(self, photos: Path, tmp_path: Path):
-        from handreid.report.prompts import explain
+        from handreid.report.nearest_words import explain
 
         run = train(parse_recipe(MICRO_RECIPE, "micro", ["stages=[]"]), photos, tmp_path / "run")
         with pytest.raises(RunError, match="learned no prompts"):

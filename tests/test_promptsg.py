@@ -12,22 +12,23 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from handreid.build import build_embedder, build_towers
+from handreid.data.splits import tested_rows
 from handreid.errors import RecipeError
+from handreid.evaluation.embedding_cache import read_kept
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.sections.inference_modes import compare_modes, inferring, parameters, time_modes
 from handreid.files import file_hash
+from handreid.inference import load_embedder
+from handreid.models.cross_attention import Block, Interaction
 from handreid.models.embedder import Embedder
-from handreid.models.interaction import Block, Interaction
+from handreid.models.pseudo_words import FrozenText, Words
 from handreid.models.text import TextEncoder
-from handreid.models.words import FrozenText, Words
 from handreid.objectives.symmetric_contrast import SymmetricContrast
 from handreid.progress import Silent
 from handreid.recipe import Recipe, load_recipe
-from handreid.training import assess
-from handreid.training.assess import evaluate, load_embedder
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.inference_modes import compare_modes, inferring, parameters, time_modes
-from handreid.training.keeping import Keeper
-from handreid.training.kept_embeddings import read_kept
-from handreid.training.material import read_material
+from handreid.runs.dataset import read_material
+from handreid.training.epoch_callback import Keeper
 from handreid.training.train import train
 from handreid.types import Features, Outputs, Targets
 from tests.test_training import fit, micro, module_of
@@ -338,7 +339,7 @@ class TestEvaluation:
     def test_the_difference_is_of_composed_to_fixed(self, photos: Path):
         recipe = promptsg()
         split, embedder = read_material(recipe, photos).split, embedder_of()
-        rows = assess.tested_rows(split)
+        rows = tested_rows(split)
         numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
         pixels = np.zeros((4, 3, 32, 32), np.uint8)
@@ -352,7 +353,7 @@ class TestEvaluation:
         run, content = found
         embedder = load_embedder(run)
         embedder.head.inference = "fixed"
-        monkeypatch.setattr("handreid.training.assess.load_embedder", lambda _: embedder)
+        monkeypatch.setattr("handreid.evaluation.evaluate.load_embedder", lambda _: embedder)
         _, other = evaluate(run)
         assert other["inference"]["chosen"] == "fixed"
         assert other["metrics"] == content["inference"]["fixed"]["metrics"]
@@ -368,7 +369,7 @@ class TestEvaluation:
         }
         assert by_mode["composed"].keys() == by_mode["fixed"].keys() != set()
         assert not any(np.allclose(by_mode["fixed"][file], one) for file, one in by_mode["composed"].items())
-        monkeypatch.setattr("handreid.training.assess.embedded", None)  # nothing is left to be embedded
+        monkeypatch.setattr("handreid.evaluation.evaluate.embedded", None)  # nothing is left to be embedded
         evaluate(run)
 
     def test_costs_are_told(self, found: Any):
@@ -386,8 +387,8 @@ class TestEvaluation:
         def pretend(embedder: Embedder, photos: Tensor, **_: Any) -> None:
             now[0] += seconds[embedder.head.inference]
 
-        monkeypatch.setattr("handreid.training.inference_modes.embed_photos", pretend)
-        monkeypatch.setattr("handreid.training.inference_modes.time.perf_counter", lambda: now[0])
+        monkeypatch.setattr("handreid.evaluation.sections.inference_modes.embed_photos", pretend)
+        monkeypatch.setattr("handreid.evaluation.sections.inference_modes.time.perf_counter", lambda: now[0])
         assert time_modes(embedder, photos_of(4).numpy(), batch_size=2) == {"composed": 2000.0, "fixed": 500.0}
 
     def test_they_are_printed(self, found: Any, capsys: pytest.CaptureFixture[str]):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from handreid.errors import DataError
-from handreid.evaluation import ranking as r
-from handreid.evaluation.arrays import exact_units
+from handreid.metrics import ranking as r
+from handreid.metrics.arrays import exact_units
 
 
 def ints(*values):

@@ -8,7 +8,7 @@ import pytest
 
 from handreid.errors import RecipeError
 from handreid.recipe import FineTune, builtin_names, dump_recipe, load_recipe, parse_recipe
-from handreid.recipe.sweep_reading import parse_sweep
+from handreid.recipe.load_sweep import parse_sweep
 from tests.conftest import MICRO_RECIPE
 
 

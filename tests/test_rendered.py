@@ -15,11 +15,11 @@ from handreid.data.rendered import ASPECTS, render
 from handreid.data.rendered.anatomy import SKIN_WORDS, Person, person, stream
 from handreid.data.rendered.compose import compose
 from handreid.data.rendered.exposure import expose
-from handreid.data.rendered.form import Grid
-from handreid.data.rendered.marks import PALM, Spot, Stroke
 from handreid.data.rendered.pose import limbs
 from handreid.data.rendered.scene import Framing, Scene, sample_scene
+from handreid.data.rendered.shape import Grid
 from handreid.data.rendered.skin import surface
+from handreid.data.rendered.skin_marks import PALM, Spot, Stroke
 from handreid.errors import DataError
 
 COLUMNS = (

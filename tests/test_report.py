@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 
 from handreid.data.manifest import Manifest, read
+from handreid.evaluation.embed import Known
+from handreid.evaluation.evaluate import evaluate
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
-from handreid.report.embeddings import Known
-from handreid.report.page.card import short_command
-from handreid.report.page.dots import dots
-from handreid.report.page.story import tell
+from handreid.report.page.data_card import short_command
+from handreid.report.page.interval_chart import dots
+from handreid.report.page.summary_text import tell
 from handreid.report.page.write import write_report
-from handreid.training.assess import evaluate
-from handreid.training.runs import Run
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit
@@ -91,9 +91,9 @@ class TestWhatIsOnIt:
     def test_a_person_who_was_trained_on_is_counted(self, ladder: Path):
         from dataclasses import replace
 
-        from handreid.report.page.card import _leaks
-        from handreid.training.material import read_material
-        from handreid.training.runs import Run
+        from handreid.report.page.data_card import _leaks
+        from handreid.runs.dataset import read_material
+        from handreid.runs.folder import Run
 
         run = Run(ladder / "micro-fast")
         material = read_material(run.recipe, Path(run.facts["manifest"]))
@@ -168,7 +168,7 @@ class TestWhereSomethingIsMissing:
         def alike(run: Run, known: Known, progress: object = None) -> np.ndarray:
             return np.tile(np.eye(1, 8, dtype=np.float32), (len(known.rows), 1))
 
-        monkeypatch.setattr("handreid.report.tested.embed_known", alike)
+        monkeypatch.setattr("handreid.report.photos.test_photos.embed_known", alike)
         told = words(write_report([ladder / "micro-fast"], tmp_path / "report.html"))
         assert "There is no map of micro-fast: all" in told
         assert "the model has collapsed" in told

@@ -11,17 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handreid.errors import DataError, RecipeError
-from handreid.evaluation import expansion, neighbours, reranking
-from handreid.evaluation.protocol import score
-from handreid.evaluation.ranking import first_rank, hit, rank_from_blocks, rank_from_similarity, rank_matches
+from handreid.evaluation import evaluate as assess
+from handreid.evaluation.compare import Rung
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.sections.reranking import read_reranked, remark
+from handreid.evaluation.tables.ladder import markdown
 from handreid.files import read_json
+from handreid.metrics import k_reciprocal, neighbours, query_expansion
+from handreid.metrics.query_scores import score
+from handreid.metrics.ranking import first_rank, hit, rank_from_blocks, rank_from_similarity, rank_matches
 from handreid.recipe import KReciprocal, QueryExpansion, Recipe, dump_recipe, parse_recipe, read_rerank
-from handreid.training import assess
-from handreid.training.assess import evaluate
-from handreid.training.ladder import Rung, climb, markdown
-from handreid.training.reranked import read_reranked, remark
-from handreid.training.runs import Run, open_run
+from handreid.runs.folder import Run, open_run
 from handreid.training.train import train
+from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid
 
@@ -33,7 +35,7 @@ def whole(feature):
 
 
 def by_the_paper(query, gallery, k1, k2, weight, formula="paper", number=float):
-    """Zhong et al. 2017, equation by equation; what the paper leaves open as reranking.py says. `number` calculates."""
+    """Zhong et al. 2017, equation by equation; what it leaves open as `k_reciprocal.py` says. `number` calculates."""
     photos = [whole(feature) for feature in [*query, *gallery]]
     everyone = range(len(photos))
     d = [[sum((a - b) ** 2 for a, b in zip(photos[p], photos[g], strict=True)) for g in everyone] for p in everyone]
@@ -78,7 +80,7 @@ def by_the_paper(query, gallery, k1, k2, weight, formula="paper", number=float):
 
 
 def distances(query, gallery, k1, k2, weight, formula="paper", block=None):
-    blocks = reranking.rerank(query, gallery, k1=k1, k2=k2, original=weight, formula=formula, block=block)
+    blocks = k_reciprocal.rerank(query, gallery, k1=k1, k2=k2, original=weight, formula=formula, block=block)
     return np.concatenate(list(blocks))
 
 
@@ -129,7 +131,7 @@ def test_rounding_stays_below_half_of_the_tolerance(seed, scene, size, k1, k2, w
     """Beside the equations in more digits; so two distances that should be equal are within the tolerance."""
     query, gallery = scene(seed, *size)
     exact = by_the_paper(query, gallery, k1, k2, np.longdouble(weight), formula, np.longdouble)
-    encoding = reranking.encode(neighbours.points_of(query, gallery), k1, k2, formula)
+    encoding = k_reciprocal.encode(neighbours.points_of(query, gallery), k1, k2, formula)
     rounding = np.abs(distances(query, gallery, k1, k2, weight, formula) - exact)
     assert float(rounding.max()) <= encoding.tolerance(weight) / 2
     assert encoding.tolerance(weight) < 1e-12
@@ -170,7 +172,7 @@ class TestTies:
     """Ties by the equations are ties, and count against us, whatever the rounding of sums makes of them."""
 
     def rank1(self, query, gallery, labels, gallery_labels, **options) -> float:
-        ranking = reranking.rerank_matches(query, gallery, labels, gallery_labels, **{**ALONE, **options})
+        ranking = k_reciprocal.rerank_matches(query, gallery, labels, gallery_labels, **{**ALONE, **options})
         return float(hit(ranking, 1).mean())
 
     def as_rounded(self, query, gallery, labels, gallery_labels) -> float:
@@ -206,14 +208,14 @@ class TestTies:
         query, gallery, labels, gallery_labels = mirrored()
         twice = [np.repeat(one, 2, axis=0) for one in (query, gallery, labels, gallery_labels)]
         for scene, some in (((query, gallery, labels, gallery_labels), TIED), (twice, np.repeat(TIED, 2))):
-            first = first_rank(reranking.rerank_matches(*scene, **ALONE))
+            first = first_rank(k_reciprocal.rerank_matches(*scene, **ALONE))
             assert (first[some] > 1).all()
 
     def test_copies_of_a_photo_share_their_fate(self):
         """A wrong copy of the right photo ranks before it, and a query's copy finds what the query finds."""
         query, gallery, labels, gallery_labels = mirrored()
         again = np.concatenate([gallery, gallery[:1]]), np.concatenate([gallery_labels, [999]])
-        ranking = reranking.rerank_matches(
+        ranking = k_reciprocal.rerank_matches(
             np.concatenate([query, query[:1]]), again[0], np.append(labels, labels[0]), again[1], **ALONE
         )
         parts = np.split(ranking.ranks, ranking.offsets[1:-1])
@@ -240,7 +242,7 @@ def test_blocks_change_no_bit(scene, cells, monkeypatch):
     expected = distances(query, gallery, 6, 3, 0.3)
     points = neighbours.points_of(query, gallery)
     whole_tile = neighbours.nearest(points, 7)
-    monkeypatch.setattr(reranking, "_CELLS", cells)
+    monkeypatch.setattr(k_reciprocal, "_CELLS", cells)
     for block in (1, 2, 5, 11, 64):
         assert np.array_equal(distances(query, gallery, 6, 3, 0.3, block=block), expected)
     for block in (1, 3, 16, 58, 100):
@@ -249,7 +251,7 @@ def test_blocks_change_no_bit(scene, cells, monkeypatch):
         assert np.array_equal(tiled.farthest, whole_tile.farthest)
     by_tiles = neighbours.nearest
     for block in (1, 3, 16):
-        monkeypatch.setattr(reranking, "nearest", lambda points, k, block=block: by_tiles(points, k, block=block))
+        monkeypatch.setattr(k_reciprocal, "nearest", lambda points, k, block=block: by_tiles(points, k, block=block))
         assert np.array_equal(distances(query, gallery, 6, 3, 0.3), expected)
 
 
@@ -275,7 +277,7 @@ def test_a_collapsed_model_has_no_distances_and_the_worst_ranks():
     features = np.ones((3, 4), np.float32), np.ones((2000, 4), np.float32)
     for formula in ("paper", "code"):
         assert not distances(*features, 20, 6, 0.3, formula).any()
-    ranking = reranking.rerank_matches(*features, np.arange(3), np.arange(2000) % 1000)
+    ranking = k_reciprocal.rerank_matches(*features, np.arange(3), np.arange(2000) % 1000)
     assert ranking.ranks.tolist() == [1999, 2000] * 3
 
 
@@ -288,9 +290,9 @@ def test_with_the_original_distance_alone_the_ranking_is_the_plain_one():
     query, gallery = clustered(4, 20, 60)
     labels = np.arange(20) % 5, np.arange(60) % 6
     plain = rank_matches(query, gallery, *labels)
-    ours = reranking.rerank_matches(query, gallery, *labels, k1=5, k2=2, original=1.0)
+    ours = k_reciprocal.rerank_matches(query, gallery, *labels, k1=5, k2=2, original=1.0)
     assert np.array_equal(ours.ranks, plain.ranks)
-    assert not np.array_equal(reranking.rerank_matches(query, gallery, *labels, k1=5, k2=2).ranks, plain.ranks)
+    assert not np.array_equal(k_reciprocal.rerank_matches(query, gallery, *labels, k1=5, k2=2).ranks, plain.ranks)
 
 
 def test_it_finds_what_a_chain_of_neighbours_leads_to():
@@ -301,7 +303,7 @@ def test_it_finds_what_a_chain_of_neighbours_leads_to():
     query, gallery = features[:1], features[1:]
     tilted = np.concatenate([gallery[:9] @ np.array([[1, 0.2], [-0.2, 1]]), gallery[9:]])
     plain = rank_matches(query, tilted, *labels)
-    ours = reranking.rerank_matches(query, tilted, *labels, k1=6, k2=3)
+    ours = k_reciprocal.rerank_matches(query, tilted, *labels, k1=6, k2=3)
     assert plain.ranks[-1] > 9
     assert ours.ranks.tolist() == list(range(1, 10))
 
@@ -322,7 +324,7 @@ def test_many_ties_at_the_edge_are_all_in():
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
-@pytest.mark.parametrize("way", [reranking.rerank, lambda *both: expansion.expand(*both, neighbours=2)])
+@pytest.mark.parametrize("way", [k_reciprocal.rerank, lambda *both: query_expansion.expand(*both, neighbours=2)])
 def test_features_that_cannot_be_compared_are_refused_at_once(bad, way):
     good, broken = np.ones((3, 4)), np.ones((3, 4))
     broken[1] = bad
@@ -367,20 +369,20 @@ class TestExpansion:
     @settings(max_examples=40, deadline=None)
     def test_queries_are_the_means_of_the_definition(self, seed, scene, n, alpha, block):
         query, gallery = scene(seed, 5, 13)
-        found = expansion.expand(query, gallery, neighbours=n, alpha=alpha, block=block)
+        found = query_expansion.expand(query, gallery, neighbours=n, alpha=alpha, block=block)
         np.testing.assert_allclose(found, self.by_definition(query, gallery, n, alpha), atol=1e-7)
 
     def test_a_query_that_cancels_out_stays_as_it_is(self):
         query, gallery = np.array([[3.0, 4.0]]), np.array([[-3.0, -4.0]])
-        np.testing.assert_allclose(expansion.expand(query, gallery, neighbours=1), [[0.6, 0.8]], atol=1e-7)
+        np.testing.assert_allclose(query_expansion.expand(query, gallery, neighbours=1), [[0.6, 0.8]], atol=1e-7)
 
     def test_equal_queries_stay_equal_and_blocks_change_no_bit(self):
         query, gallery = clustered(6, 8, 30)
         query[5] = query[2]
-        found = expansion.expand(query, gallery, neighbours=4, alpha=3.0)
+        found = query_expansion.expand(query, gallery, neighbours=4, alpha=3.0)
         assert np.array_equal(found[5], found[2])
         for block in (1, 3, 100):
-            assert np.array_equal(expansion.expand(query, gallery, neighbours=4, alpha=3.0, block=block), found)
+            assert np.array_equal(query_expansion.expand(query, gallery, neighbours=4, alpha=3.0, block=block), found)
 
     @given(
         st.integers(0, 2**32),
@@ -393,7 +395,7 @@ class TestExpansion:
     def test_gallery_photos_are_the_means_of_the_definition(self, seed, scene, n, alpha, block):
         """Of each gallery photo and its nearest others, itself not counted."""
         gallery = scene(seed, 1, 12)[1]
-        found = expansion.expand_gallery(gallery, neighbours=n, alpha=alpha, block=block)
+        found = query_expansion.expand_gallery(gallery, neighbours=n, alpha=alpha, block=block)
         for at in range(len(gallery)):
             others = np.delete(gallery, at, axis=0)
             expected = self.by_definition(gallery[at : at + 1], others, n, alpha)
@@ -402,36 +404,36 @@ class TestExpansion:
     def test_equal_gallery_photos_stay_equal_and_blocks_change_no_bit(self):
         _, gallery = clustered(8, 1, 30)
         gallery[[4, 9]] = gallery[17]
-        found = expansion.expand_gallery(gallery, neighbours=4, alpha=3.0)
+        found = query_expansion.expand_gallery(gallery, neighbours=4, alpha=3.0)
         assert np.array_equal(found[4], found[17])
         assert np.array_equal(found[9], found[17])
         for block in (1, 3, 100):
-            assert np.array_equal(expansion.expand_gallery(gallery, neighbours=4, alpha=3.0, block=block), found)
+            assert np.array_equal(query_expansion.expand_gallery(gallery, neighbours=4, alpha=3.0, block=block), found)
         order = np.random.default_rng(0).permutation(30)
         assert np.array_equal(
-            expansion.expand_gallery(gallery[order], neighbours=4),
-            expansion.expand_gallery(gallery, neighbours=4)[order],
+            query_expansion.expand_gallery(gallery[order], neighbours=4),
+            query_expansion.expand_gallery(gallery, neighbours=4)[order],
         )
 
     def test_a_gallery_of_one_photo_has_nothing_to_be_averaged_with(self):
         np.testing.assert_allclose(
-            expansion.expand_gallery(np.array([[3.0, 4.0]]), neighbours=2), [[0.6, 0.8]], atol=1e-7
+            query_expansion.expand_gallery(np.array([[3.0, 4.0]]), neighbours=2), [[0.6, 0.8]], atol=1e-7
         )
-        assert expansion.expand_gallery(np.empty((0, 3)), neighbours=2).shape == (0, 3)
+        assert query_expansion.expand_gallery(np.empty((0, 3)), neighbours=2).shape == (0, 3)
 
     def test_it_ranks_among_the_expanded_gallery(self):
         query, gallery = clustered(7, 20, 60)
         labels = np.arange(20) % 5, np.arange(60) % 6
-        ours = expansion.expand_matches(query, gallery, *labels, neighbours=5, alpha=1.0, side="gallery")
-        expanded = expansion.expand_gallery(gallery, neighbours=5, alpha=1.0)
+        ours = query_expansion.expand_matches(query, gallery, *labels, neighbours=5, alpha=1.0, side="gallery")
+        expanded = query_expansion.expand_gallery(gallery, neighbours=5, alpha=1.0)
         assert np.array_equal(ours.ranks, rank_matches(query, expanded, *labels).ranks)
         assert not np.array_equal(ours.ranks, rank_matches(query, gallery, *labels).ranks)
 
     def test_it_ranks_with_the_expanded_query(self):
         query, gallery = clustered(7, 20, 60)
         labels = np.arange(20) % 5, np.arange(60) % 6
-        ours = expansion.expand_matches(query, gallery, *labels, neighbours=5, alpha=1.0)
-        expanded = expansion.expand(query, gallery, neighbours=5, alpha=1.0)
+        ours = query_expansion.expand_matches(query, gallery, *labels, neighbours=5, alpha=1.0)
+        expanded = query_expansion.expand(query, gallery, neighbours=5, alpha=1.0)
         assert np.array_equal(ours.ranks, rank_matches(expanded, gallery, *labels).ranks)
         assert not np.array_equal(ours.ranks, rank_matches(query, gallery, *labels).ranks)
 
@@ -445,27 +447,27 @@ class TestCameras:
 
     def test_of_re_ranking(self):
         query, gallery = clustered(7, 20, 60)
-        ours = reranking.rerank_matches(query, gallery, **LABELS, **CAMERAS, k1=6, k2=3)
+        ours = k_reciprocal.rerank_matches(query, gallery, **LABELS, **CAMERAS, k1=6, k2=3)
         final = distances(query, gallery, 6, 3, 0.3)
         expected = rank_from_similarity(-final, *LABELS.values(), **CAMERAS, tolerance=1e-12)
         assert np.array_equal(ours.ranks, expected.ranks)
         assert np.array_equal(ours.offsets, expected.offsets)
-        assert len(ours.ranks) < len(reranking.rerank_matches(query, gallery, **LABELS, k1=6, k2=3).ranks)
+        assert len(ours.ranks) < len(k_reciprocal.rerank_matches(query, gallery, **LABELS, k1=6, k2=3).ranks)
 
     @pytest.mark.parametrize("side", ["query", "gallery"])
     def test_of_expansion(self, side: str):
         query, gallery = clustered(7, 20, 60)
-        ours = expansion.expand_matches(query, gallery, **LABELS, **CAMERAS, neighbours=4, side=side)
+        ours = query_expansion.expand_matches(query, gallery, **LABELS, **CAMERAS, neighbours=4, side=side)
         if side == "query":
-            query = expansion.expand(query, gallery, neighbours=4)
+            query = query_expansion.expand(query, gallery, neighbours=4)
         else:
-            gallery = expansion.expand_gallery(gallery, neighbours=4)
+            gallery = query_expansion.expand_gallery(gallery, neighbours=4)
         expected = rank_matches(query, gallery, *LABELS.values(), **CAMERAS)
         assert np.array_equal(ours.ranks, expected.ranks)
         assert np.array_equal(ours.offsets, expected.offsets)
 
     @pytest.mark.parametrize(
-        "way", [reranking.rerank_matches, lambda *a, **o: expansion.expand_matches(*a, neighbours=2, **o)]
+        "way", [k_reciprocal.rerank_matches, lambda *a, **o: query_expansion.expand_matches(*a, neighbours=2, **o)]
     )
     def test_half_of_them_is_an_error(self, way):
         with pytest.raises(DataError, match="the gallery photos have no cameras"):
@@ -475,7 +477,7 @@ class TestCameras:
 @pytest.mark.parametrize("block", [-1, 0])
 def test_blocks_under_one_are_refused_at_once(block: int):
     both = np.ones((3, 4)), np.ones((2, 4))
-    for way in (reranking.rerank, lambda *a, **o: expansion.expand(*a, neighbours=1, **o)):
+    for way in (k_reciprocal.rerank, lambda *a, **o: query_expansion.expand(*a, neighbours=1, **o)):
         with pytest.raises(DataError, match=f"block is {block}"):
             way(*both, block=block)
 
@@ -483,9 +485,9 @@ def test_blocks_under_one_are_refused_at_once(block: int):
 @pytest.mark.parametrize(
     "way",
     [
-        unwrap(reranking.rerank),
-        lambda *both: unwrap(expansion.expand)(*both, neighbours=2),
-        lambda *both: unwrap(reranking.rerank_matches)(*both, np.arange(3), np.arange(3)),
+        unwrap(k_reciprocal.rerank),
+        lambda *both: unwrap(query_expansion.expand)(*both, neighbours=2),
+        lambda *both: unwrap(k_reciprocal.rerank_matches)(*both, np.arange(3), np.arange(3)),
     ],
 )
 def test_features_of_two_widths_are_refused(way):
@@ -636,7 +638,7 @@ class TestEvaluation:
             asked.append((embeddings[at[0]], embeddings[at[1]], scores, draws[1], identities))
             return scores
 
-        monkeypatch.setattr("handreid.training.reranked.score", noted)
+        monkeypatch.setattr("handreid.evaluation.sections.reranking.score", noted)
         monkeypatch.setattr(assess, "write_json", lambda *_, **__: None)
         evaluate(run)
         for (query, gallery, scores, draw, identities), way in zip(asked, run.recipe.evaluate.rerank, strict=True):

@@ -18,28 +18,28 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
+from handreid.build import build_embedder, build_towers
 from handreid.data import manifest
 from handreid.data.photo_hashes import file_hashes
 from handreid.errors import HandreidError, OutputError, PhotoError, RunError, WeightsError
-from handreid.evaluation import feature_cache
-from handreid.evaluation.feature_cache import cached_joint_features
+from handreid.evaluation import evaluate as assess
+from handreid.evaluation.evaluate import evaluate
 from handreid.files import BEGINNING, file_hash, locked, read_json, write_atomic, write_json
+from handreid.models import feature_cache
 from handreid.models.embedder import Embedder
+from handreid.models.feature_cache import cached_joint_features
 from handreid.models.prompts import LearnedPrompts
 from handreid.models.sealed import load_sealed, save_sealed
 from handreid.recipe import Recipe, dump_recipe
-from handreid.report.comparison import run_folders
-from handreid.report.cost import cost_of
-from handreid.training import assess
-from handreid.training.assess import evaluate
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.keeping import checkpoint_state
-from handreid.training.ladder import climb
-from handreid.training.material import photos_of, read_material
-from handreid.training.metrics import append_metrics, read_metrics
-from handreid.training.records import read_evaluation, read_ladder, read_sweep
-from handreid.training.runs import Run, open_run
+from handreid.report.compare.cost import cost_of
+from handreid.report.compare.runs import run_folders
+from handreid.runs.dataset import photos_of, read_material
+from handreid.runs.epoch_metrics import append_metrics, read_metrics
+from handreid.runs.folder import Run, open_run
+from handreid.runs.records import read_evaluation, read_ladder, read_sweep
+from handreid.training.epoch_callback import checkpoint_state
 from handreid.training.train import train
+from handreid.workflows.ladder import climb
 from tests.edits import edit, note
 from tests.killing import killed_at
 from tests.test_prompts import LEARN, TUNE, recipe_of

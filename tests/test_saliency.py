@@ -11,24 +11,24 @@ from PIL import Image
 from torch import Tensor
 
 from handreid.errors import DataError, WeightsError
-from handreid.evaluation.gradients import grad_cam
-from handreid.evaluation.occlusion import _windows, blank, tiling, worth
-from handreid.evaluation.rollout import flow, rollout
-from handreid.evaluation.saliency import CAVEATS, _cover, _strongest, caveat, match_maps, saliency
+from handreid.evaluation.embed import look_up
+from handreid.evaluation.evaluate import evaluate
+from handreid.explain.grad_cam import grad_cam
+from handreid.explain.occlusion import _windows, blank, tiling, worth
+from handreid.explain.rollout import flow, rollout
+from handreid.explain.saliency import CAVEATS, _cover, _strongest, caveat, match_maps, saliency
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_image_tower, resize_input
 from handreid.models.embedder import Embedder
 from handreid.models.lora import add_lora
 from handreid.models.tower import attention_weights
 from handreid.recipe import parse_recipe
-from handreid.report.attention import attention_figure
-from handreid.report.embeddings import look_up
-from handreid.report.match import match_figure
-from handreid.report.overlay import as_seen, enlarged, overlay
-from handreid.report.photos import choose, find
-from handreid.training.assess import evaluate
-from handreid.training.material import read_material
-from handreid.training.runs import Run, open_run
+from handreid.report.figures.match_map import match_figure
+from handreid.report.figures.overlay import as_seen, enlarged, overlay
+from handreid.report.figures.saliency_map import attention_figure
+from handreid.report.photos.lookup import choose, find
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run, open_run
 from handreid.training.train import train
 from handreid.types import Preprocessing
 from tests.conftest import MICRO_RECIPE
@@ -506,7 +506,7 @@ class TestFigures:
         similarity[right] = 0.5
         similarity[[n for n in range(5) if n != right][:2]] = 0.9, 0.8
         points = np.stack([[1.0, *similarity], [0.0, *np.sqrt(1 - similarity**2)]], axis=1)
-        monkeypatch.setattr("handreid.report.match.embed_known", lambda *given: points)
+        monkeypatch.setattr("handreid.report.figures.match_map.embed_known", lambda *given: points)
         match_figure(run, tmp_path / "wrong.png", query)
         caption = (tmp_path / "wrong.txt").read_text()
         assert "Nearest of 5 in the gallery: another identity" in caption

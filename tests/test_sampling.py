@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
+from handreid.build import build_augment, enlargement
 from handreid.data.augment import BackgroundAffine
 from handreid.data.sampling import RandomBatches, TrainingPhotos
 from handreid.errors import ProtocolError
 from handreid.recipe import parse_recipe
-from handreid.training.build import build_augment, enlargement
 from handreid.types import Preprocessing
 
 

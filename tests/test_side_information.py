@@ -12,24 +12,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from handreid import inference
+from handreid.build import build_embedder, build_towers
 from handreid.data import manifest
+from handreid.data.splits import tested_rows
 from handreid.errors import RecipeError
-from handreid.evaluation.extraction import embed_photos, joint_features
+from handreid.evaluation import evaluate as assess
+from handreid.evaluation.embed import embed
+from handreid.evaluation.evaluate import evaluate
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_image_tower
 from handreid.models.embedder import Embedder
+from handreid.models.extraction import embed_photos, joint_features
 from handreid.models.side_information import UNKNOWN, SideInformation, combinations_of
 from handreid.progress import Silent
-from handreid.report.embeddings import embed
-from handreid.training import assess, fitting
-from handreid.training.assess import evaluate
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.conditions import conditions_of, seen_combinations
-from handreid.training.material import read_material
-from handreid.training.runs import Run, open_run
-from handreid.training.stages.fine_tune import FineTuneModule
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run, open_run
+from handreid.runs.side_information import conditions_of, seen_combinations
+from handreid.training.stages.fine_tune import stage
+from handreid.training.stages.fine_tune.module import FineTuneModule
+from handreid.training.stages.fine_tune.wise_ft import estimate_norms, walk
 from handreid.training.train import train
-from handreid.training.wise_ft import estimate_norms, walk
 from tests.test_lora import RESNET, VIT
 from tests.test_training import micro
 
@@ -272,8 +275,8 @@ class TestARun:
 
     def test_validation_and_wise_ft_are_told(self, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         told, walked = noting(embed_photos), noting(walk)
-        monkeypatch.setattr(fitting, "embed_photos", told)
-        monkeypatch.setattr(fitting, "walk", walked)
+        monkeypatch.setattr(stage, "embed_photos", told)
+        monkeypatch.setattr(stage, "walk", walked)
         run = train(micro(SIDE, "stages.0.epochs=1", "stages.0.wise_ft={alphas: [0.5]}"), cameras, tmp_path / "run")
         material = read_material(run.recipe, cameras)
         draws = material.split.validation
@@ -285,13 +288,13 @@ class TestARun:
 
     def test_the_evaluation_and_its_words_are_told(self, run: Run, cameras: Path, monkeypatch: pytest.MonkeyPatch):
         told, named = noting(embed_photos), noting(joint_features)
-        monkeypatch.setattr(assess, "embed_photos", told)
-        monkeypatch.setattr("handreid.training.prompt_scores.joint_features", named)
+        monkeypatch.setattr(inference, "embed_photos", told)
+        monkeypatch.setattr("handreid.evaluation.sections.zero_shot.joint_features", named)
         recipe, material = micro(SIDE, "evaluate.prompts={}"), read_material(run.recipe, cameras)
         seen = material.manifest.table.with_columns(aspect=pl.lit("dorsal"), side=pl.lit("left"))
         material = replace(material, manifest=replace(material.manifest, table=seen))
         assess._assess(run, recipe, material, Silent())
-        rows = assess.tested_rows(material.split)
+        rows = tested_rows(material.split)
         expected = conditions_of(Embedder.load(run.model), seen[rows])[0].tolist()
         assert len(set(expected)) > 1
         assert told.conditions[0].tolist() == named.conditions[0].tolist() == expected
@@ -299,7 +302,7 @@ class TestARun:
     def test_the_test_and_the_table_of_embeddings_are_told(self, run: Run, cameras: Path, tmp_path: Path):
         found = embed(open_run(run.folder), tmp_path / "e.parquet")
         embedder, material = Embedder.load(run.model), read_material(run.recipe, cameras)
-        job = fitting.Job(run, run.recipe, embedder, build_towers(run.recipe).text, material, Silent())
+        job = stage.Job(run, run.recipe, embedder, build_towers(run.recipe).text, material, Silent())
         rows = np.arange(len(material.manifest))
         right, without = (embed_photos(embedder, job.decoded(rows), conditions=c) for c in (job.conditions(rows), None))
         assert np.allclose(np.array(found["embedding"].to_list()), right, atol=1e-4)

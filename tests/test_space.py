@@ -15,14 +15,15 @@ from PIL import Image
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError
+from handreid.evaluation import embed
+from handreid.evaluation.embed import read_facts
+from handreid.evaluation.evaluate import evaluate
 from handreid.files import read_json, write_atomic
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
-from handreid.report import embeddings, style
-from handreid.report.embeddings import read_facts
-from handreid.report.scatter import Cloud, beside, draw_html, draw_picture, spread_colours
-from handreid.report.space import project
-from handreid.training.assess import evaluate
+from handreid.report.figures import style
+from handreid.report.figures.embedding_map import project
+from handreid.report.figures.scatter import Cloud, beside, draw_html, draw_picture, spread_colours
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit
@@ -134,7 +135,7 @@ class TestEmbed:
         def stopped(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("handreid.report.embeddings.embed_known", stopped)
+        monkeypatch.setattr("handreid.evaluation.embed.embed_known", stopped)
         called = handreid("embed", run, "--out", tmp_path / "e.parquet")
         assert (called.code, called.err) == (130, "stopped; go on with: the same command\n")
         assert not list(tmp_path.iterdir())
@@ -154,11 +155,11 @@ class TestEmbed:
 def ready(run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run, with embeddings made up: what is drawn does not hang on them."""
 
-    def made_up(_: object, known: embeddings.Known, __: object = None) -> np.ndarray:
+    def made_up(_: object, known: embed.Known, __: object = None) -> np.ndarray:
         points = np.random.default_rng(0).normal(size=(48, 6))[known.rows]
         return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
-    monkeypatch.setattr("handreid.report.space.embed_known", made_up)
+    monkeypatch.setattr("handreid.report.figures.embedding_map.embed_known", made_up)
     return run
 
 

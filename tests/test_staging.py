@@ -10,20 +10,20 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from handreid.build import build_embedder, build_towers
 from handreid.cli.commands import app
 from handreid.data.manifest import read
 from handreid.errors import ProtocolError, RecipeError, RunError
-from handreid.evaluation import feature_cache
-from handreid.evaluation.extraction import joint_features
-from handreid.evaluation.feature_cache import cached_joint_features
+from handreid.evaluation.evaluate import evaluate
+from handreid.models import feature_cache
 from handreid.models.embedder import Embedder
+from handreid.models.extraction import joint_features
+from handreid.models.feature_cache import cached_joint_features
 from handreid.recipe import Recipe, parse_recipe
-from handreid.training.assess import evaluate
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.ladder import climb
-from handreid.training.material import read_material
-from handreid.training.runs import Run
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run
 from handreid.training.train import train
+from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe, note
 from tests.test_prompts import LEARN, TUNE, recipe_of

@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 import torch
 
+from handreid.build import build_embedder, build_towers
 from handreid.errors import DataError, RecipeError
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe, builtin_names, load_recipe, parse_recipe
-from handreid.training.averaging import Averaging
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.fitting import group_numbers
-from handreid.training.optim import Part, encoder_parts, parameter_groups
+from handreid.training.optimizers import Part, encoder_parts, parameter_groups
+from handreid.training.stages.fine_tune.stage import group_numbers
+from handreid.training.stages.fine_tune.weight_averaging import Averaging
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_training import fit, history, micro, module_of
@@ -127,7 +127,7 @@ RESUMED = {
 def test_a_run_that_is_stopped_and_resumed_ends_the_same(
     name: str, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from handreid.training.keeping import Keeper
+    from handreid.training.epoch_callback import Keeper
 
     recipe = micro(*RESUMED[name])
     whole = train(recipe, cameras, tmp_path / "elsewhere" / "whole")  # beside it, its stages would be taken over

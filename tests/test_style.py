@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from handreid.report import style
+from handreid.report.figures import style
 
 CAPTION = "Rank-1 of 3 runs & <more>. Draws 5daba735."
 

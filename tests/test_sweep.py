@@ -22,20 +22,20 @@ pytest.importorskip("optuna")
 
 from handreid.data import manifest, sources
 from handreid.errors import ProtocolError, RecipeError
-from handreid.evaluation.ranking import Ranking, metrics
+from handreid.metrics.ranking import Ranking, metrics
 from handreid.recipe import parse_recipe
+from handreid.recipe.load_sweep import Design, builtin_sweeps, dump_sweep, load_sweep
 from handreid.recipe.sweep import MEASURED, Asha, Axis, Sweep, number_words, short_names
-from handreid.recipe.sweep_reading import Design, builtin_sweeps, dump_sweep, load_sweep
-from handreid.report.sweeps import caption, draw
-from handreid.scale import cluster
-from handreid.scale.checks import check_settings, idle_scheduler
-from handreid.scale.importance import importance
-from handreid.scale.results import outcome, series
-from handreid.scale.search import Known, Setting, grid, propose, star
-from handreid.scale.summary import settled
-from handreid.training.leakage import check_validation_unseen
-from handreid.training.material import read_material
-from handreid.training.runs import Run
+from handreid.report.figures.sweep import caption, draw
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run
+from handreid.runs.leakage import check_validation_unseen
+from handreid.sweep import ray_cluster
+from handreid.sweep.checks import check_settings, idle_scheduler
+from handreid.sweep.importance import importance
+from handreid.sweep.results import outcome, series
+from handreid.sweep.search import Known, Setting, grid, propose, star
+from handreid.sweep.summary import settled
 from tests.conftest import MICRO_RECIPE
 from tests.edits import write_metrics
 from tests.test_cli import complaint, handreid
@@ -431,7 +431,7 @@ class TestWhatFollows:
 
 
 def test_a_scheduler_that_is_started_anew_decides_as_the_old_one():
-    from handreid.scale.tuning import halving, replay
+    from handreid.sweep.ray_tune import halving, replay
 
     def told(number: int, values: list[float], *, scheduler: Any) -> str:
         past = replay(scheduler, f"t{number}", "m", dict(enumerate(values[:-1], 1)))
@@ -470,8 +470,8 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    cluster.prepare()
-    with cluster.running(None, tmp_path_factory.mktemp("ray"), cpus=1, gpus=0.0, concurrent=2):
+    ray_cluster.prepare()
+    with ray_cluster.running(None, tmp_path_factory.mktemp("ray"), cpus=1, gpus=0.0, concurrent=2):
         yield
 
 

@@ -22,24 +22,24 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, PhotoError, RunError
-from handreid.evaluation.protocol import score
+from handreid.evaluation.embed import embed
+from handreid.evaluation.embedding_cache import Contents, keep, read_kept
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of
 from handreid.files import file_hash, read_json
+from handreid.metrics.query_scores import score
 from handreid.models.embedder import Embedder
 from handreid.progress import Silent
 from handreid.recipe import parse_recipe
-from handreid.report import confusion
-from handreid.report.confusion import mistakes_by_relation, most_confused
-from handreid.report.embeddings import embed
-from handreid.report.space import projection
-from handreid.report.strip_figure import caption, draw_strips, write_strips
-from handreid.report.strips import ONCE, RULES, Strip, choose, strip_of
-from handreid.report.tested import Tested as Looked  # pytest would collect a name that begins with Test
-from handreid.report.tested import look_at
-from handreid.report.thumbnails import BORDER, columns_of, data_url, encoded, sprite, thumbnail, thumbnails
-from handreid.training.assess import evaluate
-from handreid.training.kept_embeddings import Contents, keep, read_kept
-from handreid.training.matrix import matrix_of
-from handreid.training.runs import Run
+from handreid.report.figures.embedding_map import projection
+from handreid.report.figures.ranking_strip import caption, draw_strips, write_strips
+from handreid.report.figures.strip_selection import ONCE, RULES, Strip, choose, strip_of
+from handreid.report.photos import confusion
+from handreid.report.photos.confusion import mistakes_by_relation, most_confused
+from handreid.report.photos.test_photos import Tested as Looked  # pytest would collect a name that begins with Test
+from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.thumbnails import BORDER, columns_of, data_url, encoded, sprite, thumbnail, thumbnails
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, edit_recipe, note
@@ -107,7 +107,7 @@ def own(run: Run, tmp_path: Path) -> Run:
 @pytest.fixture
 def at_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many photos were decoded and embedded."""
-    from handreid.training import assess
+    from handreid.evaluation import evaluate as assess
 
     counted: Counter[str] = Counter()
 
@@ -327,7 +327,7 @@ class TestKeptEmbeddings:
             raise OSError(28, "No space left on device")
 
         own.embeddings.unlink()
-        monkeypatch.setattr("handreid.training.kept_embeddings.save_file", full)
+        monkeypatch.setattr("handreid.evaluation.embedding_cache.save_file", full)
         path, _ = evaluate(own)
         assert path == own.evaluation
         assert not own.embeddings.exists()
@@ -344,7 +344,7 @@ class TestKeptEmbeddings:
             raise KeyboardInterrupt
 
         before = own.embeddings.read_bytes()
-        monkeypatch.setattr("handreid.training.kept_embeddings.save_file", half)
+        monkeypatch.setattr("handreid.evaluation.embedding_cache.save_file", half)
         with pytest.raises(KeyboardInterrupt):
             evaluate(own, mirrored=True)
         assert own.embeddings.read_bytes() == before

@@ -29,19 +29,19 @@ import pytest
 import torch
 
 from handreid.errors import RecipeError, RunError
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of
 from handreid.files import read_json
 from handreid.progress import Silent
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe, parse_recipe, read_trackers
-from handreid.training.assess import evaluate
-from handreid.training.ladder import climb
-from handreid.training.matrix import matrix_of
-from handreid.training.metrics import read_metrics
-from handreid.training.runs import Run
-from handreid.training.tracking import contents, places, sending
-from handreid.training.tracking.memory import Memory, entries, remember, tracked, trackers_of
-from handreid.training.tracking.sender import Sender, follow
-from handreid.training.tracking.sending import why
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.runs.folder import Run
+from handreid.tracking import locations, payload, worker
+from handreid.tracking.client import Sender, follow
+from handreid.tracking.state import Memory, entries, remember, tracked, trackers_of
+from handreid.tracking.worker import why
 from handreid.training.train import train
+from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 from tests.edits import note
 from tests.test_cli import handreid
@@ -187,7 +187,7 @@ def lines_of(run: Run) -> dict[str, list[tuple[int, float]]]:
     """metrics.jsonl as points per name; micro runs have one stage."""
     points: dict[str, list[tuple[int, float]]] = {}
     for entry in read_metrics(run):
-        for name, value in contents.numbers(entry).items():
+        for name, value in payload.numbers(entry).items():
             points.setdefault(name, []).append((entry["epoch"], value))
     return points
 
@@ -242,8 +242,8 @@ class TestALadderFromTheCommandLine:
     def test_nobody_reads_names_of_people_or_photos(self, ladder: Ladder):
         found = read_json(ladder.run("first").evaluation)
         named = [*found["photos"], *found["subjects"]]
-        _, told = contents.tested(ladder.run("first").evaluation)
-        sent = contents.as_file(told) + json.dumps(contents.settings(ladder.run("first")))
+        _, told = payload.tested(ladder.run("first").evaluation)
+        sent = payload.as_file(told) + json.dumps(payload.settings(ladder.run("first")))
         assert named
         assert not [name for name in named if f'"{name}"' in sent]
         for path in (ladder.folder / "first" / "wandb").rglob("*.wandb"):
@@ -336,7 +336,7 @@ def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pyte
         go("stopped", beside, watch=[stop])
     go("late")
     go("down", down)
-    sender.tell(Run(folder / "late"), [beside], contents.EVERYTHING, "finished")  # all of it afterwards
+    sender.tell(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
     until(lambda: entries(Run(folder / "stopped"))[0].status == "killed")  # closed, for another run is told of
     go("stopped", beside, resume=True)
 
@@ -425,7 +425,7 @@ class Script:
     def __init__(self, patch: pytest.MonkeyPatch, code: str) -> None:
         original = subprocess.Popen
         patch.setattr(
-            "handreid.training.tracking.sender.subprocess.Popen",
+            "handreid.tracking.client.subprocess.Popen",
             lambda command, **how: original([command[0], "-c", code], **how),
         )
 
@@ -468,7 +468,7 @@ class TestTheSender:
         def none(*_: Any, **__: Any) -> None:
             raise OSError(12, "Cannot allocate memory")
 
-        monkeypatch.setattr("handreid.training.tracking.sender.subprocess.Popen", none)
+        monkeypatch.setattr("handreid.tracking.client.subprocess.Popen", none)
         said = Told()
         with Sender(said) as sender:
             for epoch in range(3):
@@ -501,9 +501,9 @@ class TestTheSender:
             watch({"stage": 0, "epoch": 1})
             if error is not None:
                 raise error
-        assert told[0] == (contents.NOTHING, None)
+        assert told[0] == (payload.NOTHING, None)
         assert told[1] == ((0, 1), None)
-        assert told[2:] == [((0, 1) if last else contents.EVERYTHING, status)]
+        assert told[2:] == [((0, 1) if last else payload.EVERYTHING, status)]
 
     def test_how_long_the_end_waits_is_a_number(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("HANDREID_TRACKING_WAIT", "soon")
@@ -665,7 +665,7 @@ class TestWhatIsSaid:
     def test_a_package_that_is_not_there_is_known_before_anything_begins(
         self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("handreid.training.tracking.places.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("handreid.tracking.locations.importlib.util.find_spec", lambda name: None)
         message = r"tracking: mlflow and wandb are not installed; pip install 'handreid\[tracking\]'"
         with pytest.raises(RunError, match=message):
             train(micro("tracking=[mlflow, wandb]"), photos, tmp_path / "run")
@@ -694,8 +694,8 @@ class TestWhatIsSaid:
 
     def test_a_password_from_the_environment_is_not_shown(self, plain: Run, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db")
-        assert places.store(MLflow(), plain) == "postgresql://me:secret@host/db"
-        assert places.words(MLflow(), plain) == "mlflow at postgresql://host/db"
+        assert locations.store(MLflow(), plain) == "postgresql://me:secret@host/db"
+        assert locations.words(MLflow(), plain) == "mlflow at postgresql://host/db"
 
     def test_the_tools_own_settings_come_before_defaults_and_after_the_recipe(
         self, plain: Run, monkeypatch: pytest.MonkeyPatch
@@ -703,18 +703,18 @@ class TestWhatIsSaid:
         group = plain.folder.parent.name
         for name in ("MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT", "MLFLOW_TRACKING_URI"):
             monkeypatch.delenv(name, raising=False)
-        assert (places.experiment(MLflow(), plain), places.project(Wandb(), plain)) == (group, group)
-        assert places.store(MLflow(), plain) == f"sqlite:///{plain.folder.parent}/mlflow.db"
+        assert (locations.experiment(MLflow(), plain), locations.project(Wandb(), plain)) == (group, group)
+        assert locations.store(MLflow(), plain) == f"sqlite:///{plain.folder.parent}/mlflow.db"
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
         monkeypatch.setenv("WANDB_PROJECT", "ours")
-        assert (places.experiment(MLflow(), plain), places.project(Wandb(), plain)) == ("mine", "ours")
-        assert places.experiment(MLflow(experiment="said"), plain) == "said"
+        assert (locations.experiment(MLflow(), plain), locations.project(Wandb(), plain)) == ("mine", "ours")
+        assert locations.experiment(MLflow(experiment="said"), plain) == "said"
 
     def test_epochs_are_counted_over_all_stages(self):
         recipe = micro()
         two = recipe.model_copy(update={"stages": (*recipe.stages, *recipe.stages)})
-        assert [contents.step_of(two, place) for place in ((0, 1), (0, 3), (1, 1), (1, 3), (2, 0))] == [1, 3, 4, 6, 6]
-        assert contents.step_of(two, contents.NOTHING) == 0
+        assert [payload.step_of(two, place) for place in ((0, 1), (0, 3), (1, 1), (1, 3), (2, 0))] == [1, 3, 4, 6, 6]
+        assert payload.step_of(two, payload.NOTHING) == 0
 
 
 @pytest.mark.parametrize(("ending", "told"), [('{"wait": 30}\n', ["done"]), ("", [])])
@@ -725,18 +725,18 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
 
     working = []
 
-    def slow(self: sending.Teller) -> None:
+    def slow(self: worker.Teller) -> None:
         working.append(self.thread)
         list(self._words())
         time.sleep(0.5)
         self.say({"key": self.key, "done": ""})
 
-    monkeypatch.setattr(sending.Teller, "_work", slow)
-    monkeypatch.setattr(sending, "PATIENCE", 0.0)
+    monkeypatch.setattr(worker.Teller, "_work", slow)
+    monkeypatch.setattr(worker, "PATIENCE", 0.0)
     word = {"run": str(tmp_path), "to": {"one": 0}, "until": [0, 1], "status": "finished"}
     (tmp_path / "heard").write_text(json.dumps(word) + "\n" + ending)
     with (tmp_path / "heard").open() as heard, (tmp_path / "said").open("w") as said:
-        sending._serve(heard, said)
+        worker._serve(heard, said)
         lines = (tmp_path / "said").read_text().splitlines()
         for thread in working:  # the process would have ended; here it must not speak into a closed file
             thread.join()
@@ -757,7 +757,7 @@ class TestEveryKindOfEvaluation:
 
     def test_a_matrix_is_told_cell_by_cell(self, crossed: Run):
         path = crossed.folder / "evaluation-matrix-aspect.json"
-        named, told = contents.tested(path)
+        named, told = payload.tested(path)
         cells = {(cell["probe"], cell["gallery"]): cell for cell in read_json(path)["cells"] if cell["metrics"]}
         assert len(cells) > 3
         for (probe, gallery), cell in cells.items():
@@ -772,7 +772,7 @@ class TestEveryKindOfEvaluation:
 
     def test_a_file_of_another_kind_is_left_out_and_says_why(self, tmp_path: Path):
         (tmp_path / "evaluation-notes.json").write_text('{"metrics": "none yet"}')
-        named, told = contents.tested(tmp_path / "evaluation-notes.json")
+        named, told = payload.tested(tmp_path / "evaluation-notes.json")
         assert not named
         assert "evaluation-notes.json is neither an evaluation nor a matrix" in told["left_out"]
 
@@ -785,8 +785,8 @@ class TestEveryKindOfEvaluation:
         (folder / "evaluation-of-mine.json").write_text('{"remark": "a file of a person"}')
         run = Run(folder)
         (place,) = remember(run, [TensorBoard()])
-        page = sending.Page(sending.Word(run, place, contents.EVERYTHING, "finished"), Memory(run))
-        page.bring(sending.Word(run, place, contents.EVERYTHING, "finished"))
+        page = worker.Page(worker.Word(run, place, payload.EVERYTHING, "finished"), Memory(run))
+        page.bring(worker.Word(run, place, payload.EVERYTHING, "finished"))
         page.close()
         found = EventAccumulator(str(folder / "tensorboard"))
         found.Reload()

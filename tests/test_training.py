@@ -17,6 +17,15 @@ import pytest
 import torch
 from torch import nn
 
+from handreid.build import (
+    build_augment,
+    build_batches,
+    build_embedder,
+    build_mix,
+    build_objectives,
+    build_towers,
+    enlargement,
+)
 from handreid.data.sampling import TrainingPhotos
 from handreid.errors import RunError, WeightsError
 from handreid.files import read_json
@@ -32,23 +41,14 @@ from handreid.recipe import (
     Recipe,
     parse_recipe,
 )
-from handreid.training.build import (
-    build_augment,
-    build_batches,
-    build_embedder,
-    build_mix,
-    build_objectives,
-    build_towers,
-    enlargement,
-)
-from handreid.training.keeping import Check, Keeper, checkpoint_state
-from handreid.training.loop import build_trainer
-from handreid.training.material import read_material
-from handreid.training.metrics import read_metrics
-from handreid.training.optim import Part, parameter_groups, rate_factor
-from handreid.training.runs import Run
-from handreid.training.stages.fine_tune import FineTuneModule
+from handreid.runs.dataset import read_material
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.runs.folder import Run
+from handreid.training.epoch_callback import Check, Keeper, checkpoint_state
+from handreid.training.optimizers import Part, parameter_groups, rate_factor
+from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.train import train
+from handreid.training.trainer import build_trainer
 from handreid.types import Preprocessing
 from tests.conftest import MICRO_RECIPE
 
@@ -446,10 +446,10 @@ class TestPreprocessing:
     def test_training_and_validation_decode_by_the_models_own(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ):
-        import handreid.training.assess as assess_module
-        import handreid.training.job as train_module
+        import handreid.evaluation.evaluate as assess_module
+        import handreid.training.context as train_module
         from handreid.data.loading import decode_all
-        from handreid.training.runs import open_run
+        from handreid.runs.folder import open_run
 
         used: list[Preprocessing] = []
 

@@ -14,29 +14,29 @@ from matplotlib.text import Text
 
 from handreid.data import sources
 from handreid.data.check import check
-from handreid.data.crossing import draw_everyone
+from handreid.data.cross_condition import draw_everyone
 from handreid.data.describe import describe
 from handreid.data.manifest import Manifest, names_of, read
 from handreid.data.splits import PROTOCOLS, VALIDATIONS, make_split
 from handreid.data.unlabelled import UNKNOWN, says_nothing
 from handreid.errors import ManifestError, ProtocolError
+from handreid.evaluation import evaluate as assess
+from handreid.evaluation.embed import embed
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of
 from handreid.recipe import Recipe, parse_recipe
-from handreid.report import match as match_module
-from handreid.report import space as space_module
-from handreid.report import style
-from handreid.report.attention import attention_figure
-from handreid.report.embeddings import embed
-from handreid.report.match import match_figure
-from handreid.report.page.card import data_cards
-from handreid.report.photos import Shown
-from handreid.report.space import embedding_figure
-from handreid.report.strip_figure import write_strips
-from handreid.report.strips import strip_of
-from handreid.report.tested import look_at
-from handreid.training import assess
-from handreid.training.assess import evaluate
-from handreid.training.matrix import matrix_of
-from handreid.training.runs import Run
+from handreid.report.figures import embedding_map as space_module
+from handreid.report.figures import match_map as match_module
+from handreid.report.figures import style
+from handreid.report.figures.embedding_map import embedding_figure
+from handreid.report.figures.match_map import match_figure
+from handreid.report.figures.ranking_strip import write_strips
+from handreid.report.figures.saliency_map import attention_figure
+from handreid.report.figures.strip_selection import strip_of
+from handreid.report.page.data_card import data_cards
+from handreid.report.photos.lookup import Shown
+from handreid.report.photos.test_photos import look_at
+from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.test_cli import complaint, handreid

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from handreid.build import build_embedder, build_towers
 from handreid.errors import RecipeError
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_image_tower
@@ -15,8 +16,7 @@ from handreid.models.embedder import Embedder
 from handreid.models.lora import merge_lora
 from handreid.models.visual_prompts import VisualPrompts
 from handreid.progress import Silent
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.counting import count_all, count_parameters
+from handreid.training.parameter_counts import count_all, count_parameters
 from handreid.training.train import train
 from tests.test_lora import RESNET, VIT
 from tests.test_training import fit, micro, module_of

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handreid.build import build_embedder, build_towers
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.wise_ft import Curve, Point, estimate_norms, interpolate, walk
+from handreid.training.stages.fine_tune.wise_ft import Curve, Point, estimate_norms, interpolate, walk
 from tests.conftest import MICRO_RECIPE
 
 SHAPE = "{image_size: 64, layers: [1, 1, 1, 1], width: 8, patch_size: null, head_width: 32}"

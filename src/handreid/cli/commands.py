@@ -4,21 +4,19 @@ import typer
 
 from handreid import __version__
 from handreid.cli import (
-    attention,
     compare,
-    curves,
     data,
     doctor,
-    experiments,
-    ladders,
-    matrix,
+    embed,
+    evaluate,
+    figures,
+    ladder,
     output,
     prompts,
     report,
-    space,
-    strip,
-    sweeps,
+    sweep,
     track,
+    train,
 )
 from handreid.cli.ending import Group
 
@@ -31,18 +29,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
-experiments.add_to(app)
-ladders.add_to(app)
-space.add_to(app)
+train.add_to(app)
+evaluate.add_to(app)
+ladder.add_to(app)
+embed.add_to(app)
+figures.add_to(app)
 report.add_to(app)
-curves.add_to(space.figures)
 compare.add_to(app)
-strip.add_to(space.figures)
-matrix.add_to(space.figures)
-attention.add_to(space.figures)
 track.add_to(app)
 doctor.add_to(app)
-sweeps.add_to(app)
+sweep.add_to(app)
 app.add_typer(prompts.app, name="prompts")
 
 

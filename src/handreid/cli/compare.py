@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handreid.cli import output
-from handreid.cli.experiments import begin, resumable
+from handreid.cli.options import begin, resumable
 
 if TYPE_CHECKING:
-    from handreid.report.comparison import Comparison
+    from handreid.report.compare.runs import Comparison
 
 
 class Metric(StrEnum):
@@ -70,7 +70,7 @@ def compare(
     """Put runs beside each other: what was changed, metrics, paired differences with a verdict, cost."""
     from handreid.errors import RunError
     from handreid.files import check_writable, write_text
-    from handreid.report.folders import run_folders
+    from handreid.report.run_folders import run_folders
 
     if out:
         check_writable(out, [f".{suffix}" for suffix in _SUFFIXES])
@@ -81,7 +81,7 @@ def compare(
     if len(folders) < 2:
         raise RunError(f"{folders[0]} alone: give two runs or more, or a folder that holds them")
     progress = begin()
-    from handreid.report.comparison import compare_runs
+    from handreid.report.compare.runs import compare_runs
 
     with resumable("the same command"):
         comparison = compare_runs(folders, by=by.value, to=to.value, different=different, progress=progress)
@@ -95,7 +95,7 @@ def compare(
 
 
 def print_comparison(comparison: "Comparison") -> None:
-    from handreid.report.comparison_text import captions, tables
+    from handreid.report.compare.tables import captions, tables
 
     for table in tables(comparison, narrow=True):
         output.table(table.title, table.columns, table.rows, words=table.words, whole=table.whole)
@@ -104,7 +104,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
 
 def _text(comparison: "Comparison", chosen: Format) -> str:
-    from handreid.report import comparison_text as of
+    from handreid.report.compare import tables as of
 
     writers = {Format.markdown: of.markdown, Format.csv: of.csv, Format.json: of.as_json}
     return writers[chosen](comparison)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.experiments import Data, Gates, Json, Set, begin, resumable
+from handreid.cli.options import Data, Gates, Json, Set, begin, resumable
 
 if TYPE_CHECKING:
-    from handreid.training.doctor import Checked
+    from handreid.workflows.doctor import Checked
 
 
 def doctor(
@@ -33,10 +33,10 @@ def doctor(
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     early.manifests([data])
     progress = begin()
-    from handreid.training.doctor import diagnose
-    from handreid.training.own_weights import check_weights
-    from handreid.training.runs import Run
-    from handreid.training.surroundings import survey
+    from handreid.runs.environment import survey
+    from handreid.runs.folder import Run
+    from handreid.runs.pretrained_weights import check_weights
+    from handreid.workflows.doctor import diagnose
 
     environment = survey(Path.cwd())
     if not json:

@@ -40,7 +40,7 @@ def photos(recipe: "Recipe", data: Path | None) -> None:
 
 def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: bool) -> None:
     """Raises RunError where there is nothing to begin or to go on with, or `out` holds something else."""
-    from handreid.training.runs import check_place
+    from handreid.runs.folder import check_place
 
     if not (resume and (out / "run.json").is_file()):
         if recipe is None:
@@ -54,7 +54,7 @@ def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: b
 
 def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:
     """Raises RunError for two rungs of one name, and for photos and places as `training` does."""
-    from handreid.recipe.reading import check_names
+    from handreid.recipe.load import check_names
 
     check_names(recipes)
     for recipe in recipes:
@@ -64,7 +64,7 @@ def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:
 
 def run(folder: Path, *, finished: bool = False, writes: bool = False) -> None:
     """Raises RunError for what is no run folder, or not `finished`; OutputError where it cannot be written into."""
-    from handreid.training.runs import check_finished, open_run
+    from handreid.runs.folder import check_finished, open_run
 
     opened = open_run(folder)
     if finished:
@@ -75,7 +75,7 @@ def run(folder: Path, *, finished: bool = False, writes: bool = False) -> None:
 
 def runs(paths: Sequence[Path], *, least: int = 1) -> None:
     """Raises RunError for a path that is no run and holds none, or for too few."""
-    from handreid.report.folders import run_folders
+    from handreid.report.run_folders import run_folders
 
     folders = run_folders(paths)
     if len(folders) < least:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.experiments import Json, begin
+from handreid.cli.options import Json, begin
 
 app = typer.Typer(help="Prompts that a run has learned.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def explain(
     early.run(run)
     begin()
     from handreid.report import prompts as report
-    from handreid.training.runs import open_run
+    from handreid.runs.folder import open_run
 
     found, usual = report.explain(open_run(run), identities=identities, words=words)
     if json:

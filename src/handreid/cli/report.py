@@ -8,7 +8,7 @@ import typer
 
 from handreid.cli import early, output
 from handreid.cli.compare import Metric
-from handreid.cli.experiments import begin, resumable
+from handreid.cli.options import begin, resumable
 
 
 class Reference(StrEnum):
@@ -44,7 +44,7 @@ def report(
     if not of_sweep:
         early.runs(runs)
     progress = begin()
-    from handreid.cli.sweeps import write_page
+    from handreid.cli.sweep import write_page
     from handreid.report.page.write import write_report
 
     with resumable("the same command"):

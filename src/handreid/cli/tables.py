@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from handreid.cli import output
 
 if TYPE_CHECKING:
-    from handreid.training.ladder import Rung
+    from handreid.evaluation.compare import Rung
 
 _SPACE = {
     "intra": ("within an identity", "mean distance to the other photos of the identity", "lower"),
@@ -21,7 +21,7 @@ _SPACE = {
 
 
 def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
-    from handreid.training import ladder as of
+    from handreid.evaluation.tables import ladder as of
 
     for rung in rungs:
         if rung.evaluation.get("prompts"):
@@ -38,8 +38,10 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
 
 
 def print_evaluation(found: dict[str, Any]) -> None:
+    from handreid.evaluation.compare import Rung
+    from handreid.evaluation.tables.format import percent
+    from handreid.evaluation.tables.ladder import caption
     from handreid.recipe.metrics import METRICS
-    from handreid.training.ladder import Rung, caption, percent
 
     parts = {"all": found, **found["aspects"]} if len(found["aspects"]) > 1 else {"all": found}
     rows = [
@@ -60,7 +62,7 @@ def print_evaluation(found: dict[str, Any]) -> None:
 
 
 def _print_modes(modes: dict[str, Any]) -> None:
-    from handreid.training.ladder import percent
+    from handreid.evaluation.tables.format import percent
 
     rows = [
         (
@@ -82,8 +84,9 @@ def _print_modes(modes: dict[str, Any]) -> None:
 
 
 def _print_reranked(found: dict[str, Any]) -> None:
-    from handreid.training.ladder import against, cells, metric_columns, tell_more
-    from handreid.training.reranked import remark
+    from handreid.evaluation.sections.reranking import remark
+    from handreid.evaluation.tables.format import against
+    from handreid.evaluation.tables.ladder import cells, metric_columns, tell_more
 
     if not found.get("reranked"):
         return
@@ -99,7 +102,9 @@ def _print_reranked(found: dict[str, Any]) -> None:
 
 
 def _print_space(found: dict[str, Any]) -> None:
-    from handreid.training.ladder import Rung, number, space_caption
+    from handreid.evaluation.compare import Rung
+    from handreid.evaluation.tables.format import number
+    from handreid.evaluation.tables.ladder import space_caption
 
     numbers = found["space"]["numbers"]
     rows = [(name, about, better, number(numbers[key]) or "-") for key, (name, about, better) in _SPACE.items()]
@@ -111,7 +116,7 @@ def _print_space(found: dict[str, Any]) -> None:
 
 
 def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:
-    from handreid.training.ladder import percent
+    from handreid.evaluation.tables.format import percent
 
     rows = [
         (

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.experiments import begin, resumable, trackers
+from handreid.cli.options import begin, resumable, trackers
 
 
 def track(
@@ -26,8 +26,8 @@ def track(
     for run in runs:
         early.run(run)
     progress = begin()
-    from handreid.training.runs import open_run
-    from handreid.training.tracking.sender import send
+    from handreid.runs.folder import open_run
+    from handreid.tracking.client import send
 
     with resumable("the same command"):
         names = send([open_run(run) for run in runs], told, progress)

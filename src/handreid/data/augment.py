@@ -1,5 +1,5 @@
 """Augmentation whose uncovered corners have the colour of the photo's border; the rest is torchvision.transforms.v2,
-put together by `training/build.py`.
+put together by `build.py`.
 
 * Black corners, torchvision's default, tell the network how far a photo was turned.
 * On one photo at a time Pillow is three to four times faster than tensors.

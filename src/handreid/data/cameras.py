@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from handreid.data.draws import Draw
 from handreid.data.manifest import Manifest
 from handreid.data.tables import listed
+from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
 Cameras = Literal["ignore", "cross"]

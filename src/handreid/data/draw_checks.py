@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
-from handreid.data.draws import Draw
 from handreid.data.manifest import LabelKind, Manifest
 from handreid.data.tables import listed
+from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
 

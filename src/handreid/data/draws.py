@@ -6,20 +6,12 @@ version of Python or NumPy, and a photo that is added disturbs the choice of its
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
 
 from handreid.data.names import nfc
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """One evaluation: rows of the manifest to search in, and rows to search with; each in the order of the paths."""
-
-    gallery: Int64[np.ndarray, " gallery"]
-    query: Int64[np.ndarray, " query"]
+from handreid.draw import Draw
 
 
 def chance(seed: int, purpose: str, draw: int, key: str) -> str:

@@ -6,6 +6,7 @@
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Int, UInt8
@@ -77,3 +78,6 @@ def _span(length: int, share: float) -> tuple[int, int]:
 
 def _mixed(labels: Labels, shift: int, share: float) -> Mixed:
     return Mixed(labels.roll(shift), torch.full((len(labels),), share, device=labels.device))
+
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Mixed | None]]  # photos and labels of a batch

@@ -12,9 +12,10 @@ import polars as pl
 from jaxtyping import Bool
 
 from handreid.data.draw_checks import labels_that_would_do
-from handreid.data.draws import Draw, choose, in_path_order
+from handreid.data.draws import choose, in_path_order
 from handreid.data.manifest import Manifest
 from handreid.data.tables import listed, nearest
+from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
 # Ids up to this one train, the others test (the hand papers' published cut-offs for 11k Hands).

@@ -18,16 +18,17 @@ from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int, Int64
 
 from handreid.data import protocols
 from handreid.data.cameras import Cameras, taken_by
 from handreid.data.draw_checks import check_galleries, check_queries, check_validation, counted
-from handreid.data.draws import Draw, choose, gallery_draw, in_path_order, one_each
+from handreid.data.draws import choose, gallery_draw, in_path_order, one_each
 from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.data.names import nfc
 from handreid.data.protocols import Sides, view_rows
 from handreid.data.tables import listed
+from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
 Protocol = Literal["hands11k", "hd", "disjoint", "prepared"]
@@ -352,3 +353,8 @@ def _among_all(split: Split, manifest: Manifest) -> Split:
 
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def tested_rows(split: Split) -> Int[np.ndarray, " photo"]:
+    """Every photo that is searched for or among in any test draw, once, ascending."""
+    return np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))

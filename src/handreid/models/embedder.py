@@ -24,8 +24,8 @@ from handreid.models.backbone import Backbone
 from handreid.models.clip import build_text_tower
 from handreid.models.heads import Head, build_head
 from handreid.models.lora import merged_state
+from handreid.models.promptsg_head import KINDS, JointSpace, build_semantic_head, without_words
 from handreid.models.sealed import load_sealed, save_sealed
-from handreid.models.semantic import KINDS, JointSpace, build_semantic_head, without_words
 from handreid.models.text import TextEncoder
 from handreid.types import FeatureName, Labels, Neck, Outputs, Preprocessing
 

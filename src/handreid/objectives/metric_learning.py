@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from handreid.errors import RecipeError
 from handreid.objectives.distances import at_least_fp32, without_autocast
-from handreid.objectives.library import Arguments, build_loss, build_memory, build_miner, try_out
 from handreid.objectives.objective import Objective
+from handreid.objectives.pml_adapter import Arguments, build_loss, build_memory, build_miner, try_out
 from handreid.types import Neck, Outputs, Targets
 
 

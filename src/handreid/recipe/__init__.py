@@ -2,6 +2,7 @@
 
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate, Prompts
+from handreid.recipe.load import builtin_names, dump_recipe, load_recipe, parse_recipe
 from handreid.recipe.model import Backbone, Model, Preprocess
 from handreid.recipe.optimizer import (
     ConstantSchedule,
@@ -12,7 +13,6 @@ from handreid.recipe.optimizer import (
     Schedule,
 )
 from handreid.recipe.prompts import LearnPrompts
-from handreid.recipe.reading import builtin_names, dump_recipe, load_recipe, parse_recipe
 from handreid.recipe.rerank import GalleryExpansion, KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage
 from handreid.recipe.stages import FineTune

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from handreid.recipe.values import Value
+from handreid.recipe.base import Value
 
 
 class Crop(Value):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from handreid.recipe.values import Seed, Share, Value
+from handreid.recipe.base import Seed, Share, Value
 
 
 class Data(Value):

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from handreid.recipe.base import Value
 from handreid.recipe.rerank import Rerank, with_kinds
-from handreid.recipe.values import Value
 
 
 class Prompts(Value):

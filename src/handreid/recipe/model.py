@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from handreid.recipe.values import FeatureName, Inference, Neck, Share, Size, Value
+from handreid.recipe.base import FeatureName, Inference, Neck, Share, Size, Value
 
 
 class VisualPrompts(Value):

@@ -1,13 +1,13 @@
 """Terms of the loss. A term becomes the class of its own name in `objectives/<kind>.py`.
 
-`weight`, `lr` and `features` are read by `training/build.py`; every other field is an argument of that class.
+`weight`, `lr` and `features` are read by `build.py`; every other field is an argument of that class.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from handreid.recipe.values import FeatureName, Neck, Share, Value
+from handreid.recipe.base import FeatureName, Neck, Share, Value
 
 
 class Term(Value):

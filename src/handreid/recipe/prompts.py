@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from handreid.recipe.base import Value
 from handreid.recipe.optimizer import CosineSchedule, Schedule
-from handreid.recipe.values import Value
 
 CONTEXT = "{context}"
 

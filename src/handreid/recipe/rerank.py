@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from handreid.errors import RecipeError
-from handreid.recipe.values import Value
+from handreid.recipe.base import Value
 
 
 class KReciprocal(Value):

@@ -11,15 +11,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from handreid.recipe.base import Name, Seed, Value
+from handreid.recipe.checks import Gates
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
-from handreid.recipe.gates import Gates
 from handreid.recipe.model import Model
 from handreid.recipe.objectives import TextTerm
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import Tracker, check_one_each, with_keys
-from handreid.recipe.values import Name, Seed, Value
 
 Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
 

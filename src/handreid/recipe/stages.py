@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from handreid.recipe.augmentations import Augmentation, Crop, Mix
+from handreid.recipe.base import Share, Value
 from handreid.recipe.objectives import AnyTerm, CrossEntropy, TextTerm
 from handreid.recipe.optimizer import Optimizer
 from handreid.recipe.samplers import AnySampler, HardIdentitySampler, PkSampler, RandomSampler
-from handreid.recipe.values import Share, Value
 
 
 class EarlyStopping(Value):

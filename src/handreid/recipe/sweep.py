@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from handreid.recipe.base import Name, Seed, Value
 from handreid.recipe.metrics import METRICS
-from handreid.recipe.values import Name, Seed, Value
 
 MEASURED = tuple(METRICS)
 VALIDATED = tuple(f"validation_{name}" for name in MEASURED)

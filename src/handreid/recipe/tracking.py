@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from handreid.errors import RecipeError
-from handreid.recipe.values import Value
+from handreid.recipe.base import Value
 
 
 class MLflow(Value):

@@ -5,28 +5,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from handreid.build import build_embedder, build_towers
 from handreid.errors import DataError, OutputError, RunError
 from handreid.files import BEGINNING, locked, remove_stale
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe, Tracker
-from handreid.training.build import build_embedder, build_towers
-from handreid.training.conditions import seen_combinations
-from handreid.training.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
-from handreid.training.gates import before_run
-from handreid.training.job import Job, LongGate
-from handreid.training.leakage import check_parent
-from handreid.training.material import Material, photos_hash, photos_of, read_material
-from handreid.training.own_weights import check_weights, weights_facts
+from handreid.runs.dataset import Material, photos_hash, photos_of, read_material
+from handreid.runs.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
+from handreid.runs.folder import Run, check_place, check_same, note_finished, open_run, start_run
+from handreid.runs.leakage import check_parent
+from handreid.runs.lineage import begin_with, parent_of, start_facts
+from handreid.runs.pretrained_weights import check_weights, weights_facts
+from handreid.runs.side_information import seen_combinations
+from handreid.tracking.client import Sender, follow
+from handreid.tracking.locations import check_installed
+from handreid.tracking.state import note_untold, trackers_of
+from handreid.training.checks import before_run
+from handreid.training.context import Job, LongGate
 from handreid.training.precision import check_precision, precisions
-from handreid.training.prototypes import introduce
-from handreid.training.runs import Run, check_place, check_same, note_finished, open_run, start_run
-from handreid.training.staging import check_stages, run_stage
-from handreid.training.starting import begin_with, parent_of, start_facts
-from handreid.training.tracking.memory import note_untold, trackers_of
-from handreid.training.tracking.places import check_installed
-from handreid.training.tracking.sender import Sender, follow
+from handreid.training.prototype_attributes import introduce
+from handreid.training.stages.run import check_stages, run_stage
 
 
 def train(

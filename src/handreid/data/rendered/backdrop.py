@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Float32
 
-from handreid.data.rendered.noise import SIDE, cloudy, grainy, streaky, texels
 from handreid.data.rendered.scene import Background
+from handreid.data.rendered.textures import SIDE, cloudy, grainy, streaky, texels
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]

@@ -3,8 +3,8 @@
 import numpy as np
 
 from handreid.data.rendered.anatomy import DIGITS, Aspect, Person
-from handreid.data.rendered.marks import PALM, Surface
 from handreid.data.rendered.scene import Backing, Scene
+from handreid.data.rendered.skin_marks import PALM, Surface
 
 PLACES: dict[Backing, tuple[str, ...]] = {
     "white": ("on a white background", "against white"),

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from handreid.data.rendered.anatomy import Hand, Person
-from handreid.data.rendered.form import Grid, digit, palm
-from handreid.data.rendered.marks import Surface
-from handreid.data.rendered.noise import cloudy, streaky, texels
 from handreid.data.rendered.paint import Painted, paint
 from handreid.data.rendered.scene import CLOTHS, Scene
+from handreid.data.rendered.shape import Grid, digit, palm
+from handreid.data.rendered.skin_marks import Surface
+from handreid.data.rendered.textures import cloudy, streaky, texels
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]

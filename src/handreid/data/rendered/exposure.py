@@ -10,9 +10,9 @@ from PIL import Image, ImageFilter
 from handreid.data.rendered.anatomy import Person
 from handreid.data.rendered.backdrop import backdrop
 from handreid.data.rendered.compose import Canvas, compose
-from handreid.data.rendered.form import Grid
-from handreid.data.rendered.marks import Surface
 from handreid.data.rendered.scene import Finish, Light, Scene
+from handreid.data.rendered.shape import Grid
+from handreid.data.rendered.skin_marks import Surface
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]

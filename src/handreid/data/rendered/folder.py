@@ -25,9 +25,9 @@ from PIL import Image
 from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
 from handreid.data.rendered.captions import caption, scar_place
 from handreid.data.rendered.exposure import expose
-from handreid.data.rendered.marks import Surface
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
 from handreid.data.rendered.skin import surface
+from handreid.data.rendered.skin_marks import Surface
 from handreid.errors import DataError
 from handreid.files import write_atomic
 

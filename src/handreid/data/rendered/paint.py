@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from handreid.data.rendered.anatomy import Person
-from handreid.data.rendered.form import Box, Grid, Part
-from handreid.data.rendered.ink import ink, windows
-from handreid.data.rendered.marks import PALM, Surface
-from handreid.data.rendered.noise import cloudy, grainy, streaky, texels
+from handreid.data.rendered.line_art import ink, windows
 from handreid.data.rendered.pose import Limb
 from handreid.data.rendered.scene import METALS, POLISHES, Colour, Scene
+from handreid.data.rendered.shape import Box, Grid, Part
+from handreid.data.rendered.skin_marks import PALM, Surface
+from handreid.data.rendered.textures import cloudy, grainy, streaky, texels
 
 Plane = Float32[np.ndarray, "height width"]
 Planes = Float32[np.ndarray, "3 height width"]

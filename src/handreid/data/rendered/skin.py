@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from handreid.data.rendered.anatomy import Aspect, Hand, Person, Point, Side, stream
-from handreid.data.rendered.marks import PALM, Spot, Stroke, Surface
+from handreid.data.rendered.skin_marks import PALM, Spot, Stroke, Surface
 
 
 def surface(seed: int, identity: int, who: Person, side: Side, aspect: Aspect) -> Surface:

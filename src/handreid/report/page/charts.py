@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from handreid.report import style
-from handreid.report.cmc import cmc_points
-from handreid.report.comparison import Compared, Comparison
-from handreid.report.page.card import Trained
-from handreid.report.training_series import Panel, StageSeries, training_series
-from handreid.training.metrics import read_metrics
-from handreid.training.runs import Run
+from handreid.report.compare.runs import Compared, Comparison
+from handreid.report.figures import style
+from handreid.report.figures.cmc import cmc_points
+from handreid.report.figures.training_series import Panel, StageSeries, training_series
+from handreid.report.page.data_card import Trained
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.runs.folder import Run
 
 _RANKS = 20
 _MANY = 8  # with more curves all are grey but those that the page speaks of

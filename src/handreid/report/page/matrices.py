@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handreid.report.comparison import Compared
-from handreid.training import matrix_tables
-from handreid.training.matrix import read_matrices
-from handreid.training.runs import Run
+from handreid.evaluation.matrix import read_matrices
+from handreid.evaluation.tables.matrix import caption, cell_at, galleries, probe_name, probes, remarks
+from handreid.report.compare.runs import Compared
+from handreid.runs.folder import Run
 
 
 def tables(runs: Sequence[Compared]) -> list[dict[str, Any]]:
@@ -16,19 +16,19 @@ def tables(runs: Sequence[Compared]) -> list[dict[str, Any]]:
 
 def _table(name: str, matrix: Mapping[str, Any]) -> dict[str, Any]:
     cells = matrix["cells"]
-    columns = matrix_tables.galleries(cells)
+    columns = galleries(cells)
     return {
         "title": f"{name}: rank-1 by {matrix['by']}",
-        "caption": matrix_tables.caption(matrix),
+        "caption": caption(matrix),
         "columns": columns,
         "rows": [
             {
-                "name": matrix_tables.probe_name(probe),
-                "cells": [_cell(matrix_tables.cell_at(cells, gallery, probe)) for gallery in columns],
+                "name": probe_name(probe),
+                "cells": [_cell(cell_at(cells, gallery, probe)) for gallery in columns],
             }
-            for probe in matrix_tables.probes(cells)
+            for probe in probes(cells)
         ],
-        "notes": matrix_tables.remarks(matrix),
+        "notes": remarks(matrix),
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from handreid import __version__
-from handreid.report.page.card import short_command
+from handreid.report.page.data_card import short_command
 
 _TEMPLATES = files("handreid.report.page") / "templates"
 _SECTIONS = {

@@ -8,14 +8,14 @@ from typing import Any
 from handreid.files import check_writable, write_atomic
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.metrics import METRICS
-from handreid.report import style
-from handreid.report.page import card, charts, story
-from handreid.report.page.dots import dots
+from handreid.report.figures import style
+from handreid.report.figures.sweep import caption, draw
+from handreid.report.page import charts, data_card, summary_text
+from handreid.report.page.interval_chart import dots
 from handreid.report.page.rendering import rendered
-from handreid.report.sweeps import caption, draw
-from handreid.report.thumbnails import as_url
-from handreid.training.records import read_sweep
-from handreid.training.runs import Run
+from handreid.report.photos.thumbnails import as_url
+from handreid.runs.folder import Run
+from handreid.runs.records import read_sweep
 
 _CURVES = 8  # trials, the best
 
@@ -52,8 +52,8 @@ def write_sweep_report(
         "notes": [],
         "sweep": _sweep(content, columns, rows),
         "training": training,
-        "cards": card.data_cards(trials),
-        "environment": card.environments(trials),
+        "cards": data_card.data_cards(trials),
+        "environment": data_card.environments(trials),
         "recipes": [(trial.name, dump_recipe(trial.recipe)) for trial in trials],
     }
     text = rendered(page, data)
@@ -89,7 +89,7 @@ def _story(content: Mapping[str, Any], trials: Sequence[_Trial], best: Mapping[s
     varied = ", ".join(content["short_names"].values())
     told = [f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}."]
     chosen = next((trial for trial in trials if best is not None and trial.folder.name in str(best["folder"])), None)
-    return [*told, *([f"The best setting: {story.tell(chosen.recipe, None)}"] if chosen else [])]
+    return [*told, *([f"The best setting: {summary_text.tell(chosen.recipe, None)}"] if chosen else [])]
 
 
 def _sweep(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:

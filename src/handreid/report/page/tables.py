@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handreid.evaluation.compactness import LOWER_IS_BETTER
+from handreid.evaluation.compare import Rung
+from handreid.evaluation.tables import ladder
+from handreid.metrics.separation import LOWER_IS_BETTER
 from handreid.recipe.metrics import METRICS
-from handreid.report.comparison import Comparison
-from handreid.report.comparison_text import captions, cost_table
-from handreid.report.page.dots import Metric, dots
-from handreid.training import ladder
+from handreid.report.compare.runs import Comparison
+from handreid.report.compare.tables import captions, cost_table
+from handreid.report.page.interval_chart import Metric, dots
 
 _SHOWN = ("rank1", "rank5", "map", "minp")
 _BOUNDED = ("rank1", "map")  # intervals of all would hide the table's numbers
@@ -92,7 +93,7 @@ def spaces(comparison: Comparison) -> dict[str, Any] | None:
         return None
     numbers = [run.evaluation["space"]["numbers"] for run in runs]
     return {
-        "caption": sentence(ladder.space_caption(ladder.Rung("", dict(runs[-1].evaluation), None))),
+        "caption": sentence(ladder.space_caption(Rung("", dict(runs[-1].evaluation), None))),
         "key": "Distance within an identity by that to the nearest other: lower is better, under 1 is separable",
         "chart": dots(
             [(run.name, [of["ratio"]], None) for run, of in zip(runs, numbers, strict=True)], scale=1.0, digits=3

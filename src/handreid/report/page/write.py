@@ -13,13 +13,14 @@ from handreid.errors import HandreidError, RunError
 from handreid.files import check_writable, write_atomic
 from handreid.progress import Progress, Silent
 from handreid.recipe import dump_recipe
-from handreid.report import style
-from handreid.report.comparison import Compared, Comparison, compare_runs, run_folders
-from handreid.report.comparison_text import changes_table
-from handreid.report.page import card, charts, matrices, pictures, story, tables
+from handreid.report.compare.runs import Compared, Comparison, compare_runs, run_folders
+from handreid.report.compare.tables import changes_table
+from handreid.report.figures import style
+from handreid.report.page import charts, data_card, matrices, summary_text, tables
+from handreid.report.page import photos as page_photos
 from handreid.report.page.rendering import rendered
-from handreid.report.tested import look_at
-from handreid.training.runs import Run
+from handreid.report.photos.test_photos import look_at
+from handreid.runs.folder import Run
 
 
 def write_report(
@@ -76,9 +77,9 @@ def _content(
     if training is not None:
         data["training"], data["panels"] = training.pop("data"), training["panels"]
     content: dict[str, Any] = {
-        "lede": story.lede(comparison, shown),
-        "facts": story.facts(comparison, shown),
-        "story": story.paragraphs(comparison, shown),
+        "lede": summary_text.lede(comparison, shown),
+        "facts": summary_text.facts(comparison, shown),
+        "story": summary_text.paragraphs(comparison, shown),
         "abouts": [(run.name, run.recipe.about) for run in comparison.runs if len(comparison.runs) > 1],
         "notes": [tables.sentence(note) for note in (*comparison.notes, *notes)],
         "table": tables.results(comparison, shown.name),
@@ -88,8 +89,8 @@ def _content(
         "training": training,
         "spaces": tables.spaces(comparison),
         "matrices": matrices.tables(comparison.runs),
-        "cards": card.data_cards(comparison.runs),
-        "environment": card.environments(comparison.runs),
+        "cards": data_card.data_cards(comparison.runs),
+        "environment": data_card.environments(comparison.runs),
         "recipes": [(run.name, dump_recipe(run.recipe)) for run in comparison.runs],
     }
     seen, data["map"], problem = _pictures(shown, photos, progress)
@@ -105,7 +106,7 @@ def _pictures(
     nothing = {"strips": None, "map": None, "looks": None, "mixed": None}
     try:
         tested = look_at(Run(shown.folder), progress=progress)
-        return pictures.sections(tested, shown, photos, progress)
+        return page_photos.sections(tested, shown, photos, progress)
     except HandreidError as error:
         return nothing, None, f"There are no rankings and no map of {shown.name}: {error}."
 

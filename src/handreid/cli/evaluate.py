@@ -1,0 +1,152 @@
+"""`handreid evaluate`: a run on test identities, as one table or crossed as a matrix."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handreid.cli import early, output, tables
+from handreid.cli.options import Aspect, Cameras, Json, Label, MatrixBy, Protocol, Track, begin, resumable, trackers
+
+if TYPE_CHECKING:
+    from handreid.evaluation.matrix import By
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Manifest of the photos; with --matrix dataset, once per set.", metavar="MANIFEST"),
+    ] = None,
+    protocol: Annotated[Protocol | None, typer.Option(help="Another protocol than the recipe's.")] = None,
+    aspect: Annotated[Aspect | None, typer.Option(help="Search with photos of this view only.")] = None,
+    label: Annotated[Label | None, typer.Option(help="What an identity is.")] = None,
+    cameras: Annotated[
+        Cameras | None,
+        typer.Option(help="cross: leave gallery photos of the query's identity and camera out, as Market-1501 does."),
+    ] = None,
+    mirrored: Annotated[
+        bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
+    ] = None,
+    rerank: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rank anew as well: k1=20,k2=6,lambda=0.3 by k-reciprocal neighbours, expansion=5 by average query "
+            "expansion, gallery-expansion=5 by that of the gallery; may be given again.",
+            metavar="HOW",
+        ),
+    ] = None,
+    matrix: Annotated[
+        MatrixBy | None, typer.Option(help="Gallery photos of one kind, probes of another: every pair as a cell.")
+    ] = None,
+    track: Track = None,
+    json: Json = False,
+) -> None:
+    """Score a run on test identities: rank-k, mAPs and other metrics, with intervals, per aspect and pooled."""
+    from handreid.errors import RunError
+    from handreid.recipe import read_rerank
+
+    ways = list(dict.fromkeys(map(read_rerank, rerank))) if rerank else None
+    told = trackers(track)
+    early.run(run, finished=True, writes=True)
+    early.manifests(data or ())
+    if matrix:
+        from handreid.cli.evaluate import evaluate_matrix
+
+        no = {"--aspect": aspect, "--label": label, "--rerank": rerank, "--track": track}
+        evaluate_matrix(
+            run,
+            matrix.value,
+            data or [],
+            protocol and protocol.value,
+            cameras and cameras.value,
+            mirrored,
+            no,
+            as_json=json,
+        )
+        return
+    if data and len(data) > 1:
+        raise RunError(f"{len(data)} manifests are given; a run is evaluated on one, or on several by --matrix dataset")
+    asked = {"protocol": protocol, "aspect": aspect, "label": label, "cameras": cameras}
+    changes = {name: choice.value for name, choice in asked.items() if choice}
+    progress = begin()
+    from handreid.evaluation.evaluate import evaluate as evaluate_run
+    from handreid.runs.folder import open_run
+
+    with resumable(f"handreid evaluate {run}"):
+        path, found = evaluate_run(
+            open_run(run),
+            data=data[0] if data else None,
+            changes=changes,
+            mirrored=mirrored,
+            rerank=ways,
+            track=told,
+            progress=progress,
+        )
+    if json:
+        output.as_json(found)
+        return
+    tables.print_evaluation(found)
+    output.echo(f"written to {path}")
+
+
+def evaluate_matrix(
+    run: Path,
+    by: "By",
+    data: Sequence[Path],
+    protocol: str | None,
+    cameras: str | None,
+    mirrored: bool | None,
+    refused: Mapping[str, object],
+    *,
+    as_json: bool,
+) -> None:
+    """`refused` are options that make no sense with a matrix, by their names. Raises RunError where one is given."""
+    from handreid.errors import RunError
+
+    given = [name for name, value in refused.items() if value]
+    if given:
+        raise RunError(f"--matrix crosses all views of every person, ranked plainly; leave {' and '.join(given)} out")
+    progress = begin()
+    from handreid.evaluation.matrix import matrix_of
+    from handreid.runs.folder import open_run
+
+    with resumable(f"handreid evaluate {run} --matrix {by}"):
+        path, found = matrix_of(
+            open_run(run), by, data=data, protocol=protocol, cameras=cameras, mirrored=mirrored, progress=progress
+        )
+    if as_json:
+        output.as_json(found)
+        return
+    print_matrix(found)
+    output.echo(f"written to {path} and {path.with_suffix('.md')}")
+
+
+def print_matrix(found: dict[str, Any]) -> None:
+    from handreid.evaluation.tables import matrix as of
+
+    output.echo(of.trained_words(found))
+    output.echo(of.tested_words(found))
+    output.table(f"{found['recipe']} by {found['by']}", of.KIND_COLUMNS, of.kind_rows(found["kinds"]))
+    for metric, name in of.METRICS.items():
+        _print_grid(name, *of.grid(found["cells"], metric))
+    _print_grid("queries / subjects, in gallery photos", *of.size_grid(found["cells"]))
+    shared = found["shared"]
+    if shared and shared["cells"]:
+        rows = of.shared_rows(shared["kinds"])
+        output.table("the same people in every gallery", of.SHARED_COLUMNS, rows, fold=(" [",))
+    if shared:
+        output.echo(of.shared_words(found))
+    for remark in of.remarks(found):
+        output.echo(f"note: {remark}")
+    output.echo(of.numbers_words(found))
+
+
+def _print_grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """In two lines a cell: five columns of twenty signs are wider than a terminal."""
+    output.table(title, columns, rows, fold=(" [", " in "))
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(evaluate)

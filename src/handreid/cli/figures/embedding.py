@@ -1,0 +1,65 @@
+"""`handreid figure embedding`: test photos as points."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handreid.cli import early, output
+from handreid.cli.options import Data, Mirrored, RunFolder, begin, resumable
+
+
+class Method(StrEnum):
+    pca = "pca"
+    tsne = "tsne"
+
+
+def embedding(
+    run: RunFolder,
+    out: Annotated[
+        Path, typer.Option("--out", help="Picture to write: .png, .svg or .pdf; an .html to look into lies beside it.")
+    ],
+    method: Annotated[
+        Method, typer.Option(help="PCA, or t-SNE, which keeps neighbours and not distances.")
+    ] = Method.tsne,
+    colour: Annotated[
+        str, typer.Option(help="identity, subject, aspect, side, skin, or another column with few values.")
+    ] = "identity",
+    identities: Annotated[
+        int,
+        typer.Option(help="How many to show, those with the most photos, when coloured by identity or subject.", min=2),
+    ] = 20,
+    data: Data = None,
+    mirrored: Mirrored = None,
+    seed: Annotated[int, typer.Option(help="Of t-SNE: the same seed gives the same picture.")] = 0,
+    photos: Annotated[
+        bool, typer.Option("--photos/--no-photos", help="Whether the HTML shows the photo under the pointer.")
+    ] = True,
+) -> None:
+    """Test photos as points, so that compact and separable identities can be seen."""
+    early.run(run, finished=True)
+    early.manifests([data])
+    early.picture(out, (*early.PICTURE, ".html"))
+    progress = begin()
+    from handreid.report.figures.embedding_map import embedding_figure
+    from handreid.runs.folder import open_run
+
+    with resumable("the same command"):
+        written = embedding_figure(
+            open_run(run),
+            out,
+            method=method.value,
+            colour=colour,
+            identities=identities,
+            data=data,
+            mirrored=mirrored,
+            seed=seed,
+            photos=photos,
+            progress=progress,
+        )
+    output.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
+
+
+def add_to(figures: typer.Typer) -> None:
+    figures.command()(embedding)

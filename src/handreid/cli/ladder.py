@@ -1,0 +1,168 @@
+"""`handreid ladder, demo`: rung after rung, a table, and a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handreid.cli import early, output, tables
+from handreid.cli.options import Data, Json, Out, Set, Track, begin, resumable, trackers
+from handreid.progress import Progress, for_people
+
+if TYPE_CHECKING:
+    from handreid.recipe import Recipe, Tracker
+
+STAGE_2 = ("triplet", "triplet-center", "triplet-center-arcface", "augmented")
+STAGE_3 = ("promptsg", "promptsg-graph", "vpt-deep")
+LADDER = (
+    "zero-shot",
+    "stage1-cross-entropy",
+    *(f"stage2-{name}" for name in STAGE_2),
+    "clip-reid-vit",
+    "clip-reid-rn50",
+    *STAGE_3,
+)
+TINY_LADDER = (
+    "tiny-zero-shot",
+    "tiny-cross-entropy",
+    *(f"tiny-{name}" for name in (*STAGE_2, "clip-reid", *STAGE_3)),
+    "tiny-resnet-cross-entropy",
+    "tiny-clip-reid-resnet",
+)
+DEMO = {"identities": 240, "photos": 16, "size": 128, "seed": 0}
+
+
+def ladder(
+    out: Out = Path("ladder"),
+    data: Data = None,
+    rungs: Annotated[
+        list[str] | None,
+        typer.Option("--rungs", help="Recipes, by name or file: separated by commas, or once per rung."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Another tower for all rungs: a name of open_clip, handreid-tiny, or a YAML file of model keys."
+        ),
+    ] = None,
+    set_: Set = None,
+    photos: Annotated[bool, typer.Option(help="Show photos of hands in report.html.")] = True,
+    track: Track = None,
+    json: Json = False,
+) -> None:
+    """Train and evaluate rung after rung, say for each whether it beats the one below, and write a report."""
+    default = TINY_LADDER if backbone == "handreid-tiny" else LADDER
+    if backbone and default is LADDER:  # the same tower for all: one recipe of CLIP-ReID is enough
+        default = tuple(name for name in LADDER if name != "clip-reid-rn50")
+    names = [name for given in rungs or default for name in given.split(",")]
+    recipes = [_rung(name, backbone, set_ or ()) for name in names]
+    told = trackers(track)
+    early.ladder(recipes, data, out)
+    _climb(recipes, data, out, json=json, every=rungs is not None, photos=photos, track=told)
+
+
+def demo(
+    out: Out = Path("demo"),
+    identities: Annotated[int, typer.Option(help="People to draw.", min=12)] = DEMO["identities"],
+    photos: Annotated[int, typer.Option(help="Photos of each person, over four aspects.", min=8)] = DEMO["photos"],
+    set_: Set = None,
+    track: Track = None,
+) -> None:
+    """The ladder on hands that are drawn on the spot, with a tower small enough for two cores."""
+    from handreid.files import check_folder_writable
+
+    told = trackers(track)
+    recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
+    check_folder_writable(out)
+    from handreid.data import sources
+    from handreid.data.rendered import render
+
+    progress = for_people()
+    hands = out / f"hands-{identities}-{photos}"
+    with (
+        resumable(f"handreid demo --out {out}"),
+        progress.step("drawing hands", identities * photos, "photos") as advance,
+    ):
+        table = render(
+            hands, identities=identities, photos=photos, seed=DEMO["seed"], size=DEMO["size"], progress=advance
+        )
+    manifest = hands / "manifest.parquet"
+    sources.csv(table).write(manifest)
+    _climb(recipes, manifest, out / "ladder", json=False, track=told)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (ladder, demo):
+        app.command()(command)
+
+
+def _rung(name: str, backbone: str | None, overrides: Sequence[str]) -> "Recipe":
+    from handreid.recipe import load_recipe
+
+    untrained = not load_recipe(name).stages
+    fitting = [override for override in overrides if not (untrained and override.startswith("stages."))]
+    return load_recipe(name, [*_backbone_overrides(backbone), *fitting])
+
+
+def _backbone_overrides(backbone: str | None) -> list[str]:
+    """A tower for all rungs as --set would say it: by name, or every key of a YAML file below `model`."""
+    import yaml
+
+    from handreid.errors import RecipeError
+    from handreid.recipe.load import read_mapping
+
+    if backbone is None:
+        return []
+    path = Path(backbone)
+    if path.suffix not in (".yaml", ".yml"):
+        weights = (
+            ["model.backbone.weights=none", "model.backbone.image_size=null"] if backbone == "handreid-tiny" else []
+        )
+        return [f"model.backbone.name={backbone}", *weights]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"--backbone {path} cannot be read: {error}") from None
+    content, _ = read_mapping(
+        text, f"--backbone {path}", "it holds no keys; write it like the `model:` part of a recipe"
+    )
+    return [
+        f"model.{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}" for key, value in content.items()
+    ]
+
+
+def _climb(
+    recipes: Sequence["Recipe"],
+    data: Path | None,
+    out: Path,
+    *,
+    json: bool,
+    every: bool = True,
+    photos: bool = True,
+    track: "Sequence[Tracker] | None" = None,
+) -> None:
+    progress = begin()
+    from handreid.workflows.ladder import climb
+
+    with resumable("the same command"):
+        rungs = climb(recipes, data, out, progress=progress, every=every, track=track)
+        page = _report(out, photos, progress)
+    if json:
+        output.as_json(
+            {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}
+        )
+        return
+    tables.print_ladder(rungs, out, page)
+
+
+def _report(out: Path, photos: bool, progress: Progress) -> Path | None:
+    """The ladder as a page. What stands in its way is said: the ladder itself is done."""
+    from handreid.errors import HandreidError
+    from handreid.report.page.write import write_report
+
+    try:
+        return write_report([out], out / "report.html", photos=photos, progress=progress)
+    except HandreidError as error:
+        progress.say(f"note: there is no report: {error}; write one with `handreid report {out}`")
+        return None

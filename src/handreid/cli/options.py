@@ -1,0 +1,120 @@
+"""Options, arguments and waiting that several commands share."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handreid.cli import output
+from handreid.progress import Progress, for_people
+
+if TYPE_CHECKING:
+    from handreid.recipe import Tracker
+
+
+class Protocol(StrEnum):
+    auto = "auto"
+    hands11k = "hands11k"
+    hd = "hd"
+    disjoint = "disjoint"
+    prepared = "prepared"
+
+
+class Aspect(StrEnum):
+    every = "all"
+    dorsal_right = "dorsal-right"
+    dorsal_left = "dorsal-left"
+    palmar_right = "palmar-right"
+    palmar_left = "palmar-left"
+
+
+class Cameras(StrEnum):
+    ignore = "ignore"
+    cross = "cross"
+
+
+class Label(StrEnum):
+    auto = "auto"
+    subject = "subject"
+    hand = "hand"
+    aspect = "aspect"
+
+
+class MatrixBy(StrEnum):
+    aspect = "aspect"
+    side = "side"
+    dataset = "dataset"
+
+
+class LongGate(StrEnum):
+    overfit = "overfit"
+
+
+Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change the recipe: path.to.key=value.", metavar="KEY=VALUE")
+]
+
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Tell trackers of the run too: mlflow, tensorboard, wandb, or with a place, like "
+        "mlflow=http://localhost:5000; several by comma or once each; none for none.",
+        metavar="TRACKER",
+    ),
+]
+
+
+Gates = Annotated[
+    list[LongGate] | None,
+    typer.Option("--gate", help="A check that takes longer: overfit learns a few photos by heart."),
+]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def begin() -> Progress:
+    """Tells a person who waits why: torch and Lightning take seconds to import."""
+    progress = for_people()
+    if sys.stderr.isatty():
+        progress.say("loading torch ...")
+    return progress
+
+
+def trackers(track: Sequence[str] | None) -> "tuple[Tracker, ...] | None":
+    """What --track says; None where it says nothing. Raises RecipeError, and RunError for one that is not installed."""
+    from handreid.recipe import read_trackers
+    from handreid.tracking.locations import check_installed
+
+    if not track:
+        return None
+    found = read_trackers(track)
+    check_installed(found)
+    return found
+
+
+@contextlib.contextmanager
+def resumable(command: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.echo(f"stopped; go on with: {command}", err=True)
+        raise typer.Exit(130) from None
+
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+Mirrored = Annotated[bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")]

@@ -1,0 +1,163 @@
+"""`handreid sweep` and `handreid sweeps`: which values of a recipe are best, by validation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from handreid.cli import early, output
+from handreid.cli.options import Data, Json, Set, Track, begin, resumable, trackers
+
+if TYPE_CHECKING:
+    from handreid.recipe.load_sweep import Design
+
+
+def sweep(
+    sweep: Annotated[
+        str | None, typer.Argument(help="A sweep, by built-in name or YAML file.", metavar="[SWEEP]")
+    ] = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write, or to go on in.  [default: sweeps/NAME]")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the sweep in this folder, as it was begun.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Vary this recipe, by name or file, in the place of the sweep's.")
+    ] = None,
+    set_: Set = None,
+    concurrent: Annotated[
+        int | None, typer.Option("--concurrent", help="Trials at a time, in the place of the sweep's.", min=1)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="A Ray cluster that is running, as HOST:PORT or auto; its machines must see --out and the photos.",
+        ),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run trials that failed again.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what would be tried, and whether it can be; train nothing.")
+    ] = False,
+    track: Track = None,
+    json: Json = False,
+) -> None:
+    """Train a recipe with many values of its keys, and say which are best by validation; no test is looked at."""
+    from handreid.files import check_folder_writable
+
+    design, folder = _chosen(sweep, out, resume, recipe, set_ or [])
+    if concurrent:
+        design = design.running(concurrent)
+    told = trackers(track)
+    early.manifests([data])
+    check_folder_writable(folder)
+    progress = begin()
+    if check:
+        _check(design, data, folder, elsewhere=address is not None)
+        return
+    from handreid.sweep.run import run_sweep
+
+    if resume and told is None:  # the recipe in that folder may be anybody's
+        told = ()
+        if "tracking" in design.identity["recipe"]:
+            output.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
+    with resumable(f"handreid sweep --resume {folder}"):
+        content = run_sweep(design, data, folder, address=address, retry=retry, track=told, progress=progress)
+        after_sweep(folder)
+    if json:
+        output.as_json(content)
+        return
+    _print(content, folder)
+
+
+def sweeps(json: Json = False) -> None:
+    """List the built-in sweeps, each in a line."""
+    from handreid.recipe.load_sweep import builtin_sweeps, load_sweep
+
+    found = {name: load_sweep(name).sweep for name in builtin_sweeps()}
+    if json:
+        output.as_json({name: one.model_dump(mode="json") for name, one in found.items()})
+        return
+    rows = [(name, one.recipe, f"{one.settings} by {one.search}", one.about) for name, one in found.items()]
+    output.table("built-in sweeps", ("name", "recipe", "settings", "about"), rows, left=4)
+
+
+def after_sweep(folder: Path) -> list[Path]:
+    """What people look at when a sweep has ended, made of its folder alone; the files written."""
+    from handreid.report.figures.sweep import sweep_figure
+
+    return [*sweep_figure(folder, folder / "sweep.png"), write_page(folder, folder / "report.html")]
+
+
+def write_page(folder: Path, out: Path) -> Path:
+    """The sweep as a page; see `report.page.sweep`."""
+    from handreid.report.page.sweep import write_sweep_report
+    from handreid.runs.records import read_sweep
+    from handreid.sweep.summary import caution, columns, rows
+
+    content = read_sweep(folder, ended=True)
+    return write_sweep_report(
+        folder, out, columns=columns(content), rows=rows(content), caution=caution(content, folder.name)
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(sweep)
+    app.command()(sweeps)
+
+
+def _chosen(
+    name: str | None, out: Path | None, resume: Path | None, recipe: str | None, overrides: list[str]
+) -> "tuple[Design, Path]":
+    from handreid.errors import RecipeError
+    from handreid.recipe.load_sweep import load_sweep
+    from handreid.sweep.trials import resumed
+
+    if resume is not None:
+        given = {"SWEEP": name, "--out": out, "--recipe": recipe, "--set": overrides}
+        said = [option for option, value in given.items() if value]
+        if said:
+            raise RecipeError(f"--resume goes on with the sweep as it was begun: leave out {', '.join(said)}")
+        return resumed(resume), resume
+    if name is None:
+        raise RecipeError("which sweep? give a name (`handreid sweeps` lists them) or a YAML file, or --resume FOLDER")
+    design = load_sweep(name, recipe=recipe, overrides=overrides)
+    return design, out or Path("sweeps") / design.sweep.name
+
+
+def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool) -> None:
+    from handreid.sweep.checks import check_builds, check_settings, idle_scheduler, said, survey
+    from handreid.sweep.search import grid, propose
+
+    check_settings(design)
+    sweep, idle = design.sweep, idle_scheduler(design)
+    if idle:
+        output.echo(f"note: {idle}")
+    if data is not None:
+        ground = survey(design, data)
+        check_builds(design, ground.material.path, ground.material, folder, elsewhere=elsewhere)
+    else:
+        output.echo("note: without --data nothing is built, and the split is not checked")
+    seeds = f", each with {len(sweep.seeds)} seeds" if sweep.seeds else ""
+    output.echo(f"sweep {sweep.name} of {sweep.recipe} can begin: {sweep.settings} settings by {sweep.search}{seeds}")
+    settings = list(grid(sweep)) if sweep.search == "grid" else []
+    if sweep.search == "random":
+        settings = [one for number in range(sweep.settings) if (one := propose(sweep, number, []))]
+    for setting in settings:
+        output.echo(f"  {said(setting)}")
+
+
+def _print(content: dict[str, Any], folder: Path) -> None:
+    from handreid.sweep.summary import caution, columns, importance_lines, rows
+
+    words = len(content["short_names"]) + 1
+    output.table(f"sweep {content['sweep']}", columns(content), rows(content), left=words)
+    for line in importance_lines(content):
+        output.echo(line)
+    output.echo(
+        f"written to {folder / 'sweep.md'}, sweep.json, sweep.png, report.html"
+        + (", best.yaml" if content["best"] else "")
+    )
+    output.echo(caution(content, str(folder)))

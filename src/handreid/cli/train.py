@@ -1,0 +1,69 @@
+"""`handreid recipes` and `handreid train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handreid.cli import early, output
+from handreid.cli.options import Data, Gates, Json, Out, Set, Track, begin, resumable, trackers
+
+if TYPE_CHECKING:
+    pass
+
+
+def recipes(json: Json = False) -> None:
+    """List the built-in recipes, each in a line."""
+    from handreid.recipe import builtin_names, load_recipe
+
+    found = {name: load_recipe(name) for name in builtin_names()}
+    if json:
+        output.as_json({name: recipe.model_dump(mode="json") for name, recipe in found.items()})
+        return
+    output.table("built-in recipes", ("name", "about"), [(n, r.about) for n, r in found.items()], left=2)
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Built-in name or YAML file; not needed with --resume.")] = None,
+    out: Out = Path("run"),
+    data: Data = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    reuse: Annotated[
+        bool,
+        typer.Option(help="Take stages that a run beside this one has done, with the same recipe, photos and weights."),
+    ] = True,
+    track: Track = None,
+    gate: Gates = None,
+) -> None:
+    """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
+    from handreid.errors import RecipeError
+    from handreid.recipe import load_recipe
+    from handreid.runs.folder import Run
+
+    if set_ and not recipe:
+        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given; a run that is resumed keeps its own")
+    chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    told = trackers(track)
+    early.training(chosen, data, out, resume=resume)
+    before = Run(out).finished
+    progress = begin()
+    from handreid.training.train import train as train_run
+
+    with resumable(f"handreid train --resume --out {out}"):
+        run = train_run(
+            chosen,
+            data,
+            out,
+            resume=resume,
+            reuse=reuse,
+            progress=progress,
+            track=told,
+            gates=[one.value for one in gate or ()],
+        )
+    output.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (recipes, train):
+        app.command()(command)

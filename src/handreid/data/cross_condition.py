@@ -1,0 +1,255 @@
+"""Gallery photos of one kind, probe photos of another: the cells of a matrix over aspects or sides, with their draws.
+
+* What is enrolled for a hand is drawn once: one photo of every view of every subject, as `splits` draws it for the
+  label "aspect". The same photo stands for the hand in every cell, and in the merged gallery of the last column, whose
+  cells are thus those of a plain evaluation.
+* A cell's gallery holds photos of its own kind only, one of each identity, so there is one right answer. The subject's
+  other views are not in it: they would be better answers, counted as wrong.
+* All photos of the probe's kind search, but the one that is enrolled in that draw, and those whose identity is not.
+* A mirrored photo is a row of its own: row r of n is mirrored in row n + r.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from handreid.data.draw_checks import check_galleries, check_queries
+from handreid.data.draws import gallery_draw, in_path_order, one_each
+from handreid.data.manifest import LabelKind, Manifest, names_of
+from handreid.draw import Draw
+from handreid.errors import ProtocolError
+
+CrossedBy = Literal["aspect", "side"]
+ALL = {"aspect": "all views", "side": "both sides"}
+SAME = {"aspect": "same aspect", "side": "same hand"}
+_ORDER = ("dorsal-right", "dorsal-left", "palmar-right", "palmar-left", "dorsal", "palmar", "right", "left")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """`identities` holds who it is for every row and its mirror image; `blank` says why there are no draws."""
+
+    gallery: str
+    probe: str
+    kind: str
+    mirrored: bool
+    draws: tuple[Draw, ...]
+    identities: tuple[str, ...]
+    blank: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """`cells` in reading order, probe by probe. `shared` are those over the `identities` that have photos of all
+    conditions: the same people are enrolled in every gallery.
+
+    There are `people` identities in all; `rows` are the photos whose condition is known, `unknown` the others.
+    """
+
+    conditions: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    shared: tuple[Cell, ...]
+    identities: tuple[str, ...]
+    people: int
+    rows: Int[np.ndarray, " photos"]
+    unknown: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Shots:
+    """Per row of the manifest what is known of it; `rows` may be searched for, `always` are in every gallery."""
+
+    by: CrossedBy
+    rows: tuple[int, ...]
+    always: tuple[int, ...]
+    aspects: Sequence[str | None]
+    sides: Sequence[str | None]
+    views: Sequence[str | None]
+    subjects: Sequence[str]
+    paths: Sequence[str]
+
+    def condition(self, row: int) -> str:
+        return str((self.views if self.by == "aspect" else self.sides)[row])
+
+    def identity(self, row: int) -> str:
+        """A subject, or with sides crossed one aspect of a subject: the palm is no right answer for the back."""
+        aspect = self.aspects[row] if self.by == "side" else None
+        return f"{self.subjects[row]}/{aspect}" if aspect else self.subjects[row]
+
+    def enrolled_as(self, row: int) -> str:
+        return f"{self.subjects[row]}/{self.views[row]}"
+
+    def kind(self, gallery: int, probe: int) -> str:
+        """How the probe's condition relates to the gallery's, from a photo of each."""
+        aspect_known, side_known = self.aspects[probe] is not None, self.sides[probe] is not None
+        same_aspect = self.aspects[gallery] == self.aspects[probe] or self.by == "side"
+        if self.sides[gallery] != self.sides[probe]:
+            return f"other hand, {'same' if same_aspect else 'other'} aspect" if aspect_known else "other hand"
+        if same_aspect:
+            return SAME["aspect" if aspect_known else "side"]
+        return "other aspect of the same hand" if side_known else "other aspect"
+
+    def of_identities(self, kept: Collection[str]) -> "_Shots":
+        return replace(self, rows=tuple(row for row in self.rows if self.identity(row) in kept), always=())
+
+
+def cross_views(
+    manifest: Manifest,
+    rows: Int[np.ndarray, " photos"],
+    by: CrossedBy,
+    *,
+    seed: int,
+    draws: int,
+    mirrors: bool = True,
+) -> Crossing:
+    """Every view (or side) of the photos as gallery, every one as probe.
+
+    Rows of split `distractor` are in the galleries of their condition. `mirrors` adds, where gallery and probe are of
+    different hands, a cell whose probes are mirrored. Raises ProtocolError where the photos show fewer than two.
+    """
+    shots, unknown = _shots(manifest, rows, by)
+    there = {shots.condition(row) for row in shots.rows}
+    conditions = tuple(sorted(there, key=_ORDER.index))
+    if len(conditions) < 2:
+        raise ProtocolError(
+            f"a matrix over {by} needs test photos of two {'views' if by == 'aspect' else 'sides'} or more; all that "
+            f"are tested of {manifest.dataset} show {conditions[0]}"
+        )
+    shared = _identities_everywhere(shots, conditions)
+    return Crossing(
+        conditions,
+        tuple(_cells(shots, conditions, seed, draws, mirrors=mirrors, merged=True)),
+        tuple(_cells(shots.of_identities(shared), conditions, seed, draws, mirrors=mirrors) if shared else ()),
+        tuple(sorted(shared)),
+        len({shots.identity(row) for row in shots.rows}),
+        np.array(sorted({*shots.rows, *shots.always}), np.int64),
+        unknown,
+    )
+
+
+def without(draws: Sequence[Draw], out: Collection[int]) -> tuple[Draw, ...]:
+    """The draws without some rows, in whichever part."""
+    left_out = np.array(sorted(out), np.int64)
+    return tuple(Draw(*(part[~np.isin(part, left_out)] for part in (draw.gallery, draw.query))) for draw in draws)
+
+
+def draw_everyone(manifest: Manifest, label: LabelKind, view: str | None, *, seed: int, draws: int) -> tuple[Draw, ...]:
+    """Draws that test every subject, for photos of which no model has seen any; distractors are in every gallery.
+
+    Photos of nobody known are in none. Raises ProtocolError where everyone is one identity, or nobody has two photos.
+    """
+    labels, paths = names_of(manifest, label), manifest.table["path"].to_list()
+    named = manifest.table["subject"].is_not_null()
+    extra = {row for row in _distractors(manifest) if named[row]}
+    searched = [row for row in range(len(manifest)) if named[row] and row not in extra]
+    queried = {row for row in searched if view is None or manifest.views[row] == view}
+    made = tuple(
+        gallery_draw(searched, queried, sorted(extra), labels, paths, seed, "gallery", draw) for draw in range(draws)
+    )
+    check_queries(made, manifest, label, queried, "test", f"everyone of {manifest.dataset}")
+    check_galleries(made, labels, "test", "give photos of more people")
+    return made
+
+
+def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) -> tuple[_Shots, int]:
+    """The other of aspect and side is needed too, wherever one photo has it: else a view would have two names."""
+    table = manifest.table
+    known = {name: table[name].to_list() for name in ("aspect", "side")}
+    needed = {by} | {name for name, values in known.items() if any(values[row] for row in rows)}
+    named = table["subject"].is_not_null()
+    usable = [int(row) for row in rows if named[int(row)] and all(known[name][row] for name in needed)]
+    if not usable:
+        raise ProtocolError(
+            f"a matrix over {by} needs the {' and '.join(sorted(needed))} of photos; no test photo of "
+            f"{manifest.dataset} tells {'them' if len(needed) > 1 else 'it'}: fill in the manifest's columns"
+        )
+    extra = _distractors(manifest)
+    shots = _Shots(
+        by,
+        tuple(row for row in usable if row not in extra),
+        tuple(row for row in usable if row in extra),
+        known["aspect"],
+        known["side"],
+        manifest.views,
+        names_of(manifest, "subject"),
+        table["path"].to_list(),
+    )
+    return shots, len(rows) - len(usable)
+
+
+def _distractors(manifest: Manifest) -> set[int]:
+    return set((manifest.table["split"] == "distractor").fill_null(value=False).arg_true().to_list())
+
+
+def _identities_everywhere(shots: _Shots, conditions: Sequence[str]) -> set[str]:
+    """Those with a photo of every condition: they can be enrolled in every gallery."""
+    there = {(shots.identity(row), shots.condition(row)) for row in shots.rows}
+    return {name for name, _ in there if all((name, condition) in there for condition in conditions)}
+
+
+def _cells(
+    shots: _Shots, conditions: Sequence[str], seed: int, draws: int, *, mirrors: bool, merged: bool = False
+) -> Iterator[Cell]:
+    count = len(shots.paths)
+    enrolled = {row: shots.enrolled_as(row) for row in shots.rows}
+    labels = [enrolled.get(row, "") for row in range(count)]
+    chosen = [one_each(shots.rows, labels, shots.paths, seed, "gallery", draw) for draw in range(draws)]
+    identities = tuple(shots.identity(row) for row in range(count)) * 2
+    of = {name: [row for row in shots.rows if shots.condition(row) == name] for name in conditions}
+    extra = {name: [row for row in shots.always if shots.condition(row) == name] for name in conditions}
+    for probe in conditions:
+        for gallery in conditions:
+            made = tuple(
+                _draw(shots, [row for row in of[gallery] if row in drawn], extra[gallery], of[probe])
+                for drawn in chosen
+            )
+            kind = shots.kind(of[gallery][0], of[probe][0])
+            blank = _blank(shots, gallery, probe, made, shots.identity)
+            cell = Cell(gallery, probe, kind, False, () if blank else made, identities, blank)
+            yield cell
+            if mirrors and kind.startswith("other hand"):
+                yield replace(cell, mirrored=True, draws=tuple(_searched_mirrored(draw, count) for draw in cell.draws))
+        if merged:
+            yield _merged(shots, probe, chosen, of[probe], labels)
+
+
+def _draw(shots: _Shots, enrolled: Sequence[int], extra: Sequence[int], probes: Sequence[int]) -> Draw:
+    here, known = set(enrolled), {shots.identity(row) for row in enrolled}
+    queries = [row for row in probes if row not in here and shots.identity(row) in known]
+    return Draw(in_path_order([*enrolled, *extra], shots.paths), in_path_order(queries, shots.paths))
+
+
+def _searched_mirrored(draw: Draw, count: int) -> Draw:
+    return Draw(draw.gallery, draw.query + count)
+
+
+def _merged(
+    shots: _Shots, probe: str, chosen: Sequence[set[int]], probes: Sequence[int], labels: Sequence[str]
+) -> Cell:
+    """What a plain evaluation does: among photos of all views, only the probe's own view is right."""
+    made = []
+    for drawn in chosen:
+        queries = _draw(shots, [row for row in probes if row in drawn], (), probes).query
+        made.append(Draw(in_path_order([*drawn, *shots.always], shots.paths), queries))
+    blank = _blank(shots, probe, probe, made, shots.enrolled_as)
+    known = tuple(label or shots.enrolled_as(row) for row, label in enumerate(labels)) * 2
+    kind = f"{shots.kind(probes[0], probes[0])}, among {ALL[shots.by]}"
+    return Cell(ALL[shots.by], probe, kind, False, () if blank else tuple(made), known, blank)
+
+
+def _blank(shots: _Shots, gallery: str, probe: str, draws: Sequence[Draw], name: Callable[[int], str]) -> str | None:
+    """Why a cell has no numbers: nobody to search for, or one identity in the gallery, which any model finds."""
+    if not len(draws[0].query):
+        return _reason(shots, gallery, probe)
+    if any(len({name(row) for row in draw.gallery.tolist()}) < 2 for draw in draws):
+        return f"one identity alone has photos of {gallery}: rank-1 would be 100 % whatever the model"
+    return None
+
+
+def _reason(shots: _Shots, gallery: str, probe: str) -> str:
+    if gallery == probe:
+        return f"nobody who is tested has two photos of {probe}{' of one aspect' if shots.by == 'side' else ''}"
+    return f"nobody who is tested has photos of both {gallery} and {probe}"

@@ -1,0 +1,51 @@
+"""Cells of a matrix over data sets: everyone's own test, and the same with another data set's gallery beside its own.
+
+Two data sets have no people in common, so a gallery of one holds no right answer for a probe of the other. What can be
+asked is whether strangers from elsewhere are mistaken for one's own: they are distractors in a merged gallery.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from handreid.data.cross_condition import Cell
+from handreid.draw import Draw
+from handreid.evaluation.unseen_test_set import Strangers
+
+OWN, OTHER = "the data set trained on", "another data set"
+
+
+def dataset_cells(tests: Sequence[Strangers]) -> list[Cell]:
+    """Probe by probe, the run's own data set being the first. Rows are numbered on from one data set to the next."""
+    starts = [0, *accumulate(len(of.manifest) for of in tests)]
+    identities = tuple(f"{of.name}: {name}" for of in tests for name in of.identities)
+    return [
+        Cell(gallery.name, probe.name, kind, False, draws, identities)
+        for probe, at in zip(tests, starts, strict=False)
+        for gallery, there in zip(tests, starts, strict=False)
+        for draws in [_own(probe, at) if gallery is probe else _merged(probe, at, gallery, there)]
+        for kind in [(OWN if probe is tests[0] else OTHER) + ("" if gallery is probe else ", among distractors")]
+    ]
+
+
+def _own(probe: Strangers, at: int) -> tuple[Draw, ...]:
+    return tuple(Draw(draw.gallery + at, draw.query + at) for draw in probe.draws)
+
+
+def _merged(probe: Strangers, at: int, other: Strangers, there: int) -> tuple[Draw, ...]:
+    """A data set that comes with fewer draws than the probe's gives them again and again."""
+    extra = _strangers_to(probe, other)
+    return tuple(
+        Draw(np.concatenate([draw.gallery, extra[number % len(extra)] + there]), draw.query)
+        for number, draw in enumerate(_own(probe, at))
+    )
+
+
+def _strangers_to(probe: Strangers, other: Strangers) -> list[np.ndarray]:
+    """The other galleries, without people of the probe's names where both are of one data set: no distractors."""
+    same = other.manifest.dataset == probe.manifest.dataset
+    mine, theirs = probe.subjects, other.subjects
+    tested = {mine[row] for row in probe.rows} if same else set()
+    known = np.array([name in tested for name in theirs])
+    return [draw.gallery[~known[draw.gallery]] for draw in other.draws]

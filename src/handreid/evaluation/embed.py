@@ -1,0 +1,185 @@
+"""Photos of a manifest as points: who is on each, what part it has in the run, and where the model puts it.
+
+* `role` says what the run did with a photo. On another manifest than the run's own nothing was trained on: a photo is
+  `test` where the protocol tests it, else `unused`.
+* A photo of nobody known has no identity and the role `unlabelled`, on any manifest.
+* A manifest's own column of one of our names is kept as `manifest_<name>`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from handreid.data.manifest import Manifest, read
+from handreid.data.splits import Split, tested_rows
+from handreid.errors import DataError, ProtocolError, RunError
+from handreid.evaluation.embedding_cache import Shown, contents_of, kept_or_made, read_kept
+from handreid.evaluation.evaluate import Shots, embeddings_of
+from handreid.files import check_writable, file_hash, write_atomic
+from handreid.inference import load_embedder
+from handreid.progress import Progress, Silent
+from handreid.recipe import Recipe
+from handreid.recipe.load import changed
+from handreid.runs.dataset import read_material
+from handreid.runs.folder import Run, check_finished, environment
+from handreid.runs.side_information import conditions_of
+
+Part = Literal["all", "train", "validation", "test", "unlabelled"]
+COLUMNS = ("identity", "role", "embedding")
+METADATA = "handreid.embeddings"
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`.
+
+    `split` is None for other data than the run's own that gives none.
+    """
+
+    table: pl.DataFrame
+    rows: Int[np.ndarray, " photo"]  # in the manifest
+    manifest: Manifest
+    recipe: Recipe
+    split: Split | None
+    facts: dict[str, Any]
+
+    def only(self, kept: Int[np.ndarray, " kept"]) -> "Known":
+        """Some of the photos, by position."""
+        return Known(self.table[kept], self.rows[kept], self.manifest, self.recipe, self.split, self.facts)
+
+
+def embed(
+    run: Run,
+    out: Path,
+    *,
+    data: Path | None = None,
+    part: Part = "all",
+    mirrored: bool | None = None,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """Writes the table with its embeddings, and returns it.
+
+    `embedding` is an array of float32 of unit length; the file's metadata says which run, model and manifest it is from
+    (`read_facts`). Raises RunError for an unfinished run, DataError when the file has no place or `part` no photo.
+    """
+    check_writable(out, (".parquet",))
+    known = look_up(run, data=data, part=part, mirrored=mirrored, progress=progress)
+    points = embed_known(run, known, progress)
+    column = pl.Series("embedding", points, dtype=pl.Array(pl.Float32, points.shape[1]))
+    table = known.table.with_columns(column)
+    facts = {**known.facts, "dim": points.shape[1], "photos": len(points)}
+    write_atomic(out, lambda path: table.write_parquet(path, metadata={METADATA: json.dumps(facts)}))
+    return table
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Which run, model and manifest the embeddings in a file are from. Raises DataError."""
+    try:
+        found = pl.read_parquet_metadata(path).get(METADATA)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if found is None:
+        raise DataError(f"{path} holds no embeddings of ours; write some with `handreid embed`")
+    return dict(json.loads(found))
+
+
+def look_up(
+    run: Run,
+    *,
+    data: Path | None = None,
+    part: Part = "all",
+    mirrored: bool | None = None,
+    progress: Progress | None = None,
+) -> Known:
+    """Who is on each photo of a part, without opening one."""
+    check_finished(run)
+    recipe = changed(run.recipe, {}, mirrored)
+    path = data or Path(run.facts["manifest"])
+    manifest = read(path)
+    own = manifest.hash == run.facts["manifest_hash"]
+    if data is None and not own:
+        raise RunError(
+            f"{path} is not what {run.folder} was trained on any more: its hash is {manifest.hash[:16]}, was "
+            f"{run.facts['manifest_hash'][:16]}; put it back as it was, or use it as other data: give it with --data, "
+            "where a command takes that"
+        )
+    split = split_for(recipe, path, own=own, progress=progress or Silent())
+    kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
+    table = manifest.table.rename({name: f"manifest_{name}" for name in COLUMNS if name in manifest.table.columns})
+    table = table.with_columns(
+        identity=pl.Series(manifest.labels(kind), dtype=pl.String), role=pl.Series(_roles(split, manifest, own=own))
+    )
+    rows = np.flatnonzero(np.ones(len(table), bool) if part == "all" else (table["role"] == part).to_numpy())
+    if not len(rows):
+        raise DataError(f"no photo of {path} is of {part!r}; it has {', '.join(sorted(set(table['role'])))}")
+    facts = {
+        "run": str(run.folder.absolute()),
+        "recipe": recipe.name,
+        "model_hash": file_hash(run.model),
+        "manifest": str(path.absolute()),
+        "manifest_hash": manifest.hash,
+        "root": str(manifest.root),
+        "label": kind,
+        "part": part,
+        "mirrored": recipe.evaluate.mirrored,
+        "versions": environment()["versions"],
+    }
+    return Known(table[rows], rows, manifest, recipe, split, facts)
+
+
+def sources_of(known: Known) -> str:
+    """A sentence that says of which run, model and manifest something is."""
+    facts = known.facts
+    return (
+        f"Run {Path(facts['run']).name} (recipe {facts['recipe']}, model {facts['model_hash'][:16]}), "
+        f"manifest {Path(facts['manifest']).name} ({facts['manifest_hash'][:16]}), "
+        f"handreid {facts['versions']['handreid']}."
+    )
+
+
+def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
+    """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
+    progress = progress or Silent()
+    kept = read_kept(run, known.facts["model_hash"], progress)
+    contents = contents_of(known.manifest, known.rows, kept, progress)
+    shown: Shown = "both" if known.recipe.evaluate.mirrored else "photo"
+    if kept.of_pixels_alone and set(contents.keys(None, shown)) <= set(kept.keys):
+        return kept_or_made(kept, contents.keys(None, shown), _nothing_to_make)  # without loading the model
+    embedder = load_embedder(run)
+    conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])
+    for remark in remarks:
+        progress.say(f"note: {remark}")
+    shots = Shots(known.manifest, known.rows, known.recipe, embedder, progress)
+    return embeddings_of(shots, contents, kept, conditions)[1]
+
+
+def _nothing_to_make(_: object) -> Float[np.ndarray, "photo dim"]:
+    return np.empty((0, 0), np.float32)
+
+
+def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:
+    """The run's split; on other data by that data's own protocol, or none where it cannot give one."""
+    if own:
+        return read_material(recipe, path).split
+    try:
+        asked = changed(recipe, {"protocol": "auto", "aspect": "all"}, None)
+        return read_material(asked, path, trains=False).split
+    except ProtocolError as error:
+        progress.say(f"note: no photo is tested, as {path} gives no split ({error})")
+        return None
+
+
+def _roles(split: Split | None, manifest: Manifest, *, own: bool) -> list[str]:
+    roles = np.full(len(manifest), "unused", dtype=object)
+    roles[manifest.table["subject"].is_null().to_numpy()] = "unlabelled"
+    if split is not None:
+        if own:
+            roles[split.train] = "train"
+            roles[split.validation_rows] = "validation"
+        roles[tested_rows(split)] = "test"
+    return list(roles)

@@ -1,0 +1,276 @@
+"""A run across conditions: what it was trained on, gallery photos of one kind, probe photos of another.
+
+* Photos are embedded once, and once more mirrored; every cell ranks the same embeddings.
+* Nobody whom the run, or one that it began with, was trained on or chosen by is in any cell, whatever the view or the
+  label (`leakage`): neither as a query nor in a gallery.
+* By aspect or side: the test photos of one manifest, crossed (`data/crossing`). By data set: each data set's own test,
+  alone and beside another's gallery (`across_datasets`).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+
+from handreid.data.cross_condition import Cell, CrossedBy, cross_views
+from handreid.data.manifest import read
+from handreid.errors import RunError
+from handreid.evaluation.cross_dataset import dataset_cells
+from handreid.evaluation.embedding_cache import contents_of, keep, read_kept
+from handreid.evaluation.evaluate import Shots, embeddings_of
+from handreid.evaluation.matrix_cells import Embedded, against_same, by_kind, entries
+from handreid.evaluation.tables.matrix import markdown
+from handreid.evaluation.unseen_test_set import Strangers, strangers_in, with_names
+from handreid.files import check_folder_writable, file_hash, read_json, write_json, write_text
+from handreid.inference import load_embedder
+from handreid.progress import Progress, Silent
+from handreid.recipe import Recipe
+from handreid.recipe.load import changed
+from handreid.runs.exposure import exposures_of, own_material, trained_on
+from handreid.runs.folder import Run, check_finished, environment
+from handreid.runs.side_information import conditions_of
+
+By = Literal["aspect", "side", "dataset"]
+BY: tuple[By, ...] = get_args(By)
+
+
+def matrix_of(
+    run: Run,
+    by: By,
+    *,
+    data: Sequence[Path] = (),
+    protocol: str | None = None,
+    cameras: str | None = None,
+    mirrored: bool | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """The file written, a table of the same name as .md beside it, and the content.
+
+    `data`: over aspects and sides another manifest than the run's, over data sets those to test beside it. `protocol`
+    replaces the recipe's, over aspects and sides, `cameras` the recipe's rule. Raises RunError for an unfinished run,
+    or when nobody can know any more who was trained on; ProtocolError where there is nothing to cross.
+    """
+    check_finished(run)
+    check_folder_writable(run.folder, create=False)
+    _check_asked(by, data, protocol)
+    progress = progress or Silent()
+    recipe = changed(run.recipe, {"protocol": protocol, "cameras": cameras}, mirrored)
+    own = own_material(run, data)
+    exposures, notes = exposures_of(run, data, progress)
+    if by == "dataset":
+        paths = _each_once([own.path, *data])
+        tests = with_names([strangers_in(recipe, path, own, exposures, None, progress) for path in paths], paths)
+        found = _over_datasets(run, recipe, tests, progress)
+    else:
+        pooled = changed(recipe, {"aspect": "all"}, None)
+        tests = [strangers_in(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
+        found = _over_views(run, recipe, tests[0], by, progress)
+    content = {
+        "recipe": recipe.name,
+        "by": by,
+        "trained_on": trained_on(run, own),
+        "tested_on": [_described(of) for of in tests],
+        **found.parts,
+        "left_out": [{**one, "dataset": of.name} for of in tests for one in of.out],
+        "cameras": recipe.data.cameras,
+        "mirrored": recipe.evaluate.mirrored,
+        "notes": [*notes, *_notes(tests), *found.remarks],
+        "hashes": {
+            "manifest": _joined([of.manifest.hash for of in tests]),
+            "draws": _draws_hash(
+                found.cells,
+                [path for of in tests for path in of.manifest.table["path"]],
+                _cameras(tests),
+            ),
+            "model": file_hash(run.model),
+        },
+        "environment": environment(),
+    }
+    plain = by != "dataset" and tests[0].manifest.hash == own.manifest.hash and protocol is None
+    path = _place(run, recipe, by, content, plain=plain)
+    write_json(path, content, by_line=True)
+    write_text(path.with_suffix(".md"), markdown(content))
+    return path, content
+
+
+def read_matrices(run: Run) -> list[dict[str, Any]]:
+    """Everything that `matrix_of` wrote into the run's folder, in the order of the files' names."""
+    return [read_json(path) for path in matrix_files(run)]
+
+
+def matrix_files(run: Run, by: By | None = None) -> list[Path]:
+    """The files of one kind of matrix, or of all; none in runs that never made one."""
+    return sorted(path for kind in ([by] if by else BY) for path in run.folder.glob(f"evaluation-matrix-{kind}*.json"))
+
+
+def written_matrix(run: Run, by: By, file: Path | None = None) -> dict[str, Any]:
+    """The run's matrix of a kind, the one on its own photos if there are others. Raises RunError when that is none."""
+    there = matrix_files(run, by)
+    own = run.folder / f"evaluation-matrix-{by}.json"
+    if file is None and not there:
+        raise RunError(f"{run.folder} has no matrix over {by} yet; make it with `handreid evaluate --matrix {by}`")
+    if file is None and own not in there and len(there) > 1:
+        names = ", ".join(path.name for path in there)
+        raise RunError(f"{run.folder} has {len(there)} matrices over {by}; say which with --file: {names}")
+    found = read_json(file or (own if own in there else there[0]))
+    if "cells" not in found or found.get("by") != by:
+        raise RunError(f"{file} is no matrix over {by}; `handreid evaluate --matrix {by}` writes one")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """`parts` are keys of the file; `cells` are what was ranked, for the hash."""
+
+    parts: dict[str, Any]
+    cells: Sequence[Cell]
+    remarks: list[str]
+
+
+def _over_views(run: Run, recipe: Recipe, tested: Strangers, by: CrossedBy, progress: Progress) -> _Found:
+    chosen = recipe.evaluate
+    mirrors = not chosen.mirrored
+    crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
+    photos, remarks = _embedded(run, recipe, [tested], [crossing.rows], progress, mirrors=mirrors)
+    cells, scored = entries(photos, crossing.cells, chosen.resamples)
+    shared = {
+        "identities": len(crossing.identities),
+        "of": crossing.people,
+        **_shared(photos, crossing.shared, chosen.resamples),
+    }
+    if crossing.unknown:
+        remarks.append(f"{crossing.unknown} photos left out, as the manifest does not tell what they show")
+    if not mirrors:
+        remarks.append("embeddings are of photo and mirror image together: mirrored probes would be the same")
+    kinds = by_kind(photos, crossing.cells, scored, chosen.resamples)
+    return _Found({"cells": cells, "kinds": kinds, "shared": shared}, crossing.cells, remarks)
+
+
+def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> dict[str, Any]:
+    """Cells and kinds over the same people, each with what it loses `against_same` condition."""
+    found, scored = entries(photos, cells, resamples)
+    kinds = by_kind(photos, cells, scored, resamples)
+    of_cells, of_kinds = against_same(photos, cells, scored, resamples)
+    return {
+        "cells": [one | {"against_same": lost} for one, lost in zip(found, of_cells, strict=True)],
+        "kinds": [one | {"against_same": lost} for one, lost in zip(kinds, of_kinds, strict=True)],
+    }
+
+
+def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progress: Progress) -> _Found:
+    made = dataset_cells(tests)
+    photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
+    cells, scored = entries(photos, made, recipe.evaluate.resamples)
+    kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
+    remarks.append("the gallery of another data set stands beside the probe's own: its people are distractors")
+    return _Found({"cells": cells, "kinds": kinds, "shared": None}, made, remarks)
+
+
+def _embedded(
+    run: Run,
+    recipe: Recipe,
+    tests: Sequence[Strangers],
+    rows: Sequence[Int[np.ndarray, " _"]],
+    progress: Progress,
+    *,
+    mirrors: bool,
+) -> tuple[Embedded, list[str]]:
+    """Every photo once; rows are numbered on from one manifest to the next, and so are those of the mirror images."""
+    embedder, model_hash = load_embedder(run), file_hash(run.model)
+    found, numbers, remarks, start = [], [], [], 0
+    for tested, wanted in zip(tests, rows, strict=True):
+        kept = read_kept(run, model_hash, progress)
+        contents = contents_of(tested.manifest, wanted, kept, progress)
+        shots = Shots(tested.manifest, wanted, recipe, embedder, progress)
+        table = tested.manifest.table[wanted]
+        conditions, said = conditions_of(embedder, table)
+        turns = [embeddings_of(shots, contents, kept, conditions)]
+        if mirrors:
+            turned = conditions_of(embedder, _turned(table))[0]
+            turns.append(embeddings_of(shots, contents, kept, turned, mirror=True))
+        keep(run, tested.manifest, wanted, contents, turns, model_hash, progress)
+        for _, embeddings in turns:
+            found.append(embeddings)
+            numbers.append(wanted + start)
+            start += len(tested.manifest)
+        remarks += said
+    subjects = [f"{of.name}: {name}" for of in tests for name in of.subjects]
+    return Embedded(np.concatenate(numbers), np.concatenate(found), subjects, _cameras(tests)), remarks
+
+
+def _cameras(tests: Sequence[Strangers]) -> list[str | None] | None:
+    """Of every row of every manifest, where they count."""
+    if any(of.cameras is None for of in tests):
+        return None
+    return [camera for of in tests for camera in of.cameras or ()]
+
+
+def _turned(photos: pl.DataFrame) -> pl.DataFrame:
+    """What the manifest says of the mirror images: a mirrored left hand is a right one, also to side information."""
+    return photos.with_columns(pl.col("side").replace({"left": "right", "right": "left"}))
+
+
+def _check_asked(by: By, data: Sequence[Path], protocol: str | None) -> None:
+    if by == "dataset" and protocol is not None:
+        raise RunError("a matrix over dataset tests each data set by its own protocol; leave --protocol out")
+    if by == "dataset" and not data:
+        raise RunError("a matrix over dataset needs data sets beside the run's own; give each with --data")
+    if by != "dataset" and len(data) > 1:
+        raise RunError(
+            f"a matrix over {by} is of one manifest, not of {len(data)}; for several there is --matrix dataset"
+        )
+
+
+def _each_once(paths: Sequence[Path]) -> list[Path]:
+    """The run's own may be among the others. Raises RunError when it is the only one."""
+    found = {read(path).hash: path for path in reversed(paths)}
+    if len(found) < 2:
+        raise RunError(f"a matrix over dataset needs another data set than the run's own; {paths[-1]} is the same")
+    return list(reversed(found.values()))
+
+
+def _described(tested: Strangers) -> dict[str, Any]:
+    names = tested.subjects
+    return {
+        "name": tested.name,
+        **tested.protocol,
+        "subjects": len({names[row] for row in tested.rows}),
+        "photos": len(tested.rows),
+        "manifest": tested.manifest.hash,
+    }
+
+
+def _notes(tests: Sequence[Strangers]) -> list[str]:
+    return [f"{of.name}: {note}" if len(tests) > 1 else note for of in tests for note in of.notes]
+
+
+def _draws_hash(cells: Sequence[Cell], paths: Sequence[str], cameras: Sequence[str | None] | None) -> str:
+    """Of every photo that is searched for or among, whose it is, whether it is mirrored, and cameras that count."""
+    digest = hashlib.sha256()
+    taken_by = [[] if cameras is None else [cameras[row]] for row in range(len(paths))]
+    for cell in cells:
+        digest.update(json.dumps([cell.gallery, cell.probe, cell.kind, cell.mirrored]).encode())
+        for draw in cell.draws:
+            for part in (draw.gallery, draw.query):
+                photos = [(paths[row % len(paths)], taken_by[row % len(paths)], cell.identities[row]) for row in part]
+                digest.update(json.dumps([[path, who, *camera] for path, camera, who in photos]).encode())
+    return digest.hexdigest()
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _place(run: Run, recipe: Recipe, by: By, content: dict[str, Any], *, plain: bool) -> Path:
+    parts = [by] if plain else [by, content["hashes"]["draws"][:8]]
+    if recipe.data.cameras == "cross":
+        parts.append("cameras-cross")
+    if recipe.evaluate.mirrored != run.recipe.evaluate.mirrored:
+        parts.append("mirrored" if recipe.evaluate.mirrored else "plain")
+    return run.folder / f"evaluation-matrix-{'-'.join(parts)}.json"

@@ -1,0 +1,120 @@
+"""Two ways to test a head that composes sentences: a sentence for every photo, or one for all. Both, always.
+
+* Scores are on the same draws, hence paired: the difference has an interval of its own.
+* The cost is measured in the evaluation itself: the same photos in the same batches by turns, the fastest of a few
+  rounds each, since whatever else the machine does only ever adds.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from handreid.data.splits import Split
+from handreid.metrics.intervals import differences, verdict
+from handreid.metrics.query_scores import QueryScores, score, summarise
+from handreid.models.embedder import Embedder
+from handreid.models.extraction import Photos, embed_photos
+from handreid.models.promptsg_head import SemanticHead
+from handreid.recipe import Evaluate
+from handreid.types import Inference
+
+MODES: tuple[Inference, ...] = get_args(Inference)
+TIMED = 256  # photos
+ROUNDS = 3
+
+
+def composes(embedder: Embedder) -> bool:
+    """Whether its head makes sentences."""
+    return isinstance(embedder.head, SemanticHead) and embedder.head.words is not None
+
+
+def compare_modes(
+    embedder: Embedder,
+    photos: Photos,
+    embed: Callable[[], Float[np.ndarray, "row dim"]],
+    embeddings: Float[np.ndarray, "row dim"],
+    rows: Int[np.ndarray, " row"],
+    split: Split,
+    chosen: Evaluate,
+) -> dict[str, Any]:
+    """`composed` and `fixed`, each with metrics and cost, and the paired difference of the first to the second.
+
+    `embeddings` are those of the head's own mode, of these rows; `embed` makes those of the mode that the head is in.
+    The cost is that of `photos`. The head is one that `composes`.
+    """
+    head = embedder.head
+    assert isinstance(head, SemanticHead)  # noqa: S101 - for the type checker
+    scores = {}
+    for mode in MODES:
+        found = embeddings
+        if mode != head.inference:
+            with inferring(embedder, mode):
+                found = embed()
+        scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
+    milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored)
+    needed = {"composed": parameters(embedder), "fixed": parameters(embedder) - head.composing}
+    modes: dict[str, Any] = {
+        mode: {
+            "metrics": _metrics(scores[mode], split, chosen.resamples),
+            "cost": {"milliseconds_per_photo": milliseconds[mode], "parameters": needed[mode]},
+        }
+        for mode in MODES
+    }
+    difference = _difference(scores["composed"], scores["fixed"], split, chosen.resamples)
+    return {"chosen": head.inference, **modes, "difference": difference}
+
+
+@contextmanager
+def inferring(embedder: Embedder, mode: Inference) -> Iterator[None]:
+    """The embedder tests in this mode within the context."""
+    before = embedder.head.inference
+    embedder.head.inference = mode
+    try:
+        yield
+    finally:
+        embedder.head.inference = before
+
+
+def time_modes(
+    embedder: Embedder, photos: Photos, *, batch_size: int, mirrored: bool = False
+) -> dict[Inference, float]:
+    """Milliseconds per photo of each mode, from pixels to embedding."""
+    best = dict.fromkeys(MODES, float("inf"))
+    for _ in range(1 + ROUNDS):
+        for mode in MODES:
+            with inferring(embedder, mode):
+                _wait()
+                began = time.perf_counter()
+                embed_photos(embedder, photos, batch_size=batch_size, mirrored=mirrored)
+                _wait()
+                best[mode] = min(best[mode], 1000 * (time.perf_counter() - began) / len(photos))
+    return best
+
+
+def parameters(embedder: Embedder) -> int:
+    """All that a composed sentence needs, the text tower among it, the vocabulary not."""
+    head = embedder.head
+    held = head.words.text.size if isinstance(head, SemanticHead) and head.words is not None else 0
+    return sum(p.numel() for p in embedder.parameters()) + held
+
+
+def _metrics(scores: QueryScores, split: Split, resamples: int) -> dict[str, Any]:
+    everything = np.ones(len(scores.rows), bool)
+    metrics: dict[str, Any] = summarise(scores, everything, split.subjects, resamples=resamples, seed=0)["metrics"]
+    return metrics
+
+
+def _difference(ours: QueryScores, theirs: QueryScores, split: Split, resamples: int) -> dict[str, Any]:
+    owner = np.unique([split.subjects[row] for row in ours.rows], return_inverse=True)[1]
+    found = differences(ours.metrics, theirs.metrics, owner, ours.draws, resamples=resamples)
+    return {name: {"value": d.value, "low": d.low, "high": d.high, "verdict": verdict(d)} for name, d in found.items()}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,104 @@
+"""Zero-shot aspect classification: how well do words name what a photo shows?
+
+A photo is given the view whose text feature is nearest to its joint feature. Several templates are an ensemble: their
+normalised text features are averaged and normalised again (Radford et al. 2021, section 3.1.4).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from handreid.data.manifest import Manifest
+from handreid.data.prompt_text import SURFACES, VIEWS
+from handreid.metrics.intervals import intervals
+from handreid.models.embedder import Embedder
+from handreid.models.extraction import Conditions, Photos, joint_features
+from handreid.progress import Progress
+from handreid.recipe import Prompts, Recipe
+from handreid.runs.folder import Run
+from handreid.runs.pretrained_weights import towers_of
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """Whether each photo was named rightly by one template, or by the ensemble of all (`template` is None)."""
+
+    template: str | None
+    view: Bool[np.ndarray, " photos"]  # one of four; chance 25 %
+    aspect: Bool[np.ndarray, " photos"]  # dorsal or palmar, whatever the side; chance 50 %
+    side: Bool[np.ndarray, " photos"]  # left or right, whatever the aspect; chance 50 %
+
+
+def view_index(aspects: Sequence[str | None], sides: Sequence[str | None]) -> Int[np.ndarray, " photos"]:
+    """Position of each photo's view in VIEWS; -1 where aspect or side are not known."""
+    return np.array([VIEWS.index(view) if view in VIEWS else -1 for view in zip(aspects, sides, strict=True)], np.int64)
+
+
+def classify(
+    images: Float[np.ndarray, "photos joint"],
+    views: Int[np.ndarray, " photos"],
+    templates: Sequence[str],
+    encode: Callable[[list[str]], Tensor],
+) -> list[PromptScore]:
+    """A score per template, and of the ensemble when there are several. `encode` gives the texts' joint features."""
+    images = _unit(images)
+    texts = np.stack([_unit(encode(_sentences(template)).float().cpu().numpy()) for template in templates])
+    scores = [_score(template, images @ text.T, views) for template, text in zip(templates, texts, strict=True)]
+    if len(templates) > 1:
+        scores.append(_score(None, images @ _unit(texts.mean(axis=0)).T, views))
+    return scores
+
+
+def _sentences(template: str) -> list[str]:
+    return [template.format(aspect=aspect, side=side, surface=SURFACES[aspect]) for aspect, side in VIEWS]
+
+
+def _score(
+    template: str | None, similarity: Float[np.ndarray, "photos views"], views: Int[np.ndarray, " photos"]
+) -> PromptScore:
+    """The two-way answers sum over what is not asked for: the better of both sides, of both aspects."""
+    aspect = np.stack([similarity[:, :2].max(axis=1), similarity[:, 2:].max(axis=1)], axis=1).argmax(axis=1)
+    side = np.stack([similarity[:, 0::2].max(axis=1), similarity[:, 1::2].max(axis=1)], axis=1).argmax(axis=1)
+    return PromptScore(template, similarity.argmax(axis=1) == views, aspect == views // 2, side == views % 2)
+
+
+def _unit(features: Float[np.ndarray, "*batch joint"]) -> Float[np.ndarray, "*batch joint"]:
+    unit: Float[np.ndarray, "*batch joint"] = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    return unit
+
+
+def score_prompts(
+    run: Run,
+    recipe: Recipe,
+    prompts: Prompts,
+    embedder: Embedder,
+    photos: Photos,
+    conditions: Conditions | None,
+    manifest: Manifest,
+    rows: Int[np.ndarray, " photos"],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Accuracies with intervals over subjects, per template and of the ensemble; `rows` are those of the photos."""
+    table = manifest.table
+    views = view_index(table["aspect"].gather(rows).to_list(), table["side"].gather(rows).to_list())
+    known = views >= 0
+    if not known.any():
+        return []
+    text = towers_of(run, recipe).text.eval()
+    with torch.inference_mode():
+        size = recipe.evaluate.batch_size
+        images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)
+        found = classify(images[known], views[known], prompts.templates, text.encode)
+    owner = np.unique(table["subject"].gather(rows[known]).to_list(), return_inverse=True)[1]
+    entries = []
+    for one in found:
+        values = {"view": one.view, "aspect": one.aspect, "side": one.side}
+        bounds = intervals({k: v.astype(float) for k, v in values.items()}, owner, resamples=recipe.evaluate.resamples)
+        accuracies = {k: {"value": b.value, "low": b.low, "high": b.high} for k, b in bounds.items()}
+        entries.append({"template": one.template, "photos": int(known.sum()), "accuracy": accuracies})
+    return entries

@@ -1,0 +1,140 @@
+"""Embeddings and gallery draws to scores: per query, per aspect, pooled, with intervals over subjects.
+
+The mean over the draws is what the hand papers report. A photo that is gallery in one draw is a query in the others;
+all of a subject's queries, in all draws, are resampled together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from handreid.draw import Draw
+from handreid.errors import DataError
+from handreid.metrics.intervals import intervals
+from handreid.metrics.ranking import Ranking, metrics, rank_matches
+
+# features of queries and of the gallery, the labels of both; as `query_cameras` and `gallery_cameras` their cameras
+Ranker = Callable[..., Ranking]
+
+
+@dataclass(frozen=True, eq=False)
+class QueryScores:
+    """One entry per query and draw. Metrics are in [0, 1], NaN for a query without a right answer in the gallery."""
+
+    rows: Int[np.ndarray, " entry"]  # of the manifest
+    draws: Int[np.ndarray, " entry"]
+    metrics: dict[str, Float[np.ndarray, " entry"]]
+    ranks: tuple[tuple[int, ...], ...]  # of all right answers, best first, from 1
+    identity_ranks: Int[np.ndarray, " entry"] | None = None  # see `Ranking`; None where nobody wrote them down
+
+    @property
+    def answerable(self) -> Bool[np.ndarray, " entry"]:
+        """Which queries have a right answer in their gallery."""
+        return np.array([len(ranks) > 0 for ranks in self.ranks], np.bool_)
+
+    def means(self) -> dict[str, float]:
+        """Mean over the draws of the mean over each draw's answerable queries; draws without any are left out."""
+        numbers = np.unique(self.draws[self.answerable])
+        return {
+            name: float(np.mean([np.nanmean(values[self.draws == number]) for number in numbers]))
+            for name, values in self.metrics.items()
+        }
+
+
+def score(
+    embeddings: Float[np.ndarray, "photos dim"],
+    rows: Int[np.ndarray, " photos"],
+    draws: Sequence[Draw],
+    identities: Sequence[str],
+    rank: Ranker = rank_matches,
+    *,
+    cameras: Sequence[str | None] | None = None,
+) -> QueryScores:
+    """Scores of every query of every draw, each draw ranked by itself.
+
+    `rows` are the manifest rows that the embeddings belong to, ascending; `identities` holds the label of every row of
+    the manifest. Labels are names, the same over gallery and query: nothing is numbered per folder. With `cameras`, of
+    every row too, gallery photos of the query's identity and camera are left out. Raises DataError when a draw needs a
+    photo that has no embedding.
+    """
+    labels, taken_by = _numbered(identities), None if cameras is None else _numbered(cameras)
+
+    def ranked(draw: Draw) -> Ranking:
+        found = embeddings[_positions(rows, draw.query)], embeddings[_positions(rows, draw.gallery)]
+        known = (
+            {}
+            if taken_by is None
+            else {"query_cameras": taken_by[draw.query], "gallery_cameras": taken_by[draw.gallery]}
+        )
+        return rank(*found, labels[draw.query], labels[draw.gallery], **known)
+
+    rankings = [ranked(draw) for draw in draws]
+    measured = [metrics(ranking) for ranking in rankings]
+    first = [ranking.identity_ranks for ranking in rankings if ranking.identity_ranks is not None]
+    return QueryScores(
+        np.concatenate([draw.query for draw in draws]),
+        np.repeat(np.arange(len(draws)), [len(draw.query) for draw in draws]),
+        {name: np.concatenate([one[name] for one in measured]) for name in measured[0]},
+        tuple(ranks for ranking in rankings for ranks in _per_query(ranking)),
+        np.concatenate(first) if len(first) == len(rankings) else None,
+    )
+
+
+def scores_of_ranks(
+    rows: Int[np.ndarray, " entry"],
+    draws: Int[np.ndarray, " entry"],
+    ranks: Sequence[Sequence[int]],
+    identity_ranks: Sequence[int] | None = None,
+) -> QueryScores:
+    """The same scores from ranks that were written down; without `identity_ranks`, those of identities are left out."""
+    flat = np.array([rank for of in ranks for rank in of], np.int64)
+    offsets = np.cumsum([0, *(len(of) for of in ranks)])
+    first = None if identity_ranks is None else np.array(identity_ranks, np.int64)
+    return QueryScores(rows, draws, metrics(Ranking(flat, offsets, first)), tuple(tuple(of) for of in ranks), first)
+
+
+def summarise(
+    scores: QueryScores, chosen: Bool[np.ndarray, " entry"], subjects: Sequence[str], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Metrics with 95 % intervals over subjects, and counts, of the chosen entries. `subjects` by manifest row.
+
+    Raises DataError where none of them has a right answer.
+    """
+    people, owner = np.unique([subjects[row] for row in scores.rows[chosen]], return_inverse=True)
+    found = intervals(
+        {name: values[chosen] for name, values in scores.metrics.items()},
+        owner,
+        scores.draws[chosen],
+        resamples=resamples,
+        seed=seed,
+    )
+    unanswerable = int(np.isnan(next(iter(scores.metrics.values()))[chosen]).sum())
+    per_draw = np.unique(scores.draws[chosen], return_counts=True)[1]
+    return {
+        "metrics": {name: {k: asdict(one)[k] for k in ("value", "low", "high")} for name, one in found.items()},
+        "counts": {
+            "queries": int(per_draw.min()) if per_draw.min() == per_draw.max() else per_draw.tolist(),
+            "subjects": len(people),
+            "unanswerable": unanswerable,
+        },
+    }
+
+
+def _numbered(names: Sequence[str | None]) -> Int[np.ndarray, " row"]:
+    """A number for each name, the same for the same name, in the order in which they come."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], np.int64)
+
+
+def _positions(rows: Int[np.ndarray, " photos"], wanted: Int[np.ndarray, " wanted"]) -> Int[np.ndarray, " wanted"]:
+    at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    if not np.array_equal(rows[at], wanted):
+        raise DataError("a draw needs a photo that was not embedded: embed the photos of all draws")
+    return at
+
+
+def _per_query(ranking: Ranking) -> list[tuple[int, ...]]:
+    return [tuple(part.tolist()) for part in np.split(ranking.ranks, ranking.offsets[1:-1])]

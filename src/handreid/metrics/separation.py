@@ -1,0 +1,314 @@
+"""Are the photos of an identity close together, and far from those of others? The shape of the space in numbers.
+
+* Distance is Euclidean between embeddings of unit length: from 0 (the same) to 2 (opposite). Its square is
+  2 - 2 cosine, so the order of neighbours is that of the ranking.
+* An identity with one photo has no distance within: it is left out of what is within, counted, and still a neighbour.
+* Intervals weigh subjects, as everywhere. A pair of two subjects has the product of their weights, a pair within a
+  subject its weight; both kinds keep their share, or resampling would count the second twice. Who is nearest to a photo
+  is not found anew in each resample.
+* Photos nearer than 1e-6 are one point: embeddings are fp32, which knows no less.
+* JSON has no NaN: a number that is not defined is null and says why.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from handreid.errors import DataError
+from handreid.metrics.intervals import Interval, Statistic, interval_of, verdict
+
+LOWER_IS_BETTER = {
+    "intra": True,
+    "inter": False,
+    "ratio": True,
+    "fisher": False,
+    "silhouette": False,
+    "alignment": True,
+    "uniformity": True,
+}
+COMPARED = ("ratio", "silhouette")
+_ENTRIES = 1 << 22  # distances held at once: 32 MiB
+_SAME_POINT = 1e-12  # squared distance
+_ONE_IDENTITY = "one identity: there are no others to be far from"
+_ALL_ALONE = "no identity has two photos"
+
+
+@dataclass(frozen=True, eq=False)
+class _Photos:
+    """Sorted by identity; identities and subjects are numbered from 0."""
+
+    unit: Float[np.ndarray, "photo dim"]
+    identity: Int[np.ndarray, " photo"]
+    owner: Int[np.ndarray, " identity"]  # the subject of each identity
+    names: list[str]  # of the subjects
+
+    @property
+    def sizes(self) -> Int[np.ndarray, " identity"]:
+        return np.bincount(self.identity)
+
+    @property
+    def subject(self) -> Int[np.ndarray, " photo"]:
+        owners: Int[np.ndarray, " photo"] = self.owner[self.identity]
+        return owners
+
+
+@dataclass(frozen=True, eq=False)
+class _Distances:
+    """Per photo; NaN where it is alone in its identity (within) or its identity is the only one (nearest)."""
+
+    within: Float[np.ndarray, " photo"]  # mean distance to the other photos of its identity
+    squared: Float[np.ndarray, " photo"]  # sum of squared distances to them
+    nearest: Float[np.ndarray, " photo"]  # distance to the nearest photo of another identity
+    silhouette: Float[np.ndarray, " photo"]
+    kernel: Float[np.ndarray, "identity identity"]  # sums of exp(-2 d^2) over ordered pairs of different photos
+
+
+def measure(
+    embeddings: Float[np.ndarray, "photo dim"],
+    identities: Sequence[str],
+    subjects: Sequence[str],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The `space` of evaluation.json: numbers with 95 % intervals over subjects, counts, and sums per subject.
+
+    * `intra`: mean over photos of the mean distance to the other photos of the identity.
+    * `inter`: mean over photos of the distance to the nearest photo of another identity.
+    * `ratio`: intra / inter; under 1, a photo is nearer to its own than to any other, on average.
+    * `fisher`: trace of the scatter between identities over (identities - 1), divided by trace of the scatter within
+      over (photos - identities): 1 where identities mean nothing. Also known as Calinski and Harabasz' index.
+    * `silhouette`: mean over photos of (b - a) / max(a, b), a the mean distance to its own identity, b to the nearest
+      other one (Rousseeuw 1987). Photos that are alone are left out, where scikit-learn takes them as 0.
+    * `alignment`: mean ||x - y||^2 over pairs of an identity; `uniformity`: log of the mean of exp(-2 ||x - y||^2) over
+      all pairs (Wang and Isola, ICML 2020, equations 2 and 4, with alpha = t = 2).
+
+    Raises DataError for an identity of two subjects, or no photos.
+    """
+    photos = _sorted(embeddings, identities, subjects)
+    distances = _distances(photos)
+    counts = {
+        "photos": len(photos.unit),
+        "identities": len(photos.owner),
+        "subjects": len(photos.names),
+        "alone": int(np.count_nonzero(photos.sizes == 1)),
+    }
+    sums = _sums(photos, distances)
+    statistics = {**_means(sums), **_scatter(photos), **_pairs(photos, distances)}
+    numbers = {
+        name: _number(statistics[name], len(photos.names), resamples=resamples, seed=seed) for name in LOWER_IS_BETTER
+    }
+    return {
+        "distance": "Euclidean between embeddings of unit length, 0 to 2",
+        "numbers": numbers,
+        "counts": counts,
+        "subjects": {"name": photos.names, **{name: _rounded(values) for name, values in sums.items()}},
+    }
+
+
+def compare_spaces(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Ours minus theirs for ratio and silhouette of the same photos, paired by subject, from what `measure` gave.
+
+    A number that either does not have is left out. The verdict knows that a lower ratio is the better one. Raises
+    DataError when the subjects or their photos differ.
+    """
+    mine, other = (space["subjects"] for space in (ours, theirs))
+    for name in ("name", "photos"):
+        if mine[name] != other[name]:
+            raise DataError("the spaces of different photos cannot be compared: evaluate both runs on the same ones")
+    first, second = (_means(_read_sums(sums)) for sums in (mine, other))
+    found = {}
+    for name in COMPARED:
+        a, b = first[name], second[name]
+        if isinstance(a, str) or isinstance(b, str) or len(mine["name"]) < 2:
+            continue
+        one = interval_of(_difference(a, b), len(mine["name"]), resamples=resamples, seed=seed)
+        gain = Interval(-one.value, -one.high, -one.low, one.subjects) if LOWER_IS_BETTER[name] else one
+        found[name] = {"value": one.value, "low": one.low, "high": one.high, "verdict": verdict(gain)}
+    return found
+
+
+def _sorted(embeddings: Float[np.ndarray, "photo dim"], identities: Sequence[str], subjects: Sequence[str]) -> _Photos:
+    if not len(embeddings):
+        raise DataError("no photos: a space needs some")
+    known, identity = np.unique(np.array(identities), return_inverse=True)
+    names, subject = np.unique(np.array(subjects), return_inverse=True)
+    order = np.argsort(identity, kind="stable")
+    identity, subject = identity[order], subject[order]
+    owner = subject[np.searchsorted(identity, np.arange(len(known)))]
+    torn = np.flatnonzero(owner[identity] != subject)
+    if len(torn):
+        raise DataError(
+            f"identity {str(known[identity[torn[0]]])!r} is of two subjects: an identity is part of a person"
+        )
+    unit = embeddings[order].astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return _Photos(unit, identity, owner, names.tolist())
+
+
+def _distances(photos: _Photos) -> _Distances:
+    """Some rows of the matrix of distances at a time: 20,000 photos would need 3 GB."""
+    count = len(photos.unit)
+    rows = max(1, _ENTRIES // count)
+    identities = len(photos.owner)
+    kernel = np.zeros((identities, identities))
+    parts = []
+    for start in range(0, count, rows):
+        part, near = _rows_of_distances(photos, slice(start, start + rows))
+        np.add.at(kernel, photos.identity[start : start + rows], near)
+        parts.append(part)
+    within, squared, nearest, silhouette = np.concatenate(parts, axis=1)
+    return _Distances(within, squared, nearest, silhouette, kernel)
+
+
+def _rows_of_distances(
+    photos: _Photos, rows: slice
+) -> tuple[Float[np.ndarray, "4 row"], Float[np.ndarray, "row identity"]]:
+    """`within`, `squared`, `nearest` and `silhouette` of some photos; and their part of the kernel."""
+    identity = photos.identity[rows]
+    starts = np.searchsorted(photos.identity, np.arange(len(photos.owner)))
+    at = np.arange(len(identity))
+    squared = 2 - 2 * (photos.unit[rows] @ photos.unit.T)
+    squared[squared < _SAME_POINT] = 0
+    near = np.exp(-2 * squared)
+    near[at, at + rows.start] = 0  # a photo is no pair with itself
+    distance = np.sqrt(squared)
+    total, nearest = np.add.reduceat(distance, starts, axis=1), np.minimum.reduceat(distance, starts, axis=1)
+    others = np.where(photos.sizes[identity] > 1, photos.sizes[identity] - 1.0, np.nan)
+    within = total[at, identity] / others
+    mean = total / photos.sizes
+    nearest[at, identity] = mean[at, identity] = np.inf  # what follows is of other identities
+    silhouette = np.full(len(at), np.nan)
+    if len(photos.owner) > 1:
+        other = mean.min(axis=1)
+        larger = np.maximum(within, other)
+        silhouette = (other - within) / np.where(larger == 0, 1, larger)
+    found = (
+        within,
+        np.add.reduceat(squared, starts, axis=1)[at, identity],
+        np.where(len(photos.owner) > 1, nearest.min(axis=1), np.nan),
+        silhouette,
+    )
+    return np.stack(found), np.add.reduceat(near, starts, axis=1)
+
+
+def _sums(photos: _Photos, distances: _Distances) -> dict[str, Float[np.ndarray, " subject"]]:
+    """Per subject: how many photos, how many of them in company, and sums of the distances and silhouettes."""
+    values = {
+        "photos": np.ones(len(photos.unit)),
+        "accompanied": (photos.sizes > 1)[photos.identity].astype(np.float64),
+        "intra": np.nan_to_num(distances.within),
+        "inter": distances.nearest,  # all of them have one, or none
+        "silhouette": np.nan_to_num(distances.silhouette),
+    }
+    return {name: np.bincount(photos.subject, weights=of, minlength=len(photos.names)) for name, of in values.items()}
+
+
+def _means(sums: Mapping[str, Float[np.ndarray, " subject"]]) -> dict[str, Statistic | str]:
+    """Means over photos, and their ratio; a text where there is none, which says why."""
+    photos, accompanied = sums["photos"], sums["accompanied"]
+    alone = None if accompanied.any() else _ALL_ALONE
+    only = _ONE_IDENTITY if np.isnan(sums["inter"]).any() else None
+    zero = None if sums["inter"].any() else "every photo has the same embedding as one of another identity"
+    intra, inter = _mean(sums["intra"], accompanied), _mean(sums["inter"], photos)
+    return {
+        "intra": alone or intra,
+        "inter": only or inter,
+        "ratio": alone or only or zero or (lambda weights: intra(weights) / inter(weights)),
+        "silhouette": alone or only or _mean(sums["silhouette"], accompanied),
+    }
+
+
+def _mean(sums: Float[np.ndarray, " subject"], counts: Float[np.ndarray, " subject"]) -> Statistic:
+    return lambda weights: (weights @ sums) / (weights @ counts)
+
+
+def _difference(ours: Statistic, theirs: Statistic) -> Statistic:
+    return lambda weights: ours(weights) - theirs(weights)
+
+
+def _scatter(photos: _Photos) -> dict[str, Statistic | str]:
+    """Fisher's ratio; the scatter between is found without the mean, which moves with the weights."""
+    if len(photos.owner) < 2:
+        return {"fisher": _ONE_IDENTITY}
+    if len(photos.owner) == len(photos.unit):
+        return {"fisher": _ALL_ALONE}
+    centred = photos.unit - photos.unit.mean(axis=0)
+    starts = np.searchsorted(photos.identity, np.arange(len(photos.owner)))
+    totals = np.add.reduceat(centred, starts, axis=0)
+    means = totals / photos.sizes[:, None]
+    apart = np.bincount(photos.identity, weights=((centred - means[photos.identity]) ** 2).sum(axis=1))
+    if apart.sum() < _SAME_POINT * len(photos.unit):
+        return {"fisher": "all photos of each identity have the same embedding"}
+    within, between = _per_subject(photos, apart), _per_subject(photos, (means * totals).sum(axis=1))
+    identities, sizes = _per_subject(photos, np.ones(len(means))), _per_subject(photos, photos.sizes.astype(np.float64))
+    vectors = np.zeros((len(photos.names), totals.shape[1]))
+    np.add.at(vectors, photos.owner, totals)
+
+    def fisher(weights: Float[np.ndarray, "resample subject"]) -> Float[np.ndarray, " resample"]:
+        of_mean = ((weights @ vectors) ** 2).sum(axis=1) / (weights @ sizes)
+        freedom = weights @ identities - weights.mean(axis=1)
+        spread: Float[np.ndarray, " resample"] = (weights @ within) / (weights @ (sizes - identities))
+        ratio: Float[np.ndarray, " resample"] = (weights @ between - of_mean) / freedom / spread
+        return ratio
+
+    return {"fisher": fisher}
+
+
+def _pairs(photos: _Photos, distances: _Distances) -> dict[str, Statistic | str]:
+    pairs = _per_subject(photos, photos.sizes * (photos.sizes - 1.0))
+    squares = np.bincount(photos.subject, weights=distances.squared, minlength=len(photos.names))
+    if len(photos.unit) < 2:
+        return {"alignment": _ALL_ALONE, "uniformity": "one photo: there are no pairs"}
+    return {
+        "alignment": _mean(squares, pairs) if pairs.any() else _ALL_ALONE,
+        "uniformity": _uniformity(photos, distances),
+    }
+
+
+def _uniformity(photos: _Photos, distances: _Distances) -> Statistic:
+    sizes = np.bincount(photos.subject).astype(np.float64)
+    owned = np.eye(len(photos.names))[photos.owner]
+    kernel, pairs = owned.T @ distances.kernel @ owned, np.outer(sizes, sizes) - np.diag(sizes)
+    own, own_pairs = np.diag(kernel).copy(), np.diag(pairs).copy()
+    share = own_pairs.sum() / pairs.sum()
+    np.fill_diagonal(kernel, 0)
+    np.fill_diagonal(pairs, 0)
+
+    def uniformity(weights: Float[np.ndarray, "resample subject"]) -> Float[np.ndarray, " resample"]:
+        mean = np.zeros(len(weights))
+        if share > 0:
+            mean += share * _mean(own, own_pairs)(weights)
+        if share < 1:
+            mean += (1 - share) * ((weights @ kernel) * weights).sum(axis=1) / ((weights @ pairs) * weights).sum(axis=1)
+        logarithm: Float[np.ndarray, " resample"] = np.log(mean)
+        return logarithm
+
+    return uniformity
+
+
+def _per_subject(photos: _Photos, values: Float[np.ndarray, " identity"]) -> Float[np.ndarray, " subject"]:
+    return np.bincount(photos.owner, weights=values, minlength=len(photos.names))
+
+
+def _number(statistic: Statistic | str, subjects: int, *, resamples: int, seed: int) -> dict[str, Any]:
+    if isinstance(statistic, str):
+        return {"value": None, "low": None, "high": None, "why": statistic}
+    if subjects < 2:
+        value = float(statistic(np.ones((1, subjects)))[0])
+        return {"value": value, "low": None, "high": None, "why": "one subject: there are none to resample"}
+    found = interval_of(statistic, subjects, resamples=resamples, seed=seed)
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _rounded(values: Float[np.ndarray, " subject"]) -> list[float | int | None]:
+    return [None if np.isnan(v) else int(v) if v == int(v) else round(float(v), 6) for v in values]
+
+
+def _read_sums(stored: Mapping[str, Any]) -> dict[str, Float[np.ndarray, " subject"]]:
+    return {name: np.array(values, np.float64) for name, values in stored.items() if name != "name"}

@@ -1,0 +1,246 @@
+"""Runs beside each other: what was changed, what it gained, what it cost.
+
+* Differences are to one reference, paired query by query, with intervals over subjects that hold all at once
+  (`metrics/simultaneous.py`). The verdict is read off the interval that is shown.
+* Two runs can be compared if they answered the same queries in the same galleries: where the draws' hashes are equal.
+  Others are refused, or, when that is asked for, stand beside each other without a difference.
+* Plain rankings are compared. What a run gained by ranking anew is compared with the same run, and was measured when
+  it was evaluated.
+* Everything is read from run folders; a run made by an older version lacks what that version did not write.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from handreid.errors import RunError
+from handreid.evaluation.compare import read_scores
+from handreid.metrics.intervals import Interval, verdict
+from handreid.metrics.simultaneous import simultaneous_differences
+from handreid.progress import Progress, Silent
+from handreid.recipe import Recipe
+from handreid.report.compare.cost import Cost, cost_of
+from handreid.report.compare.recipe_diff import recipe_changes
+from handreid.report.run_folders import run_folders as run_folders
+from handreid.runs.folder import Run, open_run
+from handreid.runs.records import read_evaluation
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """`changed` has the same paths for all runs, with "" where a recipe has no such path; `name` and `about` are left
+    out. `against` is metric -> value, low, high, verdict; empty for the reference, and where there is no comparing.
+    """
+
+    name: str  # unique among the runs
+    folder: Path
+    recipe: Recipe
+    evaluation: dict[str, Any]
+    changed: dict[str, str]
+    against: dict[str, dict[str, Any]]
+    cost: Cost
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All intervals of a metric's differences hold together with `confidence`; `corrected` says how, in words."""
+
+    runs: list[Compared]
+    by: str
+    reference: str
+    confidence: float
+    corrected: str
+    notes: list[str]
+
+    def __getitem__(self, name: str) -> Compared:
+        return next(run for run in self.runs if run.name == name)
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    *,
+    by: str = "rank1",
+    to: Literal["first", "best"] = "first",
+    different: bool = False,
+    resamples: int = 10_000,
+    progress: Progress | None = None,
+) -> Comparison:
+    """The runs in their order, compared with the first, or the best `by` a metric of evaluation.json.
+
+    Raises RunError for a folder that is no run, runs that are not evaluated, a metric that they lack, and runs that
+    were tested on different draws, unless `different` allows them.
+    """
+    runs = [open_run(folder) for folder in folders]
+    if not runs:
+        raise RunError("there are no runs to compare")
+    evaluations = _evaluations(runs)
+    _check_metric(by, evaluations)
+    names = _names(runs)
+    alike = _same_test(names, runs, evaluations, different)
+    reference = max(alike, key=lambda n: evaluations[n]["metrics"][by]["value"]) if to == "best" else 0
+    (progress or Silent()).say(f"comparing {len(runs)} runs with {names[reference]} ...")
+    against = _against(evaluations, alike, reference, chosen=to == "best", resamples=resamples)
+    costs = [cost_of(run) for run in runs]
+    changes = _changes(runs)
+    notes = _notes(runs, evaluations, alike, costs)
+    if len(runs) > 1 and not changes[0]:
+        notes.insert(0, "the recipes say the same but for their names")
+    if to == "best":
+        notes.insert(
+            0, f"{names[reference]} was chosen for the best {by} of this very test, so its own score flatters it"
+        )
+    return Comparison(
+        [
+            Compared(name, run.folder, run.recipe, evaluation, changed, gained, cost)
+            for name, run, evaluation, changed, gained, cost in zip(
+                names, runs, evaluations, changes, against, costs, strict=True
+            )
+        ],
+        by,
+        names[reference],
+        CONFIDENCE,
+        _corrected(len(alike), chosen=to == "best"),
+        notes,
+    )
+
+
+def _evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    missing = [run.folder for run in runs if not run.evaluation.exists()]
+    if missing:
+        commands = "; ".join(f"handreid evaluate {folder}" for folder in missing)
+        raise RunError(f"{len(missing)} of {len(runs)} runs have no evaluation.json; first: {commands}")
+    return [read_evaluation(run.evaluation) for run in runs]
+
+
+def _check_metric(by: str, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    known = [name for name in evaluations[0]["metrics"] if all(name in one["metrics"] for one in evaluations)]
+    if by not in known:
+        raise RunError(f"the runs have no metric {by!r}; they have {', '.join(known)}")
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    names = [run.recipe.name for run in runs]
+    longer = [f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)]
+    longest = [f"{name} ({run.folder})" for name, run in zip(names, runs, strict=True)]
+    return [
+        next(option[n] for option in (names, longer, longest) if option.count(option[n]) == 1 or option is longest)
+        for n in range(len(runs))
+    ]
+
+
+def _same_test(
+    names: Sequence[str], runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], different: bool
+) -> list[int]:
+    """The runs that can be compared with the first, itself among them. Raises RunError if not all can."""
+    reasons = [_unlike(runs[0], evaluations[0], run, one) for run, one in zip(runs, evaluations, strict=True)]
+    if any(reasons) and not different:
+        told = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
+        raise RunError(
+            f"not tested as {names[0]} was, so no difference means anything: {told}. Evaluate them alike, or show them "
+            "beside each other without differences with --different"
+        )
+    return [number for number, reason in enumerate(reasons) if not reason]
+
+
+def _unlike(first: Run, theirs: Mapping[str, Any], run: Run, ours: Mapping[str, Any]) -> str:
+    """Why two runs cannot be compared; nothing if they can."""
+    if ours["hashes"]["draws"] == theirs["hashes"]["draws"] and _asked(ours) == _asked(theirs):
+        return ""
+    facts = {f"{key} {ours['protocol'][key]} for {theirs['protocol'][key]}": key for key in ("name", "label", "aspect")}
+    why = [f"protocol {text}" for text, key in facts.items() if ours["protocol"][key] != theirs["protocol"][key]]
+    rules = [one["protocol"].get("cameras", "ignore") for one in (ours, theirs)]  # older evaluations knew no rule
+    why += [f"cameras {rules[0]} for {rules[1]}"] if rules[0] != rules[1] else []
+    if ours["hashes"]["manifest"] != theirs["hashes"]["manifest"]:
+        why.append(f"manifest {ours['hashes']['manifest'][:8]} for {theirs['hashes']['manifest'][:8]}")
+    for path in ("evaluate.draws", "data.seed", "data.test_share"):
+        mine, other = _at(run.recipe, path), _at(first.recipe, path)
+        why += [f"{path} {mine} for {other}"] if mine != other else []
+    draws = f"draws {ours['hashes']['draws'][:8]} for {theirs['hashes']['draws'][:8]}"
+    return draws + (f" ({', '.join(why)})" if why else "")
+
+
+def _asked(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Photo and subject of every query of every draw."""
+    photos, subjects = evaluation["photos"], evaluation["subjects"]
+    return [(photos[row], subjects[row]) for draw in evaluation["draws"] for row in draw["query"]]
+
+
+def _at(recipe: Recipe, path: str) -> Any:
+    part, key = path.split(".")
+    return getattr(getattr(recipe, part), key)
+
+
+def _against(
+    evaluations: Sequence[Mapping[str, Any]], alike: Sequence[int], reference: int, *, chosen: bool, resamples: int
+) -> list[dict[str, dict[str, Any]]]:
+    found: list[dict[str, dict[str, Any]]] = [{} for _ in evaluations]
+    if len(alike) < 2:
+        return found
+    scores = [read_scores(evaluations[number]) for number in alike]
+    subjects = evaluations[alike[0]]["subjects"]
+    people = np.unique([subjects[row] for row in scores[0].rows], return_inverse=True)[1]
+    common = [name for name in scores[0].metrics if all(name in one.metrics for one in scores)]
+    differing = simultaneous_differences(
+        [{name: one.metrics[name] for name in common} for one in scores],
+        alike.index(reference),
+        people,
+        scores[0].draws,
+        chosen=chosen,
+        confidence=CONFIDENCE,
+        resamples=resamples,
+    )
+    for number, differences in zip(alike, differing, strict=True):
+        found[number] = {name: _entry(one) for name, one in differences.items()}
+    return found
+
+
+def _entry(difference: Interval) -> dict[str, Any]:
+    return {
+        "value": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "verdict": verdict(difference),
+        "confidence": difference.confidence,
+    }
+
+
+def _changes(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """A manifest that says the same under another name is no change."""
+    changes = recipe_changes([run.recipe for run in runs])
+    if len({run.facts.get("manifest_hash") for run in runs}) == 1:
+        return [{path: text for path, text in changed.items() if path != "data.manifest"} for changed in changes]
+    return changes
+
+
+def _corrected(count: int, *, chosen: bool) -> str:
+    if count < 3:
+        return "one comparison, nothing to correct" if count == 2 else "nothing is compared"
+    pairs = f"all {count * (count - 1) // 2} pairs of the {count} runs, because the reference was chosen by its score"
+    family = pairs if chosen else f"{count - 1} comparisons with one reference"
+    return f"simultaneous over {family}: all intervals of a metric hold together"
+
+
+def _notes(
+    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], alike: Sequence[int], costs: Sequence[Cost]
+) -> list[str]:
+    notes = []
+    if len(alike) < len(runs):
+        notes.append(
+            f"{len(runs) - len(alike)} of {len(runs)} runs were tested on other draws than the first: their numbers "
+            "stand beside the others and are not compared"
+        )
+    if len({one["hashes"]["manifest"] for one in (evaluations[n] for n in alike)}) > 1:
+        notes.append("the manifests differ, but who is searched for among whom is the same in all compared runs")
+    if len({cost.device for cost in costs}) > 1:
+        devices = ", ".join(dict.fromkeys(cost.device or "unknown" for cost in costs))
+        notes.append(f"trained on different devices ({devices}): compare no times")
+    for package in ("handreid", "torch"):
+        versions = dict.fromkeys(run.facts.get("versions", {}).get(package, "unknown") for run in runs)
+        if len(versions) > 1:
+            notes.append(f"trained with different versions of {package} ({', '.join(versions)})")
+    return notes

@@ -1,0 +1,232 @@
+"""A comparison as text: the tables' rows, which the terminal draws too, Markdown, CSV, and values for JSON.
+
+* Metrics first, then what was changed, then cost. A row or column that says nothing is left out.
+* What was changed has a row per path of the recipe. Up to four runs are columns; more are numbered, and a row says
+  which runs have which value, so that it can be read with twenty.
+"""
+
+import csv as table_format
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from handreid.evaluation.sections.reranking import remark
+from handreid.evaluation.tables.format import against, markdown_table, percent
+from handreid.evaluation.tables.ladder import caption_of, tell_more
+from handreid.messages import csv_cell, json_text
+from handreid.messages import markdown as as_markdown
+from handreid.recipe.metrics import METRICS
+from handreid.report.compare.runs import Compared, Comparison
+
+_AS_COLUMNS = 4  # runs that still fit beside each other
+
+
+@dataclass(frozen=True)
+class Table:
+    """`words` says of each column whether it holds words, not numbers; `whole` are those better not folded."""
+
+    title: str
+    columns: list[str]
+    words: list[bool]
+    rows: list[list[str]]
+    whole: tuple[int, ...] = ()
+
+
+def tables(comparison: Comparison, *, narrow: bool = False) -> list[Table]:
+    """What is not empty of metrics (`narrow` ones fit in 100 columns), recipe changes and cost."""
+    found = [metrics_table(comparison, narrow=narrow), changes_table(comparison), cost_table(comparison)]
+    return [table for table in found if table.rows]
+
+
+def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
+    """A row per run, and one that starts with + for each re-ranking of it, which is compared with the run itself."""
+    shown = list(dict.fromkeys([comparison.by, "rank1", "map"]))[: 2 if narrow else 3]
+    more = () if narrow else ("rank5", "map_trapezoid", "minp", *tell_more([run.evaluation for run in comparison.runs]))
+    short = [name for name in more if name not in shown]
+    columns = ["run", *(METRICS[name] for name in (*shown, *short))]
+    told = f"{METRICS[comparison.by]} against {comparison.reference}"
+    rows = []
+    for number, run in enumerate(comparison.runs, 1):
+        gained = run.against.get(comparison.by)
+        named = _number(comparison, number) + run.name
+        rows.append([named, *_cells(run.evaluation["metrics"], shown, short), against(gained) if gained else ""])
+        for anew in run.evaluation.get("reranked", []):
+            cells = _cells(anew["metrics"], shown, short)
+            rows.append([f"+ {anew['name']}", *cells, against(anew["against"][comparison.by])])
+    if not any(row[-1] for row in rows):
+        return Table("metrics", columns, [True] + [False] * (len(columns) - 1), [row[:-1] for row in rows])
+    words = [True] + [False] * (len(columns) - 1) + [True]
+    return Table("metrics", [*columns, told], words, rows, whole=tuple(range(1, len(words))))
+
+
+def changes_table(comparison: Comparison) -> Table:
+    runs = comparison.runs
+    title, paths = "what was changed", list(runs[0].changed)
+    if len(runs) > _AS_COLUMNS:
+        columns = ["recipe", "value, and the runs that have it"]
+        return Table(title, columns, [True, True], _grouped(paths, runs), whole=(0,))
+    rows = [[_short(path), *(run.changed[path] for run in runs)] for path in paths]
+    return Table(title, ["recipe", *(run.name for run in runs)], [True] * (len(runs) + 1), rows, whole=(0,))
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """Columns of which no run says anything are left out."""
+    written: dict[str, Callable[[Compared], str]] = {
+        "training": lambda run: "" if run.cost.seconds is None else _duration(run.cost.seconds),
+        "photos/s": lambda run: "" if run.cost.photos_per_second is None else f"{run.cost.photos_per_second:,.1f}",
+        "peak memory": lambda run: "" if run.cost.peak_memory is None else f"{run.cost.peak_memory / 2**30:.2f} GiB",
+        "learning": lambda run: "" if run.cost.learning is None else _count(run.cost.learning),
+        "of parameters": lambda run: "" if run.cost.parameters is None else _count(run.cost.parameters),
+    }
+    columns = {name: [write(run) for run in comparison.runs] for name, write in written.items()}
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    if not columns:
+        return Table("cost", ["run"], [True], [])
+    rows = [[run.name, *cells] for run, *cells in zip(comparison.runs, *columns.values(), strict=True)]
+    return Table("cost", ["run", *columns], [True] + [False] * len(columns), rows)
+
+
+def captions(comparison: Comparison, *, tables: bool = True, differences: bool = True) -> list[str]:
+    """What the numbers are of, how they were compared, and what a reader has to know; a line each.
+
+    Without `tables`, nothing of what only those show; without `differences`, nothing of those.
+    """
+    runs = comparison.runs
+    lines = [caption_of(comparison[comparison.reference].evaluation)]
+    if differences and any(run.against for run in runs):
+        lines.append(
+            f"differences are paired over subjects, with {100 * comparison.confidence:g} % intervals "
+            f"({comparison.corrected}); better and worse: the interval lies wholly on one side of 0"
+        )
+    if tables and any(run.evaluation.get("reranked") for run in runs):
+        lines.append(
+            "rows with + rank the same embeddings anew and are compared with the same run without, each by itself"
+        )
+        lines += filter(None, dict.fromkeys(remark(run.evaluation) for run in runs))
+    if tables and any(run.cost.seconds is not None for run in runs):
+        lines.append("training is the time of the epochs, without validation; photos/s those of the last stage")
+    return [*lines, *(f"note: {note}" for note in comparison.notes)]
+
+
+def markdown(comparison: Comparison) -> str:
+    """Tables for a README or a paper's appendix, and below them what they are of."""
+    parts = [
+        "\n".join(
+            [
+                f"**{table.title[0].upper()}{table.title[1:]}**",
+                "",
+                *markdown_table(table.columns, table.rows, table.words),
+            ]
+        )
+        for table in tables(comparison)
+    ]
+    return "\n\n".join([*parts, "\n".join(f"* {as_markdown(line)}" for line in captions(comparison))]) + "\n"
+
+
+def csv(comparison: Comparison) -> str:
+    """A row per run and a column per number: shares in 0 to 1, seconds, bytes; then the recipe paths that differ."""
+    rows = [_flat_row(comparison, run) for run in comparison.runs]
+    written = io.StringIO()
+    writer = table_format.DictWriter(
+        written, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows([{key: csv_cell(value) for key, value in row.items()} for row in rows])
+    return written.getvalue()
+
+
+def content(comparison: Comparison) -> dict[str, Any]:
+    """Everything, as values for JSON; of the evaluations what a ladder keeps, not the ranks of every query."""
+    kept = ("recipe", "protocol", "metrics", "counts", "hashes", "mirrored")
+    return {
+        "by": comparison.by,
+        "reference": comparison.reference,
+        "confidence": comparison.confidence,
+        "corrected": comparison.corrected,
+        "notes": comparison.notes,
+        "runs": [
+            {
+                "name": run.name,
+                "folder": str(run.folder),
+                **{key: run.evaluation[key] for key in kept if key in run.evaluation},
+                "reranked": [
+                    {key: value for key, value in anew.items() if key != "ranks"}
+                    for anew in run.evaluation.get("reranked", [])
+                ],
+                "changed": run.changed,
+                "against": run.against,
+                "cost": asdict(run.cost),
+            }
+            for run in comparison.runs
+        ],
+    }
+
+
+def as_json(comparison: Comparison) -> str:
+    return json_text(content(comparison)) + "\n"
+
+
+def _cells(metrics: dict[str, Any], shown: Sequence[str], short: Sequence[str]) -> list[str]:
+    return [*(percent(metrics[n]) for n in shown), *(percent(metrics[n], interval=False) for n in short)]
+
+
+def _number(comparison: Comparison, number: int) -> str:
+    """Where rows of the recipe speak of runs by number."""
+    return f"{number}. " if len(comparison.runs) > _AS_COLUMNS and comparison.runs[0].changed else ""
+
+
+def _grouped(paths: Sequence[str], runs: Sequence[Compared]) -> list[list[str]]:
+    rows = []
+    for path in paths:
+        having: dict[str, list[int]] = {}
+        for number, run in enumerate(runs, 1):
+            if run.changed[path]:
+                having.setdefault(run.changed[path], []).append(number)
+        rows.append([_short(path), "; ".join(f"{text} ({_ranges(numbers)})" for text, numbers in having.items())])
+    return rows
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("stages.")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """1, 2, 3, 5 as 1-3, 5."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 2 else ", ".join(map(str, part)) for part in parts)
+
+
+def _flat_row(comparison: Comparison, run: Compared) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": run.name, "folder": str(run.folder), "recipe": run.recipe.name}
+    for name, metric in run.evaluation["metrics"].items():
+        row |= {name: metric["value"], f"{name}_low": metric["low"], f"{name}_high": metric["high"]}
+    row["reference"] = comparison.reference
+    for name in run.evaluation["metrics"]:
+        gained = run.against.get(name, {})
+        row |= {f"{name}_difference{end}": gained.get(key) for key, end in _ENDS.items()}
+    row |= asdict(run.cost)
+    row |= {f"{key}_hash": run.evaluation["hashes"].get(key) for key in ("manifest", "draws", "model")}
+    return row | {f"recipe.{path}": text for path, text in run.changed.items()}
+
+
+_ENDS = {"value": "", "low": "_low", "high": "_high", "verdict": "_verdict"}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _count(number: int) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {letter}"
+    return str(number)

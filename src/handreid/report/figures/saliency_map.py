@@ -1,0 +1,109 @@
+"""Maps of single photos as a figure: which parts of each made its embedding.
+
+* Photos are named by who asks, else drawn from the test photos by a seed, everybody once before anybody twice. Nobody
+  looked at them first, so nobody chose the ones with the pretty maps.
+* Each map has its own scale: they say which parts of one photo matter more, not which photo matters more.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from handreid.evaluation.embed import look_up, sources_of
+from handreid.explain.saliency import Method, caveat, saliency
+from handreid.files import check_writable
+from handreid.inference import load_embedder
+from handreid.progress import Progress, Silent
+from handreid.report.figures import style
+from handreid.report.figures.overlay import overlay
+from handreid.report.photos.lookup import Shown, choose, find, show
+from handreid.runs.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH, _LARGEST, _BETWEEN = 11.0, 2.4, 0.25  # inches: the page, a photo at most, between two pairs
+_HOW_TO_READ = (
+    "Left each photo as the model sees it, right the map over it: yellow is the largest value of the photo's own map, "
+    "and the line is where half of it is."
+)
+
+
+def attention_figure(
+    run: Run,
+    out: Path,
+    *,
+    photos: Sequence[str] = (),
+    count: int = 8,
+    data: Path | None = None,
+    method: Method = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Writes the figure and its caption, and returns the files.
+
+    Raises DataError for a photo that the manifest does not have, or where there is no test photo to choose from;
+    WeightsError for rollout of a ResNet.
+    """
+    progress = progress or Silent()
+    check_writable(out, style.FORMATS)
+    known = look_up(run, data=data, part="all" if photos else "test", progress=progress)
+    chosen = [find(known, name) for name in photos] if photos else choose(known, count, seed).tolist()
+    embedder = load_embedder(run)
+    shown = show(known, chosen, embedder, progress)
+    with progress.step("looking", len(shown.names), "photos") as advance:
+        maps, words = saliency(embedder, shown.photos, shown.conditions, method=method)
+        advance(len(maps))
+    which = "named" if photos else f"drawn from the {len(known.rows):,} test photos (seed {seed}), people before photos"
+    title = f"{known.recipe.name}: what its embeddings are made of"
+    warning = caveat(embedder, method)
+    overlays = [overlay(picture, one) for picture, one in zip(shown.pictures, maps, strict=True)]
+    figure = _draw(shown, overlays, title, [words, warning])
+    rows, cols = maps.shape[1:]
+    caption = " ".join(
+        [
+            f"{words[0].upper()}{words[1:]} of {len(shown.names)} photos, {which}, on a grid of {rows} x {cols}.",
+            _HOW_TO_READ,
+            warning,
+            sources_of(known),
+            f"Photos: {', '.join(shown.names)}.",
+        ]
+    )
+    return style.save(figure, out, caption)
+
+
+def _draw(shown: Shown, overlays: Sequence[Image.Image], title: str, subtitle: list[str]) -> "Figure":
+    across = min((4, 3, 2, 1), key=lambda n: (-len(overlays) % n if n > 2 else n < len(overlays), -n))
+    down = -(-len(overlays) // across)
+    side = min((_WIDTH * 0.94 - _BETWEEN * (across - 1)) / (2 * across), _LARGEST)
+    shape = shown.pictures[0].height / shown.pictures[0].width
+    head, foot, line = 1.05, 0.1, 0.45
+    height = head + down * (side * shape + line) + foot
+    figure = style.new_figure("", [], width=_WIDTH, height=height)
+    figure.text(0.03, 1 - 0.30 / height, title, size=16, weight="bold", color=style.INK, va="top")
+    for number, text in enumerate(subtitle):
+        figure.text(0.03, 1 - (0.60 + 0.2 * number) / height, text, size=9, color=style.QUIET, va="top")
+    for number, (picture, laid) in enumerate(zip(shown.pictures, overlays, strict=True)):
+        row, col = divmod(number, across)
+        left = 0.03 * _WIDTH + col * (2 * side + _BETWEEN)
+        bottom = height - head - row * (side * shape + line) - side * shape
+        for place, one in enumerate((picture, laid)):
+            box = ((left + place * side) / _WIDTH, bottom / height, side / _WIDTH, side * shape / height)
+            put(figure, box, one)
+        figure.text(left / _WIDTH, (bottom - 0.05) / height, shown.label(number), size=6.5, color=style.QUIET, va="top")
+    return figure
+
+
+def put(figure: "Figure", box: tuple[float, float, float, float], picture: Image.Image) -> "Axes":
+    """A picture in a thin frame; `box` in shares of the page."""
+    axes = figure.add_axes(box)
+    axes.imshow(np.asarray(picture))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(style.HAIR)
+    return axes

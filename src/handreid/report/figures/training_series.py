@@ -1,0 +1,145 @@
+"""What metrics.jsonl says of a training, as named lines in panels, stage after stage.
+
+* Terms of the loss are before their weights, as they are logged; `loss` is what was minimised.
+* Groups of parameters whose rates never differ are one line. With more than a few left (a rate per layer), the lines
+  between the lowest and the highest are not named.
+* Which epoch a stage ends with is found as the stage finds it: the first with the highest validation mAP, or the last.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from handreid.errors import RunError
+from handreid.recipe import FineTune
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.runs.folder import Run
+
+_WORKING = (
+    "stage",
+    "epoch",
+    "step",
+    "seconds",
+    "photos_per_second",
+    "peak_memory",
+    "precision",
+    "gradient_norm",
+    "loss",
+)
+_SHOWN = {"validation_rank1": "rank-1", "validation_map": "mAP", "prompts_rank1": "own text nearest"}
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One line: epochs from 1, and values."""
+
+    name: str
+    epochs: Int[np.ndarray, " point"]
+    values: Float[np.ndarray, " point"]
+    named: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Lines with one scale. `unit` is `%` where values are shares in [0, 1]."""
+
+    name: str
+    unit: str
+    series: list[Series]
+
+
+@dataclass(frozen=True, eq=False)
+class StageSeries:
+    """`kept` is the epoch that the stage ended with; None where it says nothing of it, or has not finished one."""
+
+    number: int
+    kind: str
+    epochs: int  # of the recipe; a stage that stopped early, or is still at it, has fewer points
+    kept: int | None
+    panels: list[Panel]
+
+
+def training_series(run: Run) -> list[StageSeries]:
+    """A stage without a line yet is left out. Raises RunError for a run that has none at all."""
+    entries = read_metrics(run)
+    if not entries:
+        why = "its recipe has no stages" if not run.recipe.stages else "no epoch of it has ended"
+        raise RunError(f"{run.folder} has no metrics.jsonl with lines in it: {why}")
+    found = []
+    for number, stage in enumerate(run.recipe.stages):
+        mine = [entry for entry in entries if entry["stage"] == number]
+        if mine:
+            found.append(StageSeries(number, stage.kind, stage.epochs, _kept(stage, mine), _panels(mine)))
+    return found
+
+
+def _panels(entries: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    names = list(dict.fromkeys(key for entry in entries for key in entry))
+    rates = [name for name in names if name.startswith("lr, ")]
+    checks = [name for name in names if name in _SHOWN]
+    terms = [
+        name
+        for name in names
+        if name not in (*_WORKING, *rates) and not name.startswith(("validation_", "prompts_"))
+    ]  # fmt: skip
+    panels = [
+        Panel("loss", "", [_series(entries, "loss", "loss")]),
+        Panel("terms", "", [_series(entries, name, told) for name, told in _told(terms).items()]),
+        Panel("learning rate", "", _rates(entries, rates)),
+        Panel("gradient norm", "", [_series(entries, "gradient_norm", "before clipping")]),
+        Panel("validation", "%", [_series(entries, name, _SHOWN[name]) for name in checks]),
+    ]
+    panels = [Panel(one.name, one.unit, [line for line in one.series if len(line.epochs)]) for one in panels]
+    return [panel for panel in panels if panel.series]
+
+
+def _series(entries: Iterable[Mapping[str, Any]], key: str, name: str) -> Series:
+    there = [(entry["epoch"], entry[key]) for entry in entries if entry.get(key) is not None]
+    epochs, values = zip(*there, strict=True) if there else ((), ())
+    return Series(name, np.array(epochs, np.int64), np.array(values, np.float64))
+
+
+def _told(terms: Sequence[str]) -> dict[str, str]:
+    """Terms by their kind; with their place in the recipe only where a kind comes twice."""
+    kinds = {name: re.sub(r"^\d+_", "", name) for name in terms}
+    return {name: kind if list(kinds.values()).count(kind) == 1 else name for name, kind in kinds.items()}
+
+
+def _rates(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Series]:
+    """A line for all groups with the same rates, named by what they have in common."""
+    alike: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for name in names:
+        alike.setdefault(tuple((e["epoch"], e[name]) for e in entries if name in e), []).append(name)
+    lines = [
+        Series(
+            _group_name(groups),
+            np.array([e for e, _ in points], np.int64),
+            np.array([r for _, r in points], np.float64),
+        )
+        for points, groups in alike.items()
+    ]
+    lines.sort(key=lambda line: -float(line.values.max(initial=0)))
+    few = len(lines) <= 4
+    return [
+        Series(line.name, line.epochs, line.values, named=few or place in (0, len(lines) - 1))
+        for place, line in enumerate(lines)
+    ]
+
+
+def _group_name(groups: Sequence[str]) -> str:
+    parts = [name.removeprefix("lr, ").removesuffix(", not decayed").removesuffix(", decayed") for name in groups]
+    unlike = list(dict.fromkeys(re.sub(r"^\d+_", "", part) for part in parts))
+    return ", ".join(unlike) if len(unlike) <= 3 else f"{unlike[0]} to {unlike[-1]}"
+
+
+def _kept(stage: Any, entries: Sequence[Mapping[str, Any]]) -> int | None:
+    if not isinstance(stage, FineTune):
+        return None
+    if stage.keep == "last":
+        return int(entries[-1]["epoch"])
+    checked = [entry for entry in entries if "validation_map" in entry]
+    return int(max(checked, key=lambda entry: entry["validation_map"])["epoch"]) if checked else None

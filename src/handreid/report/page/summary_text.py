@@ -1,0 +1,196 @@
+"""What was done, in a paragraph of plain words made from the recipe and the counts of the evaluation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handreid.recipe import FineTune, LearnPrompts, Recipe
+from handreid.recipe.model import Backbone
+from handreid.report.compare.runs import Compared, Comparison
+
+_TERMS = {
+    "cross_entropy": "cross-entropy",
+    "arcface": "ArcFace",
+    "cosface": "CosFace",
+    "triplet": "triplet",
+    "center": "center",
+    "supcon": "supervised contrastive",
+    "contrast": "photo-to-sentence contrastive",
+    "symmetric_contrast": "photo-to-sentence contrastive",
+    "image_to_text": "image-to-text",
+    "text_to_image": "text-to-image",
+}
+_HEADS = {
+    "linear": "no head",
+    "bnneck": "a BNNeck",
+    "mlp": "a projection of two layers",
+    "pcb": "PCB's stripes",
+    "mgn": "MGN's branches",
+    "gem": "generalised-mean pooling",
+    "attention": "attention pooling",
+    "promptsg": "PromptSG's sentences",
+    "promptsg_graph": "sentences from a graph of prototypes",
+}
+_PROTOCOLS = {
+    "hands11k": "the 11k Hands papers' protocol",
+    "hd": "the protocol of PolyU HD",
+    "disjoint": "an identity-disjoint split",
+    "prepared": "the split that the manifest gives",
+}
+
+IDENTITY = {"subject": "a person", "hand": "a hand", "aspect": "one view of a hand"}
+
+
+def tell(recipe: Recipe, evaluation: Mapping[str, Any] | None) -> str:
+    """One run: tower, stages, and who was searched among whom."""
+    said = [_tower(recipe), *(_stage(stage, number, recipe) for number, stage in enumerate(recipe.stages))]
+    if not recipe.stages:
+        said.append("Nothing was trained: its features are compared as they come.")
+    if evaluation is not None:
+        said.append(_tested(evaluation))
+    return " ".join(said)
+
+
+def _tower(recipe: Recipe) -> str:
+    backbone = recipe.model.backbone
+    size = backbone.image_size
+    pixels = "" if size is None else f" at {size if isinstance(size, int) else ' x '.join(map(str, size))} pixels"
+    start = f", begun with the encoder of {recipe.start}" if recipe.start else ""
+    added = [] if backbone.visual_prompts is None else [_visual_prompts(backbone)]
+    if recipe.model.side_information is not None:
+        added.append(f"a learned vector per {' and '.join(recipe.model.side_information.columns)}")
+    head = _HEADS.get(recipe.model.head.kind, recipe.model.head.kind)
+    return (
+        f"The encoder is {backbone.name}{pixels} with {_weights(backbone)}{start}"
+        f"{', and ' + ' and '.join(added) if added else ''}; photos are compared by its "
+        f"{' and '.join(recipe.model.test_feature.features)} features behind {head}, by cosine."
+    )
+
+
+def _visual_prompts(backbone: Backbone) -> str:
+    prompts = backbone.visual_prompts
+    assert prompts is not None  # noqa: S101 - for the type checker
+    return (
+        f"{prompts.tokens} visual prompts {'in every block' if prompts.depth == 'deep' else 'before the first block'}"
+    )
+
+
+def _weights(backbone: Backbone) -> str:
+    if backbone.weights == "none":
+        return "random weights"
+    if backbone.weights == "openai":
+        return "OpenAI's CLIP weights"
+    return f"the weights {backbone.weights.replace(chr(92), '/').rsplit('/', 1)[-1]}"
+
+
+def _stage(stage: FineTune | LearnPrompts, number: int, recipe: Recipe) -> str:
+    which = "In training" if len(recipe.stages) == 1 else f"In stage {number}"
+    return f"{which}, {_prompts(stage) if isinstance(stage, LearnPrompts) else _fine_tuned(stage)}."
+
+
+def _fine_tuned(stage: FineTune) -> str:
+    terms = [
+        f"{_TERMS.get(term.kind, term.kind.replace('_', ' '))}{'' if term.weight == 1 else f' x {term.weight:g}'}"
+        for term in stage.objectives
+    ]
+    learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"
+    by = " by low-rank changes" if stage.lora else ""
+    sampler = stage.sampler
+    batches = f"batches of {stage.photos_per_batch} photos"
+    if sampler.kind in ("pk", "hard_identity"):
+        batches = f"batches of {sampler.identities} identities x {sampler.images} photos"
+    kept = "the epoch with the best validation mAP is kept" if stage.keep == "best" else "the last epoch is kept"
+    return (
+        f"{learns}{by} for {_count(stage.epochs, 'epoch')} in {batches} from {_joined(terms)} "
+        f"({stage.optimizer.kind}, rate {_rate(stage.optimizer.lr)}), and {kept}"
+    )
+
+
+def _prompts(stage: LearnPrompts) -> str:
+    contexts = {"identity": "each identity's", "shared": "shared", "both": "shared and each identity's"}[stage.contexts]
+    return (
+        f"both towers are frozen and {contexts} {_count(stage.tokens, 'word')} of a sentence are learned for "
+        f"{_count(stage.epochs, 'epoch')} ({stage.optimizer.kind}, rate {_rate(stage.optimizer.lr)})"
+    )
+
+
+def _tested(evaluation: Mapping[str, Any]) -> str:
+    counts, protocol = evaluation["counts"], evaluation["protocol"]
+    queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
+    aspect = "" if protocol["aspect"] == "all" else f", {protocol['aspect'].replace('-', ' ')} hands only"
+    return (
+        f"It was tested by {_PROTOCOLS.get(protocol['name'], protocol['name'])}{aspect}: {queries:,} queries of "
+        f"{counts['subjects']:,} people whom training never saw, searched among {counts['gallery']:,} gallery photos "
+        f"in each of {_count(counts['draws'], 'seeded draw')}; an identity is {IDENTITY[protocol['label']]}."
+    )
+
+
+def _rate(rate: float) -> str:
+    mantissa, exponent = f"{rate:.1e}".split("e")
+    return f"{rate:g}" if rate >= 0.01 else f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+def _joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def lede(comparison: Comparison, shown: Compared) -> str:
+    """The result in a sentence or two: the best run, and how it stands to what it is compared with."""
+    best = shown.evaluation["metrics"]
+    rank1 = (
+        f"{100 * best['rank1']['value']:.1f} % [{100 * best['rank1']['low']:.1f}, {100 * best['rank1']['high']:.1f}]"
+    )
+    said = f"{shown.name} finds the right hand first in {rank1} of the queries, on people whom training never saw."
+    others = [run for run in comparison.runs if run.name != comparison.reference]
+    if not others:
+        return said
+    told = [run.against.get(comparison.by) for run in others]
+    count = {word: sum(one["verdict"] == word for one in told if one) for word in ("better", "worse", "within noise")}
+    if not any(count.values()):
+        return said
+    parts = [f"{number} {'is' if number == 1 else 'are'} {word}" for word, number in count.items() if number]
+    of = f"of the other {len(others)} runs " if len(others) > 1 else "of the other run "
+    return f"{said} Compared with {comparison.reference}, {of}{_joined(parts)}."
+
+
+def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
+    """The few numbers at the top."""
+    metrics, counts = shown.evaluation["metrics"], shown.evaluation["counts"]
+    queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
+    found = [
+        {
+            "name": name,
+            "value": f"{100 * metrics[key]['value']:.1f} %",
+            "note": f"{_range(metrics[key])}, {shown.name}",
+        }
+        for name, key in (("rank-1", "rank1"), ("mAP", "map"))
+    ]
+    return [
+        *found,
+        {"name": "people tested", "value": f"{counts['subjects']:,}", "note": f"{counts['identities']:,} identities"},
+        {"name": "queries", "value": f"{queries:,}", "note": f"in each of {_count(counts['draws'], 'draw')}"},
+        {"name": "gallery", "value": f"{counts['gallery']:,}", "note": "photos, one of each identity"},
+        *(
+            [{"name": "runs", "value": str(len(comparison.runs)), "note": "compared"}]
+            if len(comparison.runs) > 1
+            else []
+        ),
+    ]
+
+
+def paragraphs(comparison: Comparison, shown: Compared) -> list[str]:
+    """One run is told in full; of several, the shown one, and where the others differ stands in a table."""
+    if len(comparison.runs) == 1:
+        return [tell(shown.recipe, shown.evaluation)]
+    several = (
+        f"{len(comparison.runs)} runs were evaluated; what differs between their recipes is in a table below the "
+        f"results. This is {shown.name}, whose test photos are shown on this page."
+    )
+    return [several, tell(shown.recipe, shown.evaluation)]
+
+
+def _range(metric: Mapping[str, Any]) -> str:
+    return f"[{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"

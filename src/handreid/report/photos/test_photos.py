@@ -1,0 +1,132 @@
+"""A run's test photos with their embeddings: what ranking strips, confusions and maps of the space are made from.
+
+Photos are told by their position here, from 0, in the order of their rows in the manifest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from handreid.data.manifest import Manifest
+from handreid.data.splits import Split
+from handreid.draw import Draw
+from handreid.errors import DataError
+from handreid.evaluation.embed import embed_known, look_up
+from handreid.metrics.arrays import exact_units
+from handreid.progress import Progress
+from handreid.recipe import Recipe
+from handreid.runs.folder import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A run's test photos, as its evaluation ranks them: every photo of any test draw once, rows ascending.
+
+    Among them may be photos of nobody known that somebody asked for; they are in no draw, and equal nobody.
+    """
+
+    run: Run
+    recipe: Recipe
+    manifest: Manifest
+    split: Split
+    rows: Int[np.ndarray, " photo"]
+    embeddings: Float[np.ndarray, "photo dim"]
+    model_hash: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Paths as the manifest has them, relative to its root."""
+        return [self.split.paths[row] for row in self.rows]
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        return [self.manifest.root / name for name in self.names]
+
+    @cached_property
+    def identities(self) -> list[str]:
+        return [self.split.identities[row] for row in self.rows]
+
+    @cached_property
+    def unlabelled(self) -> frozenset[int]:
+        """Photos of nobody known."""
+        return frozenset(np.flatnonzero(self.manifest.table["subject"].is_null().to_numpy()[self.rows]).tolist())
+
+    @cached_property
+    def subjects(self) -> list[str]:
+        return [self.split.subjects[row] for row in self.rows]
+
+    @cached_property
+    def views(self) -> list[str]:
+        """`dorsal-right` and the like, `unknown` where nothing is known."""
+        return [self.manifest.views[row] or "unknown" for row in self.rows]
+
+    @cached_property
+    def labels(self) -> Int[np.ndarray, " photo"]:
+        """Numbers in the place of identities."""
+        return np.unique(np.array(self.identities), return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def cameras(self) -> Int[np.ndarray, " photo"] | None:
+        """Numbers in the place of cameras, where they count (see `Split`)."""
+        if self.split.cameras is None:
+            return None
+        names = np.array([self.split.cameras[row] or "" for row in self.rows])
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+    def left_out(
+        self, query: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]
+    ) -> Bool[np.ndarray, "query gallery"]:
+        """Which are neither right nor wrong: of the query's identity and camera, where cameras count."""
+        if self.cameras is None:
+            return np.zeros((len(query), len(gallery)), np.bool_)
+        same: Bool[np.ndarray, "query gallery"] = self.labels[query][:, None] == self.labels[gallery]
+        same &= self.cameras[query][:, None] == self.cameras[gallery]
+        return same
+
+    @cached_property
+    def units(self) -> Float[np.ndarray, "photo dim"]:
+        """Features whose products are similarities without rounding, times 2**52 (see `metrics/ranking.py`)."""
+        return exact_units(self.embeddings, "test")
+
+    def gallery(self, draw: int) -> Int[np.ndarray, " gallery"]:
+        """Photos to search among, in the order of their paths. Raises DataError when there is no such draw."""
+        return np.searchsorted(self.rows, self._draw(draw).gallery)
+
+    def query(self, draw: int) -> Int[np.ndarray, " query"]:
+        """Photos to search with, in the order of their paths. Raises DataError when there is no such draw."""
+        return np.searchsorted(self.rows, self._draw(draw).query)
+
+    def _draw(self, number: int) -> Draw:
+        count = len(self.split.test)
+        if not 0 <= number < count:
+            raise DataError(f"there is no draw {number}: the {count} test draws are numbered from 0 to {count - 1}")
+        return self.split.test[number]
+
+
+def look_at(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = None) -> Tested:
+    """The run's test photos; embeddings are those that its evaluation kept, or, where they do not fit, made anew.
+
+    Photos of nobody known come with them whose paths are, or end like, one of those `asked` for.
+    Raises RunError for an unfinished run or a manifest that has changed, DataError for one that is gone or a photo that
+    cannot be read.
+    """
+    every = look_up(run, progress=progress)
+    roles, paths = every.table["role"].to_list(), every.table["path"].to_list()
+    known = every.only(np.flatnonzero([_wanted(*photo, asked) for photo in zip(roles, paths, strict=True)]))
+    if known.split is None:
+        raise DataError(f"{known.facts['manifest']} gives no split, so no photo of it is tested")
+    embeddings = embed_known(run, known, progress)
+    return Tested(
+        run, known.recipe, known.manifest, known.split, known.rows, embeddings, str(known.facts["model_hash"])
+    )
+
+
+def _wanted(role: str, path: str, asked: Sequence[str]) -> bool:
+    return role == "test" or (role == "unlabelled" and any(f"/{path}".endswith(f"/{name}") for name in asked))

@@ -1,0 +1,202 @@
+"""The run folder: all there is to know of a run, in files a person can read.
+
+    recipe.yaml         the complete recipe, defaults written out
+    run.json            versions, hardware, seeds, content hashes of manifest, split, draws, photos, and of these files
+    metrics.jsonl       one line per epoch: losses term by term, learning rates, gradient norm, validation
+    stages/0-.../       last.ckpt (to resume from), best.safetensors (by validation)
+    model.safetensors   the finished embedder
+    evaluation.json     metrics with intervals, counts, hashes, the rank of every query
+    evaluation-embeddings.safetensors   the embeddings that it rests on (see `kept_embeddings`)
+
+* Every file is written beside and moved into place. A run without model.safetensors is unfinished and can be resumed.
+* Every file proves that it is as it was written: JSON and each line of metrics by a checksum of their own, weights and
+  the recipe by a hash that run.json (or the stage's stage.json) notes. It is compared by whoever opens the file.
+"""
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from handreid.errors import RunError
+from handreid.files import (
+    beginning,
+    check_folder_writable,
+    file_hash,
+    first_difference,
+    is_folder,
+    is_free,
+    write_json,
+    write_text,
+)
+from handreid.recipe import Recipe, dump_recipe, load_recipe
+from handreid.runs.records import RUN_FORMAT, read_run
+
+_PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")
+_RECORD = "run.json"  # the last file that is written when a run begins
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.folder / "evaluation-embeddings.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / _RECORD).is_file()
+
+    @property
+    def finished(self) -> bool:
+        return self.model.exists()
+
+    def stage(self, number: int, kind: str) -> Path:
+        return self.folder / "stages" / f"{number}-{kind}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """Raises RunError when it is not what the run was started with."""
+        path = self.folder / "recipe.yaml"
+        check_noted(path, noted=self.facts["files"].get(path.name), advice="put it back, or train the changed one anew")
+        return load_recipe(path)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return read_run(self.folder)
+
+
+def open_run(folder: Path) -> Run:
+    """A run folder that exists. Raises RunError when it is none."""
+    run = Run(folder)
+    if not run.begun:
+        raise RunError(f"{folder} is not a run folder (it has no run.json); train one with `handreid train`")
+    return run
+
+
+def check_finished(run: Run) -> None:
+    """Raises RunError when there is no finished model yet."""
+    if not run.finished:
+        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
+
+
+def finished_model(run: Run) -> Path:
+    """The file of the finished model, which is as it was written. Raises RunError."""
+    check_finished(run)
+    advice = f"copy it again, or remove it and make it anew: handreid train --resume --out {run.folder}"
+    check_noted(run.model, noted=run.facts["files"].get(run.model.name), advice=advice)
+    return run.model
+
+
+def check_noted(path: Path, *, noted: str | Sequence[str] | None, advice: str) -> None:
+    """Compares a file's hash with what was noted of it, once in a process. Raises RunError that says what to do."""
+    known = [noted] if isinstance(noted, str) else list(noted or ())
+    try:
+        found = file_hash(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); {advice}") from None
+    if not known:
+        raise RunError(f"{path} is not a file that was written here: its hash is noted nowhere; {advice}")
+    if found not in known:
+        raise RunError(
+            f"{path} is not as it was written (damaged, half copied, or changed): its hash is {found[:16]}, was "
+            f"{' or '.join(one[:16] for one in known)}; {advice}"
+        )
+
+
+def check_free(folder: Path, recipe: Recipe | None = None) -> None:
+    """Raises RunError when the folder already holds something; what a killed start left of this recipe is nothing."""
+    if is_free(folder, _RECORD) or (recipe is not None and _holds_only(folder, recipe)):
+        return
+    raise RunError(f"{folder} already holds something; choose another --out, or --resume if it is this run")
+
+
+def check_place(folder: Path, recipe: Recipe) -> None:
+    """Raises RunError when the folder holds something, and OutputError when no run could be written there.
+
+    A folder that holds something is not touched.
+    """
+    if is_folder(folder):
+        check_free(folder, recipe)
+    check_folder_writable(folder)
+
+
+def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
+    """A fresh run folder. Raises RunError when the folder already holds something."""
+    check_free(folder, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    with beginning(folder):
+        path = folder / "recipe.yaml"
+        write_text(path, dump_recipe(recipe))
+        began = {"format": RUN_FORMAT, "started": now(), **environment(), "seed": recipe.seed}
+        write_json(folder / _RECORD, {**began, **facts, "files": {path.name: file_hash(path)}})
+    return Run(folder)
+
+
+def note_finished(run: Run, model: Path) -> None:
+    """Notes the hashes of the finished model, which is about to be moved into its place, and of metrics.jsonl."""
+    facts = run.facts
+    files = facts["files"] | {run.model.name: file_hash(model)}
+    if run.metrics.exists():
+        files[run.metrics.name] = file_hash(run.metrics)
+    write_json(run.folder / _RECORD, {**facts, "finished": now(), "files": files})
+
+
+def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
+    """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
+    own = run.recipe
+    if recipe is not None and dump_recipe(recipe.experiment) != dump_recipe(own.experiment):
+        was, now = (one.experiment.model_dump(mode="json") for one in (own, recipe))
+        raise RunError(f"{run.folder} was started with another recipe ({first_difference(was, now)})")
+    then = run.facts
+    for name in ("manifest_hash", "split_hash", "draws_hash"):
+        if then.get(name) != facts[name]:
+            raise RunError(
+                f"{run.folder} was started on other data: its {name} is {then.get(name)}, now it is {facts[name]}"
+            )
+    if not run.finished and then.get("start_hash") != facts.get("start_hash"):
+        raise RunError(f"{run.folder} began with {then.get('start')} as it was then; that run is another now")
+
+
+def environment() -> dict[str, Any]:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or platform.machine())
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _holds_only(folder: Path, recipe: Recipe) -> bool:
+    """Whether there is nothing but this very recipe, as a version without a mark of the beginning left it."""
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
+    try:
+        return names == {"recipe.yaml"} and (folder / "recipe.yaml").read_bytes() == dump_recipe(recipe).encode()
+    except OSError:
+        return False

@@ -1,0 +1,248 @@
+"""Leakage: whether somebody who is tested, or a photo of theirs, is known to a model already. The one check of it.
+
+* People count, under whatever view or label: who trained with the back of a hand is known when the palm is tested.
+* A photo is known by its content, under any name and in any manifest, and with it the person whom it shows there.
+* People of one name are the same, also where case, width, blanks or invisible characters differ; but not in two data
+  sets that are both known and not the same one. Excluding an unseen subject loses queries; including a seen one
+  invalidates the result.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from handreid.data.cross_condition import without
+from handreid.data.draw_checks import check_galleries
+from handreid.data.manifest import Manifest
+from handreid.data.photo_hashes import PhotoHash, photo_hashes
+from handreid.data.similar_names import likeness
+from handreid.data.splits import Split
+from handreid.data.tables import listed
+from handreid.errors import ProtocolError
+from handreid.progress import Progress
+from handreid.runs.dataset import Material
+from handreid.runs.exposure import Exposure, Role, exposure_of, exposures_of, validated_rows
+from handreid.runs.folder import Run
+
+Hashes = Callable[[Sequence[int]], Sequence[PhotoHash | None]]  # of rows of a manifest
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Rows of a manifest that a run knows for one reason: all photos of `subjects`, and photos of nobody known.
+
+    `copies` counts those among them that are photos of training or validation themselves, by content.
+    """
+
+    run: str
+    role: Role
+    why: str
+    rows: tuple[int, ...]
+    subjects: tuple[str, ...]
+    copies: int = 0
+
+    def entry(self) -> dict[str, Any]:
+        """As results write it."""
+        return {
+            "why": self.why,
+            "subjects": len(self.subjects),
+            "photos": len(self.rows),
+            "copies": self.copies,
+            "names": list(self.subjects),
+        }
+
+    def sentence(self) -> str:
+        return f"{len(self.subjects)} subjects with {len(self.rows)} photos left out: {self.why}"
+
+
+def find_leaks(
+    exposures: Sequence[Exposure], manifest: Manifest, rows: Iterable[int], hashes: Hashes, *, names: bool = True
+) -> list[Leak]:
+    """Who and what of some rows the exposures know; each person, and each photo of nobody known, once.
+
+    `hashes` gives those of rows that are asked for, None for photos that are gone. Without `names` only photos are
+    compared.
+    """
+    left = list(dict.fromkeys(int(row) for row in rows))
+    found: list[Leak] = []
+    for exposure in exposures:
+        if names and exposure.names_people_of(manifest):
+            found += _by_name(exposure, left, manifest.table["subject"].to_list())
+            left = _without(left, found)
+    digests = dict(zip(left, hashes(left), strict=True)) if any(one.photos for one in exposures) else {}
+    for exposure in exposures:
+        found += _by_content(exposure, manifest, left, digests)
+        left = _without(left, found)
+    return found
+
+
+def hashes_in(manifest: Manifest, progress: Progress | None = None) -> Hashes:
+    """Hashes of a manifest's photos, made when they are asked for."""
+    paths = manifest.paths()
+    return lambda rows: photo_hashes([paths[row] for row in rows], progress=progress)
+
+
+def split_leaks(material: Material, progress: Progress | None = None) -> list[Leak]:
+    """Whom and what this split tests although it trains or validates with them: nobody, if it is right.
+
+    People are those who are searched for: the papers' galleries hold others beside them (distractors) who may train
+    with another view. A split that was given (`prepared`) may test people who train: only its photos are compared.
+    """
+    own, split = exposure_of(material, progress=progress), material.split
+    hashes = hashes_in(material.manifest, progress)
+    people = tested_people(split)
+    leaks = find_leaks([own], material.manifest, people, hashes, names=split.protocol != "prepared")
+    beside = set(every_test_row(split)) - set(people)
+    return [*leaks, *find_leaks([own], material.manifest, sorted(beside), hashes, names=False)]
+
+
+def repeated_photos(material: Material, progress: Progress | None = None) -> list[str]:
+    """Photos of validation, by path, that are photos of training under another name."""
+    split = material.split
+    trained = exposure_of(material, rows=dict.fromkeys(split.train.tolist(), "train"), progress=progress)
+    validated = sorted(set(split.validation_rows.tolist()) - set(split.train.tolist()))
+    known = hashes_in(material.manifest, progress)(validated)
+    return [split.paths[row] for row, digest in zip(validated, known, strict=True) if trained.role_of(digest, None)]
+
+
+def check_validation_unseen(material: Material, progress: Progress | None = None) -> None:
+    """Raises ProtocolError when somebody who is searched for, or among, in validation is searched for in a test, or is
+    a photo of it.
+    """
+    split, manifest = material.split, material.manifest
+    validated = exposure_of(material, rows=dict.fromkeys(validated_rows(split), "validation"), progress=progress)
+    queries = sorted({int(row) for draw in split.test for row in draw.query})
+    leaks = find_leaks([validated], manifest, queries, hashes_in(manifest, progress))
+    if leaks:
+        people = sorted({name for leak in leaks for name in leak.subjects})
+        raise ProtocolError(
+            f"a sweep here would look at test identities: {len(people)} subjects (such as {people[0]}) are both "
+            f"validated and tested under protocol {split.protocol}, so the best trial would be chosen by the test; "
+            "use a split that keeps them apart"
+        )
+
+
+def check_parent(parent: Run, material: Material, progress: Progress | None = None) -> list[str]:
+    """Notes; raises ProtocolError when a run that this one begins with, or one before it, knows people whom this one
+    tests, or was trained on people whom it validates with.
+    """
+    split, manifest = material.split, material.manifest
+    exposures, notes = exposures_of(parent, [material.path], progress)
+    hashes = hashes_in(manifest, progress)
+    leaks = find_leaks(exposures, manifest, tested_people(split), hashes)
+    training = {split.subjects[row] for row in split.train}  # in a closed set they validate too
+    validated = [row for row in validated_rows(split) if split.subjects[row] not in training]
+    leaks += find_leaks([one.only("train") for one in exposures], manifest, validated, hashes)
+    if leaks:
+        people = sorted({name for leak in leaks for name in leak.subjects})
+        raise ProtocolError(
+            f"start: {parent.folder} was trained or chosen with {len(people)} subjects whom this run tests or "
+            f"validates with (such as {people[0]}): {leaks[0].why}; give both the same data, protocol, aspect, "
+            "validation and seed"
+        )
+    others = [one for one in exposures if not one.names_people_of(manifest)]
+    other = [f"start: {one.run} was trained on other data ({one.dataset}): compared by photos alone" for one in others]
+    return [f"start: {note}" for note in notes] + other
+
+
+def unseen(run: Run, material: Material, progress: Progress | None = None) -> tuple[Material, list[Leak], list[str]]:
+    """What is tested without people and photos that the run knows, who they are, and notes.
+
+    On the photos that the run was trained on its own split keeps them apart: whoever it knows was asked for by another
+    protocol or view, and is refused. Of other photos they are left out. Raises ProtocolError where that is so, or
+    where nobody is left.
+    """
+    split, manifest = material.split, material.manifest
+    exposures, notes = exposures_of(run, [material.path], progress)
+    hashes = hashes_in(manifest, progress)
+    people = tested_people(split)
+    given = [one for one in exposures if _given_together(one, material)]
+    leaks = find_leaks([one for one in exposures if one not in given], manifest, people, hashes)
+    leaks += find_leaks(given, manifest, _without(people, leaks), hashes, names=False)
+    beside = sorted(set(every_test_row(split)) - set(people))
+    leaks += find_leaks(exposures, manifest, beside, hashes, names=False)
+    if not leaks:
+        return material, [], notes
+    if run.facts.get("manifest_hash") == manifest.hash:
+        raise ProtocolError(_refusal(leaks, len({split.subjects[row] for row in people})))
+    test = without(split.test, {row for leak in leaks for row in leak.rows})
+    if not all(len(draw.query) for draw in test):
+        raise ProtocolError(
+            f"{material.path}: nobody is left to search for. {'; '.join(leak.sentence() for leak in leaks)}. If they "
+            "are other people of the same names, give them other names"
+        )
+    check_galleries(test, split.identities, f"test of {material.path}", "give photos of more people")
+    notes += [leak.sentence() for leak in leaks]
+    return replace(material, split=replace(split, test=test)), leaks, notes
+
+
+def tested_people(split: Split) -> list[int]:
+    """Rows of those who are searched for: queries, and the gallery photos of their identities. No distractors."""
+    queries = {int(row) for draw in split.test for row in draw.query}
+    identities = {split.identities[row] for row in queries}
+    searched = {int(row) for draw in split.test for row in draw.gallery if split.identities[row] in identities}
+    return sorted(queries | searched)
+
+
+def every_test_row(split: Split) -> list[int]:
+    """Rows that are searched for or among in any test draw."""
+    return sorted({int(row) for draw in split.test for part in (draw.gallery, draw.query) for row in part})
+
+
+def _given_together(exposure: Exposure, material: Material) -> bool:
+    """Whether training and test are of one split that was given: it may test people who train, and its notes say so."""
+    here = exposure.manifest_hash == material.manifest.hash
+    return here and exposure.protocol == material.split.protocol == "prepared"
+
+
+def _refusal(leaks: Sequence[Leak], tested: int) -> str:
+    people = sorted({name for leak in leaks for name in leak.subjects})
+    such = f" (such as {people[0]})" if people else ""
+    verb = "trained on" if any(leak.role == "train" for leak in leaks) else "validated with"
+    runs = listed(dict.fromkeys(leak.run for leak in leaks))
+    copies = sum(leak.copies for leak in leaks)
+    by_content = f" {copies} photos are copies of theirs;" if copies else ""
+    return (
+        f"{len(people)} of {tested} test subjects were {verb} in {runs}{such}:{by_content} train a run under the "
+        "protocol and aspect it is to be evaluated with, or leave them out with --matrix aspect"
+    )
+
+
+def _without(rows: Sequence[int], leaks: Sequence[Leak]) -> list[int]:
+    out = {row for leak in leaks for row in leak.rows}
+    return [row for row in rows if row not in out]
+
+
+def _by_name(exposure: Exposure, rows: Sequence[int], subjects: Sequence[str | None]) -> Iterator[Leak]:
+    names = {row: likeness(subject) for row in rows if (subject := subjects[row]) is not None}
+    trained, chosen_by = set(names.values()) & exposure.trained.keys(), set(names.values()) & exposure.chosen_by
+    views = sorted({view for name in trained for view in exposure.trained[name]})
+    where = f", in {' and '.join(views)}" if views else ""
+    kinds: tuple[tuple[Role, set[str], str], ...] = (
+        ("train", trained, f"trained on by {exposure.run}{where}"),
+        ("validation", chosen_by, f"validated with by {exposure.run}, so its model was chosen by them"),
+    )
+    for role, known, why in kinds:
+        theirs = tuple(row for row, name in names.items() if name in known)
+        if theirs:
+            people = sorted({subject for row in theirs if (subject := subjects[row]) is not None})
+            yield Leak(exposure.run, role, why, theirs, tuple(people))
+
+
+def _by_content(
+    exposure: Exposure, manifest: Manifest, rows: Sequence[int], digests: dict[int, PhotoHash | None]
+) -> Iterator[Leak]:
+    """Copies of photos, and with them all photos of the people whom they show here."""
+    subjects, paths = manifest.table["subject"].to_list(), manifest.table["path"].to_list()
+    same = exposure.manifest_hash == manifest.hash
+    roles = {row: exposure.role_of(digests.get(row), paths[row] if same else None) for row in rows}
+    out: set[int] = set()
+    whys: tuple[tuple[Role, str], ...] = (("train", "trained on"), ("validation", "validated with"))
+    for role, verb in whys:
+        copies = {row for row in rows if roles[row] == role} - out
+        people = {name for row in copies if (name := subjects[row]) is not None}
+        theirs = tuple(row for row in rows if row not in out and (row in copies or subjects[row] in people))
+        if theirs:
+            out.update(theirs)
+            why = f"{len(copies)} of them are photos that {exposure.run} was {verb}, known by content"
+            yield Leak(exposure.run, role, why, theirs, tuple(sorted(people)), len(copies))

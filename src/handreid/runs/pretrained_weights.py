@@ -1,0 +1,59 @@
+"""The weights file that a run began with: noted in run.json by its hash, and no other is read in the run's name.
+
+A run folder may come from anywhere, and its recipe name any file of this machine.
+"""
+
+from pathlib import Path
+
+from handreid.build import build_towers
+from handreid.errors import RunError, WeightsError
+from handreid.files import file_hash
+from handreid.messages import shown
+from handreid.models.clip import ClipTowers, weights_file
+from handreid.recipe import Recipe
+from handreid.runs.folder import Run
+
+_NOTED = "weights_hash"
+
+
+def weights_facts(recipe: Recipe) -> dict[str, str]:
+    """What a run says of the weights file that it begins with; nothing of pretrained tags and random towers."""
+    path = _file(recipe)
+    return {} if path is None else {_NOTED: _hash(path)}
+
+
+def check_weights(run: Run, recipe: Recipe) -> None:
+    """Raises RunError when the recipe names a weights file, and it is not the one that the run began with."""
+    path = _file(recipe)
+    if path is None:
+        return
+    noted = run.facts.get(_NOTED)
+    if noted is None:
+        raise RunError(
+            f"{run.folder}: its recipe names the weights file {shown(str(path), 200)}, but its run.json has no hash of "
+            "it: it is not read, as nobody knows whether it is the file that the run began with"
+        )
+    if noted != _hash(path):
+        raise RunError(
+            f"{run.folder}: {shown(str(path), 200)} is not the weights file that the run began with (SHA-256 "
+            f"{_hash(path)[:16]}, in run.json {str(noted)[:16]}): put that file there, or begin another run"
+        )
+
+
+def towers_of(run: Run, recipe: Recipe | None = None) -> ClipTowers:
+    """The towers that a run began with, `recipe` being its own where none is given. Raises RunError, WeightsError."""
+    recipe = recipe or run.recipe
+    check_weights(run, recipe)
+    return build_towers(recipe)
+
+
+def _file(recipe: Recipe) -> Path | None:
+    backbone = recipe.model.backbone
+    return weights_file(backbone.name, backbone.weights, tagged=backbone.config is None)
+
+
+def _hash(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise WeightsError(f"weights file {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,86 @@
+"""Side information looked up: from the columns of a manifest to what the embedder takes beside the pixels.
+
+* Values are compared as text, so that a column of numbers in one manifest is the same as one of text in another.
+* Training needs the columns; at test a manifest without them is as good as one of an unseen camera, and that is said.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+
+from handreid.data.tables import column_called, listed
+from handreid.errors import RecipeError
+from handreid.models.embedder import Embedder
+from handreid.models.extraction import Conditions
+from handreid.models.side_information import UNKNOWN, Values, combinations_of
+from handreid.recipe import Recipe
+from handreid.runs.dataset import Material
+
+Combinations = tuple[tuple[str, ...], ...]
+
+
+def seen_combinations(recipe: Recipe, material: Material) -> Combinations | None:
+    """Of the values of the recipe's side information, in the training photos; None where it has none.
+
+    Raises RecipeError when the manifest does not give a column, or when what it gives tells the people apart.
+    """
+    if recipe.model.side_information is None:
+        return None
+    columns = recipe.model.side_information.columns
+    photos = material.manifest.table[material.split.train]
+    found = {name: _values(photos, name) for name in columns}
+    absent = [name for name, values in found.items() if values is None]
+    if absent:
+        filled = [name for name in photos.columns if photos[name].null_count() < len(photos)]
+        raise RecipeError(
+            f"model.side_information: the manifest gives no {' and no '.join(absent)} of the training photos; "
+            f"its columns with values are {', '.join(filled)}"
+        )
+    values = [values for values in found.values() if values is not None]
+    combinations = combinations_of(values)
+    if not combinations:
+        raise RecipeError(f"model.side_information: no training photo has a value of each of {', '.join(columns)}")
+    _check_tells_nobody(columns, values, photos["subject"].to_list())
+    return combinations
+
+
+def conditions_of(embedder: Embedder, photos: pl.DataFrame) -> tuple[Conditions | None, list[str]]:
+    """What the embedder takes beside these photos, None if nothing, and what is to be said of it."""
+    side = embedder.backbone.side_information
+    if side is None:
+        return None, []
+    found = {name: _values(photos, name) for name in side.columns}
+    conditions = side.look_up([values or [None] * len(photos) for values in found.values()])
+    return conditions, _notes({name for name, values in found.items() if values is None}, conditions)
+
+
+def _notes(absent: set[str], conditions: Int[np.ndarray, " photos"]) -> list[str]:
+    unknown = int((conditions == UNKNOWN).sum())
+    if not unknown:
+        return []
+    why = f"the manifest gives no {' and no '.join(sorted(absent))}" if absent else "their values did not train"
+    return [f"side information: {unknown:,} of {len(conditions):,} photos get the mean, as {why}"]
+
+
+def _values(photos: pl.DataFrame, name: str) -> Values | None:
+    """Of the column called so, as text, empty text missing; None where there is no value at all."""
+    column = column_called(name, photos.columns)
+    if column is None:
+        return None
+    values = photos[column].cast(pl.String).replace("", None)
+    return values.to_list() if values.null_count() < len(values) else None
+
+
+def _check_tells_nobody(columns: Sequence[str], values: Sequence[Values], subjects: Sequence[str]) -> None:
+    people: dict[tuple[str | None, ...], set[str]] = {}
+    for photo, subject in zip(zip(*values, strict=True), subjects, strict=True):
+        if None not in photo:
+            people.setdefault(photo, set()).add(subject)
+    if all(len(some) == 1 for some in people.values()):
+        examples = listed(("/".join(map(str, photo)) for photo in sorted(people, key=str)), 3)
+        raise RecipeError(
+            f"model.side_information: each value of {' and '.join(columns)} ({examples}) is of one person only, so it "
+            "would tell who is on a photo: use columns that say how it was taken, such as camera"
+        )

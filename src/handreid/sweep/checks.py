@@ -1,0 +1,125 @@
+"""What is wrong with a sweep, all of it, before its first trial; above all whether it would look at test identities."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handreid.errors import HandreidError, RecipeError
+from handreid.recipe import Recipe, dump_recipe
+from handreid.recipe.load_sweep import Design
+from handreid.runs.dataset import Material, read_material
+from handreid.runs.leakage import check_parent, check_validation_unseen
+from handreid.runs.lineage import parent_of
+from handreid.sweep.results import epochs_of
+from handreid.sweep.search import Setting, grid, propose, star
+from handreid.sweep.trials import shown
+from handreid.training.train import check
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all trials stand on: the photos, and the run that they begin with where the recipe names one."""
+
+    material: Material
+    facts: dict[str, Any]
+
+
+def survey(design: Design, data: Path | None) -> Ground:
+    """The photos of a sweep. Raises what is wrong with the recipe's data, or ProtocolError when validating trials
+    would look at test identities.
+    """
+    material = read_material(design.recipe_of(star(design.sweep)[0]), data)
+    check_validation_unseen(material)
+    kept = ("manifest", "manifest_hash", "split_hash", "notes")
+    return Ground(material, {name: material.facts[name] for name in kept})
+
+
+def check_settings(design: Design) -> None:
+    """Raises one RecipeError for every value, and every combination of a grid, that is no recipe or is not validated.
+
+    For random settings those that will be drawn are checked; for TPE, which chooses later, each value once.
+    """
+    sweep = design.sweep
+    tried: list[Setting] = star(sweep)
+    if sweep.search == "grid":
+        tried += list(grid(sweep))
+    elif sweep.search == "random":
+        tried += [one for number in range(sweep.settings) if (one := propose(sweep, number, [])) is not None]
+    found: dict[str, str] = {}  # complaint: the first setting that gave it
+    for setting in tried:
+        try:
+            recipe = design.recipe_of(setting)
+            check_validated(recipe)
+        except RecipeError as error:
+            for line in str(error).splitlines():
+                found.setdefault(line, said(setting))
+    if found:
+        lines = [f"{line} (with {where})" for line, where in found.items()]
+        raise RecipeError("\n".join([f"sweep {sweep.name} cannot begin:", *lines]))
+
+
+def check_validated(recipe: Recipe) -> None:
+    if not recipe.fine_tunes:
+        raise RecipeError(
+            f"recipe {recipe.name}: no stage is validated (it has no fine_tune), so nothing can be chosen"
+        )
+
+
+def idle_scheduler(design: Design) -> str | None:
+    """Why the scheduler will end no trial, if it will not: none is validated between its grace and its end."""
+    asked = design.sweep.scheduler
+    recipes = [design.recipe_of(setting) for setting in star(design.sweep)] if asked else []
+    if asked is None or any(_seen_early(recipe, asked.grace) for recipe in recipes):
+        return None
+    number, stage = recipes[0].fine_tunes[-1]
+    return (
+        f"the scheduler will end no trial: none is validated after its grace of {asked.grace} epochs and before its "
+        f"end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
+        f"stages.{number}.validate_every lower"
+    )
+
+
+def _seen_early(recipe: Recipe, grace: int) -> bool:
+    """Whether its last fine-tuning, which is what a scheduler is told of, is validated in time to be ended."""
+    _, stage = recipe.fine_tunes[-1]
+    before = epochs_of(recipe) - stage.epochs
+    return any(before + epoch >= grace for epoch in range(stage.validate_every, stage.epochs, stage.validate_every))
+
+
+def check_builds(design: Design, data: Path, material: Material, out: Path, *, elsewhere: bool = False) -> None:
+    """Builds what every value asks for, once each. Raises the errors that its training would, all in one.
+
+    `elsewhere` says that trials are on a cluster, whose GPUs are not known here.
+    """
+    gpu = False if design.sweep.gpus == 0 else True if elsewhere else None
+    lines, seen = [], set()
+    last: type[HandreidError] = RecipeError
+    for setting in star(design.sweep):
+        recipe = design.recipe_of(setting)
+        if dump_recipe(recipe) in seen:
+            continue
+        seen.add(dump_recipe(recipe))
+        try:
+            check(recipe, data, gpu=gpu)
+            beginning(recipe, material, out)
+        except HandreidError as error:
+            last = type(error)
+            lines.append(f"{error} (with {said(setting)})")
+    if lines:
+        raise last("\n".join([f"sweep {design.sweep.name} cannot begin:", *dict.fromkeys(lines)]))
+
+
+def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:
+    """The folder of the run that a recipe starts with, which lies beside the sweep's folder, or anywhere.
+
+    Raises what begins wrong: a run that is missing or unfinished, or was trained on people who are tested.
+    """
+    parent = parent_of(recipe, out)
+    if parent is None:
+        return None
+    check_parent(parent, material)
+    return str(parent.folder.absolute())
+
+
+def said(setting: Setting) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in setting.items())

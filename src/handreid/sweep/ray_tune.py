@@ -1,0 +1,165 @@
+"""Ray Tune over a sweep: what it trains next, which trials it ends early, and what is told meanwhile."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from handreid.progress import Advance
+from handreid.recipe import dump_recipe
+from handreid.recipe.sweep import Asha
+from handreid.sweep.ray_cluster import Room
+from handreid.sweep.results import epochs_of
+from handreid.sweep.search import star
+from handreid.sweep.state import Going, ended
+from handreid.sweep.worker import work
+
+
+def tune_trials(going: Going, room: Room, advance: Advance) -> None:
+    """Trains what is left of a sweep; every trial is noted as it begins and ends."""
+    searcher = _Asked(going, room.cpus, advance)
+    scheduler = _scheduler(going)
+    tune.Tuner(
+        tune.with_resources(work, {"cpu": room.cpus, "gpu": room.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=room.concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=going.sweep.name, storage_path=str(room.storage), verbose=0, callbacks=[_Listening(going)]
+        ),
+    ).fit()
+    if searcher.broken:
+        raise searcher.broken
+
+
+class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
+    """Gives Ray the trials that are next, and notes those that ended."""
+
+    def __init__(self, going: Going, threads: int, advance: Advance) -> None:
+        super().__init__(metric=going.sweep.metric, mode="max")
+        self.going = going
+        self.threads = threads
+        self.advance = advance
+        self.numbers: dict[str, int] = {}
+        self.broken: Exception | None = None
+
+    def __reduce__(self) -> Any:
+        return str, ("the sweep's folder is what is known",)  # Ray writes down what it was given, and never reads it
+
+    def __deepcopy__(self, memo: Any) -> "_Asked":
+        return self
+
+    def suggest(self, trial_id: str) -> Any:
+        try:
+            trial = self.going.next()
+            if trial is None:
+                return Searcher.FINISHED
+            recipe = self.going.written(trial)
+        except Exception as error:  # Ray would make a trace of it
+            self.broken = error
+            return Searcher.FINISHED
+        self.numbers[trial_id] = trial.number
+        self.going.tell(trial, "begins" if not trial.done else "goes on")
+        return {
+            "number": trial.number,
+            "recipe": dump_recipe(recipe),
+            "folder": str(self.going.notes.run_folder(trial).absolute()),
+            "data": str(self.going.material.path.absolute()),
+            "metric": self.going.sweep.metric,
+            "threads": self.threads,
+            "track": [tracker.model_dump(mode="json") for tracker in self.going.trackers(trial)],
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        message = (result or {}).get("failed") or ("its process ended" if error else None)
+        trial = self.going.settle(self.numbers[trial_id], message)
+        self.going.tell(trial, ended(trial))
+        self.advance(1)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the sweep's folder is what is known."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+class _Listening(Callback):  # type: ignore[misc, unused-ignore]
+    """Tells each validation, and what a trial died of."""
+
+    def __init__(self, going: Going) -> None:
+        self.going = going
+
+    def __reduce__(self) -> Any:
+        return str, ("nothing to go on with",)
+
+    def __deepcopy__(self, memo: Any) -> "_Listening":
+        return self
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        metric = self.going.sweep.metric
+        if metric in result and not result["again"]:
+            mine = self.going.notes.of(trial.config["number"])
+            name = metric.removeprefix("validation_")
+            self.going.tell(mine, f"epoch {result['epoch']} of {mine.epochs}, validation {name} {result[metric]:.1%}")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        mine = self.going.notes.of(trial.config["number"])
+        self.going.notes.put(replace(mine, message=_died_of(trial.get_error())))
+
+
+def _died_of(error: Any) -> str:
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}".removesuffix(": ")
+
+
+def _scheduler(going: Going) -> TrialScheduler:
+    """Ray's, which knows what all trials before have told."""
+    asked, metric = going.sweep.scheduler, going.sweep.metric
+    if asked is None:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    lengths = [epochs_of(going.design.recipe_of(setting)) for setting in star(going.sweep)]
+    scheduler = halving(asked, metric, longest=max([*(trial.epochs for trial in going.notes.trials), *lengths]))
+    for trial in going.notes.trials:
+        if trial.state in ("finished", "stopped"):
+            replay(scheduler, f"before-{trial.number}", metric, going.values(trial))
+    return scheduler
+
+
+def halving(asked: Asha, metric: str, *, longest: int) -> TrialScheduler:
+    """Ray's ASHA over epochs; one that has come to the end of the `longest` trial is not stopped there."""
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=metric,
+        mode="max",
+        max_t=max(longest, asked.grace) + 1,
+        grace_period=asked.grace,
+        reduction_factor=asked.reduction,
+        stop_last_trials=False,
+    )
+
+
+class _Past:
+    """As much of Ray's trial as its scheduler asks of one."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+
+def replay(scheduler: TrialScheduler, trial_id: str, metric: str, values: Mapping[int, float]) -> Any:
+    """Tells a scheduler of a trial what it was told when the trial ran; gives the trial as the scheduler knows it."""
+    past: Any = _Past(trial_id)
+    nobody: Any = None  # these schedulers ask nothing of Ray's controller
+    scheduler.on_trial_add(nobody, past)
+    for epoch, value in values.items():
+        scheduler.on_trial_result(nobody, past, {"epoch": epoch, metric: value})
+    return past

@@ -1,0 +1,79 @@
+"""A sweep, from wherever an earlier attempt was stopped: Ray Tune trains, the folder is what is known.
+
+* A trial is noted before it begins, so one that was cut goes on with the same parameters. What has ended is never run
+  again; its metrics are told to the scheduler anew.
+* Only validation is looked at. No trial is evaluated.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from handreid.errors import RunError
+from handreid.progress import Progress, Silent
+from handreid.recipe import Tracker
+from handreid.recipe.load_sweep import Design
+from handreid.runs.records import read_sweep
+from handreid.sweep.checks import check_builds, check_settings, idle_scheduler, survey
+from handreid.sweep.state import Going
+from handreid.sweep.summary import conclude
+from handreid.sweep.trials import alone, begin, reopen
+
+
+def run_sweep(
+    design: Design,
+    data: Path | None,
+    out: Path,
+    *,
+    address: str | None = None,
+    retry: bool = False,
+    track: Sequence[Tracker] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The content of sweep.json, when every trial has ended; with it are sweep.md and best.yaml.
+
+    `address` is a Ray cluster's; `out` and the photos must then be where all its machines see them. The runs are
+    tracked as `track` says, else as the recipe. Raises RunError when all trials failed, or `out` holds another sweep,
+    and ProtocolError when it would look at test identities.
+    """
+    progress = progress or Silent()
+    check_settings(design)
+    idle = idle_scheduler(design)
+    if idle:
+        progress.say(f"note: {idle}")
+    begun = (out / "sweep.json").exists()
+    if begun and data is None:
+        data = Path(read_sweep(out)["manifest"])
+    ground = survey(design, data)
+    with alone(out):
+        if begun:
+            notes = reopen(out, design, ground.facts, retry=retry)
+        else:
+            check_builds(design, ground.material.path, ground.material, out, elsewhere=address is not None)
+            notes = begin(out, design, ground.facts)
+        going = Going(design, notes, ground.material, progress, track)
+        if going.left:
+            _train(going, address)
+        if all(trial.state == "failed" for trial in notes.trials):
+            first = notes.trials[0]
+            raise RunError(
+                f"all {len(notes.trials)} trials failed; {first.name}: {first.message} (--retry runs them again)"
+            )
+        return conclude(design, notes)
+
+
+def _train(going: "Going", address: str | None) -> None:
+    """All that is left, with Ray."""
+    from handreid.sweep.ray_cluster import prepare, running
+
+    prepare()
+    from handreid.sweep.ray_tune import tune_trials  # imports Ray, which reads its settings then
+
+    sweep = going.sweep
+    storage = going.notes.folder.absolute() / ".ray"
+    with (
+        running(address, storage, cpus=sweep.cpus, gpus=sweep.gpus, concurrent=sweep.concurrent) as room,
+        going.progress.step(f"sweep {sweep.name}", going.total, "trials") as advance,
+    ):
+        advance(going.total - going.left)
+        tune_trials(going, room, advance)

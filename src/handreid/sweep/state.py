@@ -1,0 +1,146 @@
+"""A sweep that goes on: what has been tried, what comes next, how a trial ended."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from handreid.errors import HandreidError
+from handreid.progress import Progress
+from handreid.recipe import Recipe, Tracker
+from handreid.recipe.load_sweep import Design
+from handreid.runs.dataset import Material
+from handreid.runs.epoch_metrics import read_metrics
+from handreid.runs.folder import Run
+from handreid.sweep.checks import beginning
+from handreid.sweep.results import epochs_of, outcome, series
+from handreid.sweep.search import Known, propose
+from handreid.sweep.trials import Notes, Trial, shown, trial_name
+from handreid.tracking.state import trackers_of
+
+
+class Going:
+    """A sweep that goes on: what has been tried, and what comes next."""
+
+    def __init__(
+        self,
+        design: Design,
+        notes: Notes,
+        material: Material,
+        progress: Progress,
+        track: Sequence[Tracker] | None = None,
+    ) -> None:
+        self.design = design
+        self.sweep = design.sweep
+        self.notes = notes
+        self.material = material
+        self.progress = progress
+        self.track = track
+        self.seeds = self.sweep.seeds or (None,)
+        self.total = self.sweep.settings * len(self.seeds)
+        self.cut = [trial for trial in notes.trials if trial.state == "running"]
+        self.exhausted = False
+
+    @property
+    def left(self) -> int:
+        """Trials that have not ended."""
+        return self.total - sum(trial.state != "running" for trial in self.notes.trials)
+
+    def next(self) -> Trial | None:
+        """The trial to train now, noted; None when there is none. One that makes no recipe fails at once."""
+        if self.cut:
+            return self.cut.pop(0)
+        while len(self.notes.trials) < self.total and not self.exhausted:
+            trial = self._new(len(self.notes.trials))
+            if trial is None:
+                self.exhausted = True
+                return None
+            self.notes.put(trial)
+            if trial.state == "running":
+                return trial
+            self.tell(trial, trial.message or "")
+        return None
+
+    def _new(self, place: int) -> Trial | None:
+        number, of = divmod(place, len(self.seeds))
+        same = next((trial.parameters for trial in self.notes.trials if trial.setting == number + 1), None)
+        parameters = same or propose(self.sweep, number, self.known() if self.sweep.search == "tpe" else [])
+        if parameters is None:
+            return None
+        seed = self.seeds[of]
+        name = trial_name(self.sweep, place + 1, parameters, seed or 0)
+        trial = Trial(place + 1, number + 1, name, parameters, seed or 0)
+        try:
+            recipe = self.recipe(trial, seed)
+        except HandreidError as error:
+            return replace(trial, state="failed", message=str(error))
+        return replace(trial, seed=recipe.seed, epochs=epochs_of(recipe))
+
+    def recipe(self, trial: Trial, seed: int | None) -> Recipe:
+        """The run's recipe: its name says the trial, and it begins with a run whose place does not change."""
+        about = f"trial {trial.number} of sweep {self.sweep.name}: {words(self.notes, trial)}"
+        keys: dict[str, object] = {"name": trial.name, "about": about} | ({} if seed is None else {"seed": seed})
+        recipe = self.design.recipe_of(trial.parameters, **keys)
+        start = beginning(recipe, self.material, self.notes.folder)
+        return recipe.model_copy(update={"start": start})
+
+    def written(self, trial: Trial) -> Recipe:
+        """The recipe as the trial has it, or will have it."""
+        run = Run(self.notes.run_folder(trial))
+        return run.recipe if run.begun else self.recipe(trial, trial.seed if self.sweep.seeds else None)
+
+    def trackers(self, trial: Trial) -> Sequence[Tracker]:
+        """Whom the trial's run is told to; nobody whom only a folder that was there before names."""
+        return trackers_of(self.track, self.design.recipe_of(trial.parameters))
+
+    def known(self) -> list[Known]:
+        return [Known(trial.parameters, trial.state, self.values(trial)) for trial in self.notes.trials]
+
+    def values(self, trial: Trial) -> dict[int, float]:
+        """The metric by epochs, as it was told to the scheduler; of one that has finished it ends with its result."""
+        run = Run(self.notes.run_folder(trial))
+        if not run.begun:
+            return {}
+        entries = read_metrics(run)
+        found = {reached.epoch: reached.value for reached in series(entries, self.written(trial), self.sweep.metric)}
+        if trial.state == "finished" and trial.value is not None:
+            found[max(found)] = trial.value
+        return found
+
+    def settle(self, number: int, message: str | None) -> Trial:
+        """Notes how a trial ended, by what is in its folder."""
+        trial = self.notes.of(number)
+        folder = self.notes.run_folder(trial)
+        state: Any = "failed" if message else "finished" if Run(folder).finished else "stopped"
+        trial = replace(trial, state=state, message=message)
+        if Run(folder).begun:
+            found = outcome(folder, Run(folder).recipe, self.sweep.metric)
+            trial = replace(
+                trial, value=found.value, epoch=found.epoch, done=found.done, epochs=found.epochs, seconds=found.seconds
+            )
+        self.notes.put(trial)
+        return trial
+
+    def tell(self, trial: Trial, line: str) -> None:
+        self.progress.say(f"[{trial.number}/{self.total}] {words(self.notes, trial)}: {line}")
+
+
+def words(notes: Notes, trial: Trial) -> str:
+    """A trial's parameters, as people say them."""
+    short = notes.facts["short_names"]
+    said = [f"{short[name]} {shown(value)}" for name, value in trial.parameters.items()]
+    return ", ".join([*said, *([f"seed {trial.seed}"] if len(notes.facts["seeds"]) > 1 else [])])
+
+
+def ended(trial: Trial) -> str:
+    """How a trial ended, in words."""
+    reached = "" if trial.value is None else f", {trial.value:.1%}"
+    match trial.state:
+        case "failed":
+            return f"failed after epoch {trial.done} of {trial.epochs}: {(trial.message or '').splitlines()[0]}"
+        case "stopped":
+            return f"stopped at epoch {trial.done} of {trial.epochs}{reached}"
+        case "finished":
+            where = f" (epoch {trial.epoch} of {trial.epochs})" if trial.epoch else ""
+            return f"finished{reached}{where}"
+        case _:
+            return f"at epoch {trial.done} of {trial.epochs}{reached}"

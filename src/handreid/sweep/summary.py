@@ -1,0 +1,194 @@
+"""What follows from a sweep's trials: the best setting, what mattered, a table; sweep.md and best.yaml."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from handreid.files import write_text
+from handreid.messages import markdown as as_markdown
+from handreid.recipe import Recipe, dump_recipe
+from handreid.recipe.load_sweep import Design
+from handreid.recipe.metrics import METRICS
+from handreid.sweep.importance import importance
+from handreid.sweep.trials import Notes, shown
+
+_ORDER = ("finished", "stopped", "failed", "running")
+
+
+def conclude(design: Design, notes: Notes) -> dict[str, Any]:
+    """Writes sweep.json, sweep.md and best.yaml; gives the content of the first."""
+    entries = notes.write()["trials"]
+    settings = settled(entries)
+    best = _best(settings, max(1, len(notes.facts["seeds"])))
+    content = notes.write(settled=settings, best=best, importance=importance(design.sweep, entries))
+    write_text(notes.folder / "sweep.md", markdown(content, str(notes.folder)))
+    if best is not None:
+        write_text(notes.folder / "best.yaml", dump_recipe(best_recipe(design, best)))
+    return content
+
+
+def settled(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each setting mean, lowest and highest metric of its finished trials; best mean first, without any last."""
+    found = []
+    for number in sorted({trial["setting"] for trial in trials}):
+        mine = [trial for trial in trials if trial["setting"] == number]
+        values = [trial["value"] for trial in mine if trial["state"] == "finished"]
+        spread = {"value": float(np.mean(values)), "low": min(values), "high": max(values)} if values else {}
+        found.append(
+            {
+                "setting": number,
+                "parameters": mine[0]["parameters"],
+                "finished": len(values),
+                **({"value": None, "low": None, "high": None} | spread),
+                "trials": [trial["number"] for trial in mine],
+                "folder": next((trial["folder"] for trial in mine if trial["state"] == "finished"), None),
+            }
+        )
+    return sorted(found, key=lambda one: (one["value"] is None, -(one["value"] or 0), one["setting"]))
+
+
+def best_recipe(design: Design, best: Mapping[str, Any]) -> Recipe:
+    """The best setting under a name of its own, with the recipe's own seed: seeds are not chosen."""
+    sweep = design.sweep
+    keys = {"name": f"{sweep.name}-best", "about": f"best setting of sweep {sweep.name}: {_said(best['parameters'])}"}
+    return design.recipe_of(best["parameters"], **keys)
+
+
+def ordered(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Finished ones first, then stopped ones, each from the highest metric down."""
+    return sorted(trials, key=lambda one: (_ORDER.index(one["state"]), -(one["value"] or 0), one["number"]))
+
+
+def columns(content: Mapping[str, Any]) -> list[str]:
+    seeded = ["seed"] if len(content["seeds"]) > 1 else []
+    return ["trial", *content["short_names"].values(), *seeded, _metric(content), "state", "seconds"]
+
+
+def rows(content: Mapping[str, Any]) -> list[list[str]]:
+    """Of the table of trials, in the order of `ordered`."""
+    return [
+        [
+            str(trial["number"]),
+            *(shown(trial["parameters"][name]) for name in content["short_names"]),
+            *([str(trial["seed"])] if len(content["seeds"]) > 1 else []),
+            percent(trial["value"]),
+            said_of(trial),
+            f"{trial['seconds']:,.0f}",
+        ]
+        for trial in ordered(content["trials"])
+    ]
+
+
+def said_of(trial: Mapping[str, Any]) -> str:
+    """How a trial ended, in a few words."""
+    match trial["state"]:
+        case "finished":
+            return (
+                f"best at epoch {trial['epoch']} of {trial['epochs']}" if trial["epoch"] else "finished, interpolated"
+            )
+        case "failed":
+            return f"failed: {' '.join((trial['message'] or '').split())}"
+        case state:
+            return f"{state} at epoch {trial['done']} of {trial['epochs']}"
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def caution(content: Mapping[str, Any], folder: str) -> str:
+    """What the numbers may be used for, and what comes next."""
+    best = content["best"]
+    if best is None:
+        return "No trial finished, so there is no best setting."
+    count = sum(trial["value"] is not None for trial in content["trials"])
+    return (
+        f"These numbers chose between {count} trials, on validation identities: the best one's is too high by luck. No "
+        "trial has seen a test identity. Test the one that you choose, once: handreid evaluate "
+        f"{folder}/{best['folder']}"
+    )
+
+
+def markdown(content: Mapping[str, Any], folder: str) -> str:
+    about = as_markdown(content["about"])
+    lines = [f"# {content['sweep']}", "", *([about, ""] if about else [])]
+    best = content["best"]
+    if best is not None:
+        spread = _spread(best) if best["finished"] > 1 else ""
+        lines += [
+            f"Best: {as_markdown(_said(best['parameters'], content['short_names']))}, "
+            f"{_metric(content)} {percent(best['value'])} "
+            f"{spread}".rstrip()
+            + "; as a recipe: best.yaml.",
+            "",
+        ]
+    lines += [as_markdown(caution(content, folder)), ""]
+    if len(content["seeds"]) > 1:
+        lines += [*_settings(content), ""]
+    lines += [*_table(columns(content), rows(content)), ""]
+    return "\n".join([*lines, *_importance(content)]) + "\n"
+
+
+def _settings(content: Mapping[str, Any]) -> list[str]:
+    names = content["short_names"]
+    title = f"{_metric(content)}, mean over seeds"
+    body = [
+        [
+            *(shown(one["parameters"][name]) for name in names),
+            percent(one["value"]),
+            f"{percent(one['low'])} to {percent(one['high'])}" if one["value"] is not None else "",
+            f"{one['finished']} of {len(one['trials'])}",
+        ]
+        for one in content["settled"]
+    ]
+    return _table([*names.values(), title, "lowest to highest", "finished"], body)
+
+
+def importance_lines(content: Mapping[str, Any]) -> list[str]:
+    """What mattered, for people who read a terminal."""
+    found, names = content["importance"], {**content["short_names"], "seed": "seed"}
+    shares = ", ".join(f"{names[name]} {100 * share:.0f} %" for name, share in found["parameters"].items())
+    return [
+        *([f"importance (fANOVA): {shares}"] if shares else []),
+        *([f"note: {found['remark']}"] if found["remark"] else []),
+    ]
+
+
+def _importance(content: Mapping[str, Any]) -> list[str]:
+    found = content["importance"]
+    names = {**content["short_names"], "seed": "seed"}
+    lines = []
+    if found["parameters"]:
+        body = [[names[name], f"{100 * share:.0f} %"] for name, share in found["parameters"].items()]
+        lines = [*_table(["parameter", "importance"], body), ""]
+        lines += [
+            f"Importance is each parameter's share of the variance (fANOVA over {found['trials']} finished trials)."
+        ]
+    return [*lines, *([as_markdown(f"Note: {found['remark']}.")] if found["remark"] else [])]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = "|" + "---|" * len(columns)
+    head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in (columns, *rows)]
+    return [head, rule, *body]
+
+
+def _best(settings: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any] | None:
+    """The highest mean; settings of which some seeds failed or were stopped only where there are no others."""
+    done = [one for one in settings if one["finished"]]
+    whole = [one for one in done if one["finished"] == seeds]
+    return next(iter([*whole, *done]), None)
+
+
+def _metric(content: Mapping[str, Any]) -> str:
+    name = content["metric"].removeprefix("validation_")
+    return f"validation {METRICS.get(name, name)} %"
+
+
+def _spread(best: Mapping[str, Any]) -> str:
+    return f"(mean of {best['finished']} seeds, {percent(best['low'])} to {percent(best['high'])})"
+
+
+def _said(parameters: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
+    return ", ".join(f"{(names or {}).get(name, name)} {shown(value)}" for name, value in parameters.items())

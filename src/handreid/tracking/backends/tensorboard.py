@@ -1,0 +1,45 @@
+"""A run of TensorBoard: event files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from handreid.tracking.backends.base import Status
+
+
+class TensorBoardBook:
+    """Event files in `folder`. What earlier ones say of `step` and later counts no longer."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.id: str | None = None
+        self.where = str(folder)
+        self.logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=step)
+        self.named: dict[str, Any] = {}
+
+    def last(self) -> tuple[int, int] | None:
+        return None
+
+    def settings(self, named: Mapping[str, Any], text: str, *, again: bool) -> None:
+        self.named = dict(named)
+        if not again:
+            self.logger.experiment.add_text("recipe", "".join(f"    {line}\n" for line in text.splitlines()))
+
+    def numbers(self, named: Mapping[str, float], step: int) -> None:
+        self.logger.log_metrics(dict(named), step)
+        self.logger.experiment.flush()
+
+    def tested(self, named: Mapping[str, float], step: int) -> None:
+        """With the settings, for the tab that compares runs by them."""
+        self.logger.log_hyperparams(self.named, dict(named), step)
+        self.logger.experiment.flush()
+
+    def file(self, name: str, content: bytes) -> None:
+        pass  # TensorBoard has no files; they are in the run folder
+
+    def model(self, path: Path) -> None:
+        pass
+
+    def close(self, status: Status) -> None:
+        self.logger.finalize(status)

@@ -1,0 +1,73 @@
+"""A run of Weights & Biases: its configuration, history and files."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from handreid.tracking.backends.base import Status
+
+
+class WandbBook:
+    """Goes on with the run `id`, which is new where nobody has it yet."""
+
+    def __init__(
+        self,
+        folder: Path,
+        project: str,
+        entity: str | None,
+        name: str,
+        mode: Literal["auto", "online", "offline"],
+        id: str,  # noqa: A002
+    ) -> None:
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, save_code=False)
+        place = os.environ.get("WANDB_DIR") or str(folder)
+        self.logger = WandbLogger(
+            name, place, id=id, project=project, entity=entity, mode=_mode(mode), settings=settings
+        )
+        self.run = self.logger.experiment
+        self.id = id
+        offline = self.run.settings.mode != "online"
+        self.where = str(Path(self.run.dir).parent) if offline else str(self.run.url)
+
+    def last(self) -> tuple[int, int] | None:
+        return None
+
+    def settings(self, named: Mapping[str, Any], text: str, *, again: bool) -> None:
+        if not again:
+            self.logger.log_hyperparams(dict(named))
+
+    def numbers(self, named: Mapping[str, float], step: int) -> None:
+        self.logger.log_metrics(dict(named), step)
+
+    def tested(self, named: Mapping[str, float], step: int) -> None:
+        self.numbers(named, step)
+
+    def file(self, name: str, content: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            self._artifact(path, "file")
+
+    def model(self, path: Path) -> None:
+        self._artifact(path, "model")
+
+    def close(self, status: Status) -> None:
+        self.run.finish(exit_code=0 if status == "finished" else 1)
+
+    def _artifact(self, path: Path, kind: str) -> None:
+        artifact = wandb.Artifact(f"{path.stem}-{self.id}", kind)
+        artifact.add_file(str(path))  # copied at once
+        self.run.log_artifact(artifact)
+
+
+def _mode(asked: Literal["auto", "online", "offline"]) -> str:
+    """Whoever asks for nothing is asked for nothing: offline where no key is configured."""
+    if asked != "auto":
+        return asked
+    named = os.environ.get("WANDB_MODE")
+    return named or ("online" if wandb.login(prompt=False, verify=False) else "offline")

@@ -1,0 +1,67 @@
+"""Where trackers keep what they are told, when nothing else is said: beside the run folder, or in it."""
+
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from handreid.errors import RunError
+from handreid.recipe import MLflow, TensorBoard, Tracker, Wandb
+from handreid.runs.folder import Run
+
+
+def check_installed(trackers: Iterable[Tracker]) -> None:
+    """Raises RunError when a tracker's package is not there."""
+    missing = sorted({tracker.kind for tracker in trackers if importlib.util.find_spec(tracker.kind) is None})
+    if missing:
+        raise RunError(
+            f"tracking: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+            "pip install 'handreid[tracking]', or leave it out with --track none"
+        )
+
+
+def store(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
+    """MLflow's address for this run. `given` is what a person has set: MLflow sets what it reads to what it uses."""
+    beside = run.folder.absolute().parent / "mlflow.db"
+    return tracker.uri or given.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
+
+
+def artifacts(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str | None:
+    """Where the store beside the run keeps files; any other decides that itself."""
+    named = tracker.uri or given.get("MLFLOW_TRACKING_URI")
+    return None if named else (run.folder.absolute().parent / "mlflow-artifacts").as_uri()
+
+
+def experiment(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
+    return tracker.experiment or given.get("MLFLOW_EXPERIMENT_NAME") or group(run)
+
+
+def project(tracker: Wandb, run: Run, given: Mapping[str, str] = os.environ) -> str:
+    return tracker.project or given.get("WANDB_PROJECT") or group(run)
+
+
+def group(run: Run) -> str:
+    """The name of the folder that holds the run folder: of the ladder, say."""
+    return run.folder.absolute().parent.name or "handreid"
+
+
+def events(tracker: TensorBoard, run: Run) -> Path:
+    """The folder of TensorBoard's files."""
+    return Path(tracker.folder).absolute() / run.folder.name if tracker.folder else run.folder / "tensorboard"
+
+
+def words(tracker: Tracker, run: Run) -> str:
+    """The tracker as a note names it; without a password that its address may hold."""
+    match tracker:
+        case MLflow():
+            return f"mlflow at {_shown(store(tracker, run))}"
+        case TensorBoard():
+            return f"tensorboard in {events(tracker, run)}"
+        case Wandb():
+            return f"wandb, project {project(tracker, run)}"
+
+
+def _shown(address: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else address

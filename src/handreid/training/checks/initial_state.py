@@ -1,0 +1,140 @@
+"""Where a stage begins: an untrained classifier's loss, batches that have what terms need, labels, rates."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from handreid.data.splits import Split
+from handreid.objectives.cross_entropy import CrossEntropy
+from handreid.objectives.image_to_text import ImageToText
+from handreid.objectives.margin_softmax import MarginSoftmax
+from handreid.objectives.objective import Objective
+from handreid.objectives.text_to_image import TextToImage
+from handreid.training.checks.result import Gate, listed, verdict
+from handreid.training.checks.small_batches import Module, drawn_batches, labels_in
+from handreid.training.optimizers import rate_factor
+from handreid.training.stages.fine_tune.module import FineTuneModule
+
+BAND = 0.1
+
+
+def loss(module: FineTuneModule, losses: Mapping[str, Tensor]) -> Gate | None:
+    """A fresh classifier's loss is ln(classes); None where no term has one.
+
+    Within a tenth. With margin and scale the start lies elsewhere, see `_expected`.
+    """
+    wrong, found = [], []
+    for name, value in losses.items():
+        objective = module.objectives[name]
+        assert isinstance(objective, Objective)  # noqa: S101 - for the type checker
+        expected = _expected(objective, module.photos.identities)
+        if expected is None:
+            continue
+        where, band, how = expected
+        found.append(f"{name} {value.item():.2f} for {where:.2f} ({how})")
+        if not abs(value.item() - where) <= band:
+            wrong.append(f"{name} begins at {value.item():.3g}, not within {band:.2g} of {where:.3g} ({how})")
+    advice = "a classifier that begins higher has weights that are too large, one that begins lower is not fresh"
+    return verdict("loss", wrong, ", ".join(found), advice) if found else None
+
+
+def pairs(module: FineTuneModule) -> Gate | None:
+    """Every batch of the first epoch has what terms that compare photos need; None where there are no such terms."""
+    wanting = [f"{n}_{term.kind}" for n, term in enumerate(module.stage.objectives) if term.needs_pairs]
+    if not wanting:
+        return None
+    labels = module.photos.labels
+    sizes, lacking, doubled = [], 0, 0
+    for drawn in drawn_batches(module):
+        positions = [position for position, _ in drawn]
+        _, counts = torch.unique(labels[positions], return_counts=True)
+        _, distinct = torch.unique(labels[sorted(set(positions))], return_counts=True)
+        sizes.append(len(counts))
+        lacking += len(counts) < 2 or not bool((counts > 1).any())
+        doubled += not bool((distinct > 1).any())
+    wrong = []
+    if lacking:
+        wrong.append(f"{lacking} of {len(sizes)} batches have no two photos of one identity beside another identity")
+    elif doubled == len(sizes):
+        wrong.append("no batch has two different photos of one identity, only the same photo twice")
+    found = f"{len(sizes)} batches with {min(sizes)} to {max(sizes)} identities, a pair in each"
+    return verdict("pairs", wrong, found, f"{listed(wanting)} compares photos of one identity: use sampler kind pk")
+
+
+def labels(module: Module, split: Split) -> Gate:
+    """A training photo's label is the place of its identity among the names, and texts are in the same order."""
+    names, given = split.train_identities(), labels_in(module).tolist()
+    mirrored = isinstance(module, FineTuneModule) and module.photos.unmirrored < len(given)
+    places = {name: place for place, name in enumerate(names)}
+    expected = [places[split.identities[row]] for row in split.train]
+    if mirrored:
+        expected = [*expected, *(label + len(names) for label in expected)]
+    wrong = []
+    if given != expected:
+        differing = sum(a != b for a, b in zip(given, expected, strict=False)) + abs(len(given) - len(expected))
+        wrong.append(f"{differing} of {len(expected)} photos have the label of another identity than theirs")
+    if isinstance(module, FineTuneModule):
+        for name, objective in module.objectives.items():
+            if isinstance(objective, ImageToText | TextToImage) and len(objective.texts) != len(names):
+                wrong.append(f"{name} has {len(objective.texts)} texts for {len(names)} identities")
+    return verdict("labels", wrong, f"{len(given)} photos of {max(given) + 1} identities", "labels are made once a run")
+
+
+def rates(module: Module, optimizer: torch.optim.Optimizer, scheduler: Mapping[str, object]) -> Gate:
+    """The schedule that is stated in epochs is stepped per batch, and begins with some rate."""
+    batches = sum(1 for _ in drawn_batches(module))
+    accumulate = module.stage.accumulate if isinstance(module, FineTuneModule) else 1
+    steps, schedule = -(-batches // accumulate), module.optimizer.schedule
+    stated = rate_factor(schedule, module.epochs, 1)
+    stepped = scheduler["scheduler"]
+    assert isinstance(stepped, torch.optim.lr_scheduler.LambdaLR)  # noqa: S101 - for the type checker
+    factor = stepped.lr_lambdas[0]
+    wrong = []
+    if scheduler.get("interval") != "step" or scheduler.get("frequency", 1) != 1:
+        wrong.append(f"the schedule is stepped every {scheduler.get('frequency', 1)} {scheduler.get('interval')}")
+    for epoch in range(module.epochs):
+        if not math.isclose(factor(epoch * steps), stated(epoch), rel_tol=1e-6, abs_tol=1e-9):
+            wrong.append(
+                f"at the start of epoch {epoch + 1} (step {epoch * steps}) rates are {factor(epoch * steps):.3g} of "
+                f"their value, the recipe says {stated(epoch):.3g}"
+            )
+            break
+    if not any(factor(step) for step in range(steps)):
+        wrong.append("all rates are 0 in the whole first epoch")
+    still = [str(group["name"]) for group in optimizer.param_groups if not group["initial_lr"]]
+    if still:
+        wrong.append(f"the rate of {listed(still)} is 0")
+    peaks = sorted({float(group["initial_lr"]) for group in optimizer.param_groups})
+    found = (
+        f"{steps} steps an epoch, rates {', '.join(f'{peak:g}' for peak in peaks)}, at first {factor(0):.3g} of that"
+    )
+    return verdict("rates", wrong, found, "schedules are stated in epochs and stepped per batch")
+
+
+def _expected(objective: Objective, classes: int) -> tuple[float, float, str] | None:
+    """Where an untrained term begins, how far off it may be, and why.
+
+    With margin and scale s: the cosines of a photo of width d with directions that are uniform on the sphere have a
+    deviation of 1 / sqrt(d), so logits one of t = s / sqrt(d), and ln of the sum over n others of e^logit is about
+    ln n + t^2 / 2, or t sqrt(2 ln n) where t is so large that the largest alone counts (Derrida's random energies). The
+    right logit is that of a right angle after the margin. One direction per feature and identity is drawn, so the mean
+    may be off by some of these deviations: four are allowed.
+    """
+    if isinstance(objective, CrossEntropy):
+        count = len(objective.classifiers)
+        where = count * math.log(classes)
+        return where, max(BAND * where, BAND), f"{f'{count} x ' if count > 1 else ''}ln {classes}"
+    if isinstance(objective, MarginSoftmax):
+        right = objective.scale * float(objective.with_margin(torch.tensor([math.pi / 2])))
+        where, band = 0.0, BAND
+        for weight in objective.weights.values():
+            deviation = objective.scale / math.sqrt(weight.shape[1])
+            crowd = math.log(max(classes - 1, 2))
+            large = deviation > math.sqrt(2 * crowd)
+            others = deviation * math.sqrt(2 * crowd) if large else crowd + deviation**2 / 2
+            start = float(torch.logaddexp(torch.tensor(right), torch.tensor(others))) - right
+            where, band = where + start, band + BAND * start + 4 * deviation
+        return where, band, f"random directions, scale {objective.scale:g}, margin {objective.margin:g}"
+    return None

@@ -1,0 +1,52 @@
+"""The few photos that a stage is tried out on: of its own first batches, as its sampler draws them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handreid.data.sampling import Drawn
+from handreid.training.stages.fine_tune.module import FineTuneModule
+from handreid.training.stages.learn_prompts.module import LearnPromptsModule
+
+IDENTITIES, IMAGES = 2, 2  # a positive, a negative, and labels that can be exchanged
+Module = FineTuneModule | LearnPromptsModule
+
+
+def labels_in(module: Module) -> Tensor:
+    """Label of every position that a sampler may draw."""
+    return module.photos.labels if isinstance(module, FineTuneModule) else module.labels
+
+
+def drawn_batches(module: Module) -> Iterator[list[Drawn]]:
+    """The batches of the stage's first epoch, as positions."""
+    sampler: Any = module.train_dataloader().sampler
+    yield from sampler
+
+
+def small_batches(module: Module, *, identities: int = IDENTITIES, images: int = IMAGES) -> Iterator[Any]:
+    """Of each batch of the first epoch some photos, of identities that have several there first."""
+    loader = module.train_dataloader()
+    sampler: Any = loader.sampler
+    labels = labels_in(module)
+    for drawn in sampler:
+        yield loader.dataset[few(drawn, labels, identities, images)]
+
+
+def few(drawn: Sequence[Drawn], labels: Tensor, identities: int, images: int) -> list[Drawn]:
+    """At most `images` photos of each of `identities`; where identities have fewer, of more identities."""
+    of: dict[int, list[Drawn]] = {}
+    for one in drawn:
+        of.setdefault(int(labels[one[0]]), []).append(one)
+    ordered = sorted(of.values(), key=lambda group: -min(len(group), images))
+    chosen: list[Drawn] = []
+    for group in ordered:
+        if len(chosen) < identities * images:
+            chosen += group[:images]
+    return chosen[: identities * images]
+
+
+def exchanged(labels: Tensor) -> Tensor:
+    """Every label one place on: pairs remain, and most photos are somebody else's."""
+    return torch.roll(labels, 1)

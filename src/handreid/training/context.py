@@ -1,0 +1,64 @@
+"""A run that is going on, and what of it a stage works with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from handreid.data.loading import decode_all
+from handreid.models.embedder import Embedder
+from handreid.models.extraction import Conditions, Photos
+from handreid.models.text import TextEncoder
+from handreid.progress import Progress, Watch
+from handreid.recipe import Recipe
+from handreid.runs.dataset import Material
+from handreid.runs.folder import Run
+from handreid.runs.side_information import conditions_of
+
+LongGate = Literal["overfit"]  # checks that take long, and are made only when asked for
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is going on, with the embedder that its stages train one after another.
+
+    `gates` are long checks that were asked for beside the short ones.
+    """
+
+    run: Run
+    recipe: Recipe
+    embedder: Embedder
+    text: TextEncoder
+    material: Material
+    progress: Progress
+    watch: tuple[Watch, ...] = ()
+    gates: tuple[LongGate, ...] = ()
+
+    def decoded(self, rows: np.ndarray, *, enlarge: float = 1.0) -> Photos:
+        paths = self.material.manifest.paths()
+        return decode_all(
+            [paths[row] for row in rows],
+            self.embedder.preprocessing,
+            enlarge=enlarge,
+            cache=self.recipe.data.cache,
+            progress=self.progress,
+        )
+
+    def conditions(self, rows: np.ndarray) -> Conditions | None:
+        return conditions_of(self.embedder, self.material.manifest.table[rows])[0]
+
+    def folder(self, number: int) -> Path:
+        return self.run.stage(number, self.recipe.stages[number].kind)
+
+    def seed(self, number: int) -> int:
+        """Of all that is random in a stage."""
+        return self.recipe.seed * 1000 + number
+
+
+def labels_of(material: Material) -> Int[np.ndarray, " train"]:
+    """A number for the identity of every training photo, in the order of their names."""
+    identities = [material.split.identities[row] for row in material.split.train]
+    labels: Int[np.ndarray, " train"] = np.unique(identities, return_inverse=True)[1]
+    return labels

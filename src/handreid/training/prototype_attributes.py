@@ -1,0 +1,98 @@
+"""What a graph of prototypes is told of the training photos: how many identities, and what the manifest says of them.
+
+* Only training photos are asked. Of test photos the graph knows nothing, whatever the manifest says of them.
+* Numbers become words: ages under 30, under 60 and above; a flag of nail polish, painted and bare.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from handreid.data.tables import column_called
+from handreid.errors import RecipeError
+from handreid.models.embedder import Embedder
+from handreid.models.promptsg_head import SemanticHead
+from handreid.models.pseudo_words import sentence_feature
+from handreid.recipe import Recipe
+from handreid.recipe.model import PromptSgGraph
+from handreid.runs.dataset import Material
+
+MOST = 12  # values of a column; more are no attribute
+AGES = ((30, "young"), (60, "adult"))
+Attribute = tuple[str, str]  # column and phrase
+
+
+def introduce(embedder: Embedder, recipe: Recipe, material: Material) -> None:
+    """Tells a head that keeps prototypes of the training identities; for any other it does nothing.
+
+    Raises RecipeError when attributes are asked for and the manifest has none.
+    """
+    asked, head = recipe.model.head, embedder.head
+    if not isinstance(asked, PromptSgGraph) or not isinstance(head, SemanticHead) or head.graph is None:
+        return
+    identities = [material.split.identities[row] for row in material.split.train]
+    labels = np.unique(identities, return_inverse=True)[1]
+    photos = material.manifest.table[material.split.train]
+    if any(stage.chirality == "mirror_as_new_identity" for _, stage in recipe.fine_tunes):
+        photos, labels = mirrored(photos, labels)
+    head.meet(int(labels.max()) + 1)
+    if asked.edges == "attributes" and head.words is not None:
+        attributes, shares = attributes_of(photos, labels, asked.phrases)
+        features = sentence_feature(head.words.text.tower, [phrase for _, phrase in attributes])
+        head.graph.describe(attributes, features, shares)
+
+
+def attributes_of(
+    photos: pl.DataFrame, labels: Int[np.ndarray, " photos"], phrases: dict[str, str]
+) -> tuple[list[Attribute], Float[Tensor, "identities attributes"]]:
+    """Attributes of the columns that are there, by column, and the share of each identity's photos that has them.
+
+    Shares are of the photos of which the column is known. Raises RecipeError when there is no column.
+    """
+    attributes: list[Attribute] = []
+    shares = []
+    counts = np.bincount(labels)
+    for name, phrase in phrases.items():
+        column = column_called(name, photos.columns)
+        words = None if column is None else as_words(photos[column], name)
+        if words is None or words.null_count() == len(words):
+            continue
+        known = np.bincount(labels[words.is_not_null().to_numpy()], minlength=len(counts))
+        for value in words.drop_nulls().unique().sort():
+            having = np.bincount(labels[(words == value).fill_null(value=False).to_numpy()], minlength=len(counts))
+            attributes.append((name, phrase.format(value=value)))
+            shares.append(having / np.maximum(known, 1))
+    if not attributes:
+        raise RecipeError(
+            f"model.head.edges is attributes, but of {', '.join(phrases)} the manifest says nothing; its columns are "
+            f"{', '.join(photos.columns)}: name them in model.head.phrases, or use edges: identity"
+        )
+    return attributes, torch.from_numpy(np.stack(shares, axis=1)).float()
+
+
+def as_words(values: pl.Series, name: str) -> pl.Series | None:
+    """The values as they go into a phrase; None for a column that has no few words for its photos."""
+    if name == "age" and values.dtype.is_numeric():
+        return _named(values, _age)
+    if name == "nail_polish" and (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        return _named(values, lambda flag: "painted" if flag else "bare")
+    words = values.cast(pl.String).str.strip_chars()
+    return words if 1 <= words.drop_nulls().n_unique() <= MOST else None
+
+
+def mirrored(photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> tuple[pl.DataFrame, Int[np.ndarray, " both"]]:
+    """Photos and after them their mirror images, which are other identities' and of the other side."""
+    turned = photos.with_columns(pl.col("side").replace({"left": "right", "right": "left"}))
+    return pl.concat([photos, turned]), np.concatenate([labels, labels + labels.max() + 1])
+
+
+def _named(values: pl.Series, word: Callable[[float], str]) -> pl.Series:
+    return pl.Series([None if value is None else word(float(value)) for value in values], dtype=pl.String)
+
+
+def _age(years: float) -> str:
+    return next((word for most, word in AGES if years < most), "older")

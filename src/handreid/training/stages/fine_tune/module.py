@@ -1,0 +1,175 @@
+"""The encoder learns from labels: one Lightning module.
+
+The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
+"""
+
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from handreid.data.mixing import Mix
+from handreid.data.sampling import Batches, BatchSampler, TrainingPhotos
+from handreid.models.embedder import Embedder
+from handreid.models.lora import add_lora
+from handreid.objectives.objective import Objective
+from handreid.recipe import FineTune
+from handreid.training.optimizers import Group, Part, encoder_parts, parameter_groups
+from handreid.training.stages.base import StageModule
+from handreid.training.stages.fine_tune.weight_averaging import Averaging
+from handreid.types import Batch, Targets
+
+
+class FineTuneModule(StageModule):
+    """Trains `embedder` and the objectives' own parameters on `photos`, in the batches that `batches` makes."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        objectives: nn.ModuleDict,
+        stage: FineTune,
+        photos: TrainingPhotos,
+        batches: Batches,
+        *,
+        seed: int,
+        mix: Mix | None = None,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(epochs=stage.epochs, optimizer=stage.optimizer, seed=seed)
+        self.embedder = embedder
+        self.objectives = objectives
+        self.stage = stage
+        self.photos = photos
+        self.batches = batches
+        self.mix = mix
+        self.workers = workers
+        embedder.head.meet(photos.identities)
+        if stage.lora:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                add_lora(embedder.backbone.visual, **stage.lora.model_dump())
+        if stage.freeze_blocks:
+            embedder.backbone.freeze(stage.freeze_blocks)
+        if stage.freeze_encoder:
+            embedder.backbone.freeze_tower()
+        self.averaging = Averaging(embedder, stage.averaging, stage.epochs) if stage.averaging else None
+        self.centres = Centres(photos.identities, embedder.dim) if stage.sampler.kind == "hard_identity" else None
+
+    @property
+    def result(self) -> Embedder:
+        """What is validated and kept: the average where there is one, else the embedder itself."""
+        return (self.averaging and self.averaging.result) or self.embedder
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(
+            self.photos,
+            sampler=self._batches(self.current_epoch),
+            batch_size=None,  # the sampler gives whole batches
+            num_workers=self.workers,
+        )
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.centres is not None:
+            self.centres.clear()  # this epoch's batches have been made of them
+        if self.stage.unfreeze_every:
+            backbone = self.embedder.backbone
+            thawed = 1 + int(self.current_epoch / self.stage.unfreeze_every)
+            backbone.freeze_layers(max(0, len(backbone.layers) - thawed))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        self.seed_step(index)
+        photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
+        outputs = self.embedder(photos, batch.conditions, labels=batch.labels)
+        if self.centres is not None:
+            self.centres.add(self.embedder.compared(outputs), batch.labels)
+        targets = Targets(batch.labels, mixed)
+        losses: dict[str, Tensor] = {}
+        for name, objective in self._objectives():
+            objective.at_epoch(self.current_epoch + index / self.batches_per_epoch)
+            losses[name] = objective(outputs, targets)
+        terms = [term.weight * loss for term, loss in zip(self.stage.objectives, losses.values(), strict=True)]
+        total = torch.stack(terms).sum()
+        self._note(loss=total, **losses)
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stepped = (batch_idx + 1) % self.stage.accumulate == 0 or batch_idx + 1 == self.batches_per_epoch
+        if self.averaging and stepped:
+            self.averaging.after_step(self.embedder)
+
+    def close_epoch(self) -> None:
+        """Called when an epoch's steps are done, before anything is validated or saved."""
+        if self.averaging:
+            self.averaging.after_epoch(self.embedder, self.current_epoch)
+
+    def groups(self) -> list[Group]:
+        """All that learns in this stage, each parameter once: the encoder, what was added to it, the head, the
+        objectives' own layers.
+        """
+        chosen = self.stage.optimizer
+        new = chosen.lr * chosen.new_layers
+        parts = encoder_parts(self.embedder.backbone.layers, chosen.lr, chosen.layer_decay)
+        parts += [Part(name, added, new) for name, added in self.embedder.backbone.added.items()]
+        parts.append(Part("head", list(self.embedder.head.parameters()), new))
+        for term, (name, objective) in zip(self.stage.objectives, self._objectives(), strict=True):
+            lr = getattr(term, "lr", None) or new
+            parts.append(Part(name, list(objective.parameters()), lr, objective.undecayed()))
+        biases = [own for name, own in self.embedder.named_parameters() if name.endswith("bias")]
+        decay, factor = chosen.weight_decay, chosen.bias_factor
+        return parameter_groups(parts, weight_decay=decay, biases=biases, bias_factor=factor)
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        return sum(1 for _ in self._batches(0))
+
+    @cached_property
+    def photos_per_epoch(self) -> int:
+        return sum(len(batch) for batch in self._batches(0))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.batches_per_epoch // self.stage.accumulate)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        photos, labels, rows = (part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows))
+        known = batch.conditions
+        return Batch(photos, labels, rows, None if known is None else known.to(device, non_blocking=True))
+
+    def _objectives(self) -> list[tuple[str, Objective]]:
+        return [(name, cast(Objective, module)) for name, module in self.objectives.items()]
+
+    def _batches(self, epoch: int) -> BatchSampler:
+        return self.batches(
+            epoch,
+            self.trainer.global_rank if self._trainer else 0,
+            self.trainer.world_size if self._trainer else 1,
+            self.centres.means() if self.centres is not None else None,
+        )
+
+
+class Centres(nn.Module):
+    """Mean direction of each identity's photos over an epoch, gathered as they pass; part of the checkpoint."""
+
+    def __init__(self, identities: int, dim: int) -> None:
+        super().__init__()
+        self.sums: Tensor
+        self.register_buffer("sums", torch.zeros(identities, dim))
+
+    @torch.no_grad()
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        self.sums.index_add_(0, labels, F.normalize(features.float(), dim=1))
+
+    def means(self) -> np.ndarray | None:
+        """Of length 1 and the same on every rank, zero for an identity that was not seen; None before any was."""
+        sums = self.sums.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        return F.normalize(sums, dim=1).cpu().numpy() if sums.any() else None
+
+    def clear(self) -> None:
+        self.sums.zero_()

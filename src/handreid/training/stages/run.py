@@ -1,0 +1,165 @@
+"""A run's stages, one after another, each from what the one before it left.
+
+* A stage that is finished says so in `stage.json`, with a key: a hash of its part of the recipe, the photos and the
+  split, and all weights that it begins with. These hold whatever earlier stages, another run's encoder or a weights
+  file brought, so the same key is the same stage.
+* A stage whose key another run beside this one has finished is not run again: its files are copied. They are compared
+  with the hashes in its `stage.json` before and after; what is not as it was written there is left, with a note.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from handreid import __version__
+from handreid.errors import RunError
+from handreid.files import read_json, write_atomic, write_json
+from handreid.models.embedder import Embedder
+from handreid.models.sealed import digest_of
+from handreid.models.text import TextEncoder
+from handreid.recipe import FineTune, LearnPrompts, Recipe
+from handreid.recipe.objectives import TextTerm
+from handreid.runs.dataset import Material, photos_of
+from handreid.runs.epoch_metrics import append_metrics, read_metrics
+from handreid.runs.folder import Run, check_noted, now
+from handreid.runs.records import STAGE_FORMAT, read_stage
+from handreid.runs.stage_weights import NOTES, hashes, noting
+from handreid.training.context import Job
+from handreid.training.stages.fine_tune.stage import check_fine_tune, fine_tune, take_fine_tuned
+from handreid.training.stages.learn_prompts.stage import check_learn_prompts, learn_prompts, learned
+from handreid.training.trainer import begin_anew
+
+_TOLD = ("parameters.json", "gates.json", "wise_ft.json")  # what a stage says beside its weights
+
+
+def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material) -> None:
+    """Raises what building any of the stages would: before there is a folder, and not after hours of the first."""
+    for number, stage in enumerate(recipe.stages):
+        match stage:
+            case FineTune():
+                check_fine_tune(recipe, number, embedder, material)
+            case LearnPrompts():
+                check_learn_prompts(recipe, number, text, material)
+
+
+def run_stage(job: Job, number: int, *, reuse: bool = True) -> None:
+    """Does what is left of a stage, unless it has been done, here or beside; the embedder ends with its weights."""
+    folder = job.folder(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = _texts(job, number)
+    if not (folder / "stage.json").exists():
+        key = _key(job, number, texts)
+        other = _from_elsewhere(job, number, key) if reuse else None
+        if other is None:
+            _work(job, number, texts)
+        facts = {"finished": now()} if other is None else {"taken_from": str(other.folder)}
+        epochs = sum(entry["stage"] == number for entry in read_metrics(job.run))
+        about = {"format": STAGE_FORMAT, "key": key, "number": number, "epochs": epochs}
+        write_json(folder / "stage.json", {**about, "files": hashes(folder), **facts})
+        (folder / NOTES).unlink(missing_ok=True)
+    _take(job, number)
+
+
+def _work(job: Job, number: int, texts: Tensor | None) -> None:
+    match job.recipe.stages[number]:
+        case FineTune():
+            fine_tune(job, number, texts)
+        case LearnPrompts():
+            learn_prompts(job, number)
+
+
+def _take(job: Job, number: int) -> None:
+    match job.recipe.stages[number]:
+        case FineTune() as stage:
+            take_fine_tuned(job.folder(number), stage, job.embedder)
+        case LearnPrompts():
+            learned(job.folder(number))  # nothing of the embedder changes, but what is there can be read
+
+
+def _texts(job: Job, number: int) -> Tensor | None:
+    """The texts that the latest stage of prompts before this one learned, if an objective of this one reads them."""
+    stage = job.recipe.stages[number]
+    if not isinstance(stage, FineTune) or not any(isinstance(term, TextTerm) for term in stage.objectives):
+        return None
+    latest = max(n for n, earlier in enumerate(job.recipe.stages[:number]) if isinstance(earlier, LearnPrompts))
+    return learned(job.folder(latest)).texts
+
+
+def _key(job: Job, number: int, texts: Tensor | None) -> str:
+    recipe, split = job.recipe, job.material.split
+    facts = {
+        "handreid": __version__,
+        "stage": recipe.stages[number].model_dump(mode="json"),
+        "seed": job.seed(number),
+        "photos": sorted(photos_of(job.recipe, job.material, job.progress).items()),
+        "manifest": job.material.manifest.hash,
+        "split": split.hash,
+        "preprocessing": repr(job.embedder.preprocessing),
+        "backbone": job.embedder.backbone.config,
+    }
+    digest = hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode())
+    if isinstance(recipe.stages[number], LearnPrompts):  # a head has no part in it
+        digest.update(digest_of(job.embedder.backbone.state_dict()) + digest_of(job.text.state_dict()))
+    else:
+        weights = job.embedder.state_dict() | job.embedder.head.frozen()
+        digest.update(json.dumps(job.embedder.config(), default=str).encode() + digest_of(weights))
+    if texts is not None:
+        digest.update(texts.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _from_elsewhere(job: Job, number: int, key: str) -> Run | None:
+    """The run beside this one that has finished a stage with this key, and from which it has been taken over."""
+    kind = job.recipe.stages[number].kind
+    for other in _finished_elsewhere(job, key):
+        try:
+            _take_over(job, number, other)
+        except RunError as error:
+            begin_anew(job, number)
+            job.progress.say(f"note: stage {number} ({kind}) is done again, though {other.folder} has done it: {error}")
+        else:
+            job.progress.say(f"stage {number} ({kind}) is as {other.folder} has done it: taken from there")
+            return other
+    return None
+
+
+def _finished_elsewhere(job: Job, key: str) -> Iterator[Run]:
+    """The first folder by name comes first; one whose stage.json cannot be read is none of ours."""
+    for path in sorted(job.run.folder.absolute().parent.glob("*/stages/*/stage.json")):
+        try:
+            found = read_json(path).get("key")
+        except RunError as error:
+            job.progress.say(f"note: a stage beside this run is left out of account: {error}")
+            continue
+        if found == key:
+            yield Run(path.parents[2])
+
+
+def _take_over(job: Job, number: int, other: Run) -> None:
+    """Copies a stage's files and lines. Raises RunError when they are not as they were written."""
+    theirs, ours = other.stage(number, job.recipe.stages[number].kind), job.folder(number)
+    lines = [entry for entry in read_metrics(other) if entry["stage"] == number]
+    stage = read_stage(theirs)
+    files: dict[str, str] = stage["files"]
+    if len(lines) != stage["epochs"]:
+        raise RunError(f"{other.metrics} has {len(lines)} lines of it, and it had {stage['epochs']} epochs")
+    told = {name: read_json(theirs / name) for name in _TOLD if (theirs / name).exists()}
+    begin_anew(job, number)
+    for name in files:
+        if name != "last.ckpt":
+            _copy(theirs / name, ours / name, files)
+    for name, content in told.items():
+        write_json(ours / name, content)
+    for entry in lines:
+        append_metrics(job.run, entry)
+
+
+def _copy(theirs: Path, ours: Path, noted: Mapping[str, str]) -> None:
+    advice = "train that run anew, or move it away"
+    check_noted(theirs, noted=noted[theirs.name], advice=advice)
+    write_atomic(ours, lambda part: shutil.copyfile(theirs, part), durable=True, before=noting(ours))
+    check_noted(ours, noted=noted[theirs.name], advice=advice)

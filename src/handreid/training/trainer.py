@@ -1,0 +1,102 @@
+"""Lightning's loop around one stage, from wherever an earlier attempt was stopped."""
+
+import logging
+import warnings
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from handreid.errors import RunError
+from handreid.files import interrupted
+from handreid.recipe import Stage
+from handreid.recipe.prompts import LearnPrompts
+from handreid.runs.epoch_metrics import truncate_metrics
+from handreid.runs.stage_weights import checked, forget, settle
+from handreid.training.context import Job
+from handreid.training.epoch_callback import Check, Keeper, checkpoint_state
+from handreid.training.precision import LIGHTNING, precision_of
+from handreid.training.stages.base import StageModule
+
+_UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # of a checkpoint of something else
+
+
+class _InPlace(TorchCheckpointIO):
+    """Writes where it is told to. Lightning's own first makes a copy in memory and another in the temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        torch.save(checkpoint, path)
+
+
+def unfinished(job: Job, number: int) -> bool:
+    """Whether a stage has epochs left to do; lines of epochs that will be done again are dropped."""
+    folder = job.folder(number)
+    done = checkpoint_state(folder)
+    if done is None:
+        begin_anew(job, number)
+        return True
+    settle(folder)
+    if done[1]:
+        return False
+    truncate_metrics(job.run, number, done[0])
+    return True
+
+
+def begin_anew(job: Job, number: int) -> None:
+    """Removes what is left of a stage, and of those after it, which follow from it and are done again too."""
+    for later in range(number, len(job.recipe.stages)):
+        forget(job.folder(later))
+    truncate_metrics(job.run, number, 0)
+
+
+def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
+    """Does the epochs of a stage that are left; its files are then in the stage's folder."""
+    folder, stage = job.folder(number), job.recipe.stages[number]
+    done = checkpoint_state(folder)
+    epochs_done = done[0] if done else 0
+    total = (stage.epochs - epochs_done) * module.photos_per_epoch
+    with job.progress.step(f"{job.recipe.name} {stage.kind}", total, "photos") as advance:
+        keeper = Keeper(job.run, number, folder, check, job.progress.say, advance, job.watch)
+        trainer = build_trainer(stage, [keeper])
+        checkpoint = checked(folder / "last.ckpt") if epochs_done else None
+        module.train()
+        try:
+            with warnings.catch_warnings():
+                # how many workers there are is decided; what Lightning does inside is not the user's affair
+                warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+                warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+                warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen norms
+                trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        except (SystemExit, Exception) as stopped:  # what Lightning, or a file that was being written, makes of Ctrl-C
+            if interrupted(stopped):
+                raise KeyboardInterrupt from None
+            room = not isinstance(stopped, torch.OutOfMemoryError)
+            if checkpoint and not keeper.trains and isinstance(stopped, _UNFIT) and room:
+                raise RunError(
+                    f"{checkpoint} does not fit this stage ({type(stopped).__name__}): remove {folder} and resume the "
+                    "run, which does this stage and those after it again"
+                ) from None
+            raise
+    job.embedder.to("cpu")
+
+
+def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's loop as a stage asks for it; nothing is logged or saved but by the callbacks."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return L.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=stage.epochs,
+        accumulate_grad_batches=1 if isinstance(stage, LearnPrompts) else stage.accumulate,
+        gradient_clip_val=stage.clip_gradients,
+        precision=cast(Any, LIGHTNING[precision_of(stage)]),
+        callbacks=callbacks,
+        plugins=[_InPlace()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+    )

@@ -1,0 +1,84 @@
+"""Rung after rung on the same photos: train, evaluate, and say whether each beats the one below.
+
+A rung that is finished, with the same recipe and data, is not run again; one that was stopped goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from handreid.errors import HandreidError, RecipeError
+from handreid.evaluation.compare import Rung, compare
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.tables.ladder import markdown
+from handreid.files import write_json, write_text
+from handreid.progress import Progress, Silent
+from handreid.recipe import Recipe, Tracker
+from handreid.recipe.load import check_names
+from handreid.runs.folder import open_run
+from handreid.runs.records import LADDER_FORMAT, read_evaluation
+from handreid.tracking.client import Sender
+from handreid.tracking.locations import check_installed
+from handreid.tracking.state import trackers_of
+from handreid.training.train import check, train
+
+
+def climb(
+    recipes: Sequence[Recipe],
+    data: Path | None,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    done: Callable[[Rung], None] = lambda _: None,
+    every: bool = True,
+    track: Sequence[Tracker] | None = None,
+) -> list[Rung]:
+    """Runs in `out/<recipe name>`, ladder.json and ladder.md in `out`.
+
+    A rung that cannot be built, such as one whose manifest lacks what it asks for, is known before the first begins:
+    an error, or without `every` left out with a note. Raises RunError for two recipes of one name.
+    """
+    progress = progress or Silent()
+    check_names(recipes)
+    check_installed(tracker for recipe in recipes for tracker in trackers_of(track, recipe))
+    recipes = _buildable(recipes, data, out, None if every else progress.say)
+    rungs: list[Rung] = []
+    with Sender(progress) as sender:
+        for number, recipe in enumerate(recipes, 1):
+            progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
+            run = train(recipe, data, out / recipe.name, resume=True, progress=progress, track=track, sender=sender)
+            if not run.evaluation.exists():
+                told = trackers_of(track, recipe)
+                evaluate(open_run(run.folder), data=data, progress=progress, track=told, sender=sender)
+            found = read_evaluation(run.evaluation)
+            rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
+            done(rungs[-1])
+    write_json(out / "ladder.json", {"format": LADDER_FORMAT, "rungs": [_entry(rung) for rung in rungs]})
+    write_text(out / "ladder.md", markdown(rungs))
+    return rungs
+
+
+def _buildable(
+    recipes: Sequence[Recipe], data: Path | None, out: Path, say: Callable[[str], None] | None
+) -> list[Recipe]:
+    """All of them; without those that make no sense here, if there is somebody to tell of it."""
+    kept = []
+    for recipe in recipes:
+        try:
+            if not (out / recipe.name / "run.json").exists():
+                check(recipe, data)
+        except HandreidError as error:
+            if say is None or not isinstance(error, RecipeError):
+                raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None
+            say(f"note: rung {recipe.name} is left out: {error}")
+        else:
+            kept.append(recipe)
+    return kept
+
+
+def _entry(rung: Rung) -> dict[str, Any]:
+    kept = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "prompts", "reranked")
+    entry = {k: rung.evaluation[k] for k in kept if k in rung.evaluation}
+    if "reranked" in entry:
+        entry["reranked"] = [{k: v for k, v in of.items() if k != "ranks"} for of in entry["reranked"]]
+    return {**entry, "below": rung.below}
