@@ -26,12 +26,12 @@ def explain(
     """Show the words nearest to each learned context, with distances. They are neighbours, not explanations."""
     early.run(run)
     begin()
-    from handreid.report import prompts as report
+    from handreid.report import nearest_words
     from handreid.runs.folder import open_run
 
-    found, usual = report.explain(open_run(run), identities=identities, words=words)
+    found, usual = nearest_words.explain(open_run(run), identities=identities, words=words)
     if json:
-        output.as_json(report.content(found, usual))
+        output.as_json(nearest_words.content(found, usual))
         return
     rows = [
         (
@@ -44,4 +44,4 @@ def explain(
     ]
     output.table("nearest words to each learned embedding", ("identity", "prompt", "sentence", "words"), rows, left=4)
     output.echo(f"Distances are Euclidean; half of the vocabulary's words have another within {usual:.2f}.")
-    output.echo(report.WARNING)
+    output.echo(nearest_words.WARNING)
