@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -322,11 +321,9 @@ class TestManyFiles:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real photos are not beside the repository")
 def test_the_six_of_11k_hands_are_named(tmp_path: Path) -> None:
-    """On the complete table, and in under a second without the pixels."""
+    """On the complete table, without the pixels."""
     sources.hands11k_metadata(SHARED / "hands11k-180" / "HandInfo.csv").write(tmp_path / "m.parquet")
-    began = time.perf_counter()
     found = check(tmp_path / "m.parquet", pixels=False)
-    assert time.perf_counter() - began < 1
     (six,) = [finding for finding in found if finding.kind == "both-sides"]
     assert six.severity == "warning"
     assert "test in another: 0001039, 0001042, 0001043, 0001046, 0001050, 0001051;" in six.message

@@ -3,7 +3,6 @@
 import datetime
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import polars as pl
@@ -283,11 +282,10 @@ def test_text_is_never_changed_by_becoming_a_number(values: list[str]) -> None:
     assert found.dtype != pl.Int64 or [str(value) for value in found] == values
 
 
-def test_reading_a_large_manifest_takes_under_a_second(tmp_path: Path) -> None:
-    a_manifest(tmp_path, 11_076).write(tmp_path / "m.parquet")
-    began = time.perf_counter()
-    read(tmp_path / "m.parquet")
-    assert time.perf_counter() - began < 1
+def test_a_large_manifest_is_read_whole(tmp_path: Path) -> None:
+    written = a_manifest(tmp_path, 11_076)
+    written.write(tmp_path / "m.parquet")
+    assert read(tmp_path / "m.parquet").table.equals(written.table)
 
 
 @pytest.fixture

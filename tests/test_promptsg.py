@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from handreid.build import build_embedder, build_towers
-from handreid.data.splits import tested_rows
+from handreid.data.splits import evaluated_rows
 from handreid.errors import RecipeError
 from handreid.evaluation.embedding_cache import read_kept
 from handreid.evaluation.evaluate import evaluate
@@ -339,7 +339,7 @@ class TestEvaluation:
     def test_the_difference_is_of_composed_to_fixed(self, photos: Path):
         recipe = promptsg()
         split, embedder = read_material(recipe, photos).split, embedder_of()
-        rows = tested_rows(split)
+        rows = evaluated_rows(split)
         numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
         pixels = np.zeros((4, 3, 32, 32), np.uint8)

@@ -15,7 +15,7 @@ from torch import Tensor
 from handreid import inference
 from handreid.build import build_embedder, build_towers
 from handreid.data import manifest
-from handreid.data.splits import tested_rows
+from handreid.data.splits import evaluated_rows
 from handreid.errors import RecipeError
 from handreid.evaluation import evaluate as assess
 from handreid.evaluation.embed import embed
@@ -294,7 +294,7 @@ class TestARun:
         seen = material.manifest.table.with_columns(aspect=pl.lit("dorsal"), side=pl.lit("left"))
         material = replace(material, manifest=replace(material.manifest, table=seen))
         assess._assess(run, recipe, material, Silent())
-        rows = tested_rows(material.split)
+        rows = evaluated_rows(material.split)
         expected = conditions_of(Embedder.load(run.model), seen[rows])[0].tolist()
         assert len(set(expected)) > 1
         assert told.conditions[0].tolist() == named.conditions[0].tolist() == expected

@@ -355,6 +355,6 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def tested_rows(split: Split) -> Int[np.ndarray, " photo"]:
+def evaluated_rows(split: Split) -> Int[np.ndarray, " photo"]:
     """Every photo that is searched for or among in any test draw, once, ascending."""
     return np.unique(np.concatenate([part for draw in split.test for part in (draw.gallery, draw.query)]))

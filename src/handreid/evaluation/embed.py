@@ -16,7 +16,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from handreid.data.manifest import Manifest, read
-from handreid.data.splits import Split, tested_rows
+from handreid.data.splits import Split, evaluated_rows
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.embedding_cache import Shown, contents_of, kept_or_made, read_kept
 from handreid.evaluation.evaluate import Shots, embeddings_of
@@ -181,5 +181,5 @@ def _roles(split: Split | None, manifest: Manifest, *, own: bool) -> list[str]:
         if own:
             roles[split.train] = "train"
             roles[split.validation_rows] = "validation"
-        roles[tested_rows(split)] = "test"
+        roles[evaluated_rows(split)] = "test"
     return list(roles)

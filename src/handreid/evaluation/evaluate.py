@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from handreid.data.manifest import Manifest
-from handreid.data.splits import tested_rows
+from handreid.data.splits import evaluated_rows
 from handreid.evaluation.duplicates import distinct_photos, remarks_on_copies
 from handreid.evaluation.embedding_cache import (
     Contents,
@@ -124,7 +124,7 @@ class Shots:
 def _assess(run: Run, recipe: Recipe, material: Material, progress: Progress) -> dict[str, Any]:
     embedder, model_hash = load_embedder(run), file_hash(run.model)
     manifest, split, chosen = material.manifest, material.split, recipe.evaluate
-    rows = tested_rows(split)
+    rows = evaluated_rows(split)
     kept = read_kept(run, model_hash, progress)
     contents = contents_of(manifest, rows, kept, progress, pictures=True)
     conditions, remarks = conditions_of(embedder, manifest.table[rows])
