@@ -305,13 +305,13 @@ class TestTrain:
         going.send_signal(signal.SIGINT)
         said, told = going.communicate(timeout=60)
         assert (going.returncode, said) == (130, "")
-        assert told.splitlines()[-1] == f"stopped; go on with: handreid train --resume --out {out}"
+        assert told.splitlines()[-1] == f"stopped; to continue: handreid train --resume --out {out}"
         assert "Traceback" not in told
         done, finished = checkpoint_state(out / "stages/0-fine_tune") or (0, True)
         assert 0 < done < epochs
         assert not finished
         assert complaint("evaluate", out) == (
-            f"RunError: {out} is not finished; go on with `handreid train --resume --out {out}`"
+            f"RunError: {out} is not finished; continue with `handreid train --resume --out {out}`"
         )
         assert handreid("train", "--resume", "--out", out).code == 0
         assert len((out / "metrics.jsonl").read_text().splitlines()) == epochs
@@ -421,7 +421,7 @@ class TestLadder:
         words = ("--rungs", rungs[0], "--set", "stages=[]")
         called = handreid("ladder", "--data", photos, "--out", tmp_path / "out", *words)
         assert called.code == 0
-        assert "note: there is no report:" in called.err
+        assert "note: the report could not be written:" in called.err
         assert called.out.endswith(f"written to {tmp_path / 'out/ladder.md'} and {tmp_path / 'out/ladder.json'}\n")
 
     def test_a_tower_for_all_rungs_and_a_rung_at_a_time(self, photos: Path, rungs: list[Path], tmp_path: Path):
@@ -437,7 +437,7 @@ class TestLadder:
 
     def test_what_is_wrong_is_said_in_a_line(self, photos: Path, rungs: list[Path], tmp_path: Path):
         twice = handreid("ladder", "--data", photos, "--out", tmp_path / "l", "--rungs", f"{rungs[0]},{rungs[0]}")
-        assert twice.err == "RunError: two rungs are called 'low'; give one another name with name: in its recipe\n"
+        assert twice.err == "RunError: two rungs have the name 'low'; change `name` in one of the recipes\n"
         assert "no recipe 'stage9'" in complaint("ladder", "--data", photos, "--rungs", "stage9")
         (tmp_path / "tower.yaml").write_text("- a\n")
         assert "holds no keys" in complaint("ladder", "--data", photos, "--backbone", tmp_path / "tower.yaml")

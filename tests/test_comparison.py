@@ -366,7 +366,7 @@ class TestCommand:
         assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
     def test_what_makes_no_sense_is_refused(self, runs: Path, tmp_path: Path):
-        assert "alone: give two runs" in complaint("compare", runs / "a-base")
+        assert "only one run is given" in complaint("compare", runs / "a-base")
         assert "written as .md or .csv or .json" in complaint("compare", runs, "--out", tmp_path / "x.txt")
         assert "--format csv does not go into x.md" in complaint(
             "compare", runs, "--out", tmp_path / "x.md", "--format", "csv"

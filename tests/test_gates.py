@@ -692,7 +692,7 @@ class TestDoctor:
     def test_photos_that_drawn_hands_cannot_stand_for(self, monkeypatch):
         monkeypatch.setattr(doctor, "IDENTITIES", 2)
         monkeypatch.setattr(doctor, "SIZE", 32)
-        with pytest.raises(Exception, match=r"drawn hands cannot stand for.*--data"):
+        with pytest.raises(Exception, match=r"rendered hands do not suit this recipe.*--data"):
             doctor.diagnose(micro("data.protocol=hd"))
 
     def test_known_trouble(self, monkeypatch):

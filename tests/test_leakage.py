@@ -106,7 +106,7 @@ class TestTheRecord:
         with pytest.raises(RunError, match="format 99"):
             evaluate(copied)
         edit(copied.folder / RECORD, format=1, exposures=[{"run": "x"}])
-        with pytest.raises(RunError, match="no record of training photos"):
+        with pytest.raises(RunError, match="not a record of training photos"):
             evaluate(copied)
 
     def test_a_run_of_an_older_version_is_looked_up_in_its_manifest(self, run: Run, photos: Path, tmp_path: Path):

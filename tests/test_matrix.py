@@ -413,7 +413,7 @@ class TestLeaks:
         """The same people in another manifest of the data set: known by name, whatever the photos."""
         whole = read(eleven)
         whole.filter(pl.col("subject").cast(int).is_between(1038, 1045)).write(tmp_path / "only.parquet")
-        with pytest.raises(ProtocolError, match="3 subjects are people whom the run knows"):
+        with pytest.raises(ProtocolError, match="3 subjects were seen by the run"):
             matrix_of(back, "aspect", data=[tmp_path / "only.parquet"], protocol="disjoint")
 
     def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
@@ -464,7 +464,7 @@ class TestDatasets:
             matrix_of(zero, "dataset", data=[hands])
         with pytest.raises(RunError, match="is of one manifest"):
             matrix_of(zero, "aspect", data=[hands, other])
-        with pytest.raises(RunError, match="leave --protocol out"):
+        with pytest.raises(RunError, match="omit --protocol"):
             matrix_of(zero, "dataset", data=[other], protocol="disjoint")
 
     def test_other_photos_do_not_overwrite_the_runs_own(self, zero: Run, other: Path, found: dict[str, Any]):
@@ -486,7 +486,7 @@ class TestCommandsAndFigure:
         assert told == read_json(zero.folder / "evaluation-matrix-side.json")
 
     def test_what_a_matrix_cannot_heed_is_refused(self, zero: Run, hands: Path):
-        assert "leave --aspect and --label out" in complaint(
+        assert "--matrix cannot be combined with --aspect and --label" in complaint(
             "evaluate", zero.folder, "--matrix", "aspect", "--aspect", "dorsal-left", "--label", "hand"
         )
         assert "2 manifests" in complaint("evaluate", zero.folder, "--data", hands, "--data", hands)

@@ -295,7 +295,10 @@ class TestOddInput:
     def test_prepare_says_what_it_was_given(self, here: Path) -> None:
         (here / "photos.zip").write_bytes(b"PK\x03\x04")
         for words, what in (
-            (("folders", here / "photos.zip"), "is a file, not a folder of photos; unpack an archive first"),
+            (
+                ("folders", here / "photos.zip"),
+                "is a file, not a folder of photos; if it is an archive, unpack it first",
+            ),
             (("hd", here / "nowhere"), "nowhere: no such folder"),
             (("csv", here), "is a folder; give a file"),
             (("csv", here / "photos.zip"), "is a workbook of Excel or LibreOffice, or a zip archive"),

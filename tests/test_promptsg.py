@@ -305,11 +305,11 @@ class TestSaved:
         assert sum(p.numel() for p in slim.parameters()) == parameters(embedder) - embedder.head.composing
         sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("slim", "whole")]
         assert sizes[0] + 4 * embedder.head.composing < sizes[1]
-        with pytest.raises(RecipeError, match="was saved without its words"), inferring(slim, "composed"):
+        with pytest.raises(RecipeError, match="was saved without its text tower"), inferring(slim, "composed"):
             slim.embed(photos_of())
 
     def test_without_words_it_cannot_compose(self, tmp_path: Path):
-        with pytest.raises(RecipeError, match="composed needs its words"):
+        with pytest.raises(RecipeError, match="composed needs the text tower"):
             embedder_of().save(tmp_path / "slim.safetensors", words=False)
 
     def test_checkpoints_hold_no_tower(self, photos: Path, tmp_path: Path):
@@ -447,7 +447,7 @@ class TestSymmetricContrast:
 class TestRecipe:
     @pytest.mark.parametrize("template", ["A photo of a hand.", "{context} and {context}"])
     def test_a_template_has_one_place(self, template: str):
-        with pytest.raises(RecipeError, match=r"must say \{context\} once"):
+        with pytest.raises(RecipeError, match=r"must contain \{context\} once"):
             promptsg(f"model.head.template={template!r}")
 
     def test_the_fixed_sentence_has_none(self):

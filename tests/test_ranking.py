@@ -342,7 +342,7 @@ FEATURES = (np.ones((3, 5)), np.ones((4, 5)))
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((*FEATURES, *LABELS), {"block": -1}, "block is -1; give how many queries to compare at a time"),
+        ((*FEATURES, *LABELS), {"block": -1}, "block is -1; give the number of queries to compare at a time"),
         ((*FEATURES, *LABELS), {"block": 0}, "block is 0"),
         ((*FEATURES, *LABELS), {"block": 2.5}, "block is 2.5"),
         ((*FEATURES, *LABELS), {"block": True}, "block is True"),

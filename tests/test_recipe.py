@@ -125,7 +125,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        (BOMB, "x.yaml line 5: more than 20,000 values, each use of an alias counted"),
+        (BOMB, "x.yaml line 5: more than 20,000 values, counting each use of an alias"),
         ("name: " + "[" * 60 + "]" * 60, "more than 50 levels in one another"),
         ("name: " + "[" * 5000, "more than 50 levels in one another"),
         ("name: a\nx: &a [*a]\n", "x.yaml line 2: an alias that holds itself"),

@@ -707,7 +707,7 @@ class TestCommandLine:
             "evaluate", run.folder, "--rerank", "k1=3,k2=2", "--rerank", "expansion=2", "--rerank", "k1=3,k2=2"
         )
         assert called.code == 0, called.err
-        plain, anew = called.out.split("ranked anew")
+        plain, anew = called.out.split("re-ranked")
         assert "mAP trapezoid" in plain
         rows = [
             line for line in anew.splitlines() if line.strip().startswith(("as it is", "re-ranking", "query expan"))

@@ -276,7 +276,7 @@ class TestWhatIsNotAsItWasWritten:
         (cut / "metrics.jsonl").write_bytes(b"".join(lines) + lines[0][:30])  # killed in the middle of a line
         assert len(read_metrics(Run(cut))) == len(lines)
         (cut / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
-        with pytest.raises(RunError, match="no line of epoch 1 of stage 1, which the checkpoint has done"):
+        with pytest.raises(RunError, match="no line of epoch 1 of stage 1, which the checkpoint includes"):
             train(None, None, cut, resume=True)
         metrics = whole / "metrics.jsonl"
         metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:-1]))
@@ -334,7 +334,7 @@ class TestOneReaderPerKind:
         facts = json.loads((whole / "run.json").read_text())
         facts.pop("checksum")
         (whole / "run.json").write_text(json.dumps({**facts, "format": 1}))
-        with pytest.raises(RunError, match="has lost its checksum"):
+        with pytest.raises(RunError, match="its checksum is missing"):
             evaluate(open_run(whole))
 
     @pytest.mark.parametrize("content", ["garbage", "half", "pickle", "dict", "list"])
@@ -397,7 +397,7 @@ class TestOneReaderPerKind:
             with pytest.raises(WeightsError, match=r"m\.safetensors"):
                 load(path)
         save_sealed(path, {"texts": torch.zeros(3)}, "handreid-prompts", {"format": 2, "identities": 3})
-        with pytest.raises(WeightsError, match="does not hold learned prompts"):
+        with pytest.raises(WeightsError, match="holds no learned prompts"):
             LearnedPrompts.load(path)
 
 
@@ -483,7 +483,7 @@ class TestKills:
         assert not killed_at(8, folder, rungs, photos, tmp_path / "ladder")
         assert (folder / BEGINNING).exists()
         assert not (folder / "run.json").exists()
-        with pytest.raises(RunError, match=r"nothing has begun there: give a recipe .*handreid train RECIPE --data"):
+        with pytest.raises(RunError, match=r"no run to resume: give a recipe .*handreid train RECIPE --data"):
             train(None, None, folder, resume=True)
         assert [rung.name for rung in climb(rungs, photos, tmp_path / "ladder")] == ["zero", "one"]
 
@@ -556,7 +556,7 @@ class TestReuseAfterDamage:
         said = Said()
         run = train(recipe(), photos, whole.parent / "second", progress=said)
         assert taken(run) == [damage != "metrics", False]
-        assert any(("is done again, though" in line and "written" in line) or "read" in line for line in said.lines)
+        assert any(("is trained again, as that of" in line and "written" in line) or "read" in line for line in said.lines)
         assert run.model.read_bytes() == (whole / "model.safetensors").read_bytes()
         assert history(run.folder)[-1]["stage"] == 1
 
@@ -678,7 +678,7 @@ class TestJson:
         write_json(tmp_path / "a.json", {"format": 1, "a": 1})
         assert read_json(tmp_path / "a.json") == {"format": 1, "a": 1}
         (tmp_path / "a.json").write_text('{"format": 1, "a": 1}')
-        with pytest.raises(RunError, match="lost its checksum"):
+        with pytest.raises(RunError, match="its checksum is missing"):
             read_json(tmp_path / "a.json")
         (tmp_path / "b.json").write_text('{"a": 1}')
         assert read_json(tmp_path / "b.json") == {"a": 1}

@@ -193,7 +193,7 @@ class TestRollout:
 
     def test_a_resnet_has_none(self):
         model = embedder("resnet")
-        with pytest.raises(WeightsError, match="rollout is for a ViT"):
+        with pytest.raises(WeightsError, match="rollout needs a ViT"):
             saliency(model, noise(model), method="rollout")
 
 

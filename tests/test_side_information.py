@@ -332,23 +332,23 @@ class TestARun:
 class TestRefusals:
     @pytest.mark.parametrize("column", ["subject", "path", "split", "draw", "origin", "caption"])
     def test_columns_that_say_who_it_is(self, column: str):
-        with pytest.raises(RecipeError, match=f"columns {column} would tell who is on a photo"):
+        with pytest.raises(RecipeError, match=f"columns {column} would reveal who is on a photo"):
             micro(f"model.side_information={{columns: [camera, {column}]}}")
 
     def test_a_column_named_twice(self):
-        with pytest.raises(RecipeError, match="must be named once each"):
+        with pytest.raises(RecipeError, match="must not repeat a name"):
             micro("model.side_information={columns: [camera, camera]}")
 
     @pytest.mark.parametrize("chirality", ["flip", "mirror_as_new_identity"])
     def test_a_side_that_the_mirror_changes(self, chirality: str):
         side = "model.side_information={columns: [%s]}"
-        with pytest.raises(RecipeError, match=f"chirality '{chirality}' turns right hands into left ones"):
+        with pytest.raises(RecipeError, match=f"chirality '{chirality}' mirrors right hands into left ones"):
             micro(side % "camera, side", f"stages.0.chirality={chirality}")
         micro(side % "camera", f"stages.0.chirality={chirality}")
         micro(side % "side")
 
     def test_photos_mixed_of_two(self):
-        with pytest.raises(RecipeError, match=r"stages\.0\.mix makes one photo of two"):
+        with pytest.raises(RecipeError, match=r"stages\.0\.mix mixes two photos"):
             micro(SIDE, "stages.0.mix={kind: mixup}")
 
     def test_without_a_stage_to_learn_in(self):

@@ -181,7 +181,7 @@ def test_train_all_alone_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.jpg", "a/1.jpg"], r"1 photos lie beside the identity folders, not in one \(1.jpg\)"),
+        (["1.jpg", "a/1.jpg"], r"1 photos are beside the identity folders instead of in one \(1.jpg\)"),
         (["train/0001_c1.jpg", "test/a/1.jpg"], r"1 photos lie beside .*train/0001_c1.jpg.*prepare csv"),
         (["train/a/1.jpg", "extra/a/1.jpg"], "train are splits, extra are not"),
         (["a/readme.txt"], "no photos below"),

@@ -433,7 +433,7 @@ IMPOSSIBLE = {
         lambda: make_split(
             Manifest(like_hands11k().table.with_columns(subject=pl.lit("bob")), Path("/data")), protocol="hands11k"
         ),
-        "numeric ids; found bob",
+        "numeric subject ids; found bob",
     ),
     "distractors": (lambda: make_split(like_hands11k(), protocol="hd"), "needs the distractors of folder 502-712"),
     "no split": (lambda: make_split(own_data(), protocol="prepared", label="subject"), "found no split at all"),
@@ -449,7 +449,7 @@ IMPOSSIBLE = {
     ),
     "share": (
         lambda: make_split(own_data(), protocol="disjoint", label="subject", validation_share=1.0),
-        "1.0 of 11 training subjects held back leaves none",
+        "holding out 1.0 of 11 training subjects for validation leaves none",
     ),
     "test share": (
         lambda: make_split(own_data(), protocol="disjoint", label="subject", test_share=0.99),
@@ -539,7 +539,7 @@ class TestOneIdentityTellsNothing:
             except ProtocolError as error:
                 seeds[seed] = str(error)
         assert list(seeds) == [2]
-        assert "validation searches for one identity only (h), which is too little to choose a model by" in seeds[2]
+        assert "validation has queries of one identity only (h), too few to choose a model by" in seeds[2]
 
     @pytest.mark.parametrize("validation", ["a", "g"])
     def test_given_with_the_data(self, validation: str) -> None:
@@ -555,7 +555,7 @@ class TestOneIdentityTellsNothing:
         tested = with_splits(test="uvw").table
         both = Manifest(pl.concat([manifest.table, tested], how="diagonal"), Path("/data"))
         with pytest.raises(
-            ProtocolError, match=r"validation searches for one identity only \(a\), .*: two training identities"
+            ProtocolError, match=r"validation has queries of one identity only \(a\), .*: two training identities"
         ):
             make_split(both, protocol="prepared", label="subject", validation="closed-set")
 
@@ -604,7 +604,7 @@ class TestWhichLabelWouldDo:
         with pytest.raises(ProtocolError) as error:
             make_split(self.views(), protocol="disjoint", label="aspect")
         assert str(error.value) == (
-            "disjoint: no test identity has two photos, one to search for and one to be found, where data.label is "
+            "disjoint: no test identity has two photos, one as query and one for the gallery, with data.label: "
             "aspect; label subject has 4 identities, label hand has 8 identities with two photos or more: set "
             "data.label, or give more photos per identity"
         )

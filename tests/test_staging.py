@@ -188,7 +188,7 @@ class TestStart:
             (["start=nowhere"], "neither a run folder nor the name of one beside"),
             (["start=unfinished"], "is not finished"),
             (["start=here"], "neither a run folder"),
-            (["start=earlier", "model.backbone.image_size=64"], "has another tower than this recipe"),
+            (["start=earlier", "model.backbone.image_size=64"], "differs from this recipe's"),
         ],
     )
     def test_what_cannot_be_begun_with_leaves_no_folder(
@@ -204,7 +204,7 @@ class TestStart:
     def test_people_of_the_tests_do_not_come_in_through_the_parent(self, start: str, runs: Path, photos: Path):
         """Trap 7, one generation up, and two: what lies between may have trained nobody."""
         train(micro("stages=[]", "start=earlier"), photos, runs / "untouched", resume=True)
-        with pytest.raises(ProtocolError, match=r"was trained or chosen with \d+ subjects whom .* by earlier"):
+        with pytest.raises(ProtocolError, match=r"was trained or chosen with \d+ subjects that .* by earlier"):
             train(micro("stages.0.epochs=1", f"start={start}", "data.seed=5"), photos, runs / "child")
         assert not (runs / "child").exists()
 

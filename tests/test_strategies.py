@@ -294,7 +294,7 @@ class TestPairs:
     @pytest.mark.parametrize("sampler", ["random", "balanced"])
     def test_plain_shuffling_is_refused_where_the_loss_needs_pairs(self, kind: str, sampler: str):
         """Trap 8."""
-        with pytest.raises(RecipeError, match="seldom puts two there: use sampler"):
+        with pytest.raises(RecipeError, match="rarely puts two in one: use sampler"):
             micro(f"stages.0.sampler={{kind: {sampler}}}", f"stages.0.objectives=[{TERMS[kind]}]")
 
     @pytest.mark.parametrize("kind", ["metric_learning with parameters", "metric_learning with memory"])
@@ -302,7 +302,7 @@ class TestPairs:
         micro(f"stages.0.objectives=[{TERMS[kind]}]")
 
     def test_a_batch_size_beside_p_and_k_must_agree(self):
-        with pytest.raises(RecipeError, match="batch_size 20 is not the sampler's identities x images, 8"):
+        with pytest.raises(RecipeError, match="batch_size 20 is not the sampler's identities x images = 8"):
             micro(PK, "stages.0.batch_size=20")
         assert micro(PK, "stages.0.batch_size=8").stages[0].photos_per_batch == 8
 
@@ -315,7 +315,7 @@ class TestParts:
             micro("model.test_feature.features=[parts]")
 
     def test_parts_that_nobody_reads_are_refused(self):
-        with pytest.raises(RecipeError, match="makes parts that no objective reads"):
+        with pytest.raises(RecipeError, match="has parts that no objective reads"):
             micro("model.head={kind: gem}")
 
 

@@ -59,10 +59,10 @@ class TestWhatASweepSays:
             ({"choice": [1, 2], "range": [1, 2]}, "found choice and range"),
             ({"choice": [1]}, "one value is no choice"),
             ({"choice": [1, 2, 1]}, "the value 1 is given twice"),
-            ({"range": [2, 1]}, "must go from a lower to a higher number"),
+            ({"range": [2, 1]}, "must be a lower and a higher number"),
             ({"range": [0, float("inf")]}, "should be a finite number"),
             ({"log_range": [0, 1]}, "log_range begins at 0"),
-            ({"log_range": [1, 2], "step": 0.1}, "step goes with range"),
+            ({"log_range": [1, 2], "step": 0.1}, "step can only be used with range"),
             ({"choice": [1, 2], "integer": True}, "integer goes with range"),
             ({"range": [1, 2.5], "integer": True}, "must be whole numbers too"),
             ({"range": [1, 2], "step": 3}, "step 3 is longer than the range"),
@@ -76,7 +76,7 @@ class TestWhatASweepSays:
     @pytest.mark.parametrize(
         ("keys", "message"),
         [
-            ({"metric": "map"}, "never by a test; say validation_map"),
+            ({"metric": "map"}, "never by a test; use validation_map"),
             ({"metric": "test_map"}, "would look at test identities"),
             ({"metric": "evaluation.rank1"}, "would look at test identities"),
             ({"metric": "loss"}, "'loss' is not one of validation_rank1"),
@@ -85,11 +85,11 @@ class TestWhatASweepSays:
             ({"space": {"seed": {"choice": [1, 2]}}}, "name the seeds in `seeds`"),
             ({"space": {"x": {"together": {"a": {"data.seed": 1}, "b": {LR: 1}}}}}, "space varies data.seed"),
             ({"space": {LR: {"choice": [1, 2]}, "x": {"together": {"a": {LR: 1}, "b": {LR: 2}}}}}, "in two places"),
-            ({"space": {LR: {"log_range": [1e-5, 1e-3]}}}, "a grid needs values of stages.0.optimizer.lr"),
+            ({"space": {LR: {"log_range": [1e-5, 1e-3]}}}, "a grid needs a finite number of values of stages.0.optimizer.lr"),
             ({"trials": 3}, "a grid tries all combinations"),
             ({"search": "tpe"}, "search tpe needs trials"),
             ({"search": "random", "trials": 3}, "3 trials, but there are 2 combinations"),
-            ({"seeds": [1, 1]}, "the same seed gives the same trial"),
+            ({"seeds": [1, 1]}, "equal seeds give equal trials"),
         ],
     )
     def test_sweeps_that_make_no_sense(self, keys: dict[str, Any], message: str):
@@ -291,7 +291,7 @@ class TestWhatIsRefused:
         path = tmp_path / "leak.parquet"
         replace(made, table=made.table.with_columns(pl.Series("split", split))).write(path)
         recipe = parse_recipe(MICRO_RECIPE, "micro", ["data.protocol=prepared"])
-        with pytest.raises(ProtocolError, match="a sweep here would look at test identities: 4 subjects"):
+        with pytest.raises(ProtocolError, match="this sweep would choose by test identities: 4 subjects"):
             check_validation_unseen(read_material(recipe, path))
         check_validation_unseen(read_material(parse_recipe(MICRO_RECIPE, "micro"), photos))
         closed = parse_recipe(MICRO_RECIPE, "micro", ["data.validation=closed-set"])

@@ -469,12 +469,12 @@ class TestStrips:
         single = replace(tested)
         single.__dict__["names"] = [f"deep/{one.replace('/', '_')}" for one in tested.names]
         assert strip_of(single, name.replace("/", "_")).query == strip_of(tested, name).query
-        with pytest.raises(DataError, match=r"could be p0\d/0.jpg.*say more of its path"):
+        with pytest.raises(DataError, match=r"could be p0\d/0.jpg.*give more of its path"):
             strip_of(tested, "0.jpg")
         with pytest.raises(DataError, match=r"no test photo of .* is called 'deep/p9_0.jpg' \(did you mean"):
             strip_of(single, "deep/p9_0.jpg")
         among = tested.names[int(tested.gallery(0)[0])]
-        with pytest.raises(DataError, match=f"{among} is not searched for in draw 0"):
+        with pytest.raises(DataError, match=f"{among} is not a query of draw 0"):
             strip_of(tested, among)
 
 
@@ -582,7 +582,7 @@ class TestThumbnails:
                 )
         assert sprite(images, 3, quality=95)[0] == content
         assert SECRET not in sprite(thumbnails(tested.paths, 24))[0]
-        with pytest.raises(DataError, match="more than a WebP can hold"):
+        with pytest.raises(DataError, match="exceed the size of a WebP image"):
             sprite(images * 120, 1)
         with pytest.raises(DataError, match="no photo"):
             sprite([])

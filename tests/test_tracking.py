@@ -677,7 +677,7 @@ class TestWhatIsSaid:
     def test_a_run_without_trackers_cannot_be_sent(self, plain: Run):
         called = handreid("track", plain.folder)
         assert called.code == 2
-        assert "has never been tracked; say where to, such as --to mlflow" in called.err
+        assert "was never logged to a tracker; name one, such as --to mlflow" in called.err
 
     def test_an_error_is_what_is_at_its_bottom(self):
         def refused() -> None:

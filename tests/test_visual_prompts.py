@@ -125,7 +125,7 @@ class TestPrompts:
         assert torch.allclose(joint.float(), prompted("deep")(photos()).joint, atol=0.1)
 
     def test_a_resnet_has_no_tokens_to_stand_among(self, photos: Path, tmp_path: Path):
-        with pytest.raises(RecipeError, match="this tower is a ResNet: leave them out"):
+        with pytest.raises(RecipeError, match="this tower is a ResNet: remove them"):
             train(micro(PROMPTS % "deep", RESNET_TOWER), photos, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -216,7 +216,7 @@ class TestFrozenEncoder:
         ],
     )
     def test_what_moves_the_encoder_is_refused_beside_it(self, change: str, named: str):
-        with pytest.raises(RecipeError, match=f"freeze_encoder keeps all of the encoder as it is: leave out {named}"):
+        with pytest.raises(RecipeError, match=f"freeze_encoder freezes the whole encoder: remove {named}"):
             micro(FROZEN, change)
 
     def test_a_stage_in_which_nothing_learns_is_refused(self, photos: Path, tmp_path: Path):

@@ -115,8 +115,8 @@ def cross_views(
     conditions = tuple(sorted(there, key=_ORDER.index))
     if len(conditions) < 2:
         raise ProtocolError(
-            f"a matrix over {by} needs test photos of two {'views' if by == 'aspect' else 'sides'} or more; all that "
-            f"are tested of {manifest.dataset} show {conditions[0]}"
+            f"a matrix over {by} needs test photos of two {'views' if by == 'aspect' else 'sides'} or more; all test "
+            f"photos of {manifest.dataset} show {conditions[0]}"
         )
     shared = _identities_everywhere(shots, conditions)
     return Crossing(
@@ -164,7 +164,7 @@ def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) 
     if not usable:
         raise ProtocolError(
             f"a matrix over {by} needs the {' and '.join(sorted(needed))} of photos; no test photo of "
-            f"{manifest.dataset} tells {'them' if len(needed) > 1 else 'it'}: fill in the manifest's columns"
+            f"{manifest.dataset} has {'them' if len(needed) > 1 else 'it'}: fill in the manifest's columns"
         )
     extra = _distractors(manifest)
     shots = _Shots(

@@ -140,8 +140,8 @@ def make_split(
     known = manifest.labelled
     if len(manifest) and not len(known):
         raise ProtocolError(
-            f"nobody knows who is on any of the {len(manifest):,} photos (`subject` is empty throughout): name people "
-            "to train or to test; photos without names can be embedded and looked at"
+            f"none of the {len(manifest):,} photos has a subject (the column `subject` is empty): fill it in "
+            "to train or to test; photos without subjects can only be embedded and shown"
         )
     labels = [str(name) for name in known.labels(label)]
     making = _Making(known, label, labels, known.table["path"].to_list(), view, seed, draws)
@@ -239,7 +239,8 @@ class _Making:
         count = 2 if asked == 1 and len(subjects) >= 4 else asked  # one alone is found by any model
         if not 0 < share < 1 or count >= len(subjects):
             raise ProtocolError(
-                f"{share} of {len(subjects)} training subjects held back leaves none, or all, to train on"
+                f"holding out {share} of {len(subjects)} training subjects for validation leaves none, or all, to "
+                "train on"
             )
         # whoever is in a test gallery, be it with another view, must not choose the model
         back = choose(subjects - tested, count, self.seed, "validation")

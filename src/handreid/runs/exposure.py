@@ -177,11 +177,11 @@ def read_record(run: Run) -> list[Exposure]:
     path = run.folder / RECORD
     content = read_json(path)
     if content.get("format") != FORMAT:
-        raise RunError(f"{path} is of format {content.get('format')}, not {FORMAT}: another version wrote it")
+        raise RunError(f"{path} has format {content.get('format')}, not {FORMAT}: another version of handreid wrote it")
     try:
         return [_read_exposure(entry) for entry in content["exposures"]]
     except (KeyError, TypeError, ValueError):
-        raise RunError(f"{path} is no record of training photos; train the run anew") from None
+        raise RunError(f"{path} is not a record of training photos; train the run again") from None
 
 
 def changed_photos(run: Run, photos: Mapping[str, str]) -> list[str]:
@@ -207,7 +207,7 @@ def own_material(run: Run, others: Sequence[Path] = ()) -> Material:
         except HandreidError as error:
             problems.append(str(error))
     raise RunError(
-        f"{run.folder}: who was trained on cannot be known without its manifest ({problems[0]}); give it with --data"
+        f"{run.folder}: its training subjects cannot be read without its manifest ({problems[0]}); give it with --data"
     )
 
 

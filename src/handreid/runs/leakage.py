@@ -116,9 +116,9 @@ def check_validation_unseen(material: Material, progress: Progress | None = None
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
-            f"a sweep here would look at test identities: {len(people)} subjects (such as {people[0]}) are both "
-            f"validated and tested under protocol {split.protocol}, so the best trial would be chosen by the test; "
-            "use a split that keeps them apart"
+            f"this sweep would choose by test identities: {len(people)} subjects (such as {people[0]}) are both "
+            f"in the validation and the test set of protocol {split.protocol}; "
+            "use a split in which these are disjoint"
         )
 
 
@@ -136,8 +136,8 @@ def check_parent(parent: Run, material: Material, progress: Progress | None = No
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
-            f"start: {parent.folder} was trained or chosen with {len(people)} subjects whom this run tests or "
-            f"validates with (such as {people[0]}): {leaks[0].why}; give both the same data, protocol, aspect, "
+            f"start: {parent.folder} was trained or chosen with {len(people)} subjects that this run tests or "
+            f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, aspect, "
             "validation and seed"
         )
     others = [one for one in exposures if not one.names_people_of(manifest)]
@@ -168,8 +168,8 @@ def unseen(run: Run, material: Material, progress: Progress | None = None) -> tu
     test = without(split.test, {row for leak in leaks for row in leak.rows})
     if not all(len(draw.query) for draw in test):
         raise ProtocolError(
-            f"{material.path}: nobody is left to search for. {'; '.join(leak.sentence() for leak in leaks)}. If they "
-            "are other people of the same names, give them other names"
+            f"{material.path}: no unseen subjects are left to test. {'; '.join(leak.sentence() for leak in leaks)}. "
+            "If they are different people of the same names, rename them"
         )
     check_galleries(test, split.identities, f"test of {material.path}", "give photos of more people")
     notes += [leak.sentence() for leak in leaks]

@@ -81,7 +81,7 @@ class Files:
         what = f"{len(self.dangling)} photos or folders are links to what is not there: {listed(self.dangling)}"
         if allow_missing:
             return (f"{what}; left out",)
-        raise ManifestError(f"{self.root}: {what}. Mend the links, or go on without: --allow-missing")
+        raise ManifestError(f"{self.root}: {what}. Repair the links, or leave these photos out with --allow-missing")
 
     def once(self, place: Callable[[str], Hashable]) -> tuple[list[str], tuple[str, ...]]:
         """The photos without those that are another name of a file which is a photo of the same place, and a note.
@@ -172,7 +172,9 @@ class _Walk:
                 raise ManifestError(f"{printable(self._root)}: no such folder") from None
             raise self._unreadable(folder, error) from None
         if not folder and not stat.S_ISDIR(found.st_mode):
-            raise ManifestError(f"{printable(self._root)} is a file, not a folder of photos; unpack an archive first")
+            raise ManifestError(
+                f"{printable(self._root)} is a file, not a folder of photos; if it is an archive, unpack it first"
+            )
         return found.st_dev, found.st_ino or os.path.realpath(self._root / folder)
 
     def _enter(self, folder: str) -> None:

@@ -44,12 +44,12 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     absent = sorted(set(manifest.table["path"]) - there)
     if absent and not allow_missing:
         raise ManifestError(
-            f"{root}: {len(absent):,} of the {len(manifest):,} photos in {table} are absent "
-            f"({listed(absent, 20)}). Complete the folder, or go on with the photos that are there: --allow-missing"
+            f"{root}: {len(absent):,} of the {len(manifest):,} photos in {table} are missing "
+            f"({listed(absent, 20)}). Complete the folder, or leave these photos out with --allow-missing"
         )
     found = manifest.filter(pl.col("path").is_in(there))
     if not len(found):
-        raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in {table} is there")
+        raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in {table} exists")
     notes = [*manifest.notes, *renamed, f"{len(found):,} photos of {len(manifest):,} in {table} found"]
     if absent:
         notes += [f"{len(absent):,} photos absent, their rows left out: {listed(absent, 20)}", *lost(manifest, found)]
@@ -68,7 +68,7 @@ def _spelled(root: Path, name: str) -> list[str]:
 def _table_below(root: Path) -> str:
     alike = _spelled(root, "HandInfo.csv")
     if len(alike) > 1 and "HandInfo.csv" not in alike:
-        raise ManifestError(f"{root}: {' and '.join(alike)} could both be HandInfo.csv; take one of them out")
+        raise ManifestError(f"{root}: {' and '.join(alike)} could both be HandInfo.csv; remove one of them")
     return alike[0] if alike else "HandInfo.csv"
 
 

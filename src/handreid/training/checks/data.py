@@ -43,7 +43,7 @@ def strangers(material: Material) -> Gate:
     found = f"{people} subjects are tested, none of them among those who train; validation is by {how}"
     if split.protocol == "prepared":
         found = f"{people} subjects are tested; the split is given, so only photos were compared"
-    advice = f"protocol {split.protocol}; see data.protocol and the manifest's split, and `handreid data check`"
+    advice = f"protocol {split.protocol}; check data.protocol and the manifest's split, and run `handreid data check`"
     return verdict("strangers", wrong, found, advice)
 
 
@@ -81,7 +81,7 @@ def preprocessing(
         chosen.append(stage.chirality)
     size = "x".join(map(str, embedder.preprocessing.size))
     found = f"{len(rows)} photos reach the tower alike, {size}, but for {', '.join(chosen) or 'nothing'}"
-    advice = "both ways decode by the model's one Preprocessing; an old cache is in the folder $HANDREID_CACHE"
+    advice = "both must decode with the model's Preprocessing; if the cache in $HANDREID_CACHE is old, remove it"
     return verdict("preprocessing", wrong, found, advice)
 
 
