@@ -253,13 +253,13 @@ class TestDamage:
         Image.new(mode, (40, 30)).save(tmp_path / "a.png")
         (found,) = self.findings(tmp_path / "a.png")
         assert (found.severity, found.kind, found.rows) == ("warning", "flat", (0,))
-        assert found.message == "1 photos show nothing, all is one colour: a.png (hands.csv)"
+        assert found.message == "1 photos are of one colour only: a.png (hands.csv)"
 
     def test_a_profile_that_is_not_used(self, tmp_path: Path):
         Image.fromarray(scene()).save(tmp_path / "a.png", icc_profile=b"none")
         (found,) = self.findings(tmp_path / "a.png")
         assert (found.severity, found.kind) == ("warning", "profile")
-        assert "1 photos have a colour profile that is left out of account" in found.message
+        assert "1 photos have a colour profile that is ignored" in found.message
 
 
 class TestManyFiles:

@@ -157,7 +157,7 @@ class TestPrepare:
         assert said.endswith("--allow-missing")
         assert not (tmp_path / "m.parquet").exists()
         called = handreid(*asked, "--allow-missing")
-        assert "1 photos absent, their rows left out: Hands/Hand_2.jpg" in called.out
+        assert "1 photos are missing, their rows are left out: Hands/Hand_2.jpg" in called.out
         assert read(tmp_path / "m.parquet").views == ("dorsal-right",)
 
     def test_hd(self, tmp_path: Path):

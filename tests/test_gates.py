@@ -99,7 +99,7 @@ class TestOptimised:
         chosen = [group for group in groups if not group["name"].startswith("0_cross_entropy")]
         monkeypatch.setattr(module, "groups", lambda: chosen)
         wrong = failed(check_stage(job, module))["optimised"]
-        assert "2 parameters learn and are in no group" in wrong
+        assert "2 trainable parameters are in no group" in wrong
         assert "objectives.0_cross_entropy.classifiers.pooled.weight" in wrong
 
     def test_a_frozen_parameter_in_a_group(self, stage):
@@ -142,7 +142,7 @@ class TestGradients:
 
         monkeypatch.setattr("handreid.training.stages.fine_tune.module.torch", Lacking())
         assert failed(check_stage(job, module)) == {
-            "gradients": "2_center is computed and not in the loss: a loss that is only logged teaches nothing"
+            "gradients": "2_center is computed but not in the loss: a loss that is only logged trains nothing"
         }
 
     def test_a_term_with_another_weight(self, stage):
@@ -251,7 +251,7 @@ class TestFrozen:
         job, module = stage("stages.0.freeze_blocks=1")
         module.embedder.backbone.thaw()
         wrong = failed(check_stage(job, module))["frozen"]
-        assert "parameters that the recipe freezes may learn: embedder.backbone.visual.class_embedding" in wrong
+        assert "parameters that the recipe freezes are trainable: embedder.backbone.visual.class_embedding" in wrong
 
     def test_layers_that_thaw_later(self, stage):
         job, module = stage("stages.0.unfreeze_every=1")
@@ -287,7 +287,7 @@ class TestFrozen:
         job, module = prompts
         assert not failed(check_stage(job, module))
         next(module.text.parameters()).requires_grad_(True)
-        assert "1 parameters that the recipe freezes may learn: text." in failed(check_stage(job, module))["frozen"]
+        assert "1 parameters that the recipe freezes are trainable: text." in failed(check_stage(job, module))["frozen"]
 
 
 def read_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,18 +361,18 @@ class TestPreprocessing:
             return embed(self, photos // 2, conditions, mirrored=mirrored)
 
         monkeypatch.setattr(Embedder, "embed", other)
-        assert "the tower is given other numbers of the same photo" in self.found(stage)
+        assert "the tower gets different values for the same photo" in self.found(stage)
 
     def test_stored_photos_that_are_not_those_of_the_files(self, stage):
         job, module = stage()
         module.photos.photos = module.photos.photos.copy()
         module.photos.photos[0, 0, 0, 0] ^= 1
-        assert "stored photos are not those of the files" in failed(check_stage(job, module))["preprocessing"]
+        assert "cached photos differ from the files" in failed(check_stage(job, module))["preprocessing"]
 
     def test_a_flip_that_nobody_named(self, stage):
         job, module = stage()
         module.photos.augment = v2.Compose([v2.RandomHorizontalFlip(), *module.photos.augment.transforms])
-        assert "training flips photos and chirality is 'none'" in failed(check_stage(job, module))["preprocessing"]
+        assert "training flips photos, but chirality is 'none'" in failed(check_stage(job, module))["preprocessing"]
         assert not failed(check_stage(*stage("stages.0.chirality=flip")))
 
     def test_augmented_photos_of_another_size(self, stage):

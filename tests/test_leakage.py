@@ -218,7 +218,7 @@ class TestByContent:
         path = copies(photos, tmp_path, [*people["validation"], *people["test"]])
         _, found = evaluate(run, data=path, changes=PREPARED)
         assert found["left_out"][0]["names"] == [f"visitor {name}" for name in people["validation"]]
-        assert "validated with" in found["left_out"][0]["why"]
+        assert "validated on" in found["left_out"][0]["why"]
 
     def test_photos_that_took_another_ones_place_on_the_disk(self, run: Run, photos: Path, people, tmp_path: Path):
         """The manifest says the same as before; the files are others."""
@@ -269,7 +269,7 @@ class TestBeforeTraining:
         trained, validates = split.paths[split.train[0]], split.paths[split.validation_rows[0]]
         shutil.copyfile(path.parent / trained, path.parent / validates)
         gate = strangers(read_material(micro(), path))
-        assert f"1 photos validate that also train, under other names: {validates}" in gate.found
+        assert f"1 validation photos are copies of training photos under other names: {validates}" in gate.found
 
     def test_a_split_that_is_given_may_test_people_but_not_photos_that_train(self, photos: Path, tmp_path: Path):
         made = read(photos)

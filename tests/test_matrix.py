@@ -151,11 +151,11 @@ class TestCells:
         backs = manifest.filter(halves & (pl.col("aspect") == "dorsal") | ~halves & (pl.col("aspect") == "palmar"))
         cells = crossed(backs).cells
         assert at(cells, "palmar-right", "dorsal-right").blank == (
-            "nobody who is tested has photos of both palmar-right and dorsal-right"
+            "no test subject has photos of both palmar-right and dorsal-right"
         )
         assert at(cells, "dorsal-left", "dorsal-right").blank is None
         alone = crossed(manifest.filter(pl.col("path").str.ends_with("0.png"))).cells
-        assert at(alone, "dorsal-left", "dorsal-left").blank == "nobody who is tested has two photos of dorsal-left"
+        assert at(alone, "dorsal-left", "dorsal-left").blank == "no test subject has two photos of dorsal-left"
 
     def test_one_identity_in_a_gallery_tells_nothing(self):
         """Whoever is alone there is always found: 100 % whatever the model."""
@@ -163,7 +163,7 @@ class TestCells:
         some = manifest.filter((pl.col("side") == "right") | (pl.col("subject") == "00"))
         cells = crossed(some).cells
         assert at(cells, "dorsal-left", "dorsal-left").blank == (
-            "one identity alone has photos of dorsal-left: rank-1 would be 100 % whatever the model"
+            "only one identity has photos of dorsal-left: rank-1 would be 100 % for any model"
         )
         assert at(cells, "dorsal-left", "dorsal-right").blank is not None
         assert at(cells, "dorsal-right", "dorsal-left").blank is None  # one is searched for, among six
@@ -347,7 +347,7 @@ class TestARun:
         path, flipped = matrix_of(zero, "aspect", mirrored=True)
         assert path.name.endswith("-mirrored.json")
         assert not any(cell["mirrored"] for cell in flipped["cells"])
-        assert any("mirrored probes would be the same" in note for note in flipped["notes"])
+        assert any("mirrored queries would be the same" in note for note in flipped["notes"])
 
     def test_side_information_of_a_mirrored_hand_is_the_other_side(self):
         turned = matrix._turned(made().table)

@@ -74,7 +74,7 @@ class TestAbsentPhotos:
         assert said.code == 0
         assert "note: 2 of 3 photos are not there: Hands/none.jpg (hands.csv line 3)" in said.out
         assert "; their rows left out\n" in said.out
-        assert "note: 1 subjects are left with no photo, and are lost: b\n" in said.out
+        assert "note: 1 subjects are left out, as none of their photos exists: b\n" in said.out
         assert read(here / "m.parquet").table["path"].to_list() == ["Hands/1.jpg"]
 
     def test_all_absent_is_an_error_even_so(self, here: Path) -> None:

@@ -684,7 +684,7 @@ class TestLadder:
         ]
         gained = rungs[0].evaluation["reranked"][0]["against"]["rank1"]
         assert lines[1][-1].startswith(f"{gained['verdict']} {100 * gained['value']:+.1f} [")
-        assert "compared with the same rung without; no query has more than one right answer" in told
+        assert "compared with the rung without re-ranking; no query has more than one right answer" in told
         first, second = read_json(tmp_path / "ladder.json")["rungs"]
         assert [of["name"] for of in first["reranked"]] == [of["name"] for of in rungs[0].evaluation["reranked"]]
         assert "ranks" not in first["reranked"][0]

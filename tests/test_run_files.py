@@ -556,7 +556,9 @@ class TestReuseAfterDamage:
         said = Said()
         run = train(recipe(), photos, whole.parent / "second", progress=said)
         assert taken(run) == [damage != "metrics", False]
-        assert any(("is trained again, as that of" in line and "written" in line) or "read" in line for line in said.lines)
+        assert any(
+            ("is trained again, as that of" in line and "written" in line) or "read" in line for line in said.lines
+        )
         assert run.model.read_bytes() == (whole / "model.safetensors").read_bytes()
         assert history(run.folder)[-1]["stage"] == 1
 

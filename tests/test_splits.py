@@ -507,7 +507,7 @@ class TestOneIdentityTellsNothing:
             make_split(people_of(6), protocol="disjoint", label="subject")
         assert str(error.value) in (
             f"the gallery of the validation holds one identity only ({who}), so rank-1 is 100 % whatever the model: "
-            "hold back more than 1 of 3 training subjects (data.validation_share, now 0.2), give more subjects, or "
+            "hold out more than 1 of 3 training subjects (data.validation_share, now 0.2), give more subjects, or "
             "validate with one photo of each (data.validation: closed-set)"
             for who in "abcdef"
         )
@@ -518,8 +518,8 @@ class TestOneIdentityTellsNothing:
         split = make_split(people_of(8), protocol="disjoint", label="subject", validation_share=0.01)
         assert len(labels(split, split.validation[0].gallery)) == 2
         assert (
-            "2 of 4 training subjects held back for validation: 8 photos (a share of 0.01 is 1, who alone would be "
-            "found by any model)" in split.notes
+            "2 of 4 training subjects held out for validation: 8 photos (a share of 0.01 is 1, whom any model would find)"
+            in split.notes
         )
 
     def test_views_of_one_person_are_identities_and_it_is_said_what_that_tells(self) -> None:
@@ -617,7 +617,7 @@ class TestWhichLabelWouldDo:
         one = self.views().table.with_columns(split=pl.lit("train"))
         two = self.views(2).table.with_columns(split=pl.lit("test"), subject="t" + pl.col("subject"))
         both = Manifest(pl.concat([one, two.with_columns(path="t/" + pl.col("path"))]), Path("/data"))
-        for validation, what in (("held-back", "2 of 8 subjects held back"), ("closed-set", "one photo of each")):
+        for validation, what in (("held-back", "2 of 8 subjects held out"), ("closed-set", "one photo of each")):
             with pytest.raises(
                 ProtocolError, match=rf"^{what}.*no validation identity.*label subject has \d identities"
             ):

@@ -85,7 +85,10 @@ class TestWhatASweepSays:
             ({"space": {"seed": {"choice": [1, 2]}}}, "name the seeds in `seeds`"),
             ({"space": {"x": {"together": {"a": {"data.seed": 1}, "b": {LR: 1}}}}}, "space varies data.seed"),
             ({"space": {LR: {"choice": [1, 2]}, "x": {"together": {"a": {LR: 1}, "b": {LR: 2}}}}}, "in two places"),
-            ({"space": {LR: {"log_range": [1e-5, 1e-3]}}}, "a grid needs a finite number of values of stages.0.optimizer.lr"),
+            (
+                {"space": {LR: {"log_range": [1e-5, 1e-3]}}},
+                "a grid needs a finite number of values of stages.0.optimizer.lr",
+            ),
             ({"trials": 3}, "a grid tries all combinations"),
             ({"search": "tpe"}, "search tpe needs trials"),
             ({"search": "random", "trials": 3}, "3 trials, but there are 2 combinations"),
@@ -522,7 +525,7 @@ class TestSweep:
         best = max(content["trials"], key=lambda trial: (trial["value"], -trial["number"]))
         assert content["best"]["parameters"] == best["parameters"]
         assert not list(out.rglob("evaluation*.json"))
-        assert f"once: handreid evaluate {out}/{best['folder']}" in called.out
+        assert f"that you choose: handreid evaluate {out}/{best['folder']}" in called.out
         for name in ("sweep.md", "sweep.png", "sweep.txt", "best.yaml"):
             assert (out / name).stat().st_size
         page = (out / "report.html").read_text()

@@ -204,7 +204,7 @@ class TestCheck:
         found = {finding.kind: finding for finding in check(tree)}
         assert found.keys() == {"unlabelled"}
         assert found["unlabelled"].severity == "warning"
-        assert "3 photos of nobody known (no subject), neither trained on nor tested: unknown/0.jpg" in (
+        assert "3 photos without a subject, used neither for training nor for testing: unknown/0.jpg" in (
             found["unlabelled"].message
         )
 

@@ -245,11 +245,11 @@ def _blank(shots: _Shots, gallery: str, probe: str, draws: Sequence[Draw], name:
     if not len(draws[0].query):
         return _reason(shots, gallery, probe)
     if any(len({name(row) for row in draw.gallery.tolist()}) < 2 for draw in draws):
-        return f"one identity alone has photos of {gallery}: rank-1 would be 100 % whatever the model"
+        return f"only one identity has photos of {gallery}: rank-1 would be 100 % for any model"
     return None
 
 
 def _reason(shots: _Shots, gallery: str, probe: str) -> str:
     if gallery == probe:
-        return f"nobody who is tested has two photos of {probe}{' of one aspect' if shots.by == 'side' else ''}"
-    return f"nobody who is tested has photos of both {gallery} and {probe}"
+        return f"no test subject has two photos of {probe}{' of one aspect' if shots.by == 'side' else ''}"
+    return f"no test subject has photos of both {gallery} and {probe}"

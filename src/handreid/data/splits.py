@@ -38,10 +38,12 @@ VALIDATIONS: tuple[Validation, ...] = get_args(Validation)
 _MORE_TESTED: dict[Protocol, str] = {
     "hands11k": "give photos of more people above the protocol's cut-offs",
     "hd": "give photos of more people above the protocol's cut-off",
-    "disjoint": "test more people (data.test_share), or give photos of more people",
+    "disjoint": "increase data.test_share, or give photos of more people",
     "prepared": "give the gallery photos of more people, be they distractors",
 }
-_MORE_GIVEN = "give validation photos of two identities or more, or none at all, and some are held back"
+_MORE_GIVEN = (
+    "give validation photos of two identities or more, or none at all, so that some training identities are held out"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,20 +248,20 @@ class _Making:
         back = choose(subjects - tested, count, self.seed, "validation")
         searched = [row for row in sides.train if self.subjects[row] in back]
         validations = self.drawn(searched, [], "validation")
-        self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held back")
+        self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held out")
         check_validation(
             validations,
             self.labels,
-            f"hold back more than {len(back)} of {len(subjects)} training subjects (data.validation_share, now "
+            f"hold out more than {len(back)} of {len(subjects)} training subjects (data.validation_share, now "
             f"{share:g}), give more subjects, or validate with one photo of each (data.validation: closed-set)",
         )
         kept = in_path_order((row for row in train if self.subjects[row] not in back), self.paths)
-        notes = [f"{len(back)} of {len(subjects)} training subjects held back for validation: {len(searched)} photos"]
+        notes = [f"{len(back)} of {len(subjects)} training subjects held out for validation: {len(searched)} photos"]
         if len(back) > asked:
-            notes[0] += f" (a share of {share:g} is {asked}, who alone would be found by any model)"
+            notes[0] += f" (a share of {share:g} is {asked}, whom any model would find)"
         if len(back) == 1:
             notes.append(
-                f"validation tells the {self.label}s of one person apart, and nobody from anybody else: set "
+                f"validation contains the {self.label}s of one person only: set "
                 "data.validation_share higher for more people in it, or data.validation to closed-set"
             )
         return _Validated(kept, in_path_order(searched, self.paths), validations, notes)

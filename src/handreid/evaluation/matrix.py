@@ -145,9 +145,9 @@ def _over_views(run: Run, recipe: Recipe, tested: Strangers, by: CrossedBy, prog
         **_shared(photos, crossing.shared, chosen.resamples),
     }
     if crossing.unknown:
-        remarks.append(f"{crossing.unknown} photos left out, as the manifest does not tell what they show")
+        remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their aspect or side")
     if not mirrors:
-        remarks.append("embeddings are of photo and mirror image together: mirrored probes would be the same")
+        remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
     kinds = by_kind(photos, crossing.cells, scored, chosen.resamples)
     return _Found({"cells": cells, "kinds": kinds, "shared": shared}, crossing.cells, remarks)
 
@@ -168,7 +168,7 @@ def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progres
     photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
     cells, scored = entries(photos, made, recipe.evaluate.resamples)
     kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
-    remarks.append("the gallery of another data set stands beside the probe's own: its people are distractors")
+    remarks.append("the gallery of another data set is added to the query's own: its people are distractors")
     return _Found({"cells": cells, "kinds": kinds, "shared": None}, made, remarks)
 
 

@@ -71,8 +71,8 @@ def idle_scheduler(design: Design) -> str | None:
         return None
     number, stage = recipes[0].fine_tunes[-1]
     return (
-        f"the scheduler will end no trial: none is validated after its grace of {asked.grace} epochs and before its "
-        f"end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
+        f"the scheduler cannot stop any trial: none is validated after its grace of {asked.grace} epochs and before "
+        f"its end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
         f"stages.{number}.validate_every lower"
     )
 

@@ -95,7 +95,7 @@ def _lost(files: Files, photos: Sequence[str]) -> tuple[str, ...]:
     there = {_person(path) for path in photos}
     gone = sorted({found for path in files.unread if (found := _person(path)) and found not in there})
     told = listed(f"{number} of {folder}" for folder, number in gone)
-    return (f"{len(gone)} ids are left with no photo, and are lost: {told}",) if gone else ()
+    return (f"{len(gone)} ids are left out, as none of their photos exists: {told}",) if gone else ()
 
 
 def _person(path: str) -> tuple[str, int] | None:
