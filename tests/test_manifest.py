@@ -503,7 +503,7 @@ class TestPathsThatLeaveTheRoot:
             Manifest(table, tmp_path)
         Manifest(table, tmp_path, outside_root=True).write(tmp_path / "m.parquet")
         assert read(tmp_path / "m.parquet").outside_root
-        with pytest.raises(ManifestError, match="a CSV file names photos below its own folder"):
+        with pytest.raises(ManifestError, match="a CSV manifest can only name photos below its own folder"):
             Manifest(table, tmp_path, outside_root=True).write(tmp_path / "m.csv")
 
     def test_dots_within_a_name_are_a_name(self, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class TestInTheTower:
 
     def test_conditions_for_a_model_that_takes_none_are_an_error(self):
         plain = backbone_of(VIT, told=False)
-        with pytest.raises(ValueError, match="no side information"):
+        with pytest.raises(ValueError, match="takes none"):
             plain(photos_for(plain), torch.tensor([0, 0, 0]))
 
     def test_beside_visual_prompts(self):

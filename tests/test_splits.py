@@ -518,8 +518,8 @@ class TestOneIdentityTellsNothing:
         split = make_split(people_of(8), protocol="disjoint", label="subject", validation_share=0.01)
         assert len(labels(split, split.validation[0].gallery)) == 2
         assert (
-            "2 of 4 training subjects held out for validation: 8 photos (a share of 0.01 is 1, whom any model would find)"
-            in split.notes
+            "2 of 4 training subjects held out for validation: 8 photos "
+            "(a share of 0.01 is 1, whom any model would find)" in split.notes
         )
 
     def test_views_of_one_person_are_identities_and_it_is_said_what_that_tells(self) -> None:
@@ -529,7 +529,7 @@ class TestOneIdentityTellsNothing:
         manifest = Manifest(table.with_columns(side=pl.lit("left")), Path("/data"))
         split = make_split(manifest, protocol="disjoint", label="aspect")
         assert len(people(split, split.validation_rows)) == 1
-        assert any(note.startswith("validation tells the aspects of one person apart") for note in split.notes)
+        assert any(note.startswith("validation contains the aspects of one person only") for note in split.notes)
 
     def test_held_back_with_another_who_has_one_photo(self) -> None:
         seeds = {}

@@ -181,7 +181,7 @@ class TestSplits:
 
     def test_nobody_at_all(self):
         manifest = without_names(own_data(), *own_data().table["path"])
-        with pytest.raises(ProtocolError, match=r"nobody knows who is on any of the 101 photos .*name people to train"):
+        with pytest.raises(ProtocolError, match=r"none of the 101 photos has a subject .*fill it in to train"):
             make_split(manifest, protocol="disjoint", label="subject")
         told = describe(manifest)
         assert (told["photos"], told["unlabelled"], told["subjects"]) == (101, 101, 0)
@@ -249,9 +249,9 @@ class TestARun:
     def test_a_data_set_of_which_nobody_is_known(self, run: Run, tree: Path, tmp_path: Path):
         wild = tmp_path / "wild.parquet"
         read(tree).filter(pl.col("subject").is_null()).write(wild)
-        with pytest.raises(ProtocolError, match="nobody knows who is on any of the 3 photos"):
+        with pytest.raises(ProtocolError, match="none of the 3 photos has a subject"):
             evaluate(run, data=wild)
-        with pytest.raises(ProtocolError, match="nobody knows who is on any of the 3 photos"):
+        with pytest.raises(ProtocolError, match="none of the 3 photos has a subject"):
             train(micro(), wild, tmp_path / "never")
         with pytest.raises(ProtocolError, match="everyone of folders: no test identity"):
             matrix_of(run, "dataset", data=[wild])
