@@ -274,7 +274,7 @@ class TestTrain:
         assert "--set seed=1 changes a recipe, but no recipe is given" in complaint(
             "train", "--resume", "--out", trained, "--set", "seed=1"
         )
-        assert "give --data MANIFEST" in complaint("train", recipe, "--out", tmp_path / "run")
+        assert "use --data MANIFEST" in complaint("train", recipe, "--out", tmp_path / "run")
         assert "is not empty; choose another --out" in complaint("train", recipe, "--data", photos, "--out", trained)
         assert "holds no run to resume" in complaint("train", "--resume", "--out", tmp_path / "run")
         assert not (tmp_path / "run").exists()

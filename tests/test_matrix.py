@@ -462,7 +462,7 @@ class TestDatasets:
             matrix_of(zero, "dataset")
         with pytest.raises(RunError, match="is the same"):
             matrix_of(zero, "dataset", data=[hands])
-        with pytest.raises(RunError, match="is of one manifest"):
+        with pytest.raises(RunError, match="takes one manifest"):
             matrix_of(zero, "aspect", data=[hands, other])
         with pytest.raises(RunError, match="omit --protocol"):
             matrix_of(zero, "dataset", data=[other], protocol="disjoint")

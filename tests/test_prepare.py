@@ -73,7 +73,7 @@ class TestAbsentPhotos:
         said = data("prepare", "csv", table, "--allow-missing", "--out", here / "m.parquet")
         assert said.code == 0
         assert "note: 2 of 3 photos are missing: Hands/none.jpg (hands.csv line 3)" in said.out
-        assert "; their rows left out\n" in said.out
+        assert "; their rows are left out\n" in said.out
         assert "note: 1 subjects are left out, as none of their photos exists: b\n" in said.out
         assert read(here / "m.parquet").table["path"].to_list() == ["Hands/1.jpg"]
 

@@ -356,7 +356,7 @@ FEATURES = (np.ones((3, 5)), np.ones((4, 5)))
             {},
             "gallery labels uint64, and no integer type",
         ),
-        ((FEATURES[0], np.ones((4, 6)), *LABELS), {}, "query features have 5 numbers a photo, gallery features 6"),
+        ((FEATURES[0], np.ones((4, 6)), *LABELS), {}, "query features have 5 numbers per photo, gallery features 6"),
         (([[1.0] * 5] * 3, FEATURES[1], *LABELS), {}, "query features are of type list"),
         ((np.ones(5), FEATURES[1], *LABELS), {}, "query features are an array of float64 with 1 dimension;"),
         ((FEATURES[0].astype(complex), FEATURES[1], *LABELS), {}, "query features are an array of complex128"),

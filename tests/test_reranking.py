@@ -491,7 +491,7 @@ def test_blocks_under_one_are_refused_at_once(block: int):
     ],
 )
 def test_features_of_two_widths_are_refused(way):
-    with pytest.raises(DataError, match="query features have 4 numbers a photo, gallery features 5"):
+    with pytest.raises(DataError, match="query features have 4 numbers per photo, gallery features 5"):
         way(np.ones((3, 4)), np.ones((3, 5)))
 
 

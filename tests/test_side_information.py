@@ -352,7 +352,7 @@ class TestRefusals:
             micro(SIDE, "stages.0.mix={kind: mixup}")
 
     def test_without_a_stage_to_learn_in(self):
-        with pytest.raises(RecipeError, match=r"model\.side_information begins at random"):
+        with pytest.raises(RecipeError, match=r"model\.side_information starts from random weights"):
             micro(SIDE, "stages=[]")
 
     def test_a_manifest_that_lacks_a_column_names_those_it_has(self, photos: Path, tmp_path: Path):
@@ -367,6 +367,6 @@ class TestRefusals:
         made = manifest.read(cameras)
         copied = made.table.with_columns(id=pl.col("subject") + "-s1")
         replace(made, table=copied).write(tmp_path / "m.parquet")
-        with pytest.raises(RecipeError, match=r"each value of id \(.* and \d+ more\) is of one person only"):
+        with pytest.raises(RecipeError, match=r"each value of id \(.* and \d+ more\) occurs with one person only"):
             train(micro("model.side_information={columns: [id]}"), tmp_path / "m.parquet", tmp_path / "run")
         assert not (tmp_path / "run").exists()

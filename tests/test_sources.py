@@ -87,7 +87,7 @@ def test_hands11k_names_the_line_of_a_wrong_value(tmp_path: Path, old: str, new:
 
 def test_hands11k_needs_its_columns(tmp_path: Path) -> None:
     (tmp_path / "HandInfo.csv").write_text("id,imageName\n1,a.jpg\n")
-    with pytest.raises(ManifestError, match=r"no column 'aspectOfHand'.*the columns are id, imageName"):
+    with pytest.raises(ManifestError, match=r"no column 'aspectOfHand'.*its columns are id, imageName"):
         sources.hands11k_metadata(tmp_path / "HandInfo.csv")
 
 

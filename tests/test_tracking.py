@@ -507,7 +507,7 @@ class TestTheSender:
 
     def test_how_long_the_end_waits_is_a_number(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("HANDREID_TRACKING_WAIT", "soon")
-        with pytest.raises(RunError, match="HANDREID_TRACKING_WAIT is 'soon': it is a number of seconds"):
+        with pytest.raises(RunError, match="HANDREID_TRACKING_WAIT is 'soon': set it to a number of seconds"):
             Sender()
 
 

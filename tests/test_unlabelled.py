@@ -173,7 +173,7 @@ class TestSplits:
         for rows in (after.train, after.validation_rows, *draws):
             assert not any(after.paths[row].startswith("unknown/") for row in rows)
         added = len(manifest) - len(plain)
-        assert re.match(f"{added} photos of nobody known left out, as each may be anybody", after.notes[-1])
+        assert re.match(f"{added} photos without a subject left out, as each may show anybody", after.notes[-1])
 
     def test_parts_that_they_were_given_are_counted(self):
         split = make_split(with_everything(SPLITS["given"]), protocol="prepared", label="subject")
@@ -265,7 +265,7 @@ class TestARun:
 
         (card,) = data_cards([Named()])
         assert dict(card["facts"])["photos"] == "48 of 12 people, 3 of nobody known"
-        assert any("3 photos of nobody known left out" in note for note in card["leaks"])
+        assert any("3 photos without a subject left out" in note for note in card["leaks"])
 
 
 def texts_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
