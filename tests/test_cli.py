@@ -178,7 +178,7 @@ class TestPrepare:
         )
         photo(tmp_path / "photos" / "anna" / "1.jpg", 10)
         said = complaint("data", "prepare", "folders", tmp_path / "photos", "--out", tmp_path / "m.xlsx")
-        assert "written as .parquet or .csv, not '.xlsx'" in said
+        assert "the suffix must be .parquet or .csv, not '.xlsx'" in said
         assert not list(tmp_path.glob("m.*"))
 
     def test_a_misspelt_source_or_option_shows_the_right_ones(self, tmp_path: Path):

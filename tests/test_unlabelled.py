@@ -84,7 +84,7 @@ class TestTheyAreSaidSo:
         manifest = sources.folders(tmp_path)
         assert manifest.table["subject"].drop_nulls().to_list() == ["anna", "anna"]
         assert "2 photos of 1 identities" in manifest.notes
-        note = f"2 photos are of nobody known (folder {name!r}): neither trained on nor tested"
+        note = f"2 photos are without a subject (folder {name!r}): neither trained on nor tested"
         assert note in manifest.notes
 
     @pytest.mark.parametrize("name", ["unknown1", "anna-unknown", "un known", "known", "na", ""])
@@ -103,7 +103,7 @@ class TestTheyAreSaidSo:
         (tmp_path / "hands.csv").write_text("path,subject\na.jpg,anna\nb.jpg,\nc.jpg, \nd.jpg,Unknown\n")
         manifest = read(tmp_path / "hands.csv")
         assert manifest.table["subject"].to_list() == ["anna", None, None, None]
-        note = "3 photos are of nobody known (subject 'Unknown', empty): neither trained on nor tested"
+        note = "3 photos are without a subject (subject 'Unknown', empty): neither trained on nor tested"
         assert note in manifest.notes
 
     @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -264,7 +264,7 @@ class TestARun:
             name, folder, recipe = "run", run.folder, run.recipe
 
         (card,) = data_cards([Named()])
-        assert dict(card["facts"])["photos"] == "48 of 12 people, 3 of nobody known"
+        assert dict(card["facts"])["photos"] == "48 of 12 people, 3 without a subject"
         assert any("3 photos without a subject left out" in note for note in card["leaks"])
 
 
