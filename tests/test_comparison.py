@@ -367,7 +367,7 @@ class TestCommand:
 
     def test_what_makes_no_sense_is_refused(self, runs: Path, tmp_path: Path):
         assert "only one run is given" in complaint("compare", runs / "a-base")
-        assert "written as .md or .csv or .json" in complaint("compare", runs, "--out", tmp_path / "x.txt")
+        assert "the suffix must be .md or .csv or .json" in complaint("compare", runs, "--out", tmp_path / "x.txt")
         assert "--format csv does not match the suffix of x.md" in complaint(
             "compare", runs, "--out", tmp_path / "x.md", "--format", "csv"
         )

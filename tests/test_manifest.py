@@ -246,7 +246,7 @@ def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_write_refuses_what_it_cannot_do(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"written as \.parquet or \.csv"):
+    with pytest.raises(OutputError, match=r"the suffix must be \.parquet or \.csv"):
         a_manifest(tmp_path).write(tmp_path / "m.xlsx")
     with pytest.raises(OutputError, match="does not exist"):
         a_manifest(tmp_path).write(tmp_path / "no" / "m.csv")

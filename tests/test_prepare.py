@@ -192,7 +192,7 @@ class TestOutput:
     def test_places_are_tried_before_the_work(self, here: Path) -> None:
         nowhere = here / "nowhere"
         for out, what in (
-            (here / "m.xlsx", "written as .parquet or .csv, not '.xlsx'"),
+            (here / "m.xlsx", "the suffix must be .parquet or .csv, not '.xlsx'"),
             (here / "no" / "m.parquet", "does not exist; create it first"),
             (here / "Hands" / "1.jpg" / "m.csv", "is a file, not a folder"),
         ):
