@@ -357,7 +357,7 @@ class TestRefusals:
 
     def test_a_manifest_that_lacks_a_column_names_those_it_has(self, photos: Path, tmp_path: Path):
         with pytest.raises(
-            RecipeError, match=r"gives no camera and no lens of the training photos; its columns .* path"
+            RecipeError, match=r"the manifest has no camera and no lens of the training photos; its columns .* path"
         ):
             train(micro(SIDE), photos, tmp_path / "run")
         assert not (tmp_path / "run").exists()
