@@ -202,7 +202,7 @@ class TestLadder:
             compare(found, other)
 
     def test_two_rungs_of_one_name_are_refused(self, photos: Path, tmp_path: Path):
-        with pytest.raises(RunError, match="two rungs are called 'micro'"):
+        with pytest.raises(RunError, match="two rungs have the name 'micro'"):
             climb([micro(), micro()], photos, tmp_path)
 
 

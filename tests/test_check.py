@@ -102,8 +102,8 @@ def test_subject_on_both_sides_of_a_split(photos: Manifest) -> None:
     split = ["train", "train", "test", "validation", "validation", "query", "train", "train"]
     found = check(put(photos, "split", split), pixels=False)
     assert kinds(found) == [("error", "both-sides"), ("error", "both-sides")]
-    assert found[0].message == "1 subjects train and are tested: a"
-    assert found[1].message == "1 subjects choose the model and are tested: b"
+    assert found[0].message == "1 subjects are both in training and in the test: a"
+    assert found[1].message == "1 subjects are both in validation and in the test: b"
     assert found[0].rows == (0, 1, 2)
 
 
@@ -252,13 +252,13 @@ class TestDamage:
         Image.new(mode, (40, 30)).save(tmp_path / "a.png")
         (found,) = self.findings(tmp_path / "a.png")
         assert (found.severity, found.kind, found.rows) == ("warning", "flat", (0,))
-        assert found.message == "1 photos show nothing, all is one colour: a.png (hands.csv)"
+        assert found.message == "1 photos are of one colour only: a.png (hands.csv)"
 
     def test_a_profile_that_is_not_used(self, tmp_path: Path):
         Image.fromarray(scene()).save(tmp_path / "a.png", icc_profile=b"none")
         (found,) = self.findings(tmp_path / "a.png")
         assert (found.severity, found.kind) == ("warning", "profile")
-        assert "1 photos have a colour profile that is left out of account" in found.message
+        assert "1 photos have a colour profile that is ignored" in found.message
 
 
 class TestManyFiles:

@@ -153,11 +153,11 @@ class TestPrepare:
         asked = ("data", "prepare", "hands11k", tmp_path, "--out", tmp_path / "m.parquet")
         said = complaint(*asked)
         assert said.startswith("ManifestError: ")
-        assert "1 of the 2 photos in HandInfo.csv are absent (Hands/Hand_2.jpg)" in said
+        assert "1 of the 2 photos in HandInfo.csv are missing (Hands/Hand_2.jpg)" in said
         assert said.endswith("--allow-missing")
         assert not (tmp_path / "m.parquet").exists()
         called = handreid(*asked, "--allow-missing")
-        assert "1 photos absent, their rows left out: Hands/Hand_2.jpg" in called.out
+        assert "1 photos are missing, their rows are left out: Hands/Hand_2.jpg" in called.out
         assert read(tmp_path / "m.parquet").views == ("dorsal-right",)
 
     def test_hd(self, tmp_path: Path):
@@ -178,7 +178,7 @@ class TestPrepare:
         )
         photo(tmp_path / "photos" / "anna" / "1.jpg", 10)
         said = complaint("data", "prepare", "folders", tmp_path / "photos", "--out", tmp_path / "m.xlsx")
-        assert "written as .parquet or .csv, not '.xlsx'" in said
+        assert "the suffix must be .parquet or .csv, not '.xlsx'" in said
         assert not list(tmp_path.glob("m.*"))
 
     def test_a_misspelt_source_or_option_shows_the_right_ones(self, tmp_path: Path):
@@ -271,12 +271,12 @@ class TestTrain:
         )
         assert "write it as path.to.key=value" in complaint("train", recipe, *here, "--set", "seed")
         assert "unknown key 'sede'; did you mean 'seed'?" in complaint("train", recipe, *here, "--set", "sede=1")
-        assert "--set seed=1 changes a recipe, but none is given" in complaint(
+        assert "--set seed=1 changes a recipe, but no recipe is given" in complaint(
             "train", "--resume", "--out", trained, "--set", "seed=1"
         )
-        assert "give --data MANIFEST" in complaint("train", recipe, "--out", tmp_path / "run")
-        assert "already holds something" in complaint("train", recipe, "--data", photos, "--out", trained)
-        assert "not a run that could be resumed" in complaint("train", "--resume", "--out", tmp_path / "run")
+        assert "use --data MANIFEST" in complaint("train", recipe, "--out", tmp_path / "run")
+        assert "is not empty; choose another --out" in complaint("train", recipe, "--data", photos, "--out", trained)
+        assert "holds no run to resume" in complaint("train", "--resume", "--out", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_weights_that_cannot_be_had(self, photos: Path, recipe: Path, tmp_path: Path):
@@ -305,13 +305,13 @@ class TestTrain:
         going.send_signal(signal.SIGINT)
         said, told = going.communicate(timeout=60)
         assert (going.returncode, said) == (130, "")
-        assert told.splitlines()[-1] == f"stopped; go on with: handreid train --resume --out {out}"
+        assert told.splitlines()[-1] == f"stopped; to continue: handreid train --resume --out {out}"
         assert "Traceback" not in told
         done, finished = checkpoint_state(out / "stages/0-fine_tune") or (0, True)
         assert 0 < done < epochs
         assert not finished
         assert complaint("evaluate", out) == (
-            f"RunError: {out} is not finished; go on with `handreid train --resume --out {out}`"
+            f"RunError: {out} is not finished; continue with `handreid train --resume --out {out}`"
         )
         assert handreid("train", "--resume", "--out", out).code == 0
         assert len((out / "metrics.jsonl").read_text().splitlines()) == epochs
@@ -421,7 +421,7 @@ class TestLadder:
         words = ("--rungs", rungs[0], "--set", "stages=[]")
         called = handreid("ladder", "--data", photos, "--out", tmp_path / "out", *words)
         assert called.code == 0
-        assert "note: there is no report:" in called.err
+        assert "note: the report could not be written:" in called.err
         assert called.out.endswith(f"written to {tmp_path / 'out/ladder.md'} and {tmp_path / 'out/ladder.json'}\n")
 
     def test_a_tower_for_all_rungs_and_a_rung_at_a_time(self, photos: Path, rungs: list[Path], tmp_path: Path):
@@ -437,7 +437,7 @@ class TestLadder:
 
     def test_what_is_wrong_is_said_in_a_line(self, photos: Path, rungs: list[Path], tmp_path: Path):
         twice = handreid("ladder", "--data", photos, "--out", tmp_path / "l", "--rungs", f"{rungs[0]},{rungs[0]}")
-        assert twice.err == "RunError: two rungs are called 'low'; give one another name with name: in its recipe\n"
+        assert twice.err == "RunError: two rungs have the name 'low'; change `name` in one of the recipes\n"
         assert "no recipe 'stage9'" in complaint("ladder", "--data", photos, "--rungs", "stage9")
         (tmp_path / "tower.yaml").write_text("- a\n")
         assert "holds no keys" in complaint("ladder", "--data", photos, "--backbone", tmp_path / "tower.yaml")

@@ -149,7 +149,7 @@ def test_a_patch_of_an_overlapping_grid_sees_the_pixels_at_its_stride():
 @pytest.mark.parametrize(
     ("config", "size", "stride", "message"),
     [
-        (VIT, None, 9, "stride is 9, but must be from 1 to the side of a patch, 8 pixels"),
+        (VIT, None, 9, "stride is 9, but must be between 1 and the patch size, 8 pixels"),
         (VIT, None, 0, "stride is 0, but must be"),
         (VIT, 6, 4, "image_size 6 x 6 is smaller than a patch of 8"),
         (RESNET, None, 4, "stride is 4, but this tower is a ResNet"),
@@ -308,7 +308,7 @@ def test_the_program_of_these_tests_does_write_when_it_is_loaded(tmp_path: Path)
         ({"a": 3, "b": torch.zeros(1)}, r"more than parameters \(1 other entries, such as 'a', a int\)"),
         ({3: torch.zeros(1)}, "more than parameters"),
         ({"a": torch.eye(2).to_sparse()}, "more than parameters"),
-        ({"a": torch.tensor([1.0, float("nan")])}, "hold numbers that are none"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "hold NaN or infinite numbers"),
     ],
 )
 def test_files_that_hold_no_parameters(content: object, message: str, tmp_path: Path):
@@ -432,7 +432,7 @@ def test_configs_from_a_file_and_their_errors(tmp_path: Path):
     for part, value, message in (
         ("vision_cfg", 3, "vision_cfg is 3, not an object"),
         ("vision_cfg", {"layers": -1, "width": "wide"}, "cannot be built"),
-        ("text_cfg", {"hf_model_name": "some/model"}, "would fetch a model by its name"),
+        ("text_cfg", {"hf_model_name": "some/model"}, "would download a model by name"),
     ):
         with pytest.raises(WeightsError, match=message):
             load_clip("own", config=VIT | {part: value})

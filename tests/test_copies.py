@@ -120,7 +120,7 @@ def test_a_query_whose_own_photo_is_in_the_gallery_is_said(suffix: str, tmp_path
     sources.folders(tmp_path / "tree").write(path)
     _, found = evaluate(train(micro("stages=[]"), path, tmp_path / "run"))
     (note,) = [note for note in found["notes"] if note.startswith("LEAK")]
-    assert note.startswith("LEAK: 1 of 20 queries (of all draws) have the very same picture in their gallery")
+    assert note.startswith("LEAK: 1 of 20 queries (of all draws) have an identical picture in their gallery")
     others = [note for note in found["notes"] if "under another identity" in note]
     assert len(others) == (suffix == "png")
 

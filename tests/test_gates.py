@@ -99,7 +99,7 @@ class TestOptimised:
         chosen = [group for group in groups if not group["name"].startswith("0_cross_entropy")]
         monkeypatch.setattr(module, "groups", lambda: chosen)
         wrong = failed(check_stage(job, module))["optimised"]
-        assert "2 parameters learn and are in no group" in wrong
+        assert "2 trainable parameters are in no group" in wrong
         assert "objectives.0_cross_entropy.classifiers.pooled.weight" in wrong
 
     def test_a_frozen_parameter_in_a_group(self, stage):
@@ -142,7 +142,7 @@ class TestGradients:
 
         monkeypatch.setattr("handreid.training.stages.fine_tune.module.torch", Lacking())
         assert failed(check_stage(job, module)) == {
-            "gradients": "2_center is computed and not in the loss: a loss that is only logged teaches nothing"
+            "gradients": "2_center is computed but not in the loss: a loss that is only logged trains nothing"
         }
 
     def test_a_term_with_another_weight(self, stage):
@@ -251,7 +251,7 @@ class TestFrozen:
         job, module = stage("stages.0.freeze_blocks=1")
         module.embedder.backbone.thaw()
         wrong = failed(check_stage(job, module))["frozen"]
-        assert "parameters that the recipe freezes may learn: embedder.backbone.visual.class_embedding" in wrong
+        assert "parameters that the recipe freezes are trainable: embedder.backbone.visual.class_embedding" in wrong
 
     def test_layers_that_thaw_later(self, stage):
         job, module = stage("stages.0.unfreeze_every=1")
@@ -262,7 +262,7 @@ class TestFrozen:
         frozen = int(gates["frozen"].found.split(" frozen")[0].split()[-1])
         assert frozen >= sum(1 for own in (visual.conv1.weight, *visual.transformer.resblocks.parameters()))
         module.embedder.backbone.freeze_layers = lambda count: None
-        assert "may learn" in failed(check_stage(job, module))["frozen"]
+        assert "are trainable" in failed(check_stage(job, module))["frozen"]
 
     def test_low_rank_changes_of_which_half_has_no_gradient_yet(self, stage):
         job, module = stage("stages.0.lora={rank: 2}")
@@ -287,7 +287,7 @@ class TestFrozen:
         job, module = prompts
         assert not failed(check_stage(job, module))
         next(module.text.parameters()).requires_grad_(True)
-        assert "1 parameters that the recipe freezes may learn: text." in failed(check_stage(job, module))["frozen"]
+        assert "1 parameters that the recipe freezes are trainable: text." in failed(check_stage(job, module))["frozen"]
 
 
 def read_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,18 +361,18 @@ class TestPreprocessing:
             return embed(self, photos // 2, conditions, mirrored=mirrored)
 
         monkeypatch.setattr(Embedder, "embed", other)
-        assert "the tower is given other numbers of the same photo" in self.found(stage)
+        assert "the tower gets different values for the same photo" in self.found(stage)
 
     def test_stored_photos_that_are_not_those_of_the_files(self, stage):
         job, module = stage()
         module.photos.photos = module.photos.photos.copy()
         module.photos.photos[0, 0, 0, 0] ^= 1
-        assert "stored photos are not those of the files" in failed(check_stage(job, module))["preprocessing"]
+        assert "cached photos differ from the files" in failed(check_stage(job, module))["preprocessing"]
 
     def test_a_flip_that_nobody_named(self, stage):
         job, module = stage()
         module.photos.augment = v2.Compose([v2.RandomHorizontalFlip(), *module.photos.augment.transforms])
-        assert "training flips photos and chirality is 'none'" in failed(check_stage(job, module))["preprocessing"]
+        assert "training flips photos, but chirality is 'none'" in failed(check_stage(job, module))["preprocessing"]
         assert not failed(check_stage(*stage("stages.0.chirality=flip")))
 
     def test_augmented_photos_of_another_size(self, stage):
@@ -407,7 +407,7 @@ class TestStrangers:
         ):
             gate = strangers(replace(material, split=replace(split, **change)))
             assert not gate.passed
-            assert f"1 subjects of the test are in {where}: {who}" in gate.found
+            assert f"1 test subjects are also in {where}: {who}" in gate.found
 
     def test_another_hand_of_a_tested_person(self, photos: Path):
         """Identities are disjoint, people are not."""
@@ -416,7 +416,7 @@ class TestStrangers:
         subjects = list(split.subjects)
         subjects[split.train[0]] = subjects[split.test[0].query[0]]
         gate = strangers(replace(material, split=replace(split, subjects=tuple(subjects))))
-        assert gate.found.startswith("1 subjects of the test are in training")
+        assert gate.found.startswith("1 test subjects are also in training")
 
     def test_a_closed_set_is_fine_and_named(self, photos: Path):
         gate = strangers(read_material(micro("data.validation=closed-set"), photos))
@@ -692,7 +692,7 @@ class TestDoctor:
     def test_photos_that_drawn_hands_cannot_stand_for(self, monkeypatch):
         monkeypatch.setattr(doctor, "IDENTITIES", 2)
         monkeypatch.setattr(doctor, "SIZE", 32)
-        with pytest.raises(Exception, match=r"drawn hands cannot stand for.*--data"):
+        with pytest.raises(Exception, match=r"rendered hands do not suit this recipe.*--data"):
             doctor.diagnose(micro("data.protocol=hd"))
 
     def test_known_trouble(self, monkeypatch):

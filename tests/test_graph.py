@@ -382,7 +382,7 @@ class TestAttributes:
 
     def test_columns_that_are_not_there_are_left_out_and_none_at_all_is_refused(self):
         assert set(self.found({"camera": "by {value}", "side": "{value}"})) == {"left", "right"}
-        with pytest.raises(RecipeError, match="of camera the manifest says nothing; its columns are side, skin_color"):
+        with pytest.raises(RecipeError, match="the manifest has no values of camera; its columns are side, skin_color"):
             self.found({"camera": "by {value}"})
 
     def test_a_mirror_image_is_of_another_identity_and_the_other_side(self):
@@ -424,5 +424,5 @@ class TestAttributes:
 
     @pytest.mark.parametrize("phrase", ["a hand", "{value} {value}"])
     def test_a_phrase_has_one_place(self, phrase: str):
-        with pytest.raises(RecipeError, match=r"must say \{value\} once"):
+        with pytest.raises(RecipeError, match=r"must contain \{value\} once"):
             graph_recipe(f"model.head.phrases={{side: '{phrase}'}}")

@@ -204,9 +204,9 @@ def test_values_that_are_no_scores_are_named(values, message):
 
 def test_systems_must_have_answered_the_same():
     one, other = np.array([1.0, np.nan]), np.array([1.0, 0.0])
-    with pytest.raises(DataError, match="score: one system has a value for a query where the other has none"):
+    with pytest.raises(DataError, match="score: one system has a value for a query and the other has none"):
         difference(one, other, np.arange(2))
-    with pytest.raises(DataError, match="the same metrics"):
+    with pytest.raises(DataError, match="both systems need the same"):
         differences({"map": other}, {"rank1": other}, np.arange(2))
 
 

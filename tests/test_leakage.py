@@ -106,7 +106,7 @@ class TestTheRecord:
         with pytest.raises(RunError, match="format 99"):
             evaluate(copied)
         edit(copied.folder / RECORD, format=1, exposures=[{"run": "x"}])
-        with pytest.raises(RunError, match="no record of training photos"):
+        with pytest.raises(RunError, match="not a record of training photos"):
             evaluate(copied)
 
     def test_a_run_of_an_older_version_is_looked_up_in_its_manifest(self, run: Run, photos: Path, tmp_path: Path):
@@ -116,7 +116,7 @@ class TestTheRecord:
         assert found == read_record(run)
         assert "older version" in notes[0]
         edit(older.folder / "run.json", manifest=str(tmp_path / "gone.parquet"))
-        with pytest.raises(RunError, match="who was trained on cannot be known"):
+        with pytest.raises(RunError, match="its training subjects cannot be read"):
             exposures_of(older)
         assert exposures_of(older, [photos])[0] == found
 
@@ -126,7 +126,7 @@ class TestByName:
         """The manifest of the run, filtered: of another hash, so nothing of it was compared once."""
         made = read(photos)
         path = written(made, tmp_path, made.table.filter(pl.col("subject").is_in(people["train"])))
-        with pytest.raises(ProtocolError, match=r"nobody is left to search for.*trained on by trained"):
+        with pytest.raises(ProtocolError, match=r"no unseen subjects are left to test.*trained on by trained"):
             evaluate(run, data=path)
 
     @pytest.mark.parametrize("role", ["train", "validation"])
@@ -158,7 +158,7 @@ class TestByName:
         made = read(photos)
         split = pl.when(pl.col("subject").is_in(people["train"])).then(pl.lit("test")).otherwise(pl.lit("train"))
         path = written(made, tmp_path, made.table.with_columns(split=split))
-        with pytest.raises(ProtocolError, match="nobody is left"):
+        with pytest.raises(ProtocolError, match="no unseen subjects are left"):
             evaluate(run, data=path, changes={"protocol": "prepared"})
 
     def test_a_decomposed_name_is_the_same_name(self, photos: Path, tmp_path: Path):
@@ -196,7 +196,7 @@ class TestByContent:
             path = written(made, tmp_path, table.with_columns(sha256=pl.lit(None)), "webp")
         else:
             path = copies(photos, tmp_path, people["train"], change, suffix)
-        with pytest.raises(ProtocolError, match=r"nobody is left.*are photos that trained was trained on"):
+        with pytest.raises(ProtocolError, match=r"no unseen subjects are left.*are photos that trained was trained on"):
             evaluate(run, data=path, changes=PREPARED)
 
     def test_one_copy_gives_away_its_person(self, run: Run, photos: Path, people, tmp_path: Path):
@@ -218,7 +218,7 @@ class TestByContent:
         path = copies(photos, tmp_path, [*people["validation"], *people["test"]])
         _, found = evaluate(run, data=path, changes=PREPARED)
         assert found["left_out"][0]["names"] == [f"visitor {name}" for name in people["validation"]]
-        assert "validated with" in found["left_out"][0]["why"]
+        assert "validated on" in found["left_out"][0]["why"]
 
     def test_photos_that_took_another_ones_place_on_the_disk(self, run: Run, photos: Path, people, tmp_path: Path):
         """The manifest says the same as before; the files are others."""
@@ -256,7 +256,7 @@ class TestBeforeTraining:
         trained, tested = split.paths[split.train[0]], split.paths[split.test[0].query[0]]
         with Image.open(path.parent / trained) as image:
             Image.fromarray(np.asarray(image.convert("RGB"))).save(path.parent / tested, format="PNG")
-        with pytest.raises(GateError, match="1 photos of the test are in training too, by their content"):
+        with pytest.raises(GateError, match="1 test photos are also in training, by content"):
             train(micro(), path, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -269,7 +269,7 @@ class TestBeforeTraining:
         trained, validates = split.paths[split.train[0]], split.paths[split.validation_rows[0]]
         shutil.copyfile(path.parent / trained, path.parent / validates)
         gate = strangers(read_material(micro(), path))
-        assert f"1 photos validate that also train, under other names: {validates}" in gate.found
+        assert f"1 validation photos are copies of training photos under other names: {validates}" in gate.found
 
     def test_a_split_that_is_given_may_test_people_but_not_photos_that_train(self, photos: Path, tmp_path: Path):
         made = read(photos)
@@ -288,7 +288,7 @@ class TestBeforeTraining:
         query = material.split.test[0].query
         draws = (replace(material.split.validation[0], query=query[:1]),)
         leaking = replace(material, split=replace(material.split, validation=draws))
-        with pytest.raises(ProtocolError, match=r"1 subjects .* both validated and tested"):
+        with pytest.raises(ProtocolError, match=r"1 subjects .* both in the validation and the test set"):
             check_validation_unseen(leaking)
 
     def test_a_parents_photos_under_other_names(self, run: Run, photos: Path, people, tmp_path: Path):

@@ -243,7 +243,7 @@ class TestCacheFile:
 
     def test_a_folder_that_cannot_be_made_is_an_error(self, tmp_path: Path, paths: list[Path]):
         (tmp_path / "file").touch()
-        with pytest.raises(OutputError, match=r"file.cache: decoded photos cannot be kept there .* HANDREID_CACHE"):
+        with pytest.raises(OutputError, match=r"file.cache: decoded photos cannot be cached there .* HANDREID_CACHE"):
             decode_all(paths, SMALL, cache="disk", folder=tmp_path / "file" / "cache")
 
     def test_a_missing_photo_is_named_before_anything_is_written(self, tmp_path: Path, paths: list[Path]):

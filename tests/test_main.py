@@ -235,7 +235,7 @@ def test_a_manifest_or_photo_as_recipe_says_what_to_do(place: Path):
     """Recipe and manifest changed places."""
     for name in ("m.parquet", "hand.jpg"):
         line = complaint("train", place / name, "--data", place / "m.parquet", "--out", place / "x")
-        assert line.startswith(f"RecipeError: {place / name} is no recipe: ")
+        assert line.startswith(f"RecipeError: {place / name} is not a recipe: ")
         assert "photos are given as --data" in line
 
 
@@ -260,12 +260,12 @@ SYSTEMS: list[tuple[BaseException, int, str]] = [
     (
         PermissionError(errno.EACCES, "Permission denied", "/x"),
         2,
-        "PermissionError: /x: Permission denied; you may not",
+        "PermissionError: /x: Permission denied; choose another path",
     ),
     (
         FileNotFoundError(errno.ENOENT, "No such file", "a", None, "b"),
         2,
-        "FileNotFoundError: a and b: No such file; is",
+        "FileNotFoundError: a and b: No such file; check",
     ),
     (
         IsADirectoryError(errno.EISDIR, "Is a directory", "/x"),
@@ -273,16 +273,16 @@ SYSTEMS: list[tuple[BaseException, int, str]] = [
         "IsADirectoryError: /x: Is a directory; it is a folder",
     ),
     (OSError("odd"), 2, "OSError: odd"),
-    (OSError(), 2, "OSError: no reason is given"),
+    (OSError(), 2, "OSError: no reason given"),
     (OSError(errno.ENOENT, "No such file", "a\x1b[2J\nRecipeError: b"), 2, "a\\x1b[2J\n  RecipeError: b: No such file"),
-    (MemoryError(), 2, "MemoryError: there is not enough memory for this; give a smaller batch"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "MemoryError: there is not enough"),
-    (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "MemoryError: there is not enough memory"),
+    (MemoryError(), 2, "MemoryError: not enough memory; use a smaller batch"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "MemoryError: not enough"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "MemoryError: not enough memory"),
     (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates"), 2, "UnicodeEncodeError: 'a\\udcff' cannot be written"),
     (
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
         2,
-        "UnicodeDecodeError: a file that should be text is none",
+        "UnicodeDecodeError: a text file was expected",
     ),
     (KeyboardInterrupt(), 130, "stopped\n"),
     (RecipeError("a\nb"), 2, "RecipeError: a\n  b\n"),
@@ -305,7 +305,7 @@ def test_a_fault_of_ours_is_a_line_and_a_file_without_names(tmp_path: Path, monk
     code, told = raised(ValueError("odd value in /photos/of-anna, secret.parquet"))
     (path,) = tmp_path.iterdir()
     assert code == 70
-    assert told.startswith("this is a fault of handreid, not yours (ValueError: odd value in")
+    assert told.startswith("this is a bug in handreid (ValueError: odd value in")
     assert told.count("\n") == 1
     assert str(path) in told
     text = path.read_text()
@@ -456,7 +456,7 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(
     before = everything(runs)
     line = complaint(*(word.format(out="new") for word in OUTPUTS[what]))
     assert line.startswith("OutputError: ")
-    assert "nothing can be written there (Permission denied); choose another place" in line
+    assert "cannot be written (Permission denied); choose another folder" in line
     assert everything(runs) == before
 
 

@@ -151,11 +151,11 @@ class TestCells:
         backs = manifest.filter(halves & (pl.col("aspect") == "dorsal") | ~halves & (pl.col("aspect") == "palmar"))
         cells = crossed(backs).cells
         assert at(cells, "palmar-right", "dorsal-right").blank == (
-            "nobody who is tested has photos of both palmar-right and dorsal-right"
+            "no test subject has photos of both palmar-right and dorsal-right"
         )
         assert at(cells, "dorsal-left", "dorsal-right").blank is None
         alone = crossed(manifest.filter(pl.col("path").str.ends_with("0.png"))).cells
-        assert at(alone, "dorsal-left", "dorsal-left").blank == "nobody who is tested has two photos of dorsal-left"
+        assert at(alone, "dorsal-left", "dorsal-left").blank == "no test subject has two photos of dorsal-left"
 
     def test_one_identity_in_a_gallery_tells_nothing(self):
         """Whoever is alone there is always found: 100 % whatever the model."""
@@ -163,7 +163,7 @@ class TestCells:
         some = manifest.filter((pl.col("side") == "right") | (pl.col("subject") == "00"))
         cells = crossed(some).cells
         assert at(cells, "dorsal-left", "dorsal-left").blank == (
-            "one identity alone has photos of dorsal-left: rank-1 would be 100 % whatever the model"
+            "only one identity has photos of dorsal-left: rank-1 would be 100 % for any model"
         )
         assert at(cells, "dorsal-left", "dorsal-right").blank is not None
         assert at(cells, "dorsal-right", "dorsal-left").blank is None  # one is searched for, among six
@@ -171,7 +171,7 @@ class TestCells:
             draw_everyone(manifest.filter(pl.col("subject") == "00"), "subject", None, seed=0, draws=1)
 
     def test_what_cannot_be_crossed_is_refused(self):
-        with pytest.raises(ProtocolError, match="all that are tested of made show dorsal-right"):
+        with pytest.raises(ProtocolError, match="all test photos of made show dorsal-right"):
             crossed(made().filter(pl.col("aspect") == "dorsal", pl.col("side") == "right"))
         with pytest.raises(ProtocolError, match="needs the aspect and side of photos"):
             crossed(made(aspect=pl.lit(None, pl.String)))
@@ -347,7 +347,7 @@ class TestARun:
         path, flipped = matrix_of(zero, "aspect", mirrored=True)
         assert path.name.endswith("-mirrored.json")
         assert not any(cell["mirrored"] for cell in flipped["cells"])
-        assert any("mirrored probes would be the same" in note for note in flipped["notes"])
+        assert any("mirrored queries would be the same" in note for note in flipped["notes"])
 
     def test_side_information_of_a_mirrored_hand_is_the_other_side(self):
         turned = matrix._turned(made().table)
@@ -356,7 +356,7 @@ class TestARun:
     def test_a_manifest_that_changed_is_not_guessed_at(self, zero: Run, hands: Path, tmp_path: Path):
         copy = Run(shutil.copytree(zero.folder, tmp_path / "copy"))
         write_json(copy.folder / "run.json", {**copy.facts, "manifest_hash": "0" * 64})
-        with pytest.raises(RunError, match="who was trained on cannot be known"):
+        with pytest.raises(RunError, match="its training subjects cannot be read"):
             matrix_of(copy, "aspect")
 
 
@@ -413,7 +413,7 @@ class TestLeaks:
         """The same people in another manifest of the data set: known by name, whatever the photos."""
         whole = read(eleven)
         whole.filter(pl.col("subject").cast(int).is_between(1038, 1045)).write(tmp_path / "only.parquet")
-        with pytest.raises(ProtocolError, match="3 subjects are people whom the run knows"):
+        with pytest.raises(ProtocolError, match="3 subjects were seen by the run"):
             matrix_of(back, "aspect", data=[tmp_path / "only.parquet"], protocol="disjoint")
 
     def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
@@ -462,9 +462,9 @@ class TestDatasets:
             matrix_of(zero, "dataset")
         with pytest.raises(RunError, match="is the same"):
             matrix_of(zero, "dataset", data=[hands])
-        with pytest.raises(RunError, match="is of one manifest"):
+        with pytest.raises(RunError, match="takes one manifest"):
             matrix_of(zero, "aspect", data=[hands, other])
-        with pytest.raises(RunError, match="leave --protocol out"):
+        with pytest.raises(RunError, match="omit --protocol"):
             matrix_of(zero, "dataset", data=[other], protocol="disjoint")
 
     def test_other_photos_do_not_overwrite_the_runs_own(self, zero: Run, other: Path, found: dict[str, Any]):
@@ -486,7 +486,7 @@ class TestCommandsAndFigure:
         assert told == read_json(zero.folder / "evaluation-matrix-side.json")
 
     def test_what_a_matrix_cannot_heed_is_refused(self, zero: Run, hands: Path):
-        assert "leave --aspect and --label out" in complaint(
+        assert "--matrix cannot be combined with --aspect and --label" in complaint(
             "evaluate", zero.folder, "--matrix", "aspect", "--aspect", "dorsal-left", "--label", "hand"
         )
         assert "2 manifests" in complaint("evaluate", zero.folder, "--data", hands, "--data", hands)

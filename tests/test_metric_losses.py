@@ -468,7 +468,7 @@ MISTAKES = {
         "arguments": {"margin": 0.4, "Tn": 1},
         "distance": "cosine",
     },
-    "refuses its arguments": {"loss": "PNPLoss", "arguments": {"variant": "Z"}, "distance": "cosine"},
+    "rejects its arguments": {"loss": "PNPLoss", "arguments": {"variant": "Z"}, "distance": "cosine"},
     "TripletMarginLoss fails: .*str": {"arguments": {"margin": "wide"}},
     "gives nan": {"loss": "SupConLoss", "arguments": {"temperature": 0}, "distance": "cosine"},
     "did you mean .BatchHardMiner.": {"miner": "BatchHardMinr"},
@@ -479,8 +479,8 @@ MISTAKES = {
         "arguments": {"margin": 0.4, "Tn": 1},
         "miner": "BatchHardMiner",
     },
-    "ArcFaceLoss cannot compare with a memory": {"loss": "ArcFaceLoss", "distance": "cosine", "memory": 64},
-    "NCALoss cannot compare with a memory": {"loss": "NCALoss", "memory": 64},
+    "ArcFaceLoss cannot use a memory": {"loss": "ArcFaceLoss", "distance": "cosine", "memory": 64},
+    "NCALoss cannot use a memory": {"loss": "NCALoss", "memory": 64},
 }
 
 

@@ -491,7 +491,7 @@ def test_blocks_under_one_are_refused_at_once(block: int):
     ],
 )
 def test_features_of_two_widths_are_refused(way):
-    with pytest.raises(DataError, match="query features have 4 numbers a photo, gallery features 5"):
+    with pytest.raises(DataError, match="query features have 4 numbers per photo, gallery features 5"):
         way(np.ones((3, 4)), np.ones((3, 5)))
 
 
@@ -684,7 +684,7 @@ class TestLadder:
         ]
         gained = rungs[0].evaluation["reranked"][0]["against"]["rank1"]
         assert lines[1][-1].startswith(f"{gained['verdict']} {100 * gained['value']:+.1f} [")
-        assert "compared with the same rung without; no query has more than one right answer" in told
+        assert "compared with the rung without re-ranking; no query has more than one right answer" in told
         first, second = read_json(tmp_path / "ladder.json")["rungs"]
         assert [of["name"] for of in first["reranked"]] == [of["name"] for of in rungs[0].evaluation["reranked"]]
         assert "ranks" not in first["reranked"][0]
@@ -707,11 +707,9 @@ class TestCommandLine:
             "evaluate", run.folder, "--rerank", "k1=3,k2=2", "--rerank", "expansion=2", "--rerank", "k1=3,k2=2"
         )
         assert called.code == 0, called.err
-        plain, anew = called.out.split("ranked anew")
+        plain, anew = called.out.split("re-ranked")
         assert "mAP trapezoid" in plain
-        rows = [
-            line for line in anew.splitlines() if line.strip().startswith(("as it is", "re-ranking", "query expan"))
-        ]
+        rows = [line for line in anew.splitlines() if line.strip().startswith(("plain", "re-ranking", "query expan"))]
         assert "as it is" in rows[0]
         (file,) = run.folder.glob("evaluation-*-re-ranking-k1-3-k2-2-lambda-0.3-and-query-expansion-2-nearest.json")
         for row, of in zip(rows[1:], read_json(file)["reranked"], strict=True):

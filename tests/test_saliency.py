@@ -193,7 +193,7 @@ class TestRollout:
 
     def test_a_resnet_has_none(self):
         model = embedder("resnet")
-        with pytest.raises(WeightsError, match="rollout is for a ViT"):
+        with pytest.raises(WeightsError, match="rollout needs a ViT"):
             saliency(model, noise(model), method="rollout")
 
 
@@ -534,7 +534,7 @@ class TestFigures:
         assert "has no photo 'nobody'" in complaint("figure", "match", run.folder, query, "nobody", *out)
         trained = look_up(run).table.filter(look_up(run).table["role"] == "train")["path"][0]
         line = complaint("figure", "match", run.folder, trained, *out)
-        assert "no query of the first test draw but a photo of 'train'" in line
+        assert "not a query of the first test draw but a photo of 'train'" in line
         assert ".png or .svg or .pdf" in complaint("figure", "attention", run.folder, "--out", tmp_path / "x.jpg")
         assert "is not a run folder" in complaint("figure", "match", tmp_path, "a", *out)
         assert not (tmp_path / "x.png").exists()

@@ -55,8 +55,8 @@ def test_hands11k_stops_at_absent_photos_unless_allowed(tmp_path: Path) -> None:
         sources.hands11k(root)
     manifest = sources.hands11k(root, allow_missing=True)
     assert manifest.table["path"].to_list() == ["Hands/Hand_2.jpg"]
-    assert "1 photos absent, their rows left out: Hands/Hand_1.jpg" in manifest.notes
-    assert "1 photos that HandInfo.csv does not name, left out: Hands/Hand_3.jpg" in manifest.notes
+    assert "1 photos are missing, their rows are left out: Hands/Hand_1.jpg" in manifest.notes
+    assert "1 photos that are not in HandInfo.csv, left out: Hands/Hand_3.jpg" in manifest.notes
 
 
 def test_hands11k_without_any_photo_is_an_error(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_hands11k_names_the_line_of_a_wrong_value(tmp_path: Path, old: str, new:
 
 def test_hands11k_needs_its_columns(tmp_path: Path) -> None:
     (tmp_path / "HandInfo.csv").write_text("id,imageName\n1,a.jpg\n")
-    with pytest.raises(ManifestError, match=r"no column 'aspectOfHand'.*the columns are id, imageName"):
+    with pytest.raises(ManifestError, match=r"no column 'aspectOfHand'.*its columns are id, imageName"):
         sources.hands11k_metadata(tmp_path / "HandInfo.csv")
 
 
@@ -122,7 +122,7 @@ def test_hd_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         sources.hd(tmp_path / "a")
     with pytest.raises(ManifestError, match=r"no folder '502-712' with photos; found 1-501.*easier"):
         sources.hd(touch(tmp_path / "b", ["1-501/1_1.jpg"]))
-    with pytest.raises(ManifestError, match=r"ids of 1-501 are ids of 502-712 \+ 1000: 1502"):
+    with pytest.raises(ManifestError, match=r"ids of 1-501 collide with ids of 502-712 \+ 1000: 1502"):
         sources.hd(touch(tmp_path / "c", ["1-501/1502_1.jpg", "502-712/502_1.jpg"]))
 
 
@@ -181,8 +181,8 @@ def test_train_all_alone_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.jpg", "a/1.jpg"], r"1 photos lie beside the identity folders, not in one \(1.jpg\)"),
-        (["train/0001_c1.jpg", "test/a/1.jpg"], r"1 photos lie beside .*train/0001_c1.jpg.*prepare csv"),
+        (["1.jpg", "a/1.jpg"], r"1 photos are beside the identity folders instead of in one \(1.jpg\)"),
+        (["train/0001_c1.jpg", "test/a/1.jpg"], r"1 photos are beside .*train/0001_c1.jpg.*prepare csv"),
         (["train/a/1.jpg", "extra/a/1.jpg"], "train are splits, extra are not"),
         (["a/readme.txt"], "no photos below"),
     ],
@@ -249,9 +249,10 @@ class TestWalk:
             (tmp_path / link).symlink_to(tmp_path / to, target_is_directory=True)
         found = sources.folders(tmp_path / "photos")
         assert people(found) == {"anna": 2, "ben": 1}
-        assert any(note.startswith("4 links to folders whose photos are taken already") for note in found.notes)
+        assert any(note.startswith("4 links to folders that are already included") for note in found.notes)
         assert (
-            "1 folders hold no photo that can be read, so whom they name is lost: aaron (a link to ben)" in found.notes
+            "1 identity folders hold no readable photo, so these identities are left out: aaron (a link to ben)"
+            in found.notes
         )
 
     def test_linked_folders_from_elsewhere_are_entered(self, tmp_path: Path) -> None:
@@ -287,13 +288,11 @@ class TestWalk:
         touch(tmp_path, ["anna/1.jpg"])
         for name in ("anna/2.jpg", "ben", "loop"):
             (tmp_path / name).symlink_to(tmp_path / ("loop" if name == "loop" else "gone"))
-        with pytest.raises(
-            ManifestError, match=r"3 photos or folders are links to what is not there: anna/2\.jpg, ben, l"
-        ):
+        with pytest.raises(ManifestError, match=r"3 photos or folders are broken links: anna/2\.jpg, ben, l"):
             sources.folders(tmp_path)
         found = sources.folders(tmp_path, allow_missing=True)
         assert people(found) == {"anna": 1}
-        assert any("is lost: ben (a link to nothing), loop (a link to nothing)" in note for note in found.notes)
+        assert any("are left out: ben (a broken link), loop (a broken link)" in note for note in found.notes)
 
     def test_pipes_and_sockets_are_no_photos(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path, ["anna/1.jpg"])
@@ -316,7 +315,7 @@ class TestWalk:
         assert people(found) == {"anna": 3, "ben": 4}
         kinds = "2 .jp2, 1 .dng (anna/9.dng, carl/1.jp2, carl/2.JP2)"
         assert found.notes[1:] == (
-            "2 folders hold no photo that can be read, so whom they name is lost: carl (2 .jp2), dora (empty)",
+            "2 identity folders hold no readable photo, so these identities are left out: carl (2 .jp2), dora (empty)",
             f"3 photos that cannot be read left out: {kinds}; save them as JPEG or PNG",
             "3 files that are not photos left out: 2 .DS_Store, 1 .db",
         )
@@ -326,7 +325,7 @@ class TestWalk:
         monkeypatch.setattr(files, "_HEIF_IS_READ", False)
         touch(tmp_path, ["anna/1.jpg", "carl/1.heic", "carl/2.HEIF"])
         found = sources.folders(tmp_path)
-        assert any("is lost: carl (1 .heic, 1 .heif)" in note for note in found.notes)
+        assert any("are left out: carl (1 .heic, 1 .heif)" in note for note in found.notes)
         assert any(note.endswith("save them as JPEG or PNG, or install pillow-heif for HEIC") for note in found.notes)
 
     def test_heic_that_cannot_be_opened_is_no_photo(self, tmp_path: Path) -> None:
@@ -336,7 +335,7 @@ class TestWalk:
         heif.from_pillow(Image.new("RGB", (64, 64))).save(tmp_path / "anna" / "2.heic")
         found = sources.folders(tmp_path)
         assert found.table["path"].to_list() == ["anna/1.jpg", "anna/2.heic"]
-        assert any("is lost: carl (2 .heic)" in note for note in found.notes)
+        assert any("are left out: carl (2 .heic)" in note for note in found.notes)
 
     def test_a_folder_without_any_photo_says_what_it_holds(self, tmp_path: Path) -> None:
         touch(tmp_path, ["carl/1.jp2", "carl/notes.txt"])
@@ -346,20 +345,20 @@ class TestWalk:
     def test_a_person_lost_in_one_split_is_named_there(self, tmp_path: Path) -> None:
         touch(tmp_path, ["train/a/1.jpg", "train/carl/1.psd", "test/b/1.jpg", "test/carl/2.jpg", "val/notes.txt"])
         notes = sources.folders(tmp_path).notes
-        lost = "2 folders hold no photo that can be read, so whom they name is lost: train/carl (1 .psd), val (1 .txt)"
-        assert lost in notes
+        lost = "these identities are left out: train/carl (1 .psd), val (1 .txt)"
+        assert f"2 identity folders hold no readable photo, so {lost}" in notes
 
     def test_lost_ids_of_hd_are_named(self, tmp_path: Path) -> None:
         touch(tmp_path, ["1-501/1_1.jpg", "1-501/2_1.psd", "1-501/1_2.psd", "502-712/502_1.jpg", "502-712/503_1.psd"])
         notes = sources.hd(tmp_path).notes
-        assert "2 ids are left with no photo, and are lost: 2 of 1-501, 503 of 502-712" in notes
+        assert "2 ids are left out, as none of their photos exists: 2 of 1-501, 503 of 502-712" in notes
 
     def test_what_systems_put_there_is_not_looked_into(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path, ["anna/1.jpg", "anna/@eaDir/1.jpg", ".git/a.jpg", "lost+found/x", "__MACOSX/anna/._1.jpg"])
         no_right(monkeypatch, "lost+found")
         found = sources.folders(tmp_path)
         assert people(found) == {"anna": 1}
-        assert "4 hidden folders not looked into: .git, __MACOSX, anna/@eaDir and 1 more" in found.notes
+        assert "4 hidden folders ignored: .git, __MACOSX, anna/@eaDir and 1 more" in found.notes
 
     def test_capitals_are_found(self, tmp_path: Path) -> None:
         names = [
@@ -392,14 +391,14 @@ class TestHands11kInOtherCapitals:
         found = sources.hands11k(root)
         assert found.table["path"].to_list() == ["hands/Hand_1.JPG", "hands/HAND_2.jpg"]
         assert all(path.is_file() for path in found.paths())
-        assert "2 photos found under names in other capitals: hands/Hand_1.JPG, hands/HAND_2.jpg" in found.notes
+        assert "2 photos have names that differ in case: hands/Hand_1.JPG, hands/HAND_2.jpg" in found.notes
 
     def test_the_exact_name_goes_first(self, tmp_path: Path) -> None:
         root = hands11k_root(tmp_path, ROWS, ["Hand_1.jpg", "Hand_1.JPG", "Hand_2.jpg"])
         touch(root, ["hands/Hand_1.jpg"])
         found = sources.hands11k(root)
         assert found.table["path"].to_list() == ["Hands/Hand_1.jpg", "Hands/Hand_2.jpg"]
-        assert any(note.startswith("2 photos that HandInfo.csv does not name, left out: ") for note in found.notes)
+        assert any(note.startswith("2 photos that are not in HandInfo.csv, left out: ") for note in found.notes)
 
     def test_photos_in_another_folder_of_that_name_are_found(self, tmp_path: Path) -> None:
         root = hands11k_root(tmp_path, ROWS, ["Hand_1.jpg"])
@@ -419,4 +418,4 @@ class TestHands11kInOtherCapitals:
     def test_whoever_is_lost_with_missing_photos_is_named(self, tmp_path: Path) -> None:
         root = hands11k_root(tmp_path, ROWS, ["Hand_1.jpg"])
         notes = sources.hands11k(root, allow_missing=True).notes
-        assert "1 subjects are left with no photo, and are lost: 1200000" in notes
+        assert "1 subjects are left out, as none of their photos exists: 1200000" in notes

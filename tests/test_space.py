@@ -107,7 +107,7 @@ class TestEmbed:
         manifest = read(photos)
         replace(manifest, table=manifest.table[:1]).write(few)
         called = handreid("embed", run, "--data", few, "--out", out)
-        assert "gives no split" in called.err
+        assert "cannot be split" in called.err
         assert pl.read_parquet(out)["role"].to_list() == ["unused"]
 
     def test_what_is_wrong_is_said_in_a_line_before_any_work(self, run: Path, photos: Path, tmp_path: Path):
@@ -123,7 +123,7 @@ class TestEmbed:
         (tmp_path / "x.parquet").write_bytes(b"half")
         with pytest.raises(DataError, match="cannot be read"):
             read_facts(tmp_path / "x.parquet")
-        with pytest.raises(DataError, match="no embeddings of ours"):
+        with pytest.raises(DataError, match="no embeddings that handreid wrote"):
             read_facts(photos)
 
     def test_a_manifest_that_changed_is_noticed(self, run: Path, known: Path, tmp_path: Path):
@@ -137,7 +137,7 @@ class TestEmbed:
 
         monkeypatch.setattr("handreid.evaluation.embed.embed_known", stopped)
         called = handreid("embed", run, "--out", tmp_path / "e.parquet")
-        assert (called.code, called.err) == (130, "stopped; go on with: the same command\n")
+        assert (called.code, called.err) == (130, "stopped; to continue: the same command\n")
         assert not list(tmp_path.iterdir())
 
     def test_a_file_is_whole_or_not_there(self, tmp_path: Path):
@@ -249,7 +249,7 @@ class TestFigure:
         assert "has no column 'skin' to colour by; choose identity, subject or one of" in said
         said = complaint(*words, "--data", photos, "--colour", "aspect")
         assert "no test photo of" in said
-        assert "says its aspect" in said
+        assert "has a value of aspect" in said
         assert "written as .png or .svg or .pdf or .html, not '.gif'" in complaint(
             *words[:3], "--out", tmp_path / "a.gif"
         )
@@ -262,7 +262,7 @@ class TestFigure:
     ):
         monkeypatch.setattr(style, "CATEGORIES", style.CATEGORIES[:4])
         said = complaint("figure", "embedding", ready, "--colour", "age", "--out", tmp_path / "a.png")
-        assert "age has 5 different values, more than the 4 colours" in said
+        assert "age has 5 different values, but only 4 colours" in said
         assert "skin_color" in said
 
     def test_help_loads_nothing_heavy(self):

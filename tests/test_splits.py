@@ -344,7 +344,7 @@ def test_prepared_galleries_that_name_other_people_are_refused(tmp_path: Path) -
     root = a_tree(tmp_path)
     for identity in ("20", "30"):
         (root / "gallery0" / identity).rename(root / "gallery0" / f"person-{identity}")
-    with pytest.raises(ProtocolError, match="query0: none of its 6 photos has its identity in the gallery"):
+    with pytest.raises(ProtocolError, match="query0: no identity of its 6 photos is in the gallery"):
         make_split(sources.folders(root), protocol="prepared", label="subject")
 
 
@@ -433,7 +433,7 @@ IMPOSSIBLE = {
         lambda: make_split(
             Manifest(like_hands11k().table.with_columns(subject=pl.lit("bob")), Path("/data")), protocol="hands11k"
         ),
-        "numeric ids; found bob",
+        "numeric subject ids; found bob",
     ),
     "distractors": (lambda: make_split(like_hands11k(), protocol="hd"), "needs the distractors of folder 502-712"),
     "no split": (lambda: make_split(own_data(), protocol="prepared", label="subject"), "found no split at all"),
@@ -449,11 +449,11 @@ IMPOSSIBLE = {
     ),
     "share": (
         lambda: make_split(own_data(), protocol="disjoint", label="subject", validation_share=1.0),
-        "1.0 of 11 training subjects held back leaves none",
+        "holding out 1.0 of 11 training subjects for validation leaves none",
     ),
     "test share": (
         lambda: make_split(own_data(), protocol="disjoint", label="subject", test_share=0.99),
-        "a test share of 0.99 of 21 subjects leaves none to train on",
+        "a test share of 0.99 of 21 subjects leaves none for training",
     ),
     "draws": (lambda: make_split(own_data(), protocol="disjoint", label="subject", draws=0), "at least one is needed"),
 }
@@ -506,8 +506,8 @@ class TestOneIdentityTellsNothing:
         with pytest.raises(ProtocolError) as error:
             make_split(people_of(6), protocol="disjoint", label="subject")
         assert str(error.value) in (
-            f"the gallery of the validation holds one identity only ({who}), so rank-1 is 100 % whatever the model: "
-            "hold back more than 1 of 3 training subjects (data.validation_share, now 0.2), give more subjects, or "
+            f"the gallery of the validation holds one identity only ({who}), so rank-1 is 100 % for any model: "
+            "hold out more than 1 of 3 training subjects (data.validation_share, now 0.2), give more subjects, or "
             "validate with one photo of each (data.validation: closed-set)"
             for who in "abcdef"
         )
@@ -518,8 +518,8 @@ class TestOneIdentityTellsNothing:
         split = make_split(people_of(8), protocol="disjoint", label="subject", validation_share=0.01)
         assert len(labels(split, split.validation[0].gallery)) == 2
         assert (
-            "2 of 4 training subjects held back for validation: 8 photos (a share of 0.01 is 1, who alone would be "
-            "found by any model)" in split.notes
+            "2 of 4 training subjects held out for validation: 8 photos "
+            "(a share of 0.01 is 1, whom any model would find)" in split.notes
         )
 
     def test_views_of_one_person_are_identities_and_it_is_said_what_that_tells(self) -> None:
@@ -529,7 +529,7 @@ class TestOneIdentityTellsNothing:
         manifest = Manifest(table.with_columns(side=pl.lit("left")), Path("/data"))
         split = make_split(manifest, protocol="disjoint", label="aspect")
         assert len(people(split, split.validation_rows)) == 1
-        assert any(note.startswith("validation tells the aspects of one person apart") for note in split.notes)
+        assert any(note.startswith("validation contains the aspects of one person only") for note in split.notes)
 
     def test_held_back_with_another_who_has_one_photo(self) -> None:
         seeds = {}
@@ -539,7 +539,7 @@ class TestOneIdentityTellsNothing:
             except ProtocolError as error:
                 seeds[seed] = str(error)
         assert list(seeds) == [2]
-        assert "validation searches for one identity only (h), which is too little to choose a model by" in seeds[2]
+        assert "validation has queries of one identity only (h), too few to choose a model by" in seeds[2]
 
     @pytest.mark.parametrize("validation", ["a", "g"])
     def test_given_with_the_data(self, validation: str) -> None:
@@ -555,7 +555,7 @@ class TestOneIdentityTellsNothing:
         tested = with_splits(test="uvw").table
         both = Manifest(pl.concat([manifest.table, tested], how="diagonal"), Path("/data"))
         with pytest.raises(
-            ProtocolError, match=r"validation searches for one identity only \(a\), .*: two training identities"
+            ProtocolError, match=r"validation has queries of one identity only \(a\), .*: two training identities"
         ):
             make_split(both, protocol="prepared", label="subject", validation="closed-set")
 
@@ -584,7 +584,7 @@ class TestOneIdentityTellsNothing:
         assert any(note.startswith("no validation: ") for note in told["notes"])
         alone = describe(people_of(1))
         assert (alone["photos"], alone["subjects"]) == (4, 1)
-        assert "leaves none to train on" in alone["protocols"]["disjoint"]["pooled"]["error"]
+        assert "leaves none for training" in alone["protocols"]["disjoint"]["pooled"]["error"]
 
 
 class TestWhichLabelWouldDo:
@@ -604,7 +604,7 @@ class TestWhichLabelWouldDo:
         with pytest.raises(ProtocolError) as error:
             make_split(self.views(), protocol="disjoint", label="aspect")
         assert str(error.value) == (
-            "disjoint: no test identity has two photos, one to search for and one to be found, where data.label is "
+            "disjoint: no test identity has two photos, one as query and one for the gallery, with data.label: "
             "aspect; label subject has 4 identities, label hand has 8 identities with two photos or more: set "
             "data.label, or give more photos per identity"
         )
@@ -617,7 +617,7 @@ class TestWhichLabelWouldDo:
         one = self.views().table.with_columns(split=pl.lit("train"))
         two = self.views(2).table.with_columns(split=pl.lit("test"), subject="t" + pl.col("subject"))
         both = Manifest(pl.concat([one, two.with_columns(path="t/" + pl.col("path"))]), Path("/data"))
-        for validation, what in (("held-back", "2 of 8 subjects held back"), ("closed-set", "one photo of each")):
+        for validation, what in (("held-back", "2 of 8 subjects held out"), ("closed-set", "one photo of each")):
             with pytest.raises(
                 ProtocolError, match=rf"^{what}.*no validation identity.*label subject has \d identities"
             ):

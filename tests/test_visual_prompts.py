@@ -125,7 +125,7 @@ class TestPrompts:
         assert torch.allclose(joint.float(), prompted("deep")(photos()).joint, atol=0.1)
 
     def test_a_resnet_has_no_tokens_to_stand_among(self, photos: Path, tmp_path: Path):
-        with pytest.raises(RecipeError, match="this tower is a ResNet: leave them out"):
+        with pytest.raises(RecipeError, match="this tower is a ResNet: remove them"):
             train(micro(PROMPTS % "deep", RESNET_TOWER), photos, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -216,14 +216,14 @@ class TestFrozenEncoder:
         ],
     )
     def test_what_moves_the_encoder_is_refused_beside_it(self, change: str, named: str):
-        with pytest.raises(RecipeError, match=f"freeze_encoder keeps all of the encoder as it is: leave out {named}"):
+        with pytest.raises(RecipeError, match=f"freeze_encoder freezes the whole encoder: remove {named}"):
             micro(FROZEN, change)
 
     def test_a_stage_in_which_nothing_learns_is_refused(self, photos: Path, tmp_path: Path):
         terms = "stages.0.objectives=[{kind: triplet, features: [joint]}]"
         pk = ["stages.0.sampler={kind: pk, identities: 4, images: 2}", "stages.0.batch_size=null"]
         head = ["model.head={kind: linear}", "model.test_feature={features: [joint], neck: before}"]
-        with pytest.raises(RecipeError, match="freeze_encoder leaves nothing that learns"):
+        with pytest.raises(RecipeError, match="freeze_encoder leaves no trainable parameters"):
             train(micro(terms, *pk, *head, FROZEN), photos, tmp_path / "run")
         assert not (tmp_path / "run").exists()
         train(micro(terms, *pk, *head, FROZEN, PROMPTS % "shallow", "stages.0.epochs=1"), photos, tmp_path / "run")
@@ -240,7 +240,9 @@ class TestFrozenEncoder:
         assert not torch.equal(second[stem], start[stem])
 
     def test_prompts_without_a_stage_are_refused(self):
-        with pytest.raises(RecipeError, match=r"model\.backbone\.visual_prompts begins at random and has no stage"):
+        with pytest.raises(
+            RecipeError, match=r"model\.backbone\.visual_prompts starts from random weights, but no stage"
+        ):
             micro(PROMPTS % "deep", "stages=[]")
 
 

@@ -33,7 +33,7 @@ LOCK = ".lock"
 BEGINNING = ".beginning"
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<node>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.writing(\.\w+)?")
 _OLD_PART = re.compile(r"\..+\.writing(\.\w+)?")  # of versions before 0.1, always the same for a file
-_AGAIN = "put back a copy of it as it was, or make it anew"
+_AGAIN = "restore a copy of it, or write it again"
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)  # some network file systems
 
 
@@ -44,12 +44,12 @@ def check_writable(path: Path, suffixes: Sequence[str] = ()) -> None:
     permission. What is there is left as it is.
     """
     if suffixes and path.suffix not in suffixes:
-        raise OutputError(f"{path}: written as {' or '.join(suffixes)}, not {path.suffix or 'without a suffix'!r}")
+        raise OutputError(f"{path}: the suffix must be {' or '.join(suffixes)}, not {path.suffix or 'none'!r}")
     if is_folder(path):
         raise OutputError(f"{path} is a folder; give the file to write")
     check_folder_writable(path.parent, create=False)
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise OutputError(f"{path}: nothing can be written there (File name too long); choose a shorter one")
+        raise OutputError(f"{path} cannot be written (File name too long); choose a shorter name")
 
 
 def check_folder_writable(folder: Path, *, create: bool = True) -> None:
@@ -58,16 +58,16 @@ def check_folder_writable(folder: Path, *, create: bool = True) -> None:
     if create:
         there = next((place for place in (folder, *folder.absolute().parents) if _exists(place)), folder)
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
-        raise OutputError(f"{folder}: nothing can be written there (File name too long); choose a shorter one")
+        raise OutputError(f"{folder} cannot be written (File name too long); choose a shorter name")
     if not is_folder(there):
         reason = "is a file, not a folder" if _exists(there) else "does not exist; create it first"
-        raise OutputError(f"{folder}: nothing can be written there, the folder {there} {reason}")
+        raise OutputError(f"{folder} cannot be written: the folder {there} {reason}")
     try:
         probe = there / f".handreid-{secrets.token_hex(8)}.writing"
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"{folder}: nothing can be written there ({error.strerror}); choose another place") from None
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from None
 
 
 def write_atomic(
@@ -154,18 +154,18 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise RunError(f"{path} is not a file that handreid wrote: byte {error.start} is not UTF-8") from None
+        raise RunError(f"{path} was not written by handreid: byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path} line {error.lineno} is not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or a thousand lists in each other
-        raise RunError(f"{path} is not a file that handreid wrote: {error}") from None
+        raise RunError(f"{path} was not written by handreid: {error}") from None
     if not isinstance(found, dict):
-        raise RunError(f"{path} is not a file that handreid wrote: it holds {_kind(found)}, not an object")
+        raise RunError(f"{path} was not written by handreid: it holds {_kind(found)}, not an object")
     stated = found.pop(CHECKSUM, None)
     if stated is None and "format" in found:
-        raise RunError(f"{path} is not as it was written: it has lost its checksum; {_AGAIN}")
+        raise RunError(f"{path} was changed: its checksum is missing; {_AGAIN}")
     if stated is not None and stated != checksum(found):
-        raise RunError(f"{path} is not as it was written: its content and its checksum differ; {_AGAIN}")
+        raise RunError(f"{path} was changed or damaged: its content does not match its checksum; {_AGAIN}")
     return found
 
 
@@ -194,12 +194,12 @@ def locked(folder: Path, what: str, error: type[HandreidError] = RunError) -> It
             lock.acquire(blocking=False)
     except Timeout:
         raise error(
-            f"{folder} is in use: another process {what}; wait for it, or end it (if there is none, remove "
+            f"{folder} is in use: another process {what}; wait for it, or stop it (if there is no such process, remove "
             f"{folder / LOCK})"
         ) from None
     except OSError as problem:
         if problem.errno not in _NO_LOCKS:
-            raise OutputError(f"{folder}: nothing can be written there ({problem.strerror})") from None
+            raise OutputError(f"{folder} cannot be written ({problem.strerror})") from None
         yield False
         return
     try:

@@ -42,16 +42,14 @@ class Format(StrEnum):
 
 RunFolders = Annotated[
     list[Path],
-    typer.Argument(help="Run folders; a folder that holds runs, such as a ladder's, stands for all of them."),
+    typer.Argument(help="Run folders, or folders of runs, such as a ladder's."),
 ]
-By = Annotated[Metric, typer.Option(help="Metric whose differences are shown.")]
-Against = Annotated[
-    To, typer.Option(help="Compare with the first run, or with the best one, as the test itself has it.")
-]
+By = Annotated[Metric, typer.Option(help="Metric to compare.")]
+Against = Annotated[To, typer.Option(help="Compare with the first run, or with the one that scores best on the test.")]
 Different = Annotated[
     bool,
     typer.Option(
-        "--different", help="Show runs that were tested on different draws, without differences between them."
+        "--different", help="Also show runs that were tested on different draws, without differences between them."
     ),
 ]
 
@@ -63,11 +61,13 @@ def compare(
     different: Different = False,
     format_: Annotated[
         Format | None,
-        typer.Option("--format", help="How to write; else what the suffix of --out says, or a table here."),
+        typer.Option(
+            "--format", help="Output format; by default that of the suffix of --out, or a table on the terminal."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .md, .csv or .json.")] = None,
 ) -> None:
-    """Put runs beside each other: what was changed, metrics, paired differences with a verdict, cost."""
+    """Compare runs: recipe changes, metrics, paired differences with a verdict, cost."""
     from handreid.errors import RunError
     from handreid.files import check_writable, write_text
     from handreid.report.run_folders import run_folders
@@ -76,10 +76,12 @@ def compare(
         check_writable(out, [f".{suffix}" for suffix in _SUFFIXES])
     chosen = format_ or (_SUFFIXES[out.suffix.removeprefix(".")] if out else Format.terminal)
     if out and chosen is not _SUFFIXES[out.suffix.removeprefix(".")]:
-        raise RunError(f"--format {chosen.value} does not go into {out.name}; leave out --format, or name another file")
+        raise RunError(
+            f"--format {chosen.value} does not match the suffix of {out.name}; omit --format, or rename the file"
+        )
     folders = run_folders(runs)
     if len(folders) < 2:
-        raise RunError(f"{folders[0]} alone: give two runs or more, or a folder that holds them")
+        raise RunError(f"only one run is given ({folders[0]}); give two or more, or a folder of runs")
     progress = begin()
     from handreid.report.compare.runs import compare_runs
 

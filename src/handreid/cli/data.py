@@ -28,13 +28,13 @@ Manifest = Annotated[Path, typer.Argument(help="Manifest, .parquet or .csv.", me
 @app.command()
 def prepare(
     source: Annotated[Source, typer.Argument(help="Layout of the photos.")],
-    root: Annotated[Path, typer.Argument(help="Folder of the photos; for csv the table.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the photos; for csv, the table.")],
     out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv.")],
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on without photos that are absent.")
+        bool, typer.Option("--allow-missing", help="Leave out rows whose photo is missing.")
     ] = False,
     outside_root: Annotated[
-        bool, typer.Option("--outside-root", help="For csv: paths may be absolute, or leave the table's folder.")
+        bool, typer.Option("--outside-root", help="For csv: allow absolute paths and paths outside the table's folder.")
     ] = False,
 ) -> None:
     """Write the manifest of a data set: one row per photo, with the SHA-256 of its file.
@@ -47,7 +47,7 @@ def prepare(
     from handreid.data.manifest import check_target
 
     if outside_root and source is not Source.csv:
-        raise ManifestError(f"--outside-root is for csv: the photos of {source} are those below its folder")
+        raise ManifestError(f"--outside-root works with csv only; the photos of {source} are always below its folder")
     check_target(out, root.parent if source is Source.csv else root, outside_root)
     _not_over_input(out, source, root)
     match source:
@@ -75,7 +75,7 @@ def _not_over_input(out: Path, source: Source, root: Path) -> None:
     if source is Source.hands11k:
         tables = [root / name for name in Spellings(root, folded).every("HandInfo.csv")]
     if any(os.path.exists(out) and os.path.exists(table) and out.samefile(table) for table in tables):  # noqa: PTH110
-        raise OutputError(f"{printable(out)} is the table that is read here; write the manifest to another place")
+        raise OutputError(f"{printable(out)} is the input table; write the manifest to another path")
 
 
 @app.command()
@@ -83,7 +83,7 @@ def check(
     manifest: Manifest,
     pixels: Annotated[bool, typer.Option(help="Decode every photo.")] = True,
 ) -> None:
-    """Find what is wrong with the photos and what is said about them; exits with 1 when something is."""
+    """Check the photos and their metadata. Exits with 1 if there are errors."""
     from handreid.data.check import check as check_manifest
     from handreid.data.manifest import read
 
@@ -102,7 +102,7 @@ def describe(
     manifest: Manifest,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Count photos, people and views, and what each protocol would make of them."""
+    """Count photos, people and views, and show the split of each protocol."""
     from handreid.data.describe import describe as describe_manifest
     from handreid.data.manifest import read
 
@@ -116,12 +116,12 @@ def describe(
 @app.command()
 def render(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    identities: Annotated[int, typer.Option(help="People, two hands each.", max=1_000_000)] = 200,
-    photos: Annotated[int, typer.Option(help="Photos of each person, dealt over the four aspects.", max=10_000)] = 8,
+    identities: Annotated[int, typer.Option(help="Number of people; each has two hands.", max=1_000_000)] = 200,
+    photos: Annotated[int, typer.Option(help="Photos of each person, spread over the four views.", max=10_000)] = 8,
     size: Annotated[int, typer.Option(help="Side in pixels.", max=4096)] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same photos.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed draws the same photos.")] = 0,
 ) -> None:
-    """Draw hands nobody owns, with known identity, and their manifest."""
+    """Draw photos of synthetic hands with known identities, and write their manifest."""
     from handreid.files import check_folder_writable, check_writable
 
     check_folder_writable(out)

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(help="Built-in name or YAML file; a tiny one with prompts if not given.")
+        str | None, typer.Argument(help="Built-in name or YAML file; by default a tiny recipe with prompts.")
     ] = None,
     data: Data = None,
     gate: Gates = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """Print the environment, and run all checks that come before a first step; nothing is trained or written.
+    """Print the environment and run all checks of a recipe; nothing is trained or written.
 
-    On a few photos of the manifest, or on drawn hands. Exits with 1 when a check fails.
+    Checks run on a few photos of the manifest, or on rendered hands. Exits with 1 if a check fails.
     """
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
 
     if set_ and not recipe:
-        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given")
+        raise RecipeError(f"--set {set_[0]} changes a recipe, but no recipe is given")
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     early.manifests([data])
     progress = begin()
@@ -68,10 +68,10 @@ def _print_environment(found: dict[str, Any]) -> None:
     rows = [
         ("python", f"{found['python']} on {found['platform']}"),
         ("versions", ", ".join(known)),
-        ("extras", ", ".join(extras) + (f"; not there: {', '.join(absent)}" if absent else "")),
+        ("extras", ", ".join(extras) + (f"; not installed: {', '.join(absent)}" if absent else "")),
         ("CPU", f"{devices['cpu']}, {devices['cores']} cores, {devices['threads']} threads"),
         ("GPU", "; ".join(gpus) or "none"),
-        ("memory", ", ".join(ram) or "not known"),
+        ("memory", ", ".join(ram) or "unknown"),
         ("free disk", ", ".join(f"{name} {_size(free)}" for name, free in found["disks"].items() if free is not None)),
         ("caches", "; ".join(caches) or "empty"),
     ]

@@ -25,7 +25,7 @@ def manifests(paths: Sequence[Path | None]) -> None:
         if path.is_dir():
             raise ManifestError(f"{path} is a folder; make a manifest of it with `handreid data prepare`")
         if path.suffix not in (".parquet", ".csv"):
-            recipe = ": a recipe stands before --data" if path.suffix in (".yaml", ".yml") else ""
+            recipe = " (a recipe is given without --data)" if path.suffix in (".yaml", ".yml") else ""
             raise ManifestError(f"{path}: a manifest is a .parquet or .csv file, not {path.suffix!r}{recipe}")
         if not path.is_file():
             raise ManifestError(f"{path}: no such file; make one with `handreid data prepare`")
@@ -34,7 +34,7 @@ def manifests(paths: Sequence[Path | None]) -> None:
 def photos(recipe: "Recipe", data: Path | None) -> None:
     """Raises RunError where nobody says which photos, ManifestError as `manifests` does."""
     if data is None and recipe.data.manifest is None:
-        raise RunError("which photos? give --data MANIFEST, or data.manifest in the recipe")
+        raise RunError("no photos are given: use --data MANIFEST, or set data.manifest in the recipe")
     manifests([data or recipe.data.manifest])
 
 
@@ -44,7 +44,7 @@ def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: b
 
     if not (resume and (out / "run.json").is_file()):
         if recipe is None:
-            raise RunError(f"{out} is not a run that could be resumed; give a recipe to start one")
+            raise RunError(f"{out} holds no run to resume; give a recipe to start one")
         photos(recipe, data)
         check_place(out, recipe)
     else:
@@ -79,7 +79,7 @@ def runs(paths: Sequence[Path], *, least: int = 1) -> None:
 
     folders = run_folders(paths)
     if len(folders) < least:
-        raise RunError(f"{folders[0]} alone: give two runs or more, or a folder that holds them")
+        raise RunError(f"only one run is given ({folders[0]}); give two or more, or a folder of runs")
 
 
 def picture(out: Path, suffixes: Sequence[str] = PICTURE) -> None:

@@ -20,14 +20,15 @@ class Part(StrEnum):
 
 def embed(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", help="Table to write, .parquet; one that is there is replaced.")],
+    out: Annotated[Path, typer.Option("--out", help="Table to write, .parquet; an existing one is replaced.")],
     data: Data = None,
     split: Annotated[
-        Part, typer.Option(help="Only photos that the run trained on, validated or tests, or of nobody known.")
+        Part,
+        typer.Option(help="Only photos that the run trains on, validates on or tests, or those without a subject."),
     ] = Part.every,
     mirrored: Mirrored = None,
 ) -> None:
-    """Write where a run puts every photo: the manifest's columns, identity, role in the run, and the embedding."""
+    """Write the embeddings of photos as a table, with the manifest's columns, identity and role in the run."""
     from handreid.files import check_writable
 
     early.run(run, finished=True)

@@ -1,8 +1,8 @@
-"""How a command ends: with what it says, or with one message, an exit code, and never a trace.
+"""How a command ends: with its output, or with one error message and an exit code; never with a trace.
 
-* 2: an error made on purpose, or one of the system's (a full disk, no permission, no memory): a message that names the
+* 2: a HandreidError, or an error of the system (a full disk, no permission, no memory): a message that names the
   place. Typer's own complaints about a command line are 2 as well.
-* 70: a fault of ours: one line, and the trace in a file that can be sent to us. 130: Ctrl-C. 141: whoever read our
+* 70: a bug: one line, and the trace in a file that can be sent to us. 130: Ctrl-C. 141: the program that read our
   output went away, as `head` does.
 """
 
@@ -24,19 +24,19 @@ from handreid.messages import line, lines, shortened
 
 REFUSED, FAULT, STOPPED, LEFT = 2, 70, 130, 141
 _USAGE = 1_000  # characters of a complaint about a command line, which repeats what was typed
-_MEMORY = "give a smaller batch (--set stages.0.batch_size=...), fewer or smaller photos, or a machine with more"
+_MEMORY = "use a smaller batch (--set stages.0.batch_size=...), fewer or smaller photos, or a machine with more memory"
 _PLACES = {
-    errno.ENOSPC: "the disk is full: free some of it, or choose another place",
-    errno.EDQUOT: "your share of the disk is full: free some of it, or choose another place",
-    errno.EACCES: "you may not: choose another place, or change who may",
-    errno.EPERM: "you may not: choose another place, or change who may",
-    errno.EROFS: "nothing can be written there: choose another place",
-    errno.ENOENT: "is it spelt right?",
-    errno.ENOTDIR: "a part of it is a file, not a folder",
+    errno.ENOSPC: "the disk is full: free some space, or choose another folder",
+    errno.EDQUOT: "your disk quota is used up: free some space, or choose another folder",
+    errno.EACCES: "choose another path, or change its permissions",
+    errno.EPERM: "choose another path, or change its permissions",
+    errno.EROFS: "it is read-only: choose another folder",
+    errno.ENOENT: "check the spelling",
+    errno.ENOTDIR: "part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder; give a file",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "this process may open no more files: raise the limit (ulimit -n)",
-    errno.ENFILE: "this machine may open no more files: end other programs",
+    errno.EMFILE: "this process has too many open files: raise the limit (ulimit -n)",
+    errno.ENFILE: "this machine has too many open files: end other programs",
 }
 
 
@@ -73,7 +73,7 @@ def run(app: Callable[[], object]) -> int:
 
 
 def _told(error: BaseException) -> int:
-    """Tells of an error; the exit code."""
+    """Prints the message of an error; returns the exit code."""
     kind = type(error).__name__
     match error:
         case KeyboardInterrupt():
@@ -81,7 +81,7 @@ def _told(error: BaseException) -> int:
         case HandreidError():
             return _tell(f"{kind}: {error}", REFUSED)
         case _ if isinstance(error, MemoryError) or _is_torchs_memory(error):
-            return _tell(f"MemoryError: there is not enough memory for this; {_MEMORY}", REFUSED)
+            return _tell(f"MemoryError: not enough memory; {_MEMORY}", REFUSED)
         case OSError():
             return _tell(f"{kind}: {_place(error)}", REFUSED)
         case UnicodeError():
@@ -93,7 +93,7 @@ def _told(error: BaseException) -> int:
 def _place(error: OSError) -> str:
     """Which file or folder, what is wrong with it, and what to do."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    reason = error.strerror or str(error) or "no reason is given"
+    reason = error.strerror or str(error) or "no reason given"
     advice = _PLACES.get(error.errno or 0)
     where = f"{' and '.join(names)}: " if names else ""
     return f"{where}{reason}" + (f"; {advice}" if advice else "")
@@ -102,7 +102,7 @@ def _place(error: OSError) -> str:
 def _letters(error: UnicodeError) -> str:
     if isinstance(error, UnicodeEncodeError):
         return f"{shortened(ascii(error.object), 200)} cannot be written as {error.encoding}; rename it"
-    return f"a file that should be text is none ({error}); is it the right file?"
+    return f"a text file was expected, but this one is not text ({error}); check that it is the right file"
 
 
 def _is_torchs_memory(error: BaseException) -> bool:
@@ -114,10 +114,10 @@ def _fault(error: BaseException) -> int:
     first = next(iter(str(error).splitlines()), "")
     told = f"{type(error).__name__}: {shortened(first, 300)}".removesuffix(": ")
     try:
-        where = f"the trace is in {_trace(error)}: please look it through, and send it to us"
+        where = f"the trace is in {_trace(error)}: please read it through, then send it to us"
     except OSError as problem:
         where = f"no trace could be written ({problem.strerror})"
-    return _tell(f"this is a fault of handreid, not yours ({told}); {where}", FAULT)
+    return _tell(f"this is a bug in handreid ({told}); {where}", FAULT)
 
 
 def _trace(error: BaseException) -> str:
@@ -138,7 +138,7 @@ def _trace(error: BaseException) -> str:
 
 
 def _tell(text: str, code: int) -> int:
-    """One message on standard error, as far as anybody hears it; the code."""
+    """Prints one message on standard error if it is open; returns the code."""
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{shortened(lines(text))}\n")
         sys.stderr.flush()

@@ -17,14 +17,16 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[
         list[Path] | None,
-        typer.Option("--data", help="Manifest of the photos; with --matrix dataset, once per set.", metavar="MANIFEST"),
+        typer.Option(
+            "--data", help="Manifest of the photos; with --matrix dataset, once per data set.", metavar="MANIFEST"
+        ),
     ] = None,
-    protocol: Annotated[Protocol | None, typer.Option(help="Another protocol than the recipe's.")] = None,
-    aspect: Annotated[Aspect | None, typer.Option(help="Search with photos of this view only.")] = None,
-    label: Annotated[Label | None, typer.Option(help="What an identity is.")] = None,
+    protocol: Annotated[Protocol | None, typer.Option(help="Evaluation protocol, instead of the recipe's.")] = None,
+    aspect: Annotated[Aspect | None, typer.Option(help="Use only photos of this view.")] = None,
+    label: Annotated[Label | None, typer.Option(help="What counts as one identity.")] = None,
     cameras: Annotated[
         Cameras | None,
-        typer.Option(help="cross: leave gallery photos of the query's identity and camera out, as Market-1501 does."),
+        typer.Option(help="cross: ignore gallery photos of the query's identity and camera, as Market-1501 does."),
     ] = None,
     mirrored: Annotated[
         bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
@@ -32,13 +34,16 @@ def evaluate(
     rerank: Annotated[
         list[str] | None,
         typer.Option(
-            help="Rank anew as well: k1=20,k2=6,lambda=0.3 by k-reciprocal neighbours, expansion=5 by average query "
-            "expansion, gallery-expansion=5 by that of the gallery; may be given again.",
+            help="Also report re-ranking: k1=20,k2=6,lambda=0.3 (k-reciprocal), expansion=5 (average query "
+            "expansion), gallery-expansion=5 (expansion of the gallery); may be repeated.",
             metavar="HOW",
         ),
     ] = None,
     matrix: Annotated[
-        MatrixBy | None, typer.Option(help="Gallery photos of one kind, probes of another: every pair as a cell.")
+        MatrixBy | None,
+        typer.Option(
+            help="Evaluate every pair of query kind and gallery kind, such as dorsal queries in a palmar gallery."
+        ),
     ] = None,
     track: Track = None,
     json: Json = False,
@@ -67,7 +72,7 @@ def evaluate(
         )
         return
     if data and len(data) > 1:
-        raise RunError(f"{len(data)} manifests are given; a run is evaluated on one, or on several by --matrix dataset")
+        raise RunError(f"{len(data)} manifests are given; give one, or use --matrix dataset to evaluate on several")
     asked = {"protocol": protocol, "aspect": aspect, "label": label, "cameras": cameras}
     changes = {name: choice.value for name, choice in asked.items() if choice}
     progress = begin()
@@ -107,7 +112,7 @@ def evaluate_matrix(
 
     given = [name for name, value in refused.items() if value]
     if given:
-        raise RunError(f"--matrix crosses all views of every person, ranked plainly; leave {' and '.join(given)} out")
+        raise RunError(f"--matrix cannot be combined with {' and '.join(given)}: it uses all views and no re-ranking")
     progress = begin()
     from handreid.evaluation.matrix import matrix_of
     from handreid.runs.folder import open_run

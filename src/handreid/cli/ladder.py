@@ -38,20 +38,18 @@ def ladder(
     data: Data = None,
     rungs: Annotated[
         list[str] | None,
-        typer.Option("--rungs", help="Recipes, by name or file: separated by commas, or once per rung."),
+        typer.Option("--rungs", help="Recipes, by name or file; repeat the option, or separate them by commas."),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="Another tower for all rungs: a name of open_clip, handreid-tiny, or a YAML file of model keys."
-        ),
+        typer.Option(help="Backbone of all rungs: a name of open_clip, handreid-tiny, or a YAML file of model keys."),
     ] = None,
     set_: Set = None,
-    photos: Annotated[bool, typer.Option(help="Show photos of hands in report.html.")] = True,
+    photos: Annotated[bool, typer.Option(help="Show photos in report.html.")] = True,
     track: Track = None,
     json: Json = False,
 ) -> None:
-    """Train and evaluate rung after rung, say for each whether it beats the one below, and write a report."""
+    """Train and evaluate recipes in order, compare each with the one before, and write a report."""
     default = TINY_LADDER if backbone == "handreid-tiny" else LADDER
     if backbone and default is LADDER:  # the same tower for all: one recipe of CLIP-ReID is enough
         default = tuple(name for name in LADDER if name != "clip-reid-rn50")
@@ -64,12 +62,14 @@ def ladder(
 
 def demo(
     out: Out = Path("demo"),
-    identities: Annotated[int, typer.Option(help="People to draw.", min=12)] = DEMO["identities"],
-    photos: Annotated[int, typer.Option(help="Photos of each person, over four aspects.", min=8)] = DEMO["photos"],
+    identities: Annotated[int, typer.Option(help="Number of people to draw.", min=12)] = DEMO["identities"],
+    photos: Annotated[int, typer.Option(help="Photos of each person, spread over the four views.", min=8)] = DEMO[
+        "photos"
+    ],
     set_: Set = None,
     track: Track = None,
 ) -> None:
-    """The ladder on hands that are drawn on the spot, with a tower small enough for two cores."""
+    """Run a small ladder on rendered hands; needs no photos and no GPU."""
     from handreid.files import check_folder_writable
 
     told = trackers(track)
@@ -164,5 +164,5 @@ def _report(out: Path, photos: bool, progress: Progress) -> Path | None:
     try:
         return write_report([out], out / "report.html", photos=photos, progress=progress)
     except HandreidError as error:
-        progress.say(f"note: there is no report: {error}; write one with `handreid report {out}`")
+        progress.say(f"note: the report could not be written: {error}; write it with `handreid report {out}`")
         return None

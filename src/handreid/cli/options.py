@@ -69,8 +69,8 @@ Track = Annotated[
     list[str] | None,
     typer.Option(
         "--track",
-        help="Tell trackers of the run too: mlflow, tensorboard, wandb, or with a place, like "
-        "mlflow=http://localhost:5000; several by comma or once each; none for none.",
+        help="Log the run to trackers: mlflow, tensorboard, wandb, or with an address, like "
+        "mlflow=http://localhost:5000. Repeat it, or separate trackers by commas; none turns tracking off.",
         metavar="TRACKER",
     ),
 ]
@@ -78,7 +78,9 @@ Track = Annotated[
 
 Gates = Annotated[
     list[LongGate] | None,
-    typer.Option("--gate", help="A check that takes longer: overfit learns a few photos by heart."),
+    typer.Option(
+        "--gate", help="Run a slower check as well: overfit trains until the model has memorised a few photos."
+    ),
 ]
 
 
@@ -110,7 +112,7 @@ def resumable(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        output.echo(f"stopped; go on with: {command}", err=True)
+        output.echo(f"stopped; to continue: {command}", err=True)
         raise typer.Exit(130) from None
 
 

@@ -66,7 +66,7 @@ def _cell(text: str, fold: Sequence[str]) -> str:
 
 def description(found: dict[str, Any]) -> None:
     """`handreid data describe` for people: counts of photos and people, then what each protocol would use."""
-    unlabelled = f", {found['unlabelled']:,} of them of nobody known" if found["unlabelled"] else ""
+    unlabelled = f", {found['unlabelled']:,} of them without a subject" if found["unlabelled"] else ""
     echo(
         f"{found['photos']:,} photos of {found['subjects']:,} subjects{unlabelled}, {found['dataset']}, "
         f"hash {found['hash'][:16]}"
@@ -79,7 +79,7 @@ def description(found: dict[str, Any]) -> None:
     table("photos per identity", columns, [(k, *(f"{n[c]:g}" for c in columns[1:])) for k, n in kinds])
     known = [(name, _values(of)) for name, of in found["metadata"].items()]
     if known:
-        table("what else is known", ("column", "values"), known, left=2)
+        table("other columns", ("column", "values"), known, left=2)
     _protocols(found["protocols"])
     for note in found["notes"]:
         echo(f"note: {note}")
@@ -104,6 +104,6 @@ def _protocols(protocols: dict[str, Any]) -> None:
             rows.append((name, view, train, test, f"{of['queries']:,}", f"{of['gallery']:,}", of["draws_hash"][:8]))
             remarks += [f"{name}, {view}: {note}" for note in of["notes"]]
     columns = ("protocol", "view", "train ids / photos", "test ids / photos", "queries", "gallery", "draws hash")
-    table("what each protocol would use (queries and gallery of the first draw)", columns, rows, left=2)
+    table("split of each protocol (queries and gallery of the first draw)", columns, rows, left=2)
     for remark in remarks:
         echo(f"note: {remark}")

@@ -1,4 +1,4 @@
-"""`handreid prompts explain`: which words lie near to what a run learned in the place of words."""
+"""`handreid prompts explain`: the words nearest to the prompts that a run learned."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from handreid.cli import early, output
 from handreid.cli.options import Json, begin
 
-app = typer.Typer(help="Prompts that a run has learned.", no_args_is_help=True)
+app = typer.Typer(help="Inspect the prompts that a run has learned.", no_args_is_help=True)
 
 
 @app.callback()
@@ -19,11 +19,11 @@ def _group() -> None:
 @app.command()
 def explain(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    identities: Annotated[int, typer.Option(help="How many identities to show, the first by name.", min=1)] = 5,
-    words: Annotated[int, typer.Option(help="How many words to show of each learned embedding.", min=1)] = 3,
+    identities: Annotated[int, typer.Option(help="Number of identities to show, in order of name.", min=1)] = 5,
+    words: Annotated[int, typer.Option(help="Number of words to show for each learned embedding.", min=1)] = 3,
     json: Json = False,
 ) -> None:
-    """Show the words nearest to each learned context, with distances. They are neighbours, not explanations."""
+    """List the words nearest to each learned context, with distances. They do not explain what was learned."""
     early.run(run)
     begin()
     from handreid.report import nearest_words

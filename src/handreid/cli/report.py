@@ -19,24 +19,29 @@ class Reference(StrEnum):
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run folders, or folders of runs such as a ladder's; or the folder of one sweep."),
+        typer.Argument(help="Run folders, folders of runs such as a ladder's, or the folder of one sweep."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Page to write, .html; one that is there is replaced.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Page to write, .html; an existing one is replaced.")] = Path(
         "report.html"
     ),
     by: Annotated[Metric, typer.Option(help="Metric of the comparison.")] = Metric.rank1,
-    to: Annotated[Reference, typer.Option(help="Run that the others are compared with.")] = Reference.first,
+    to: Annotated[Reference, typer.Option(help="Reference run of the comparison.")] = Reference.first,
     show: Annotated[
         str | None,
-        typer.Option(help="Run whose test photos are shown; the best one if it is not given.", metavar="NAME"),
+        typer.Option(help="Run whose test photos are shown; by default the best one.", metavar="NAME"),
     ] = None,
     photos: Annotated[
-        bool, typer.Option(help="Show photos of hands; without, the page is fit for publication.")
+        bool, typer.Option(help="Show photos of people; use --no-photos for a page that you publish.")
     ] = True,
-    different: Annotated[bool, typer.Option("--different", help="Put runs on different draws side by side.")] = False,
-    title: Annotated[str | None, typer.Option(help="Of the page.")] = None,
+    different: Annotated[
+        bool,
+        typer.Option(
+            "--different", help="Also show runs that were tested on different draws, without differences between them."
+        ),
+    ] = False,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
 ) -> None:
-    """Write one page about runs: tables, curves, rankings, maps, and what they rest on. It opens without a network."""
+    """Write a report of runs as one HTML page that opens offline: tables, curves, rankings, maps, provenance."""
     from handreid.files import check_writable
 
     check_writable(out, (".html",))

@@ -1,4 +1,4 @@
-"""`handreid sweep` and `handreid sweeps`: which values of a recipe are best, by validation."""
+"""`handreid sweep` and `handreid sweeps`: find the best values of a recipe by validation."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,37 +14,35 @@ if TYPE_CHECKING:
 
 def sweep(
     sweep: Annotated[
-        str | None, typer.Argument(help="A sweep, by built-in name or YAML file.", metavar="[SWEEP]")
+        str | None, typer.Argument(help="Built-in name or YAML file of a sweep.", metavar="[SWEEP]")
     ] = None,
     data: Data = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write, or to go on in.  [default: sweeps/NAME]")
+        Path | None, typer.Option("--out", help="Folder to write, or to continue in.  [default: sweeps/NAME]")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with the sweep in this folder, as it was begun.")
+        Path | None, typer.Option("--resume", help="Continue the sweep in this folder with its original settings.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Vary this recipe, by name or file, in the place of the sweep's.")
+        str | None, typer.Option("--recipe", help="Vary this recipe (name or file) instead of the sweep's.")
     ] = None,
     set_: Set = None,
     concurrent: Annotated[
-        int | None, typer.Option("--concurrent", help="Trials at a time, in the place of the sweep's.", min=1)
+        int | None, typer.Option("--concurrent", help="Trials to run at a time, instead of the sweep's value.", min=1)
     ] = None,
     address: Annotated[
         str | None,
         typer.Option(
             "--address",
-            help="A Ray cluster that is running, as HOST:PORT or auto; its machines must see --out and the photos.",
+            help="Running Ray cluster, as HOST:PORT or auto; its machines need access to --out and the photos.",
         ),
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Run trials that failed again.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Say what would be tried, and whether it can be; train nothing.")
-    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed trials again.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="List and check the trials without training.")] = False,
     track: Track = None,
     json: Json = False,
 ) -> None:
-    """Train a recipe with many values of its keys, and say which are best by validation; no test is looked at."""
+    """Train a recipe with many values of its keys and rank them by validation; test photos are not used."""
     from handreid.files import check_folder_writable
 
     design, folder = _chosen(sweep, out, resume, recipe, set_ or [])
@@ -85,7 +83,7 @@ def sweeps(json: Json = False) -> None:
 
 
 def after_sweep(folder: Path) -> list[Path]:
-    """What people look at when a sweep has ended, made of its folder alone; the files written."""
+    """Writes the figure and the report of a finished sweep; returns the paths written."""
     from handreid.report.figures.sweep import sweep_figure
 
     return [*sweep_figure(folder, folder / "sweep.png"), write_page(folder, folder / "report.html")]
@@ -119,10 +117,12 @@ def _chosen(
         given = {"SWEEP": name, "--out": out, "--recipe": recipe, "--set": overrides}
         said = [option for option, value in given.items() if value]
         if said:
-            raise RecipeError(f"--resume goes on with the sweep as it was begun: leave out {', '.join(said)}")
+            raise RecipeError(f"--resume continues a sweep with its original settings: omit {', '.join(said)}")
         return resumed(resume), resume
     if name is None:
-        raise RecipeError("which sweep? give a name (`handreid sweeps` lists them) or a YAML file, or --resume FOLDER")
+        raise RecipeError(
+            "no sweep is given: use a name (`handreid sweeps` lists them), a YAML file, or --resume FOLDER"
+        )
     design = load_sweep(name, recipe=recipe, overrides=overrides)
     return design, out or Path("sweeps") / design.sweep.name
 
@@ -139,9 +139,9 @@ def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool
         ground = survey(design, data)
         check_builds(design, ground.material.path, ground.material, folder, elsewhere=elsewhere)
     else:
-        output.echo("note: without --data nothing is built, and the split is not checked")
+        output.echo("note: without --data no model is built and the split is not checked")
     seeds = f", each with {len(sweep.seeds)} seeds" if sweep.seeds else ""
-    output.echo(f"sweep {sweep.name} of {sweep.recipe} can begin: {sweep.settings} settings by {sweep.search}{seeds}")
+    output.echo(f"sweep {sweep.name} of {sweep.recipe} can start: {sweep.settings} settings by {sweep.search}{seeds}")
     settings = list(grid(sweep)) if sweep.search == "grid" else []
     if sweep.search == "random":
         settings = [one for number in range(sweep.settings) if (one := propose(sweep, number, []))]

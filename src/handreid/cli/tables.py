@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 _SPACE = {
     "intra": ("within an identity", "mean distance to the other photos of the identity", "lower"),
     "inter": ("nearest other", "distance to the nearest photo of another identity", "higher"),
-    "ratio": ("ratio", "the first by the second; under 1 is separable", "lower"),
-    "fisher": ("Fisher ratio", "scatter between identities by scatter within; 1 is none between", "higher"),
-    "silhouette": ("silhouette", "-1 to 1; at 0 the next identity is as near as the own", "higher"),
+    "ratio": ("ratio", "the first divided by the second; under 1 is separable", "lower"),
+    "fisher": ("Fisher ratio", "scatter between identities divided by scatter within; 1 means none between", "higher"),
+    "silhouette": ("silhouette", "-1 to 1; at 0 the next identity is as near as the photo's own", "higher"),
     "alignment": ("alignment", "mean squared distance in pairs of an identity", "lower"),
-    "uniformity": ("uniformity", "how evenly the sphere is filled; 0 is collapsed", "lower"),
+    "uniformity": ("uniformity", "how evenly embeddings fill the sphere; 0 means they have collapsed", "lower"),
 }
 
 
@@ -31,7 +31,7 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
         output.echo(line)
     if any("space" in rung.evaluation for rung in rungs):
         rows = [of.space_cells(rung) for rung in rungs]
-        output.table("the space", of.SPACE_COLUMNS, rows, fold=(" [",))  # nine columns of twenty signs are too wide
+        output.table("separation", of.SPACE_COLUMNS, rows, fold=(" [",))  # nine columns of twenty signs are too wide
         output.echo(next(filter(None, map(of.space_caption, reversed(rungs)))))
     written = [out / "ladder.md", out / "ladder.json", *([page] if page else [])]
     output.echo(f"written to {', '.join(map(str, written[:-1]))} and {written[-1]}")
@@ -74,7 +74,9 @@ def _print_modes(modes: dict[str, Any]) -> None:
         for name in ("composed", "fixed")
     ]
     output.table(
-        "a sentence for every photo, or one for all", ("inference", "rank-1", "mAP", "ms a photo", "parameters"), rows
+        "inference with a sentence per photo, or one sentence for all",
+        ("inference", "rank-1", "mAP", "ms a photo", "parameters"),
+        rows,
     )
     found = modes["difference"]
     for name, key in (("rank-1", "rank1"), ("mAP", "map")):
@@ -91,12 +93,12 @@ def _print_reranked(found: dict[str, Any]) -> None:
     if not found.get("reranked"):
         return
     more = tell_more([found])
-    rows = [["as it is", *cells(found["metrics"], more), "", ""]]
+    rows = [["plain", *cells(found["metrics"], more), "", ""]]
     for of in found["reranked"]:
         gained = of["against"]
         rows.append([of["name"], *cells(of["metrics"], more), against(gained["rank1"]), against(gained["map"])])
-    columns = ("ranking", *metric_columns(more), "rank-1 gained", "mAP gained")
-    output.table("ranked anew", columns, rows)
+    columns = ("ranking", *metric_columns(more), "rank-1 gain", "mAP gain")
+    output.table("re-ranked", columns, rows)
     if remark(found):
         output.echo(f"note: {remark(found)}")
 
@@ -108,7 +110,7 @@ def _print_space(found: dict[str, Any]) -> None:
 
     numbers = found["space"]["numbers"]
     rows = [(name, about, better, number(numbers[key]) or "-") for key, (name, about, better) in _SPACE.items()]
-    output.table("the space", ("number", "what it is", "better", "value"), rows, left=3)
+    output.table("separation", ("measure", "meaning", "better", "value"), rows, left=3)
     reasons = {of["why"] for of in numbers.values() if "why" in of}
     for reason in sorted(reasons):
         output.echo(f"note: {reason}")
@@ -120,10 +122,10 @@ def _print_prompts(name: str, prompts: Sequence[dict[str, Any]]) -> None:
 
     rows = [
         (
-            entry["template"] or "all of them, averaged",
+            entry["template"] or "mean of all prompts",
             *(percent(entry["accuracy"][k]) for k in ("view", "aspect", "side")),
         )
         for entry in prompts
     ]
     columns = ("prompt", "view (chance 25)", "dorsal or palmar (50)", "left or right (50)")
-    output.table(f"{name}: what do words see? accuracy on {prompts[0]['photos']} test photos", columns, rows)
+    output.table(f"{name}: zero-shot accuracy by prompt on {prompts[0]['photos']} test photos", columns, rows)

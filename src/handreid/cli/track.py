@@ -15,13 +15,13 @@ def track(
         list[str] | None,
         typer.Option(
             "--to",
-            help="Trackers: mlflow, tensorboard, wandb, or with a place like mlflow=http://localhost:5000; several by "
-            "comma or once each. Without it, those that the run has been told to, else its recipe's.",
+            help="Trackers: mlflow, tensorboard, wandb, or with an address, like mlflow=http://localhost:5000; repeat "
+            "it, or separate them by commas. By default those that the run was logged to before, or its recipe's.",
             metavar="TRACKER",
         ),
     ] = None,
 ) -> None:
-    """Send runs to experiment trackers: all of a run that was not tracked, or what a tracker has missed."""
+    """Log finished runs to experiment trackers; of a run that was logged before, only what is missing is sent."""
     told = trackers(to)
     for run in runs:
         early.run(run)

@@ -28,21 +28,21 @@ def train(
     out: Out = Path("run"),
     data: Data = None,
     set_: Set = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     reuse: Annotated[
         bool,
-        typer.Option(help="Take stages that a run beside this one has done, with the same recipe, photos and weights."),
+        typer.Option(help="Copy finished stages of a run beside this one with the same recipe, photos and weights."),
     ] = True,
     track: Track = None,
     gate: Gates = None,
 ) -> None:
-    """Train a recipe into a run folder. A run that is killed or stopped resumes to the same weights."""
+    """Train a recipe into a run folder. A run that was stopped or killed can be resumed to the same weights."""
     from handreid.errors import RecipeError
     from handreid.recipe import load_recipe
     from handreid.runs.folder import Run
 
     if set_ and not recipe:
-        raise RecipeError(f"--set {set_[0]} changes a recipe, but none is given; a run that is resumed keeps its own")
+        raise RecipeError(f"--set {set_[0]} changes a recipe, but no recipe is given; a resumed run keeps its own")
     chosen = load_recipe(recipe, set_ or ()) if recipe else None
     told = trackers(track)
     early.training(chosen, data, out, resume=resume)

@@ -168,12 +168,12 @@ def read_backgrounds(folder: Path, side: int) -> list[Image.Image]:
 
 def background_paths(folder: Path) -> list[Path]:
     """The photos in a folder and below it, in the order of their names. Raises DataError as `read_backgrounds` does."""
-    advice = "mend the background augmentation's `folder`, or leave it out for drawn backgrounds"
+    advice = "correct `folder` of the background augmentation, or omit it for generated backgrounds"
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder to take backgrounds from; {advice}")
+        raise DataError(f"{folder}: no such folder of backgrounds; {advice}")
     paths = files_below(folder).photos
     if not paths:
-        raise DataError(f"{folder} holds no photo to take backgrounds from; {advice}")
+        raise DataError(f"{folder} holds no photos to use as backgrounds; {advice}")
     return [folder / path for path in paths]
 
 

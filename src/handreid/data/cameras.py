@@ -40,12 +40,12 @@ def taken_by(
         queries = sum(len(draw.query) for draw in some)
         if not left:
             raise ProtocolError(
-                f"cameras: cross leaves no {purpose} query a right answer: whoever is searched for is in the gallery "
-                "from the query's own camera only; choose cameras: ignore, or another split"
+                f"cameras: cross leaves no {purpose} query with a right answer: all gallery photos of a query's "
+                "identity are from the query's own camera; choose cameras: ignore, or another split"
             )
         lost += [f"{queries - left:,} of {queries:,} {purpose} queries"] * (left < queries)
-    told = f"; {' and '.join(lost)} (of all draws) are left without a right answer" if lost else ""
-    return tuple(known), [f"cameras: cross; gallery photos of the query's identity and camera are left out{told}"]
+    told = f"; {' and '.join(lost)} (of all draws) have no right answer" if lost else ""
+    return tuple(known), [f"cameras: cross; gallery photos of the query's identity and camera are ignored{told}"]
 
 
 def _check_known(
@@ -59,7 +59,7 @@ def _check_known(
         paths = manifest.table["path"]
         many = f"gives none of its {len(used):,} photos one" if len(missing) == len(used) else "lacks some"
         raise ProtocolError(
-            f"cameras: cross needs the camera of every photo that is tested or validates, and the manifest {many}: "
+            f"cameras: cross needs the camera of every test and validation photo, but the manifest {many}: "
             f"{len(missing):,} without, such as {listed((paths[row] for row in missing), 3)}. Fill in the column "
             "'camera', or choose cameras: ignore"
         )

@@ -76,7 +76,7 @@ def check(
 
 
 def _absent(manifest: Manifest) -> dict[int, str]:
-    """Rows without a file to read, and why; nothing where there simply is none."""
+    """Rows without a file to read, and why; an empty reason for a file that does not exist."""
     found = {}
     for row, path in enumerate(manifest.paths()):
         try:
@@ -105,11 +105,11 @@ def _both_sides(manifest: Manifest) -> Iterator[Finding]:
     sides = {"train": ["train"], "validation": ["validation"], "test": ["test", "query", "gallery"]}
     named = manifest.table["subject"]
     subjects = {side: set(named.filter(split.is_in(names)).drop_nulls()) for side, names in sides.items()}
-    for side, verb in (("train", "train"), ("validation", "choose the model")):
+    for side, verb in (("train", "training"), ("validation", "validation")):
         both = subjects[side] & subjects["test"]
         if both:
             rows = (manifest.table["subject"].is_in(both) & split.is_in([*sides[side], *sides["test"]])).arg_true()
-            message = f"{len(both)} subjects {verb} and are tested: {listed(sorted(both))}"
+            message = f"{len(both)} subjects are both in {verb} and in the test: {listed(sorted(both))}"
             yield Finding("error", "both-sides", message, tuple(rows))
 
 
@@ -150,7 +150,7 @@ def _unlabelled(manifest: Manifest) -> Iterator[Finding]:
     rows = manifest.table["subject"].is_null().arg_true().to_list()
     if rows:
         names = listed((_named(manifest, row) for row in rows), 3)
-        message = f"{len(rows):,} photos of nobody known (no subject), neither trained on nor tested: {names}"
+        message = f"{len(rows):,} photos without a subject, used neither for training nor for testing: {names}"
         yield Finding("warning", "unlabelled", message, tuple(rows))
 
 
@@ -185,10 +185,10 @@ def _damaged(name: str, row: int, looked: Looked) -> Iterator[Finding]:
     if looked.unreadable:
         yield Finding("error", "unreadable", f"{name} cannot be decoded: {looked.unreadable}", (row,))
     elif looked.damage:
-        what = f"{name} is damaged, and shows other than it should: {looked.damage}; take it from its source again"
+        what = f"{name} is damaged: {looked.damage}; copy it from its source again"
         yield Finding("error", "damaged", what, (row,))
     elif tail and tail.grey:
-        what = f"{name} was cut short before it was saved: its last {tail.rows} rows are grey; take it from its source"
+        what = f"{name} was cut short before it was saved: its last {tail.rows} rows are grey; copy it from its source"
         yield Finding("error", "damaged", what, (row,))
 
 
@@ -200,12 +200,12 @@ def _doubtful(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Findin
             names = listed(_named(manifest, row) for row in rows)
             yield Finding("warning", kind, f"{len(rows):,} photos {what}: {names}", tuple(rows))
 
-    yield from told([row for row, looked in seen.items() if looked.flat], "flat", "show nothing, all is one colour")
+    yield from told([row for row, looked in seen.items() if looked.flat], "flat", "are of one colour only")
     tails = [row for row, looked in seen.items() if looked.tail and not looked.tail.grey and not looked.damage]
     yield from told(tails, "damaged", f"end with {TAIL} rows or more of one colour, as if cut short")
     for reason in dict.fromkeys(looked.profile for looked in seen.values() if looked.profile):
         rows = [row for row, looked in seen.items() if looked.profile == reason]
-        yield from told(rows, "profile", f"have a colour profile that is left out of account ({reason})")
+        yield from told(rows, "profile", f"have a colour profile that is ignored ({reason})")
 
 
 def _changed(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding]:
@@ -217,7 +217,7 @@ def _changed(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding
         what = (
             f"{len(rows):,} of {len(manifest):,} photos are not the files that the manifest was prepared with: {names}"
         )
-        yield Finding("error", "changed", f"{what}; prepare it anew if that is meant", rows)
+        yield Finding("error", "changed", f"{what}; if this is intended, prepare the manifest again", rows)
 
 
 def _same_pixels(table: pl.DataFrame, rows: Sequence[int]) -> Iterator[Finding]:

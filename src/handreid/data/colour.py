@@ -31,10 +31,10 @@ def plain(photo: Image.Image) -> Image.Image:
 def conversion(profile: object, space: str) -> Convert:
     """To sRGB for photos that carry this profile; `space` is the photo's own: L, RGB or CMYK. Raises ProfileError."""
     if not isinstance(profile, bytes):
-        raise ProfileError("it is no ICC profile")
+        raise ProfileError("it is not an ICC profile")
     profile_space, convert = _conversion(profile)
     if (profile_space, space) not in _FITS:
-        raise ProfileError(f"it is made for {profile_space.strip()}, the photo is {space}")
+        raise ProfileError(f"it is for {profile_space.strip()}, but the photo is {space}")
     return convert
 
 
@@ -44,7 +44,7 @@ def _conversion(profile: bytes) -> tuple[str, Convert]:
         read = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = read.profile.xcolor_space
         if space not in _MODES:
-            raise ProfileError(f"profiles of {space.strip() or 'unknown'} colours cannot be used")
+            raise ProfileError(f"profiles of {space.strip() or 'unknown'} colours are not supported")
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
         made = ImageCms.buildTransform(
             read, _srgb(), _MODES[space], "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags
@@ -78,7 +78,7 @@ def _check_white(transform: ImageCms.ImageCmsTransform, space: str) -> None:
     ends = [Image.new(_MODES[space], (1, 1), (level,) * len(_MODES[space])) for level in (white, black)]
     light, dark = (np.asarray(_applied(transform, end), int).mean() for end in ends)
     if light - dark < 128:
-        raise ProfileError("it makes white and black alike")
+        raise ProfileError("it maps white and black to the same colour")
 
 
 def _probe(space: str) -> Image.Image:

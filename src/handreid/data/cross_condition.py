@@ -115,8 +115,8 @@ def cross_views(
     conditions = tuple(sorted(there, key=_ORDER.index))
     if len(conditions) < 2:
         raise ProtocolError(
-            f"a matrix over {by} needs test photos of two {'views' if by == 'aspect' else 'sides'} or more; all that "
-            f"are tested of {manifest.dataset} show {conditions[0]}"
+            f"a matrix over {by} needs test photos of two {'views' if by == 'aspect' else 'sides'} or more; all test "
+            f"photos of {manifest.dataset} show {conditions[0]}"
         )
     shared = _identities_everywhere(shots, conditions)
     return Crossing(
@@ -164,7 +164,7 @@ def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) 
     if not usable:
         raise ProtocolError(
             f"a matrix over {by} needs the {' and '.join(sorted(needed))} of photos; no test photo of "
-            f"{manifest.dataset} tells {'them' if len(needed) > 1 else 'it'}: fill in the manifest's columns"
+            f"{manifest.dataset} has {'them' if len(needed) > 1 else 'it'}: fill in the manifest's columns"
         )
     extra = _distractors(manifest)
     shots = _Shots(
@@ -245,11 +245,11 @@ def _blank(shots: _Shots, gallery: str, probe: str, draws: Sequence[Draw], name:
     if not len(draws[0].query):
         return _reason(shots, gallery, probe)
     if any(len({name(row) for row in draw.gallery.tolist()}) < 2 for draw in draws):
-        return f"one identity alone has photos of {gallery}: rank-1 would be 100 % whatever the model"
+        return f"only one identity has photos of {gallery}: rank-1 would be 100 % for any model"
     return None
 
 
 def _reason(shots: _Shots, gallery: str, probe: str) -> str:
     if gallery == probe:
-        return f"nobody who is tested has two photos of {probe}{' of one aspect' if shots.by == 'side' else ''}"
-    return f"nobody who is tested has photos of both {gallery} and {probe}"
+        return f"no test subject has two photos of {probe}{' of one aspect' if shots.by == 'side' else ''}"
+    return f"no test subject has photos of both {gallery} and {probe}"

@@ -172,7 +172,9 @@ def _limit() -> int:
         or not (digits := stated.replace("_", ""))
         or int(digits) < 1
     ):
-        raise DataError(f"HANDREID_MAX_PIXELS is {stated[:40]!r}; give the pixels of the largest photo, e.g. {LIMIT}")
+        raise DataError(
+            f"HANDREID_MAX_PIXELS is {stated[:40]!r}; set it to the pixel count of the largest photo, e.g. {LIMIT}"
+        )
     return int(digits)
 
 

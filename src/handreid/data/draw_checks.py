@@ -20,7 +20,7 @@ def check_queries(
         return sum(count > 1 for count in Counter(labels[row] for row in rows).values())
 
     raise ProtocolError(
-        f"{what}: no {purpose} identity has two photos, one to search for and one to be found, where data.label is "
+        f"{what}: no {purpose} identity has two photos, one as query and one for the gallery, with data.label: "
         f"{label}; {labels_that_would_do(manifest, with_two, 'identity', 'with two photos or more')}"
     )
 
@@ -42,8 +42,8 @@ def check_galleries(draws: Sequence[Draw], labels: Sequence[str], purpose: str, 
         names = {labels[row] for row in draw.gallery}
         if len(names) < 2:
             raise ProtocolError(
-                f"the gallery of the {purpose} holds one identity only ({listed(names)}), so rank-1 is 100 % whatever "
-                f"the model: {advice}"
+                f"the gallery of the {purpose} holds one identity only ({listed(names)}), so rank-1 is 100 % for any "
+                f"model: {advice}"
             )
 
 
@@ -53,8 +53,7 @@ def check_validation(draws: Sequence[Draw], labels: Sequence[str], advice: str) 
     names = {labels[row] for draw in draws for row in draw.query}
     if len(names) < 2:
         raise ProtocolError(
-            f"validation searches for one identity only ({listed(names)}), which is too little to choose a model by: "
-            f"{advice}"
+            f"validation has queries of one identity only ({listed(names)}), too few to choose a model by: {advice}"
         )
 
 

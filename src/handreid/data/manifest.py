@@ -151,8 +151,8 @@ def check_target(path: Path, root: Path, outside_root: bool = False) -> None:
     check_writable(path, _SUFFIXES)
     if path.suffix == ".csv" and (outside_root or _way_down(path.parent, root) is None):
         raise ManifestError(
-            f"{printable(path)}: a CSV file names photos below its own folder, and these are not all there; write a "
-            f".parquet, which knows where they are, or a CSV file in {printable(root)} or above it"
+            f"{printable(path)}: a CSV manifest can only name photos below its own folder, and some are elsewhere; "
+            f"write a .parquet, which stores their location, or a CSV file in {printable(root)} or above it"
         )
 
 
@@ -193,7 +193,7 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     require_columns(text.columns, ("path", "subject"), text.file)
     where = text.where()
     if not where:
-        raise ManifestError(f"{printable(path)}: a header and no rows; every photo is a row")
+        raise ManifestError(f"{printable(path)}: a header but no rows; the table needs one row per photo")
     columns, notes = {}, [*text.notes]
     for name, values in text.columns.items():
         if name not in CORE:
@@ -222,7 +222,7 @@ def require_columns(found: Iterable[str], needed: Sequence[str], file: str) -> N
     names = list(found)
     missing = [f"{column!r}{nearest(column, names)}" for column in needed if column not in names]
     if missing:
-        raise ManifestError(f"{file}: no column {' and '.join(missing)}; the columns are {listed(names, 30)}")
+        raise ManifestError(f"{file}: no column {' and '.join(missing)}; its columns are {listed(names, 30)}")
 
 
 def _spelled(table: pl.DataFrame, root: Path) -> pl.DataFrame:
@@ -235,7 +235,9 @@ def _ours(path: Path, table: pl.DataFrame, facts: Facts) -> Manifest:
     except pl.exceptions.PolarsError:  # columns of types that we never write
         same = False
     if not same:
-        raise ManifestError("not as it was written: its table is not the one whose hash it holds; make it anew")
+        raise ManifestError(
+            "the file was changed or damaged: the hash in it is not that of its table; prepare it again"
+        )
     root = _root(path, table, facts)
     found = Manifest(_spelled(table, root), root, facts.dataset, facts.notes, facts.outside_root)
     if found.table.drop("path").equals(table.drop("path")):  # it is known already: a moment for each 10,000 photos
@@ -246,7 +248,7 @@ def _ours(path: Path, table: pl.DataFrame, facts: Facts) -> Manifest:
 def _foreign(path: Path, table: pl.DataFrame, outside_root: bool) -> Manifest:
     """A parquet file that somebody else made: taken as a CSV file is."""
     if not table.height:
-        raise ManifestError("no rows; every photo is a row")
+        raise ManifestError("no rows; the table needs one row per photo")
     root = path.parent.absolute()
     table = with_core_columns(table)
     stripped = table.with_columns(pl.col(name).str.strip_chars() for name, dtype in CORE.items() if dtype is pl.String)

@@ -62,7 +62,7 @@ def read_parquet(path: Path, missing: str) -> tuple[pl.DataFrame, Facts | None]:
     data = read_bytes(path, missing)
     name = printable(path)
     if not data:
-        raise ManifestError(f"{name} is empty; make it anew with `handreid data prepare`")
+        raise ManifestError(f"{name} is empty; write it again with `handreid data prepare`")
     at = _seal_at(data)
     if at:
         _compare(name, data, at)
@@ -89,7 +89,7 @@ def _compare(name: str, data: bytes, at: tuple[int, int]) -> None:
     digest.update(data[at[1] :])
     if digest.hexdigest().encode() != data[at[0] : at[1]]:
         raise ManifestError(
-            f"{name} is not as it was written: its bytes and its hash differ; copy it again, or make it anew with "
+            f"{name} was changed or damaged: its bytes do not match its hash; copy it again, or write it again with "
             "`handreid data prepare`"
         )
 
@@ -97,7 +97,7 @@ def _compare(name: str, data: bytes, at: tuple[int, int]) -> None:
 def _try(name: str, data: bytes) -> None:
     """Have a process of its own read it first."""
     if not (data.startswith(b"PAR1") and data.endswith(b"PAR1")):
-        raise ManifestError(f"{name}: not a readable parquet file (it does not begin and end as one does)")
+        raise ManifestError(f"{name}: not a readable parquet file (it lacks the marks at its beginning and end)")
     code = "import io, sys, polars; polars.read_parquet(io.BytesIO(sys.stdin.buffer.read()))"
     try:
         tried = subprocess.run(
@@ -125,7 +125,7 @@ def _facts(name: str, text: str, *, sealed: bool) -> Facts:
             said.get("outside_root", False),
         )
     raise ManifestError(
-        f"{name} is not as handreid wrote it: what it says about its table cannot be understood; make it anew with "
+        f"{name} was changed or damaged: the description of its table cannot be read; write it again with "
         "`handreid data prepare`"
     )
 

@@ -54,7 +54,9 @@ def _write(path: Path, shape: tuple[int, ...], decoded: Callable[[], Decoded]) -
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         advice = "set HANDREID_CACHE to a folder that can be written, or `data.cache: memory`"
-        raise OutputError(f"{path.parent}: decoded photos cannot be kept there ({error.strerror}); {advice}") from None
+        raise OutputError(
+            f"{path.parent}: decoded photos cannot be cached there ({error.strerror}); {advice}"
+        ) from None
 
     def write(part: Path) -> None:
         digest, header = hashlib.sha256(), io.BytesIO()

@@ -73,7 +73,9 @@ def look_of(image: Image.Image) -> Look:
     """Of a loaded image. Raises ValueError for one whose pixels cannot be told to be bright or dark."""
     levels = _levels(image)
     if image.mode not in _COLOURS:
-        raise ValueError(f"its pixels (mode {image.mode}) have no stated range; save it with 8 or 16 bits per channel")
+        raise ValueError(
+            f"the range of its pixels (mode {image.mode}) is unknown; save it with 8 or 16 bits per channel"
+        )
     convert: Convert = plain
     trouble = ""
     if profile := image.info.get("icc_profile"):
@@ -89,7 +91,7 @@ def _levels(image: Image.Image) -> UInt8[np.ndarray, " values"] | None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
         if 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)):
-            raise ValueError("its pixels are numbers with a sign; save it with 8 or 16 bits per channel")
+            raise ValueError("its pixels are signed numbers; save it with 8 or 16 bits per channel")
         bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
         negative = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0  # Pillow leaves 16 bits as negatives
     if image.mode not in _DEEP:

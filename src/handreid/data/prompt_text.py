@@ -43,7 +43,7 @@ def attribute_phrases(columns: Sequence[str], photos: pl.DataFrame, labels: Int[
     found = {name: column for name in columns if (column := column_called(name, photos.columns))}
     if not found:
         raise RecipeError(
-            f"init by attributes {', '.join(columns)}: the manifest has none of these; its columns are "
+            f"init by attributes {', '.join(columns)}: the manifest has none of these columns; it has "
             f"{', '.join(photos.columns)}"
         )
     said = {name: _agreed(photos[column].to_list(), labels) for name, column in found.items()}

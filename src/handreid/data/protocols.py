@@ -77,7 +77,7 @@ def hd(manifest: Manifest) -> Sides:
     extra = _is_distractor(manifest)
     if not extra.any():
         raise ProtocolError(
-            "the protocol hd needs the distractors of folder 502-712 in every gallery, and the manifest has none; "
+            "the protocol hd needs the distractors of folder 502-712 in every gallery, but the manifest has none; "
             "prepare it with `handreid data prepare hd`, or choose the protocol disjoint"
         )
     trains = (numbers <= HD_LAST_TRAIN_ID) & ~extra
@@ -97,11 +97,11 @@ def disjoint(manifest: Manifest, test_share: float, seed: int) -> Sides:
     count = max(1, round(test_share * len(subjects)))
     if not 0 < test_share < 1 or count >= len(subjects):
         raise ProtocolError(
-            f"a test share of {test_share} of {len(subjects)} subjects leaves none to train on, or none to test"
+            f"a test share of {test_share} of {len(subjects)} subjects leaves none for training or none for testing"
         )
     chosen = choose(subjects, count, seed, "test")
     tests = manifest.table["subject"].is_in(chosen).to_numpy() & ~extra
-    notes = [f"{count} of {len(subjects)} subjects are tested, the others train"]
+    notes = [f"{count} of {len(subjects)} subjects are used for testing, the others for training"]
     ignored = sorted(set(manifest.table["split"].drop_nulls()) - {"distractor"})
     if ignored:
         notes.append(f"the split of the manifest ({listed(ignored)}) is not used; the protocol prepared would use it")
@@ -118,7 +118,7 @@ def prepared(manifest: Manifest, labels: Sequence[str]) -> Sides:
     if "train" not in rows or not rows.keys() & {"test", "query"}:
         raise ProtocolError(
             f"the protocol prepared needs photos with split 'train', and 'test' or 'query'; found "
-            f"{listed(sorted(rows)) or 'no split at all'}. Choose the protocol disjoint to have one made"
+            f"{listed(sorted(rows)) or 'no split at all'}. Choose the protocol disjoint to split the subjects at random"
         )
     notes = [f"{split.null_count()} photos without a split left out"] if split.null_count() else []
     given: tuple[Draw, ...] = ()
@@ -167,8 +167,8 @@ def _given_draws(manifest: Manifest, labels: Sequence[str]) -> tuple[tuple[Draw,
         name = "the queries" if number is None else f"query{number}"
         if not answered:
             raise ProtocolError(
-                f"{name}: none of its {len(queries)} photos has its identity in the gallery of {len(own)} photos; "
-                "identities are matched by name, so the same person must have the same folder or subject in both"
+                f"{name}: no identity of its {len(queries)} photos is in the gallery of {len(own)} photos; "
+                "identities are matched by name, so a person must have the same folder or subject in both"
                 f"{_other_labels(manifest, queries, own)}"
             )
         if len(answered) < len(queries):
@@ -203,7 +203,7 @@ def _hands11k_sides(manifest: Manifest) -> tuple[Bool[np.ndarray, " rows"], Bool
 def _without_accessories(manifest: Manifest) -> Bool[np.ndarray, " rows"]:
     if "accessories" not in manifest.table.columns:
         raise ProtocolError(
-            "the protocol hands11k drops photos with accessories, and the manifest has no column 'accessories'; "
+            "the protocol hands11k drops photos with accessories, but the manifest has no column 'accessories'; "
             "prepare it with `handreid data prepare hands11k`, or choose the protocol disjoint"
         )
     flag = manifest.table["accessories"].cast(pl.Int64, strict=False)
@@ -219,7 +219,7 @@ def _numbers(manifest: Manifest, protocol: str) -> list[int]:
         {subject for subject in subjects if not (subject.isascii() and subject.isdigit() and len(subject) <= 18)}
     )
     if wrong:
-        raise ProtocolError(f"the protocol {protocol} tells train from test by numeric ids; found {listed(wrong, 3)}")
+        raise ProtocolError(f"the protocol {protocol} splits by numeric subject ids; found {listed(wrong, 3)}")
     return [int(subject) for subject in subjects]
 
 

@@ -112,6 +112,6 @@ def batch_count(count: int, size: int, world_size: int, what: str) -> int:
     """
     if count < 2 * world_size:
         where, fewer = (f" on each of {world_size} processes", ", or use fewer") if world_size > 1 else ("", "")
-        raise ProtocolError(f"{what} to train on: {count}, but a batch needs two{where}: give more photos{fewer}")
+        raise ProtocolError(f"{what} to train on: {count}, but a batch needs two{where}: add photos{fewer}")
     batches = up_to(-(-count // size), world_size)
     return batches if count >= 2 * batches else count // 2 // world_size * world_size

@@ -38,10 +38,12 @@ VALIDATIONS: tuple[Validation, ...] = get_args(Validation)
 _MORE_TESTED: dict[Protocol, str] = {
     "hands11k": "give photos of more people above the protocol's cut-offs",
     "hd": "give photos of more people above the protocol's cut-off",
-    "disjoint": "test more people (data.test_share), or give photos of more people",
+    "disjoint": "increase data.test_share, or give photos of more people",
     "prepared": "give the gallery photos of more people, be they distractors",
 }
-_MORE_GIVEN = "give validation photos of two identities or more, or none at all, and some are held back"
+_MORE_GIVEN = (
+    "give validation photos of two identities or more, or none at all, so that some training identities are held out"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +142,8 @@ def make_split(
     known = manifest.labelled
     if len(manifest) and not len(known):
         raise ProtocolError(
-            f"nobody knows who is on any of the {len(manifest):,} photos (`subject` is empty throughout): name people "
-            "to train or to test; photos without names can be embedded and looked at"
+            f"none of the {len(manifest):,} photos has a subject (the column `subject` is empty): fill it in "
+            "to train or to test; photos without subjects can only be embedded and shown"
         )
     labels = [str(name) for name in known.labels(label)]
     making = _Making(known, label, labels, known.table["path"].to_list(), view, seed, draws)
@@ -239,26 +241,27 @@ class _Making:
         count = 2 if asked == 1 and len(subjects) >= 4 else asked  # one alone is found by any model
         if not 0 < share < 1 or count >= len(subjects):
             raise ProtocolError(
-                f"{share} of {len(subjects)} training subjects held back leaves none, or all, to train on"
+                f"holding out {share} of {len(subjects)} training subjects for validation leaves none, or all, to "
+                "train on"
             )
         # whoever is in a test gallery, be it with another view, must not choose the model
         back = choose(subjects - tested, count, self.seed, "validation")
         searched = [row for row in sides.train if self.subjects[row] in back]
         validations = self.drawn(searched, [], "validation")
-        self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held back")
+        self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held out")
         check_validation(
             validations,
             self.labels,
-            f"hold back more than {len(back)} of {len(subjects)} training subjects (data.validation_share, now "
+            f"hold out more than {len(back)} of {len(subjects)} training subjects (data.validation_share, now "
             f"{share:g}), give more subjects, or validate with one photo of each (data.validation: closed-set)",
         )
         kept = in_path_order((row for row in train if self.subjects[row] not in back), self.paths)
-        notes = [f"{len(back)} of {len(subjects)} training subjects held back for validation: {len(searched)} photos"]
+        notes = [f"{len(back)} of {len(subjects)} training subjects held out for validation: {len(searched)} photos"]
         if len(back) > asked:
-            notes[0] += f" (a share of {share:g} is {asked}, who alone would be found by any model)"
+            notes[0] += f" (a share of {share:g} is {asked}, whom any model would find)"
         if len(back) == 1:
             notes.append(
-                f"validation tells the {self.label}s of one person apart, and nobody from anybody else: set "
+                f"validation contains the {self.label}s of one person only: set "
                 "data.validation_share higher for more people in it, or data.validation to closed-set"
             )
         return _Validated(kept, in_path_order(searched, self.paths), validations, notes)
@@ -336,7 +339,7 @@ def _among_all(split: Split, manifest: Manifest) -> Split:
 
     parts = Counter(manifest.table["split"].filter(pl.Series(without)).drop_nulls())
     given = f", {listed(f'{name} {count:,}' for name, count in sorted(parts.items()))} of them" if parts else ""
-    note = f"{counted(int(without.sum()), 'photo')} of nobody known left out, as each may be anybody{given}"
+    note = f"{counted(int(without.sum()), 'photo')} without a subject left out, as each may show anybody{given}"
     return replace(
         split,
         train=rows[split.train],

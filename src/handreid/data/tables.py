@@ -120,7 +120,7 @@ def _named_once(where: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1} - {""})
     if twice or "" in names:
         what = f"names {', '.join(map(repr, twice))} twice" if twice else "has a column without a name"
-        raise ManifestError(f"{where}: the header {what}; every column needs a name of its own")
+        raise ManifestError(f"{where}: the header {what}; every column needs its own name")
 
 
 def _read_rows(text: str, file: str) -> tuple[int, list[str], list[list[str]], list[int]]:

@@ -50,8 +50,8 @@ def read_text(path: Path, missing: str = "") -> str:
     if "\0" in text:
         line = _line(text[: text.index("\0")])
         raise ManifestError(
-            f"{printable(path.name)} line {line}: a NUL character: no text, or damaged, or UTF-16 without its "
-            "mark; save it as CSV in UTF-8"
+            f"{printable(path.name)} line {line}: a NUL character: the file is not text, is damaged, or is UTF-16 "
+            "without its byte order mark; save it as CSV in UTF-8"
         )
     return text
 

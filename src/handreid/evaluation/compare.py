@@ -25,7 +25,7 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: in
     if ours["hashes"]["draws"] != theirs["hashes"]["draws"]:
         raise RunError(
             f"{ours['recipe']} and {theirs['recipe']} were evaluated on different draws "
-            f"({ours['hashes']['draws'][:8]} and {theirs['hashes']['draws'][:8]}): they cannot be compared"
+            f"({ours['hashes']['draws'][:8]} and {theirs['hashes']['draws'][:8]}), so they cannot be compared"
         )
     mine, other = read_scores(ours), read_scores(theirs)
     people = np.unique([ours["subjects"][row] for row in mine.rows], return_inverse=True)[1]

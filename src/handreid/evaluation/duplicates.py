@@ -22,19 +22,19 @@ def remarks_on_copies(pictures: Sequence[str], rows: Int[np.ndarray, " photo"], 
     different = len(set(pictures))
     if different < len(rows):
         notes.append(
-            f"{len(rows):,} test photos are {different:,} different pictures: copies are embedded once, and count once "
-            "in the numbers of the space"
+            f"{len(rows):,} test photos are {different:,} different pictures: copies are embedded once and counted "
+            "once in the separation"
         )
     own, others, queries = _found_themselves(dict(zip(rows.tolist(), pictures, strict=True)), split)
     of = f"of {queries:,} queries (of all draws)"
     if own:
         notes.append(
-            f"LEAK: {own:,} {of} have the very same picture in their gallery, a right answer that no model can miss; "
-            "take the copies out of the data"
+            f"LEAK: {own:,} {of} have an identical picture in their gallery, a right answer that no model can miss; "
+            "remove the copies from the data"
         )
     if others:
         notes.append(
-            f"{others:,} {of} have the very same picture in their gallery under another identity, which no model can "
+            f"{others:,} {of} have an identical picture in their gallery under another identity, which no model can "
             "rank below the right one; `handreid data check` names such photos"
         )
     return notes

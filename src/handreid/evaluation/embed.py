@@ -84,7 +84,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if found is None:
-        raise DataError(f"{path} holds no embeddings of ours; write some with `handreid embed`")
+        raise DataError(f"{path} holds no embeddings that handreid wrote; write them with `handreid embed`")
     return dict(json.loads(found))
 
 
@@ -104,9 +104,9 @@ def look_up(
     own = manifest.hash == run.facts["manifest_hash"]
     if data is None and not own:
         raise RunError(
-            f"{path} is not what {run.folder} was trained on any more: its hash is {manifest.hash[:16]}, was "
-            f"{run.facts['manifest_hash'][:16]}; put it back as it was, or use it as other data: give it with --data, "
-            "where a command takes that"
+            f"{path} has changed since {run.folder} was trained on it: its hash is {manifest.hash[:16]}, was "
+            f"{run.facts['manifest_hash'][:16]}; restore it, or give it as new data with --data "
+            "where the command has that option"
         )
     split = split_for(recipe, path, own=own, progress=progress or Silent())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
@@ -116,7 +116,9 @@ def look_up(
     )
     rows = np.flatnonzero(np.ones(len(table), bool) if part == "all" else (table["role"] == part).to_numpy())
     if not len(rows):
-        raise DataError(f"no photo of {path} is of {part!r}; it has {', '.join(sorted(set(table['role'])))}")
+        raise DataError(
+            f"no photo of {path} has the role {part!r}; the roles are {', '.join(sorted(set(table['role'])))}"
+        )
     facts = {
         "run": str(run.folder.absolute()),
         "recipe": recipe.name,
@@ -170,7 +172,7 @@ def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> S
         asked = changed(recipe, {"protocol": "auto", "aspect": "all"}, None)
         return read_material(asked, path, trains=False).split
     except ProtocolError as error:
-        progress.say(f"note: no photo is tested, as {path} gives no split ({error})")
+        progress.say(f"note: no photo gets the role test, as {path} cannot be split ({error})")
         return None
 
 

@@ -91,7 +91,7 @@ def read_kept(run: Run, model_hash: str, progress: Progress) -> Kept:
     try:
         return _read(run, model_hash)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        progress.say(f"note: {run.embeddings} is damaged ({error}): what it kept is not used, photos are embedded anew")
+        progress.say(f"note: {run.embeddings} is damaged ({error}): it is not used, and photos are embedded again")
         return Kept(model_hash)
 
 
@@ -102,7 +102,7 @@ def _read(run: Run, model_hash: str) -> Kept:
             return Kept(model_hash)  # of another version
         embeddings: np.ndarray = file.get_tensor("embeddings")
     if facts.pop("sha256", None) != _digest(facts, embeddings):
-        raise ValueError("its content and its checksum differ")
+        raise ValueError("its content does not match its checksum")
     if facts["model"] != model_hash or facts["decoder"] != DECODER:
         return Kept(model_hash)
     return Kept(model_hash, tuple(Key(*key) for key in facts["keys"]), embeddings, facts["pixels"], facts["manifests"])
@@ -195,7 +195,7 @@ def keep(
     try:
         write_atomic(run.embeddings, lambda part: save_file({"embeddings": tensor}, part, said))
     except OutputError as error:
-        progress.say(f"note: the embeddings are not kept: {error}")
+        progress.say(f"note: the embeddings could not be cached: {error}")
 
 
 def _digest(facts: Mapping[str, Any], embeddings: np.ndarray) -> str:

@@ -114,13 +114,13 @@ def written_matrix(run: Run, by: By, file: Path | None = None) -> dict[str, Any]
     there = matrix_files(run, by)
     own = run.folder / f"evaluation-matrix-{by}.json"
     if file is None and not there:
-        raise RunError(f"{run.folder} has no matrix over {by} yet; make it with `handreid evaluate --matrix {by}`")
+        raise RunError(f"{run.folder} has no matrix over {by} yet; write it with `handreid evaluate --matrix {by}`")
     if file is None and own not in there and len(there) > 1:
         names = ", ".join(path.name for path in there)
-        raise RunError(f"{run.folder} has {len(there)} matrices over {by}; say which with --file: {names}")
+        raise RunError(f"{run.folder} has {len(there)} matrices over {by}; choose one with --file: {names}")
     found = read_json(file or (own if own in there else there[0]))
     if "cells" not in found or found.get("by") != by:
-        raise RunError(f"{file} is no matrix over {by}; `handreid evaluate --matrix {by}` writes one")
+        raise RunError(f"{file} is not a matrix over {by}; write one with `handreid evaluate --matrix {by}`")
     return found
 
 
@@ -145,9 +145,9 @@ def _over_views(run: Run, recipe: Recipe, tested: Strangers, by: CrossedBy, prog
         **_shared(photos, crossing.shared, chosen.resamples),
     }
     if crossing.unknown:
-        remarks.append(f"{crossing.unknown} photos left out, as the manifest does not tell what they show")
+        remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their aspect or side")
     if not mirrors:
-        remarks.append("embeddings are of photo and mirror image together: mirrored probes would be the same")
+        remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
     kinds = by_kind(photos, crossing.cells, scored, chosen.resamples)
     return _Found({"cells": cells, "kinds": kinds, "shared": shared}, crossing.cells, remarks)
 
@@ -168,7 +168,7 @@ def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progres
     photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
     cells, scored = entries(photos, made, recipe.evaluate.resamples)
     kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
-    remarks.append("the gallery of another data set stands beside the probe's own: its people are distractors")
+    remarks.append("the gallery of another data set is added to the query's own: its people are distractors")
     return _Found({"cells": cells, "kinds": kinds, "shared": None}, made, remarks)
 
 
@@ -218,20 +218,18 @@ def _turned(photos: pl.DataFrame) -> pl.DataFrame:
 
 def _check_asked(by: By, data: Sequence[Path], protocol: str | None) -> None:
     if by == "dataset" and protocol is not None:
-        raise RunError("a matrix over dataset tests each data set by its own protocol; leave --protocol out")
+        raise RunError("a matrix over dataset tests each data set by its own protocol; omit --protocol")
     if by == "dataset" and not data:
-        raise RunError("a matrix over dataset needs data sets beside the run's own; give each with --data")
+        raise RunError("a matrix over dataset needs other data sets than the run's own; give each with --data")
     if by != "dataset" and len(data) > 1:
-        raise RunError(
-            f"a matrix over {by} is of one manifest, not of {len(data)}; for several there is --matrix dataset"
-        )
+        raise RunError(f"a matrix over {by} takes one manifest, not {len(data)}; for several use --matrix dataset")
 
 
 def _each_once(paths: Sequence[Path]) -> list[Path]:
     """The run's own may be among the others. Raises RunError when it is the only one."""
     found = {read(path).hash: path for path in reversed(paths)}
     if len(found) < 2:
-        raise RunError(f"a matrix over dataset needs another data set than the run's own; {paths[-1]} is the same")
+        raise RunError(f"a matrix over dataset needs other data sets than the run's own; {paths[-1]} is the run's own")
     return list(reversed(found.values()))
 
 

@@ -16,7 +16,7 @@ from handreid.metrics.intervals import differences, verdict
 from handreid.metrics.query_scores import QueryScores, score, summarise
 
 COMPARED = ("rank1", "map")
-_ONE_CAMERA = "whoever is searched for is in the gallery from the query's own camera only"
+_ONE_CAMERA = "all gallery photos of the query's identity are from the query's own camera"
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,8 +111,8 @@ def _strangers(tested: Strangers, exposures: Sequence[Exposure], progress: Progr
     if not all(len(draw.query) for draw in draws):
         people = sum(len(leak.subjects) for leak in leaks)
         raise ProtocolError(
-            f"{tested.manifest.dataset}: nobody is left to search for. {people} subjects are people whom the run knows "
-            f"({'; '.join(leak.why for leak in leaks)}); if they are others of the same names, give them other names"
+            f"{tested.manifest.dataset}: no unseen subjects are left to test. {people} subjects were seen by the run "
+            f"({'; '.join(leak.why for leak in leaks)}); if they are different people of the same names, rename them"
         )
     check_galleries(draws, tested.identities, f"test of {tested.manifest.dataset}", "give photos of more people")
     return replace(tested, draws=draws, out=tuple(leak.entry() for leak in leaks))

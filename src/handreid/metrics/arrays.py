@@ -51,8 +51,8 @@ def check_features(query: object, gallery: object) -> None:
         widths.append(features.shape[1])
     if widths[0] != widths[1]:
         raise DataError(
-            f"query features have {widths[0]} numbers a photo, gallery features {widths[1]}: features of two models, "
-            "or of two layers, cannot be compared"
+            f"query features have {widths[0]} numbers per photo, gallery features {widths[1]}: features of two models "
+            "or layers cannot be compared"
         )
 
 
@@ -67,7 +67,9 @@ def check_labels(
     """Raises `DataError` unless labels are whole numbers, one for each photo, and cameras too, or None for all."""
     if (query_cameras is None) != (gallery_cameras is None):
         missing = "query" if query_cameras is None else "gallery"
-        raise DataError(f"the {missing} photos have no cameras, the others do: give both, or neither to ignore cameras")
+        raise DataError(
+            f"the {missing} photos have no cameras, but the others do: give cameras for both, or for neither"
+        )
     _check_numbers("query labels", query_labels, queries)
     _check_numbers("gallery labels", gallery_labels, gallery)
     _check_comparable("labels", query_labels, gallery_labels)
@@ -92,7 +94,7 @@ def check_finite(similarity: Float[np.ndarray, "block gallery"], first: int) -> 
         row, column = np.argwhere(~np.isfinite(similarity))[0]
         raise DataError(
             f"the similarity of query {first + row} and gallery photo {column} (counted from 0) is "
-            f"{similarity[row, column]}: it cannot be ranked; check the features that it was made from"
+            f"{similarity[row, column]}: it cannot be ranked; check the features that it was computed from"
         )
 
 
@@ -104,7 +106,7 @@ def block_size(block: object, cells: int, columns: int) -> int:
     if block is None:
         return max(1, cells // max(1, columns))
     if not isinstance(block, int | np.integer) or isinstance(block, bool) or block < 1:
-        raise DataError(f"block is {block!r}; give how many queries to compare at a time, 1 or more, or None")
+        raise DataError(f"block is {block!r}; give the number of queries to compare at a time, 1 or more, or None")
     return int(block)
 
 
@@ -124,8 +126,8 @@ def _check_comparable(name: str, query: object, gallery: object) -> None:
     assert isinstance(gallery, np.ndarray)  # noqa: S101
     if np.result_type(query, gallery).kind == "f":
         raise DataError(
-            f"query {name} are {query.dtype}, gallery {name} {gallery.dtype}, and no type of whole numbers holds both: "
-            "give them in one, such as np.int64"
+            f"query {name} are {query.dtype}, gallery {name} {gallery.dtype}, and no integer type holds both: "
+            "convert both to one, such as np.int64"
         )
 
 

@@ -104,7 +104,7 @@ def differences(
     two don't hold the same metrics, or not the same queries have an answer.
     """
     if ours.keys() != theirs.keys():
-        raise DataError(f"compared are {sorted(ours)} and {sorted(theirs)}: both systems need the same metrics")
+        raise DataError(f"the metrics are {sorted(ours)} and {sorted(theirs)}: both systems need the same")
     groups = _group(subjects, draws)
     weights = _weights(groups.subjects, resamples, seed)
     compared = {}
@@ -112,7 +112,7 @@ def differences(
         gain = _checked(name, ours[name], groups) - _checked(name, theirs[name], groups)
         if not np.array_equal(np.isnan(gain), np.isnan(ours[name]) & np.isnan(theirs[name])):
             raise DataError(
-                f"{name}: one system has a value for a query where the other has none: compare equal queries"
+                f"{name}: one system has a value for a query and the other has none: compare the same queries"
             )
         widest = _largest_difference(gain, groups)
         sure = confidence if isinstance(confidence, float) else confidence[name]
@@ -184,7 +184,7 @@ def _group(subjects: Int[np.ndarray, " query"], draws: Int[np.ndarray, " other"]
     if draws is None:
         draws = np.zeros_like(subjects)
     if len(draws) != len(subjects):
-        raise DataError(f"{len(subjects)} subjects for {len(draws)} draws: give one of each for every query")
+        raise DataError(f"{len(subjects)} subjects for {len(draws)} draws: give one of each per query")
     _, first, subject = np.unique(subjects, return_index=True, return_inverse=True)
     in_order = np.argsort(np.argsort(first))  # numbered as they appear, so that their names change nothing
     names, draw = np.unique(draws, return_inverse=True)
@@ -205,7 +205,7 @@ def _checked(name: str, values: Float[np.ndarray, " value"], groups: _Groups) ->
     if len(wrong):
         raise DataError(f"{name}: the value of query {wrong[0]} (counted from 0) is {values[wrong[0]]}, not in [0, 1]")
     if np.isnan(values).all():
-        raise DataError(f"{name}: none of {len(values)} queries has a value, so there is no score to give")
+        raise DataError(f"{name}: none of {len(values)} queries has a value, so there is no score")
     return values
 
 

@@ -132,7 +132,7 @@ def _numbered(names: Sequence[str | None]) -> Int[np.ndarray, " row"]:
 def _positions(rows: Int[np.ndarray, " photos"], wanted: Int[np.ndarray, " wanted"]) -> Int[np.ndarray, " wanted"]:
     at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
     if not np.array_equal(rows[at], wanted):
-        raise DataError("a draw needs a photo that was not embedded: embed the photos of all draws")
+        raise DataError("a draw contains a photo that was not embedded: embed the photos of all draws")
     return at
 
 

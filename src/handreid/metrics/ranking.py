@@ -135,7 +135,9 @@ def rank_from_blocks(
     """The same from similarities that come some queries at a time, in the order of the queries, never all at once."""
     check_labels(len(query_labels), len(gallery_labels), query_labels, gallery_labels, query_cameras, gallery_cameras)
     if not 0 <= tolerance < np.inf:
-        raise DataError(f"tolerance is {tolerance}; give how much less similar a tie may be, 0 or more")
+        raise DataError(
+            f"tolerance is {tolerance}; give the largest difference in similarity that counts as a tie, 0 or more"
+        )
     shelves = _shelve(query_labels, gallery_labels, query_cameras, gallery_cameras)
     return _rank(_shelved(blocks, shelves), shelves, tolerance)
 
@@ -196,7 +198,7 @@ def identity_hit(ranking: Ranking, k: int) -> Float[np.ndarray, " query"]:
     Raises `DataError` for a ranking that was written down without `identity_ranks`.
     """
     if ranking.identity_ranks is None:
-        raise DataError("this ranking does not know at which identity it found the right one: rank anew")
+        raise DataError("this ranking holds no ranks over identities: compute it again")
     return np.where(ranking.matches > 0, (ranking.identity_ranks <= k).astype(np.float64), np.nan)
 
 

@@ -120,7 +120,9 @@ def compare_spaces(
     mine, other = (space["subjects"] for space in (ours, theirs))
     for name in ("name", "photos"):
         if mine[name] != other[name]:
-            raise DataError("the spaces of different photos cannot be compared: evaluate both runs on the same ones")
+            raise DataError(
+                "the separation of different photos cannot be compared: evaluate both runs on the same photos"
+            )
     first, second = (_means(_read_sums(sums)) for sums in (mine, other))
     found = {}
     for name in COMPARED:
@@ -135,7 +137,7 @@ def compare_spaces(
 
 def _sorted(embeddings: Float[np.ndarray, "photo dim"], identities: Sequence[str], subjects: Sequence[str]) -> _Photos:
     if not len(embeddings):
-        raise DataError("no photos: a space needs some")
+        raise DataError("there are no photos to measure")
     known, identity = np.unique(np.array(identities), return_inverse=True)
     names, subject = np.unique(np.array(subjects), return_inverse=True)
     order = np.argsort(identity, kind="stable")
@@ -144,7 +146,8 @@ def _sorted(embeddings: Float[np.ndarray, "photo dim"], identities: Sequence[str
     torn = np.flatnonzero(owner[identity] != subject)
     if len(torn):
         raise DataError(
-            f"identity {str(known[identity[torn[0]]])!r} is of two subjects: an identity is part of a person"
+            f"identity {str(known[identity[torn[0]]])!r} has photos of two subjects: an identity must belong to one "
+            "subject"
         )
     unit = embeddings[order].astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)

@@ -92,7 +92,7 @@ class Backbone(nn.Module):
         side = self.side_information
         if side is None:
             if conditions is not None:
-                raise ValueError("conditions are given, but this model has no side information")
+                raise ValueError("side information is given, but this model takes none")
             return None
         if conditions is None:
             conditions = torch.full((photos,), UNKNOWN, device=side.vectors.device)
@@ -151,7 +151,7 @@ def _prompts_for(visual: nn.Module, chosen: dict[str, Any]) -> VisualPrompts:
     places = prompt_places(visual)
     if places is None:
         raise RecipeError(
-            "visual_prompts are tokens among a ViT's own, and this tower is a ResNet: leave them out, or use a ViT"
+            "visual_prompts are extra tokens of a ViT, but this tower is a ResNet: remove them, or use a ViT"
         )
     blocks, width, patch = places
     return VisualPrompts(**chosen, blocks=blocks, width=width, patch=patch)

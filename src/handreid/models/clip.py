@@ -142,8 +142,8 @@ def _check_own(config: Config) -> None:
             raise WeightsError(f"backbone config: {part} is {messages.shown(config[part])}, not an object with keys")
     if config["text_cfg"].get("hf_model_name"):
         raise WeightsError(
-            "backbone config: text_cfg.hf_model_name would fetch a model by its name; handreid reads open_clip's own "
-            "text towers"
+            "backbone config: text_cfg.hf_model_name would download a model by name; handreid only supports "
+            "open_clip's own text towers"
         )
 
 
@@ -178,9 +178,9 @@ def _grid(visual: Any, height: int, width: int, stride: int | None) -> tuple[int
             )
         return height // patch[0], width // patch[1]
     if not vit:
-        raise WeightsError(f"stride is {stride}, but this tower is a ResNet and has no patches: leave stride out")
+        raise WeightsError(f"stride is {stride}, but this tower is a ResNet and has no patches: remove stride")
     if not 1 <= stride <= min(patch):
-        raise WeightsError(f"stride is {stride}, but must be from 1 to the side of a patch, {min(patch)} pixels")
+        raise WeightsError(f"stride is {stride}, but must be between 1 and the patch size, {min(patch)} pixels")
     if height < patch[0] or width < patch[1]:
         raise WeightsError(f"image_size {height} x {width} is smaller than a patch of {patch[0]} pixels")
     return (height - patch[0]) // stride + 1, (width - patch[1]) // stride + 1
@@ -190,7 +190,9 @@ def _build(config: Config, name: str) -> Any:
     arguments = deepcopy(config)
     vision = arguments["vision_cfg"]
     if "timm_model_name" in vision:
-        raise WeightsError(f"backbone {name!r} has a timm tower; handreid reads open_clip's own ViT and ResNet towers")
+        raise WeightsError(
+            f"backbone {name!r} has a timm tower; handreid only supports open_clip's own ViT and ResNet towers"
+        )
     vision["patch_dropout"] = 0.0  # the patch grid stays whole: part heads and maps need every place
     custom_text = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
     kind = CLIP if not custom_text else CoCa if "multimodal_cfg" in arguments else CustomTextCLIP

@@ -88,7 +88,9 @@ def adopt_grid(config: dict[str, Any], state: State, weights: str) -> None:
         return
     side = round(positions**0.5)
     if side * side != positions:
-        raise WeightsError(f"weights {weights!r} have {positions} positions, not a square: give image_size in config")
+        raise WeightsError(
+            f"weights {weights!r} have {positions} positions, which is not a square: give image_size in config"
+        )
     vision["image_size"] = side * step
 
 

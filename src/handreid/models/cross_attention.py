@@ -29,7 +29,7 @@ class Interaction(nn.Module):
         if width % heads:
             fitting = [n for n in range(1, 17) if width % n == 0]
             raise RecipeError(
-                f"model.head.heads is {heads}, which does not divide the {width} of the joint space; "
+                f"model.head.heads is {heads}, which does not divide {width}, the width of the joint space; "
                 f"use one of {', '.join(map(str, fitting))}"
             )
         self.project = nn.Linear(patches, width, bias=False)

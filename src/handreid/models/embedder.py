@@ -147,7 +147,10 @@ class Embedder(nn.Module):
         at test.
         """
         if not words and self.head.inference == "composed":
-            raise RecipeError("a model whose inference is composed needs its words: save it with them, or set fixed")
+            raise RecipeError(
+                "inference: composed needs the text tower, which this model was saved without: save both, or use "
+                "inference: fixed"
+            )
         whole = merged_state(self) | {_FROZEN + name: value for name, value in self.head.frozen().items()}
         chosen = whole if words else without_words(whole, _FROZEN)
         save_sealed(path, chosen, _KEY, self.config(), before=before)
@@ -172,7 +175,7 @@ class Embedder(nn.Module):
             embedder.load_state_dict(state)
             embedder.head.load_frozen({name.removeprefix(_FROZEN): value for name, value in frozen.items()})
         except ValidationError as error:
-            raise WeightsError(f"model {path} is not one that handreid wrote: {_first(error)}") from None
+            raise WeightsError(f"model {path} was not written by handreid: {_first(error)}") from None
         except (
             RecipeError,
             RuntimeError,

@@ -45,13 +45,13 @@ def cached_joint_features(
         found = _read(path, (len(photos), embedder.backbone.widths["joint"]))
         if found is not None:
             return found
-        progress.say(f"note: {path} is not as it was written, and is made anew")
+        progress.say(f"note: {path} was changed or damaged: it is computed again")
     features = joint_features(embedder, photos, conditions=conditions, batch_size=batch_size, progress=progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda part: part.write_bytes(_sealed(features)))
     except (OSError, OutputError) as error:
-        progress.say(f"note: features are not kept for the next time: {error}")
+        progress.say(f"note: features could not be cached: {error}")
     return features
 
 

@@ -64,12 +64,12 @@ def add_lora(visual: nn.Module, *, rank: int, alpha: float, layers: tuple[Litera
     such matrices or a rank larger than theirs, ValueError for one that has changes already.
     """
     if _changed(visual):
-        raise ValueError("the tower has low-rank changes already; merge_lora makes them part of its weights")
+        raise ValueError("the tower already has LoRA adapters; merge them into its weights with merge_lora")
     chosen = [name for name, _ in visual.named_parameters() if any(_MATRICES[kind].fullmatch(name) for kind in layers)]
     if not chosen:
         raise RecipeError(
-            f"lora changes the {' and '.join(layers)} matrices of a ViT's blocks, and this tower has none: "
-            "leave lora out, or use a ViT"
+            f"lora changes the {' and '.join(layers)} matrices of a ViT's blocks, but this tower has none: "
+            "remove lora, or use a ViT"
         )
     _check_rank(visual, chosen, rank)
     visual.add_module("lora", _Frozen([name for name, own in visual.named_parameters() if own.requires_grad]))
@@ -142,5 +142,5 @@ def _check_rank(visual: nn.Module, names: list[str], rank: int) -> None:
         rows //= _blocks(name)
         if rank > min(rows, cols):
             raise RecipeError(
-                f"lora.rank is {rank}, but {name} changes matrices of {rows} x {cols}: use at most {min(rows, cols)}"
+                f"lora.rank is {rank}, but the matrices of {name} are {rows} x {cols}: use at most {min(rows, cols)}"
             )

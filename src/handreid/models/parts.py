@@ -112,7 +112,7 @@ class AttentionPooling(Parts):
         if width % heads:
             fitting = [n for n in range(1, 17) if width % n == 0]
             raise RecipeError(
-                f"model.head.heads is {heads}, which does not divide the {width} of the tower's patches; "
+                f"model.head.heads is {heads}, which does not divide {width}, the width of the tower's patches; "
                 f"use one of {', '.join(map(str, fitting))}"
             )
         self.widths = {"attention": width}

@@ -153,7 +153,7 @@ class LearnedPrompts:
             stored = None
         texts = tensors.get("texts")
         if stored is None or texts is None or texts.shape[:-1] != (len(stored.identities),):
-            raise WeightsError(f"{path} does not hold learned prompts that handreid wrote; train the stage again")
+            raise WeightsError(f"{path} holds no learned prompts that handreid wrote; train the stage again")
         contexts = {k.removeprefix("contexts."): v for k, v in tensors.items() if k.startswith("contexts.")}
         return cls(stored.identities, texts, contexts, stored.sentences)
 

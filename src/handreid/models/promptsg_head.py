@@ -124,8 +124,8 @@ class SemanticHead(Head):
     def _composed(self, features: Features, labels: Labels | None) -> Float[Tensor, "batch joint"]:
         if self.words is None:
             raise RecipeError(
-                "this model was saved without its words and knows the fixed sentence alone: "
-                "use inference: fixed, or a model that was saved whole"
+                "this model was saved without its text tower and can only use the fixed sentence: "
+                "use inference: fixed, or a model that was saved with it"
             )
         joint = features.joint
         texts: Tensor = self.words(joint if self.graph is None else self.graph(joint, labels))

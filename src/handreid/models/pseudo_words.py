@@ -49,7 +49,7 @@ class FrozenText(nn.Module):
     def load(self, kept: Mapping[str, Tensor]) -> None:
         """Takes what `kept` gave. Raises WeightsError when it is of another tower."""
         if {name: value.shape for name, value in self.kept().items()} != {n: v.shape for n, v in kept.items()}:
-            raise WeightsError("the text tower in the model does not fit its configuration: the file is damaged")
+            raise WeightsError("the text tower in the model does not match its configuration: the file is damaged")
         self.tower.clip.load_state_dict(kept, strict=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenText":

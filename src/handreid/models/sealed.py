@@ -57,8 +57,8 @@ def load_sealed(path: Path, key: str, what: str, format_: int) -> tuple[dict[str
         )
     if facts.pop(SEAL, None) != _seal(tensors, facts):
         raise WeightsError(
-            f"{path}, a {what}, is not as it was written (damaged, half copied, or changed): its content and the hash "
-            "in it differ; copy it again, or train it again"
+            f"{path}, a {what}, was changed, damaged or only partly copied: its content does not match the hash "
+            "in it; copy it again, or train it again"
         )
     return facts, tensors
 

@@ -53,12 +53,12 @@ def make_sentences(text: TextEncoder, templates: Sequence[str], tokens: int) -> 
     for template in templates:
         before, *others = template.split(CONTEXT)
         if len(others) != 1:
-            raise RecipeError(f"template {template!r} must say {CONTEXT} once: there the learned context goes")
+            raise RecipeError(f"template {template!r} must contain {CONTEXT} once, the place of the learned context")
         begin = [start, *text.pieces(before)]
         row = [*begin, *[0] * tokens, *text.pieces(others[0]), end]
         if len(row) > text.length:
             raise RecipeError(
-                f"template {template!r} with {tokens} tokens of context comes to {len(row)} tokens, but the text tower "
+                f"template {template!r} with {tokens} tokens of context has {len(row)} tokens, but the text tower "
                 f"reads {text.length}: use fewer tokens or a shorter template"
             )
         rows.append(row)

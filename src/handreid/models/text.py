@@ -45,11 +45,13 @@ class TextEncoder(nn.Module):
         tower, pooling = self._tower_and_pooling()
         if not isinstance(self.tokenizer, SimpleTokenizer) or pooling not in ("argmax", "eos"):
             raise RecipeError(
-                "prompts need CLIP's own text tower and tokenizer, read at the end of the text, and this backbone has "
-                "others: use another model.backbone.name"
+                "prompts need CLIP's own text tower and tokenizer, pooled at the end of the text, but this backbone "
+                "has others: use another model.backbone.name"
             )
         if tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
-            raise RecipeError("prompts need a causal text tower, and this one is not: use another model.backbone.name")
+            raise RecipeError(
+                "prompts need a causal text tower, but this one is not causal: use another model.backbone.name"
+            )
 
     @property
     def width(self) -> int:

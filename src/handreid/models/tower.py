@@ -84,7 +84,7 @@ def attention_weights(visual: Any) -> Iterator[list[Tensor]]:
     """
     blocks = visual.transformer.resblocks if isinstance(visual, VisionTransformer) else []
     if not blocks or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks):
-        raise WeightsError("this tower's attention cannot be read: attention rollout is for a ViT of CLIP's kind")
+        raise WeightsError("this tower gives no attention weights: attention rollout needs a ViT like CLIP's")
     found: list[Tensor] = []
 
     def ask(module: nn.Module, given: Any, named: dict[str, Any]) -> Any:

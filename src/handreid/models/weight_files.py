@@ -72,7 +72,7 @@ def _read_openai(path: Path) -> State:
     found = file_hash(path)
     if found not in OPENAI.values():
         raise WeightsError(
-            f"weights file {path} is a TorchScript archive, a program that runs when it is loaded, and none of those "
+            f"weights file {path} is a TorchScript archive, which runs code when it is loaded, and is not one of those "
             f"that OpenAI published (its SHA-256 is {found}); {_INSTEAD}"
         )
     with warnings.catch_warnings():  # torch deprecates its archives; OpenAI's weights stay in them
@@ -110,8 +110,8 @@ def _parameters(content: Any, path: Path) -> State:
     broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise WeightsError(
-            f"weights file {path}: {len(broken)} of {len(state)} parameters hold numbers that are none (NaN or "
-            f"infinite), such as {broken[0][:60]!r}; the file is damaged"
+            f"weights file {path}: {len(broken)} of {len(state)} parameters hold NaN or infinite "
+            f"numbers, such as {broken[0][:60]!r}; the file is damaged"
         )
     prefixed = all(name.startswith("module.") for name in state)
     return {name.removeprefix("module.") if prefixed else name: value.detach() for name, value in state.items()}

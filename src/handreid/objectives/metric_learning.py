@@ -59,7 +59,7 @@ class MetricLearning(Objective):
         if self.memory is not None and len(targets.labels) > self.memory:
             raise RecipeError(
                 f"objective metric_learning: memory {self.memory} is smaller than a batch of {len(targets.labels)}: "
-                "make it several times larger"
+                "make it several times larger than a batch"
             )
         named = outputs.at(self.neck)
         return torch.stack([self._loss(name, named[name], targets.labels) for name in self.losses]).sum()

@@ -127,7 +127,7 @@ def build_memory(loss: nn.Module, miner: nn.Module | None, size: int, width: int
     name = type(loss).__name__
     known = [one for one in Memory.supported_losses() if one != NOT_COMPARED_TO_ITSELF]
     if name not in known:
-        raise _error(f"loss {name} cannot compare with a memory: leave `memory` out, or take {_listed(known)}")
+        raise _error(f"loss {name} cannot use a memory: remove `memory`, or use {_listed(known)}")
     return Memory(loss, width, memory_size=size, miner=miner)
 
 
@@ -198,7 +198,7 @@ def _build(what: str, made: Callable[..., Any], common: Arguments, distance: str
     right = [name for name in takes if isinstance(attempt(name), nn.Module)]
     if right:
         raise _error(f"{what} does not take the distance {distance}: set `distance` to {' or '.join(right)}")
-    raise _error(f"{what} refuses its arguments: {built or type(built).__name__}")
+    raise _error(f"{what} rejects its arguments: {built or type(built).__name__}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ class Prompts(Value):
                 sides = {template.format(aspect=a, side=s, surface=a) for a in ("x", "y") for s in ("u", "v")}
             except ValueError as error:
                 places = "{aspect}, {surface} and {side}"
-                raise ValueError(f"template {template!r}: only {places} are filled in") from error
+                raise ValueError(f"template {template!r}: only {places} can be filled in") from error
             if len(sides) < 4:
                 raise ValueError(f"template {template!r} must use {{side}}, and {{aspect}} or {{surface}}")
         return self
@@ -61,5 +61,5 @@ class Evaluate(Value):
     def _nothing_is_done_twice(self) -> "Evaluate":
         twice = next((one.words for one in self.rerank if self.rerank.count(one) > 1), None)
         if twice:
-            raise ValueError(f"rerank asks for {twice} twice: once is enough, its result is the same")
+            raise ValueError(f"rerank lists {twice} twice: list it once")
         return self

@@ -55,7 +55,7 @@ def check_names(recipes: Sequence[Recipe]) -> None:
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise RunError(f"two rungs are called {twice!r}; give one another name with name: in its recipe")
+        raise RunError(f"two rungs have the name {twice!r}; change `name` in one of the recipes")
 
 
 def read_mapping(text: str, where: str, what: str) -> tuple[dict[str, Any], yaml.Node | None]:
@@ -63,7 +63,7 @@ def read_mapping(text: str, where: str, what: str) -> tuple[dict[str, Any], yaml
     raw, node = read_yaml(text, where)
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else f"a {type(raw).__name__}" if isinstance(raw, list) else shown(raw)
-        raise RecipeError(f"{where}: {what}; found {found} (is it a manifest? that is given as --data)")
+        raise RecipeError(f"{where}: {what}; found {found} (if it is a manifest, give it with --data)")
     return raw, node
 
 
@@ -88,7 +88,7 @@ def text_of(source: str | Path) -> tuple[str, str]:
     if str(source) in builtin_names():
         return (_BUILTIN / f"{source}.yaml").read_text(encoding="utf-8"), f"built-in recipe {source}"
     hint = known(str(source), builtin_names(), "by `handreid recipes`")
-    raise RecipeError(f"no recipe {shown(str(source))}: neither a file nor a built-in one; {hint}")
+    raise RecipeError(f"no recipe {shown(str(source))}: it is neither a file nor the name of a built-in recipe; {hint}")
 
 
 def file_of(source: str | Path, names: Sequence[str]) -> Path | None:
@@ -114,7 +114,7 @@ def split_override(override: str) -> tuple[str, Any]:
     if not equals:
         raise RecipeError(f"--set {shown(override)}: write it as path.to.key=value")
     if path.count(".") > _DEEP:
-        raise RecipeError(f"--set {shown(override)}: no recipe has keys that deep")
+        raise RecipeError(f"--set {shown(override)}: the key is nested too deeply")
     return path, _value(override, value)
 
 
@@ -126,7 +126,7 @@ def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
         last = depth == len(keys) - 1
         if isinstance(place, list):
             if not _is_index(key) or int(key) >= len(place):
-                raise RecipeError(f"{said}: {shown(key)} is not an index of a list of {len(place)}")
+                raise RecipeError(f"{said}: {shown(key)} is not an index of a list of length {len(place)}")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key

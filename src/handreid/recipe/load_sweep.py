@@ -81,7 +81,7 @@ def _text_of(source: str | Path) -> tuple[str, str, Path | None]:
     if str(source) in names:
         return (_BUILTIN / f"{source}.yaml").read_text(encoding="utf-8"), f"built-in sweep {source}", None
     hint = known(str(source), names, "by `handreid sweeps`")
-    raise RecipeError(f"no sweep {shown(str(source))}: neither a file nor a built-in one; {hint}")
+    raise RecipeError(f"no sweep {shown(str(source))}: it is neither a file nor the name of a built-in sweep; {hint}")
 
 
 def _beside(recipe: str, folder: Path | None) -> str:

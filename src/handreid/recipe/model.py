@@ -178,9 +178,9 @@ class SentenceValue(PartsValue):
     @model_validator(mode="after")
     def _sentences_have_their_places(self) -> "SentenceValue":
         if self.template.count(CONTEXT) != 1:
-            raise ValueError(f"template {self.template!r} must say {CONTEXT} once: there the pseudo-words go")
+            raise ValueError(f"template {self.template!r} must contain {CONTEXT} once, the place of the pseudo-words")
         if CONTEXT in self.fixed:
-            raise ValueError(f"fixed {self.fixed!r} is one sentence for all photos: leave out {CONTEXT}")
+            raise ValueError(f"fixed {self.fixed!r} is one sentence for all photos: remove {CONTEXT}")
         return self
 
 
@@ -229,7 +229,7 @@ class PromptSgGraph(SentenceValue):
     def _phrases_have_their_places(self) -> "PromptSgGraph":
         for column, phrase in self.phrases.items():
             if phrase.count("{value}") != 1:
-                raise ValueError(f"phrases.{column} {phrase!r} must say {{value}} once")
+                raise ValueError(f"phrases.{column} {phrase!r} must contain {{value}} once")
         return self
 
 
@@ -268,11 +268,11 @@ class SideInformation(Value):
         telling = [name for name in self.columns if name in _NAMES_SOMEONE]
         if telling:
             raise ValueError(
-                f"columns {', '.join(telling)} would tell who is on a photo, or what it is used for: "
-                "use columns that say how it was taken, such as camera"
+                f"columns {', '.join(telling)} would reveal who is on a photo, or its split: "
+                "use columns about how it was taken, such as camera"
             )
         if len(set(self.columns)) != len(self.columns):
-            raise ValueError(f"columns {list(self.columns)} must be named once each")
+            raise ValueError(f"columns {list(self.columns)} must not repeat a name")
         return self
 
 

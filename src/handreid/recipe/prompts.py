@@ -90,9 +90,9 @@ class LearnPrompts(Value):
     def _templates_have_a_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         for template in templates:
             if template.count(CONTEXT) != 1:
-                raise ValueError(f"template {template!r} must say {CONTEXT} once: there the learned context goes")
+                raise ValueError(f"template {template!r} must contain {CONTEXT} once, the place of the learned context")
             if re.search(r"[{}]", re.sub(r"\{\w+\}", "", template)):
-                raise ValueError(f"template {template!r}: a place is written {{name}}, with no other braces")
+                raise ValueError(f"template {template!r}: write places as {{name}}, without other braces")
         return templates
 
     @model_validator(mode="after")
@@ -102,11 +102,11 @@ class LearnPrompts(Value):
                 f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
             )
         if self.image_to_text == self.text_to_image == 0:
-            raise ValueError("image_to_text and text_to_image are both 0: nothing would be learned")
+            raise ValueError("image_to_text and text_to_image are both 0, so nothing would be learned")
         if self.diversity and self.prompts == 1:
-            raise ValueError("diversity keeps several prompts apart, and there is one: give an ensemble, or templates")
+            raise ValueError("diversity needs several prompts, but there is only one: set ensemble, or give templates")
         if isinstance(self.init, str) and not self.init.strip():
-            raise ValueError("init is empty: give words, or null for a random beginning")
+            raise ValueError("init is empty: give words, or null for random initialisation")
         return self
 
     @property

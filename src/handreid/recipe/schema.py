@@ -66,7 +66,7 @@ class Recipe(Value):
             reading = [f"{i} ({term.kind})" for i, term in enumerate(stage.objectives) if isinstance(term, TextTerm)]
             if reading and not any(isinstance(earlier, LearnPrompts) for earlier in self.stages[:number]):
                 raise ValueError(
-                    f"stages.{number}.objectives.{reading[0]} reads the texts of identities, but no stage before it "
+                    f"stages.{number}.objectives.{reading[0]} reads the texts of identities, but no earlier stage "
                     "learns them: put {kind: learn_prompts} before it"
                 )
         return self
@@ -79,7 +79,7 @@ class Recipe(Value):
         }
         said = [name for name, there in added.items() if there]
         if said and not self.fine_tunes and self.start is None:
-            raise ValueError(f"{' and '.join(said)} begins at random and has no stage to learn in: leave it out")
+            raise ValueError(f"{' and '.join(said)} starts from random weights, but no stage trains it: remove it")
         return self
 
     @model_validator(mode="after")
@@ -89,13 +89,13 @@ class Recipe(Value):
         for number, stage in self.fine_tunes:
             if stage.chirality != "none" and "side" in self.model.side_information.columns:
                 raise ValueError(
-                    f"stages.{number}.chirality {stage.chirality!r} turns right hands into left ones, and "
-                    "model.side_information would still say `side` as it was: leave out one of them"
+                    f"stages.{number}.chirality {stage.chirality!r} mirrors right hands into left ones, but "
+                    "model.side_information would still use the original `side`: remove one of them"
                 )
             if stage.mix:
                 raise ValueError(
-                    f"stages.{number}.mix makes one photo of two, which may differ in model.side_information: "
-                    "leave out one of them"
+                    f"stages.{number}.mix mixes two photos, which may differ in model.side_information: "
+                    "remove one of them"
                 )
         return self
 
@@ -108,13 +108,13 @@ class Recipe(Value):
         head = self.model.head
         if readers and not head.makes_parts:
             raise ValueError(
-                f"{', '.join(readers)} reads `parts`, but model.head {head.kind!r} makes none: "
+                f"{', '.join(readers)} reads `parts`, but model.head {head.kind!r} has none: "
                 "use pcb, mgn, gem, attention or promptsg"
             )
         if head.makes_parts and not any(reader.startswith("stages") for reader in readers):
             raise ValueError(
-                f"model.head {head.kind!r} makes parts that no objective reads, so they would learn nothing: "
-                "name `parts` in the features of an objective"
+                f"model.head {head.kind!r} has parts that no objective reads, so they would not be trained: "
+                "add `parts` to the features of an objective"
             )
         return self
 
@@ -126,11 +126,11 @@ class Recipe(Value):
             if wanting and not head.makes_texts:
                 raise ValueError(
                     f"stages.{number}.objectives.{wanting[0]} ({stage.objectives[wanting[0]].kind}) compares photos "
-                    f"with sentences, but model.head {head.kind!r} composes none: use promptsg or promptsg_graph"
+                    f"with sentences, but model.head {head.kind!r} has none: use promptsg or promptsg_graph"
                 )
             if head.keeps_prototypes and (stage.mix or stage.wise_ft):
                 raise ValueError(
-                    f"model.head {head.kind!r} keeps prototypes of identities as the trained tower sees them: leave "
-                    f"`mix` and `wise_ft` out of stages.{number}, or the graph (edges: none)"
+                    f"model.head {head.kind!r} keeps prototypes of identities computed by the trained tower: remove "
+                    f"`mix` and `wise_ft` from stages.{number}, or the graph (edges: none)"
                 )
         return self

@@ -114,18 +114,18 @@ class FineTune(Value):
     @model_validator(mode="after")
     def _makes_sense(self) -> "FineTune":
         if not self.objectives:
-            raise ValueError("objectives is empty: nothing would be learned")
+            raise ValueError("objectives is empty, so nothing would be learned")
         if self.optimizer.schedule.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
             )
         if self.batch_size not in (None, self.photos_per_batch):
             raise ValueError(
-                f"batch_size {self.batch_size} is not the sampler's identities x images, {self.photos_per_batch}: "
+                f"batch_size {self.batch_size} is not the sampler's identities x images = {self.photos_per_batch}: "
                 "leave it out"
             )
         if self.unfreeze_every and (self.freeze_blocks or self.lora):
-            raise ValueError("unfreeze_every thaws the whole encoder, block by block: leave out freeze_blocks and lora")
+            raise ValueError("unfreeze_every unfreezes the whole encoder block by block: remove freeze_blocks and lora")
         return self
 
     @model_validator(mode="after")
@@ -139,7 +139,7 @@ class FineTune(Value):
         }
         said = [name for name, value in moving.items() if value]
         if self.freeze_encoder and said:
-            raise ValueError(f"freeze_encoder keeps all of the encoder as it is: leave out {' and '.join(said)}")
+            raise ValueError(f"freeze_encoder freezes the whole encoder: remove {' and '.join(said)}")
         return self
 
     @model_validator(mode="after")
@@ -147,17 +147,17 @@ class FineTune(Value):
         for number, term in enumerate(self.objectives):
             if term.needs_pairs and not isinstance(self.sampler, PkSampler | HardIdentitySampler):
                 raise ValueError(
-                    f"objectives.{number} ({term.kind}) compares photos of one identity within a batch, and sampler "
-                    f"{self.sampler.kind!r} seldom puts two there: use sampler: {{kind: pk}}"
+                    f"objectives.{number} ({term.kind}) compares photos of one identity within a batch, but sampler "
+                    f"{self.sampler.kind!r} rarely puts two in one: use sampler: {{kind: pk}}"
                 )
             if self.mix and not term.takes_mixed_photos:
                 raise ValueError(
-                    f"objectives.{number} ({term.kind}) compares identities, and a photo mixed by {self.mix.kind} has "
-                    "two: leave out `mix`, or use terms that classify (cross_entropy, arcface, cosface) or center"
+                    f"objectives.{number} ({term.kind}) compares identities, but a photo mixed by {self.mix.kind} has "
+                    "two: remove `mix`, or use terms that classify (cross_entropy, arcface, cosface) or center"
                 )
             if isinstance(term, TextTerm) and self.chirality == "mirror_as_new_identity":
                 raise ValueError(
-                    f"objectives.{number} ({term.kind}) has no texts for mirrored photos as identities of their own: "
-                    "leave out chirality"
+                    f"objectives.{number} ({term.kind}) has no texts for the identities of mirrored photos: "
+                    "remove chirality"
                 )
         return self

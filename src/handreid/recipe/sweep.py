@@ -50,19 +50,19 @@ class Axis(Value):
         if len(said) != 1:
             raise ValueError(f"give one of choice, range, log_range and together; found {' and '.join(said) or 'none'}")
         if self.step and not self.range:
-            raise ValueError("step goes with range")
+            raise ValueError("step can only be used with range")
         if self.integer and not self.bounds:
-            raise ValueError("integer goes with range or log_range")
+            raise ValueError("integer can only be used with range or log_range")
         return self
 
     @model_validator(mode="after")
     def _values_differ(self) -> "Axis":
         if self.bounds is None and len(self.options) < 2:
-            raise ValueError("one value is no choice: give two, or fix it with `set`")
+            raise ValueError("a choice needs two values or more; to fix one value use `set`")
         if self.choice is not None and isinstance(self.choice, list):
             twice = next((value for place, value in enumerate(self.choice) if value in self.choice[:place]), None)
             if twice is not None:
-                raise ValueError(f"the value {twice!r} is given twice")
+                raise ValueError(f"the value {twice!r} is listed twice")
         return self
 
     @model_validator(mode="after")
@@ -71,11 +71,11 @@ class Axis(Value):
             return self
         low, high = self.bounds
         if not (low < high and math.isfinite(high - low)):
-            raise ValueError(f"[{low:g}, {high:g}] must go from a lower to a higher number")
+            raise ValueError(f"[{low:g}, {high:g}] must be a lower and a higher number")
         if self.log_range and low <= 0:
-            raise ValueError(f"log_range begins at {low:g}, but has no values at or under 0")
+            raise ValueError(f"log_range begins at {low:g}, but must be over 0")
         if self.integer and any(number != int(number) for number in (low, high, self.step or 1)):
-            raise ValueError("integer: the ends and the step must be whole numbers too")
+            raise ValueError("integer: the ends and the step must be whole numbers")
         if self.step and self.step > high - low:
             raise ValueError(f"step {self.step:g} is longer than the range")
         return self
@@ -158,10 +158,10 @@ class Sweep(Value):
             return self
         near = f"validation_{self.metric}"
         if near in VALIDATED:
-            raise ValueError(f"metric {self.metric!r}: sweeps choose by validation, never by a test; say {near}")
+            raise ValueError(f"metric {self.metric!r}: sweeps choose by validation, never by a test; use {near}")
         if re.search("test|eval", self.metric):
             raise ValueError(
-                f"metric {self.metric!r} would look at test identities, and the best of many looks is no test: "
+                f"metric {self.metric!r} would choose by test identities, which makes the test invalid: "
                 f"choose by {', '.join(VALIDATED)}"
             )
         raise ValueError(f"metric {self.metric!r} is not one of {', '.join(VALIDATED)}")
@@ -174,22 +174,26 @@ class Sweep(Value):
                 raise ValueError(f"space varies {path}: {why}")
         twice = next((path for path in self.paths if self.paths.count(path) > 1), None)
         if twice:
-            raise ValueError(f"space varies {twice} in two places")
+            raise ValueError(f"space varies {twice} twice")
         return self
 
     @model_validator(mode="after")
     def _searches_as_it_can(self) -> "Sweep":
         endless = [name for name, axis in self.space.items() if axis.listed is None]
         if self.search == "grid" and endless:
-            raise ValueError(f"a grid needs values of {', '.join(endless)}: give a choice, or a range with a step")
+            raise ValueError(
+                f"a grid needs a finite number of values of {', '.join(endless)}: give a choice, or a range with a step"
+            )
         if self.search == "grid" and self.trials:
-            raise ValueError("trials: a grid tries all combinations; leave it out, or search: random or tpe")
+            raise ValueError("trials: a grid tries all combinations; remove trials, or use search: random or tpe")
         if self.search != "grid" and not self.trials:
-            raise ValueError(f"search {self.search} needs trials: how many settings are tried?")
+            raise ValueError(f"search {self.search} needs trials, the number of settings to try")
         if self.combinations is not None and (self.trials or 0) > self.combinations:
-            raise ValueError(f"{self.trials} trials, but there are {self.combinations} combinations; search: grid")
+            raise ValueError(
+                f"{self.trials} trials, but there are only {self.combinations} combinations; use search: grid"
+            )
         if self.seeds and len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)}: the same seed gives the same trial; name each once")
+            raise ValueError(f"seeds {list(self.seeds)}: equal seeds give equal trials; list each once")
         return self
 
     @property

@@ -18,20 +18,20 @@ def read_text(path: Path, what: str) -> str:
     """The text of a file that should be `what`, a recipe or a sweep. Raises RecipeError."""
     try:
         if path.is_dir():
-            raise RecipeError(f"{path} is a folder, and no {what}; a run keeps its own in recipe.yaml")
+            raise RecipeError(f"{path} is a folder, not a {what}; the recipe of a run is its recipe.yaml")
         with path.open("rb") as file:
             content = file.read(_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{what} {path} cannot be read: {error.strerror}") from None
     except ValueError:  # a null byte in the name
-        raise RecipeError(f"no {what} {shown(str(path))}: no file is called so") from None
+        raise RecipeError(f"no {what} {shown(str(path))}: no such file") from None
     if len(content) > _BYTES:
-        raise RecipeError(f"{path} is no {what}: it is over {_BYTES:,} bytes long ({_NO_TEXT})")
+        raise RecipeError(f"{path} is not a {what}: it is longer than {_BYTES:,} bytes ({_NO_TEXT})")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise RecipeError(f"{path} is no {what}: line {line} is not UTF-8 text ({_NO_TEXT})") from None
+        raise RecipeError(f"{path} is not a {what}: line {line} is not UTF-8 text ({_NO_TEXT})") from None
 
 
 def check_value(value: Any, where: str) -> None:
@@ -44,7 +44,7 @@ def check_value(value: Any, where: str) -> None:
         if left < 0:
             raise RecipeError(f"{where} holds more than {_MOST:,} values")
         if depth > _DEEPEST or id(one) in path:
-            raise RecipeError(f"{where} holds lists or keys in each other, more than {_DEEPEST} deep or without end")
+            raise RecipeError(f"{where} is nested more than {_DEEPEST} levels deep, or contains itself")
         problem = _problem(one)
         if problem:
             raise RecipeError(f"{where} {problem}")

@@ -31,10 +31,10 @@ class MLflow(Value):
         if uri is None:
             return uri
         if not urlsplit(uri).scheme:
-            raise ValueError("an address begins like http://, https:// or sqlite:///")
+            raise ValueError("an address begins with http://, https:// or sqlite:///")
         if urlsplit(uri).password is not None:
             raise ValueError(
-                "what is written here is kept in the run folder: leave the password out, and set MLFLOW_TRACKING_URI, "
+                "the address is stored in the run folder: remove the password, and set MLFLOW_TRACKING_URI, "
                 "or for a server MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return uri
@@ -83,7 +83,7 @@ def check_one_each(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
     """Raises ValueError for the same place twice, and for two of wandb, which can have one run at a time."""
     for number, one in enumerate(trackers):
         if any(one == other or one.kind == other.kind == "wandb" for other in trackers[:number]):
-            raise ValueError(f"{one.kind} is asked for twice; once is enough")
+            raise ValueError(f"{one.kind} is listed twice; list it once")
     return trackers
 
 

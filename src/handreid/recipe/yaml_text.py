@@ -31,7 +31,7 @@ def read_yaml(text: str, where: str, *, lines: bool = True) -> tuple[Any, yaml.N
     twice or is not text, for nesting over `DEEPEST` levels, and for aliases that stand for over `MOST_NODES` values.
     """
     if len(text) > MOST_CHARACTERS:
-        raise RecipeError(f"{where} has {len(text):,} characters; a recipe or sweep has {MOST_CHARACTERS:,} at most")
+        raise RecipeError(f"{where} has {len(text):,} characters; at most {MOST_CHARACTERS:,} are allowed")
     try:
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
@@ -113,13 +113,13 @@ def _measure(node: yaml.Node, known: dict[int, _Extent | None]) -> _Extent:
     if id(node) in known:
         extent = known[id(node)]
         if extent is None:
-            raise _RefusedError("an alias that holds itself", node)
+            raise _RefusedError("an alias that contains itself", node)
         return extent
     known[id(node)] = None
     below = [_measure(child, known) for _, child in _children(node)]
     extent = _Extent(1 + sum(one.nodes for one in below), 1 + max((one.depth for one in below), default=0))
     if extent.nodes > MOST_NODES:
-        raise _RefusedError(f"more than {MOST_NODES:,} values, each use of an alias counted", node)
+        raise _RefusedError(f"more than {MOST_NODES:,} values, counting each use of an alias", node)
     if extent.depth > DEEPEST:
         raise _RefusedError(_TOO_DEEP, node)
     known[id(node)] = extent

@@ -78,7 +78,7 @@ def _latest(run: Run) -> LearnedPrompts:
         raise RunError(f"{run.folder} learned no prompts: its recipe {run.recipe.name!r} has no stage learn_prompts")
     folder = run.stage(numbers[-1], "learn_prompts")
     if not (folder / "last.safetensors").exists():
-        raise RunError(f"{run.folder} has not finished learning prompts; go on with `handreid train --resume --out`")
+        raise RunError(f"{run.folder} has not finished learning prompts; continue with `handreid train --resume --out`")
     return learned(folder)
 
 

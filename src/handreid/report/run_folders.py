@@ -24,7 +24,7 @@ def _runs_in(path: Path) -> list[Path]:
         return [path]
     below = sorted(found.parent for found in path.glob("*/run.json"))
     if not below:
-        raise RunError(f"{path} is neither a run folder nor one that holds some; train one with `handreid train`")
+        raise RunError(f"{path} is neither a run folder nor a folder of runs; train a run with `handreid train`")
     if not (path / "ladder.json").is_file():
         return below
     order = [path / rung["recipe"] for rung in read_ladder(path)["rungs"]]

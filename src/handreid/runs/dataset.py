@@ -44,7 +44,7 @@ def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = No
     """
     path = data or recipe.data.manifest
     if path is None:
-        raise RunError("which photos? give --data MANIFEST, or data.manifest in the recipe")
+        raise RunError("no photos are given: use --data MANIFEST, or set data.manifest in the recipe")
     manifest = read(path)
     chosen = recipe.data
     split = make_split(
@@ -78,8 +78,8 @@ def photos_of(recipe: Recipe, material: Material, progress: Progress | None = No
     gone = [str(named[name]) for name, digest in hashes.items() if digest is None]
     if gone:
         raise PhotoError(
-            f"{len(gone)} of {len(named)} photos that train or validate are not there (such as {gone[0]}): put them "
-            "back, or prepare the manifest anew"
+            f"{len(gone)} of {len(named)} training and validation photos are missing (such as {gone[0]}): restore "
+            "them, or prepare the manifest again"
         )
     return {name: digest for name, digest in hashes.items() if digest is not None}
 

@@ -84,12 +84,12 @@ def trouble(found: dict[str, Any]) -> Iterator[str]:
     """Warnings: what was found, and what to do."""
     for package, bad in COMPROMISED.items():
         if found["versions"].get(package) in bad:
-            yield f"{package} {found['versions'][package]} is a compromised release: install another at once"
+            yield f"{package} {found['versions'][package]} is a compromised release: install another version now"
     if (broken := _torchvision_trouble()) is not None:
         torches = f"torch {found['versions']['torch']} and torchvision {found['versions']['torchvision']}"
-        yield f"{torches} do not fit together ({broken}): install both from the same index"
+        yield f"{torches} are incompatible ({broken}): install both from the same index"
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
-        yield "OMP_WAIT_POLICY is ACTIVE: threads that spin slow everything beside them down; unset it"
+        yield "OMP_WAIT_POLICY is ACTIVE: spinning threads slow down other processes; unset it"
     devices = found["devices"]
     if devices["threads"] > (devices["cores"] or devices["threads"]):
         yield f"torch would use {devices['threads']} threads on {devices['cores']} cores: set OMP_NUM_THREADS"

@@ -57,8 +57,8 @@ def truncate_metrics(run: Run, stage: int, epochs: int) -> None:
     kept = [entry for entry in read_metrics(run) if (entry["stage"], entry["epoch"]) <= (stage, epochs)]
     if epochs and (not kept or (kept[-1]["stage"], kept[-1]["epoch"]) != (stage, epochs)):
         raise RunError(
-            f"{run.metrics} has no line of epoch {epochs} of stage {stage}, which the checkpoint has done: put back a "
-            "copy of it as it was, or train the run anew"
+            f"{run.metrics} has no line of epoch {epochs} of stage {stage}, which the checkpoint includes: restore a "
+            "copy of it, or train the run again"
         )
     write_text(run.metrics, "".join(map(_line, kept)))
 
@@ -76,8 +76,8 @@ def _read(run: Run, number: int, line: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise RunError(
-        f"{run.metrics} line {number} is not as it was written (damaged, changed, or of an older version): put back a "
-        "copy of the file as it was, or train the run anew"
+        f"{run.metrics} line {number} was changed, damaged, or written by an older version: restore a "
+        "copy of the file, or train the run again"
     )
 
 
@@ -86,6 +86,6 @@ def _check_order(run: Run, entries: list[dict[str, Any]]) -> None:
         if (before["stage"], before["epoch"]) >= (after["stage"], after["epoch"]):
             raise RunError(
                 f"{run.metrics} line {number} is of stage {after['stage']}, epoch {after['epoch']}, after one of stage "
-                f"{before['stage']}, epoch {before['epoch']}: something else has written there too; put back a copy of "
-                "it as it was, or train the run anew"
+                f"{before['stage']}, epoch {before['epoch']}: something else has written to it; restore a copy of "
+                "it, or train the run again"
             )

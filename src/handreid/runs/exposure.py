@@ -135,14 +135,16 @@ def exposures_of(
     if (run.folder / RECORD).exists():
         return read_record(run), []
     found = [_looked_up(run, own_material(run, others), progress)]
-    notes = [f"{run.folder.name} has no {RECORD} (an older version made it): looked up in its manifest"]
+    notes = [f"{run.folder.name} has no {RECORD} (an older version wrote it): its manifest was read instead"]
     older: Run | None = run
     while older is not None:
         try:
             older = _parent(older)
             found += [_looked_up(older, own_material(older, others), progress)] if older else []
         except HandreidError as error:
-            notes.append(f"whether people were trained on by what {run.folder.name} began with: {error}")
+            notes.append(
+                f"it could not be checked who was seen by the run that {run.folder.name} started from: {error}"
+            )
             break
     return found, notes
 
@@ -177,11 +179,11 @@ def read_record(run: Run) -> list[Exposure]:
     path = run.folder / RECORD
     content = read_json(path)
     if content.get("format") != FORMAT:
-        raise RunError(f"{path} is of format {content.get('format')}, not {FORMAT}: another version wrote it")
+        raise RunError(f"{path} has format {content.get('format')}, not {FORMAT}: another version of handreid wrote it")
     try:
         return [_read_exposure(entry) for entry in content["exposures"]]
     except (KeyError, TypeError, ValueError):
-        raise RunError(f"{path} is no record of training photos; train the run anew") from None
+        raise RunError(f"{path} is not a record of training photos; train the run again") from None
 
 
 def changed_photos(run: Run, photos: Mapping[str, str]) -> list[str]:
@@ -203,11 +205,11 @@ def own_material(run: Run, others: Sequence[Path] = ()) -> Material:
         try:
             if read(path).hash == wanted:
                 return read_material(run.recipe, path)
-            problems.append(f"{path} is another now")
+            problems.append(f"{path} has changed")
         except HandreidError as error:
             problems.append(str(error))
     raise RunError(
-        f"{run.folder}: who was trained on cannot be known without its manifest ({problems[0]}); give it with --data"
+        f"{run.folder}: its training subjects cannot be read without its manifest ({problems[0]}); give it with --data"
     )
 
 

@@ -94,7 +94,7 @@ def open_run(folder: Path) -> Run:
 def check_finished(run: Run) -> None:
     """Raises RunError when there is no finished model yet."""
     if not run.finished:
-        raise RunError(f"{run.folder} is not finished; go on with `handreid train --resume --out {run.folder}`")
+        raise RunError(f"{run.folder} is not finished; continue with `handreid train --resume --out {run.folder}`")
 
 
 def finished_model(run: Run) -> Path:
@@ -113,10 +113,10 @@ def check_noted(path: Path, *, noted: str | Sequence[str] | None, advice: str) -
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); {advice}") from None
     if not known:
-        raise RunError(f"{path} is not a file that was written here: its hash is noted nowhere; {advice}")
+        raise RunError(f"{path} was not written by this run: the run has no hash of it; {advice}")
     if found not in known:
         raise RunError(
-            f"{path} is not as it was written (damaged, half copied, or changed): its hash is {found[:16]}, was "
+            f"{path} was changed, damaged or only partly copied: its hash is {found[:16]}, was "
             f"{' or '.join(one[:16] for one in known)}; {advice}"
         )
 
@@ -125,7 +125,7 @@ def check_free(folder: Path, recipe: Recipe | None = None) -> None:
     """Raises RunError when the folder already holds something; what a killed start left of this recipe is nothing."""
     if is_free(folder, _RECORD) or (recipe is not None and _holds_only(folder, recipe)):
         return
-    raise RunError(f"{folder} already holds something; choose another --out, or --resume if it is this run")
+    raise RunError(f"{folder} is not empty; choose another --out, or use --resume to continue the run in it")
 
 
 def check_place(folder: Path, recipe: Recipe) -> None:
@@ -172,7 +172,7 @@ def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> Non
                 f"{run.folder} was started on other data: its {name} is {then.get(name)}, now it is {facts[name]}"
             )
     if not run.finished and then.get("start_hash") != facts.get("start_hash"):
-        raise RunError(f"{run.folder} began with {then.get('start')} as it was then; that run is another now")
+        raise RunError(f"{run.folder} started from {then.get('start')}, which has changed since")
 
 
 def environment() -> dict[str, Any]:

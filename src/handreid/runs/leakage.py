@@ -1,7 +1,7 @@
-"""Leakage: whether somebody who is tested, or a photo of theirs, is known to a model already. The one check of it.
+"""The leak check: whether a test subject, or a photo of one, was seen by the model in training or validation.
 
-* People count, under whatever view or label: who trained with the back of a hand is known when the palm is tested.
-* A photo is known by its content, under any name and in any manifest, and with it the person whom it shows there.
+* Subjects count, whatever the view or label: if the back of a hand was trained on, its palm is not unseen.
+* A photo is matched by content, under any name and in any manifest; the person whom it shows counts as seen too.
 * People of one name are the same, also where case, width, blanks or invisible characters differ; but not in two data
   sets that are both known and not the same one. Excluding an unseen subject loses queries; including a seen one
   invalidates the result.
@@ -52,7 +52,7 @@ class Leak:
         }
 
     def sentence(self) -> str:
-        return f"{len(self.subjects)} subjects with {len(self.rows)} photos left out: {self.why}"
+        return f"{len(self.subjects)} subjects with {len(self.rows)} photos were excluded: {self.why}"
 
 
 def find_leaks(
@@ -116,9 +116,9 @@ def check_validation_unseen(material: Material, progress: Progress | None = None
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
-            f"a sweep here would look at test identities: {len(people)} subjects (such as {people[0]}) are both "
-            f"validated and tested under protocol {split.protocol}, so the best trial would be chosen by the test; "
-            "use a split that keeps them apart"
+            f"this sweep would choose by test identities: {len(people)} subjects (such as {people[0]}) are both "
+            f"in the validation and the test set of protocol {split.protocol}; "
+            "use a split in which these are disjoint"
         )
 
 
@@ -136,12 +136,14 @@ def check_parent(parent: Run, material: Material, progress: Progress | None = No
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
-            f"start: {parent.folder} was trained or chosen with {len(people)} subjects whom this run tests or "
-            f"validates with (such as {people[0]}): {leaks[0].why}; give both the same data, protocol, aspect, "
+            f"start: {parent.folder} was trained or chosen with {len(people)} subjects that this run tests or "
+            f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, aspect, "
             "validation and seed"
         )
     others = [one for one in exposures if not one.names_people_of(manifest)]
-    other = [f"start: {one.run} was trained on other data ({one.dataset}): compared by photos alone" for one in others]
+    other = [
+        f"start: {one.run} was trained on other data ({one.dataset}): compared by photo content only" for one in others
+    ]
     return [f"start: {note}" for note in notes] + other
 
 
@@ -168,8 +170,8 @@ def unseen(run: Run, material: Material, progress: Progress | None = None) -> tu
     test = without(split.test, {row for leak in leaks for row in leak.rows})
     if not all(len(draw.query) for draw in test):
         raise ProtocolError(
-            f"{material.path}: nobody is left to search for. {'; '.join(leak.sentence() for leak in leaks)}. If they "
-            "are other people of the same names, give them other names"
+            f"{material.path}: no unseen subjects are left to test. {'; '.join(leak.sentence() for leak in leaks)}. "
+            "If they are different people of the same names, rename them"
         )
     check_galleries(test, split.identities, f"test of {material.path}", "give photos of more people")
     notes += [leak.sentence() for leak in leaks]
@@ -198,13 +200,13 @@ def _given_together(exposure: Exposure, material: Material) -> bool:
 def _refusal(leaks: Sequence[Leak], tested: int) -> str:
     people = sorted({name for leak in leaks for name in leak.subjects})
     such = f" (such as {people[0]})" if people else ""
-    verb = "trained on" if any(leak.role == "train" for leak in leaks) else "validated with"
+    verb = "trained on" if any(leak.role == "train" for leak in leaks) else "validated on"
     runs = listed(dict.fromkeys(leak.run for leak in leaks))
     copies = sum(leak.copies for leak in leaks)
     by_content = f" {copies} photos are copies of theirs;" if copies else ""
     return (
-        f"{len(people)} of {tested} test subjects were {verb} in {runs}{such}:{by_content} train a run under the "
-        "protocol and aspect it is to be evaluated with, or leave them out with --matrix aspect"
+        f"{len(people)} of {tested} test subjects were {verb} in {runs}{such}:{by_content} train a run with the "
+        "protocol and aspect of this evaluation, or exclude these subjects with --matrix aspect"
     )
 
 
@@ -220,7 +222,7 @@ def _by_name(exposure: Exposure, rows: Sequence[int], subjects: Sequence[str | N
     where = f", in {' and '.join(views)}" if views else ""
     kinds: tuple[tuple[Role, set[str], str], ...] = (
         ("train", trained, f"trained on by {exposure.run}{where}"),
-        ("validation", chosen_by, f"validated with by {exposure.run}, so its model was chosen by them"),
+        ("validation", chosen_by, f"used by {exposure.run} for validation, so its model was chosen by them"),
     )
     for role, known, why in kinds:
         theirs = tuple(row for row, name in names.items() if name in known)
@@ -237,12 +239,12 @@ def _by_content(
     same = exposure.manifest_hash == manifest.hash
     roles = {row: exposure.role_of(digests.get(row), paths[row] if same else None) for row in rows}
     out: set[int] = set()
-    whys: tuple[tuple[Role, str], ...] = (("train", "trained on"), ("validation", "validated with"))
+    whys: tuple[tuple[Role, str], ...] = (("train", "trained on"), ("validation", "validated on"))
     for role, verb in whys:
         copies = {row for row in rows if roles[row] == role} - out
         people = {name for row in copies if (name := subjects[row]) is not None}
         theirs = tuple(row for row in rows if row not in out and (row in copies or subjects[row] in people))
         if theirs:
             out.update(theirs)
-            why = f"{len(copies)} of them are photos that {exposure.run} was {verb}, known by content"
+            why = f"{len(copies)} of them are photos that {exposure.run} was {verb}, found by content"
             yield Leak(exposure.run, role, why, theirs, tuple(sorted(people)), len(copies))

@@ -26,10 +26,10 @@ def parent_of(recipe: Recipe, out: Path) -> Run | None:
         run = open_run(beside if (beside / "run.json").is_file() else Path(recipe.start))
     except RunError:
         raise RunError(
-            f"start: {recipe.start!r} is neither a run folder nor the name of one beside {out}; train it first"
+            f"start: {recipe.start!r} is neither a run folder nor the name of a run beside {out}; train it first"
         ) from None
     if run.folder.absolute() == out.absolute():
-        raise RunError(f"start: {recipe.start!r} is this run itself; give --out another name")
+        raise RunError(f"start: {recipe.start!r} is this run itself; choose another --out")
     check_finished(run)
     return run
 
@@ -53,7 +53,8 @@ def begin_with(embedder: Embedder, parent: Run) -> str:
     unlike = _difference(theirs, ours)
     if unlike:
         raise RunError(
-            f"start: {parent.folder} has another tower than this recipe ({unlike}); give model.backbone the same keys"
+            f"start: the tower of {parent.folder} differs from this recipe's ({unlike}); use the same keys in "
+            "model.backbone"
         )
     state = theirs.state_dict()
     ours.load_state_dict(state | {name: own for name, own in ours.state_dict().items() if name not in state})

@@ -31,12 +31,12 @@ def check_weights(run: Run, recipe: Recipe) -> None:
     if noted is None:
         raise RunError(
             f"{run.folder}: its recipe names the weights file {shown(str(path), 200)}, but its run.json has no hash of "
-            "it: it is not read, as nobody knows whether it is the file that the run began with"
+            "it, so it cannot be verified and is not read"
         )
     if noted != _hash(path):
         raise RunError(
-            f"{run.folder}: {shown(str(path), 200)} is not the weights file that the run began with (SHA-256 "
-            f"{_hash(path)[:16]}, in run.json {str(noted)[:16]}): put that file there, or begin another run"
+            f"{run.folder}: {shown(str(path), 200)} is not the weights file that the run started from (SHA-256 "
+            f"{_hash(path)[:16]}, in run.json {str(noted)[:16]}): restore that file, or start another run"
         )
 
 

@@ -171,7 +171,7 @@ def read_sweep(folder: Path, *, ended: bool = False) -> dict[str, Any]:
     advice = "run the sweep anew, into another folder"
     found = _read(path, SweepRecord, advice)
     if ended and "best" not in found:
-        raise RunError(f"{folder} holds a sweep that has not ended; go on with it: handreid sweep --resume {folder}")
+        raise RunError(f"{folder} holds a sweep that has not ended; continue it with: handreid sweep --resume {folder}")
     return _checked(path, found, EndedSweepRecord if ended else SweepRecord, advice)
 
 

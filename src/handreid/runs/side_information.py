@@ -35,7 +35,7 @@ def seen_combinations(recipe: Recipe, material: Material) -> Combinations | None
     if absent:
         filled = [name for name in photos.columns if photos[name].null_count() < len(photos)]
         raise RecipeError(
-            f"model.side_information: the manifest gives no {' and no '.join(absent)} of the training photos; "
+            f"model.side_information: the manifest has no {' and no '.join(absent)} of the training photos; "
             f"its columns with values are {', '.join(filled)}"
         )
     values = [values for values in found.values() if values is not None]
@@ -81,6 +81,6 @@ def _check_tells_nobody(columns: Sequence[str], values: Sequence[Values], subjec
     if all(len(some) == 1 for some in people.values()):
         examples = listed(("/".join(map(str, photo)) for photo in sorted(people, key=str)), 3)
         raise RecipeError(
-            f"model.side_information: each value of {' and '.join(columns)} ({examples}) is of one person only, so it "
-            "would tell who is on a photo: use columns that say how it was taken, such as camera"
+            f"model.side_information: each value of {' and '.join(columns)} ({examples}) occurs with one person "
+            "only, so it would reveal who is on a photo: use columns about how it was taken, such as camera"
         )

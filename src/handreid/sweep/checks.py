@@ -55,14 +55,12 @@ def check_settings(design: Design) -> None:
                 found.setdefault(line, said(setting))
     if found:
         lines = [f"{line} (with {where})" for line, where in found.items()]
-        raise RecipeError("\n".join([f"sweep {sweep.name} cannot begin:", *lines]))
+        raise RecipeError("\n".join([f"sweep {sweep.name} cannot start:", *lines]))
 
 
 def check_validated(recipe: Recipe) -> None:
     if not recipe.fine_tunes:
-        raise RecipeError(
-            f"recipe {recipe.name}: no stage is validated (it has no fine_tune), so nothing can be chosen"
-        )
+        raise RecipeError(f"recipe {recipe.name}: it has no fine_tune stage, so there is no validation to choose by")
 
 
 def idle_scheduler(design: Design) -> str | None:
@@ -73,8 +71,8 @@ def idle_scheduler(design: Design) -> str | None:
         return None
     number, stage = recipes[0].fine_tunes[-1]
     return (
-        f"the scheduler will end no trial: none is validated after its grace of {asked.grace} epochs and before its "
-        f"end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
+        f"the scheduler cannot stop any trial: none is validated after its grace of {asked.grace} epochs and before "
+        f"its end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
         f"stages.{number}.validate_every lower"
     )
 
@@ -106,7 +104,7 @@ def check_builds(design: Design, data: Path, material: Material, out: Path, *, e
             last = type(error)
             lines.append(f"{error} (with {said(setting)})")
     if lines:
-        raise last("\n".join([f"sweep {design.sweep.name} cannot begin:", *dict.fromkeys(lines)]))
+        raise last("\n".join([f"sweep {design.sweep.name} cannot start:", *dict.fromkeys(lines)]))
 
 
 def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:

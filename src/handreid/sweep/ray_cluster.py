@@ -95,15 +95,15 @@ def _start(address: str | None, temporary: Path) -> None:
         return
     if address.startswith("ray://"):
         raise RunError(
-            f"--address {address} is Ray's client, which would run the sweep where its folder may not be: give the "
+            f"--address {address} is a Ray client address; the sweep would run where its folder may not exist: run the "
             "command on a machine of the cluster, with --address auto or HOST:PORT"
         )
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(
-            f"no Ray cluster at {address} that lets us in: {str(error).splitlines()[0]}; if it wants a token, set "
-            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as it was started with"
+            f"cannot connect to a Ray cluster at {address}: {str(error).splitlines()[0]}; if it needs a token, set "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN to the values that it was started with"
         ) from None
 
 
@@ -124,7 +124,7 @@ def _room(
     if not room:
         there = "; ".join(f"{of.get('CPU', 0):g} cores and {of.get('GPU', 0):g} GPUs" for of in machines)
         raise RunError(
-            f"a trial wants {each} cores and {share:g} GPUs of one machine, and there are {there}: give less as `cpus` "
-            "and `gpus` of the sweep"
+            f"a trial needs {each} cores and {share:g} GPUs of one machine, but there are {there}: lower `cpus` "
+            "and `gpus` in the sweep"
         )
     return Room(each, share, min(concurrent or room, room), storage)

@@ -104,8 +104,8 @@ def caution(content: Mapping[str, Any], folder: str) -> str:
         return "No trial finished, so there is no best setting."
     count = sum(trial["value"] is not None for trial in content["trials"])
     return (
-        f"These numbers chose between {count} trials, on validation identities: the best one's is too high by luck. No "
-        "trial has seen a test identity. Test the one that you choose, once: handreid evaluate "
+        f"The best of {count} trials was chosen by these validation scores, so its score is optimistic. No "
+        "trial used test identities. Test only the one that you choose: handreid evaluate "
         f"{folder}/{best['folder']}"
     )
 

@@ -90,7 +90,7 @@ class Notes:
 def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
     """A fresh sweep folder. Raises RunError when it holds something else."""
     if not is_free(folder, "sweep.json"):
-        raise RunError(f"{folder} already holds something else than a sweep; choose another --out")
+        raise RunError(f"{folder} is not empty and holds no sweep; choose another --out")
     sweep = design.sweep
     said = {"sweep": sweep.name, "about": sweep.about, "metric": sweep.metric, "search": sweep.search}
     about = {"settings": sweep.settings, "seeds": list(sweep.seeds or ()), "short_names": short_names([*sweep.space])}
@@ -116,7 +116,7 @@ def resumed(out: Path) -> Design:
     """The sweep that a folder holds. Raises RunError when it holds none."""
     if not (out / "sweep.json").exists():
         raise RunError(
-            f"{out} is not the folder of a sweep, or one that never began (it has no sweep.json); start it: "
+            f"{out} is not the folder of a sweep, or its sweep never started (it has no sweep.json); start it: "
             f"handreid sweep SWEEP --data MANIFEST --out {out}"
         )
     return load_sweep(out / "sweep.yaml")
@@ -132,12 +132,14 @@ def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: boo
     if content["identity"] != design.identity:
         raise RunError(
             f"{folder} holds another sweep ({first_difference(content['identity'], design.identity)}); choose another "
-            "--out, or go on with the old one: "
+            "--out, or continue the old one: "
             f"handreid sweep --resume {folder}"
         )
     for name in ("manifest_hash", "split_hash"):
         if content[name] != facts[name]:
-            raise RunError(f"{folder} was begun on other data: its {name} is {content[name]}, now it is {facts[name]}")
+            raise RunError(
+                f"{folder} was started on other data: its {name} is {content[name]}, now it is {facts[name]}"
+            )
     trials = [Trial(**{k: v for k, v in entry.items() if k != "folder"}) for entry in content.pop("trials")]
     if retry:
         trials = [replace(one, state="running", message=None) if one.state == "failed" else one for one in trials]
@@ -166,7 +168,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
+        raise OutputError(f"{folder} cannot be created: {error.strerror}; choose another --out") from None
     with locked(folder, "works on this sweep"):
         remove_stale(folder, everyone=True)
         yield

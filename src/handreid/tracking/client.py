@@ -180,7 +180,7 @@ def _patience() -> float:
     try:
         return max(0.0, float(said))
     except ValueError:
-        raise RunError(f"HANDREID_TRACKING_WAIT is {said!r}: it is a number of seconds") from None
+        raise RunError(f"HANDREID_TRACKING_WAIT is {said!r}: set it to a number of seconds") from None
 
 
 @contextlib.contextmanager
@@ -221,7 +221,7 @@ def send(runs: Sequence[Run], trackers: Sequence[Tracker] | None, progress: Prog
     chosen = [trackers if trackers is not None else tracked(run) or run.recipe.tracking for run in runs]
     untold = next((run for run, of in zip(runs, chosen, strict=True) if not of), None)
     if untold is not None:
-        raise RunError(f"{untold.folder} has never been tracked; say where to, such as --to mlflow")
+        raise RunError(f"{untold.folder} was never logged to a tracker; name one, such as --to mlflow")
     check_installed(tracker for of in chosen for tracker in of)
     with Sender(progress, patience=FOREVER, notes=False) as sender:
         for run, of in zip(runs, chosen, strict=True):

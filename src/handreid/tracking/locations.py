@@ -17,7 +17,7 @@ def check_installed(trackers: Iterable[Tracker]) -> None:
     if missing:
         raise RunError(
             f"tracking: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-            "pip install 'handreid[tracking]', or leave it out with --track none"
+            "pip install 'handreid[tracking]', or turn tracking off with --track none"
         )
 
 

@@ -50,7 +50,9 @@ def entries(run: Run) -> list[Entry]:
     try:
         return [_read(raw) for raw in read_json(path_of(run))["trackers"]]
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise RunError(f"{path_of(run)} is not as it was written; move it away to be tracked anew") from None
+        raise RunError(
+            f"{path_of(run)} was changed or damaged; move it away to log the run from the beginning"
+        ) from None
 
 
 def trackers_of(asked: Sequence[Tracker] | None, recipe: Recipe | None) -> Sequence[Tracker]:

@@ -30,7 +30,7 @@ from handreid.training.stages.base import Saved, StageModule
 Validate = Callable[[Embedder], dict[str, float]]
 MONITOR = "map"
 NOTHING = -1.0  # the best before anything was validated
-_ANEW = "remove the stage's folder and resume the run, which does this stage and those after it again"
+_ANEW = "remove the stage's folder and resume the run, which repeats this stage and those after it"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Keeper(L.Callback):
             for told in self.watch:  # after the checkpoint: whoever stops the run here loses nothing of it
                 told(entry)
         if stopping and not last:
-            self.say(f"no better validation mAP in {self.since} validations: stopped after epoch {epoch}")
+            self.say(f"validation mAP has not improved in {self.since} validations: stopped after epoch {epoch}")
             trainer.should_stop = True
 
     def _checked(self, trainer: L.Trainer, module: StageModule) -> dict[str, float]:
@@ -184,9 +184,9 @@ def checkpoint_state(folder: Path) -> tuple[int, bool] | None:
         content = _Checkpoint.model_validate(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise RunError(f"{path} is not a checkpoint of handreid ({where or 'it holds no keys'}); {_ANEW}") from None
+        raise RunError(f"{path} was not written by handreid ({where or 'it holds no keys'}); {_ANEW}") from None
     except Exception as error:  # whatever unpickling makes of a foreign file; torch's own words advise what is not safe
-        raise RunError(f"{path} is not a checkpoint of handreid ({type(error).__name__}); {_ANEW}") from None
+        raise RunError(f"{path} was not written by handreid ({type(error).__name__}); {_ANEW}") from None
     keeper = content.callbacks.Keeper
     if keeper.best > NOTHING:
         stage_weights.checked(folder / "best.safetensors")

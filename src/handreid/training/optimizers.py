@@ -46,7 +46,7 @@ def parameter_groups(
         free = {id(p) for p in part.undecayed}
         learning = [p for p in part.parameters if p.requires_grad]
         if seen & {id(p) for p in learning}:
-            raise ValueError(f"a parameter of {part.name} is in an earlier group too")
+            raise ValueError(f"a parameter of {part.name} is already in an earlier group")
         seen |= {id(p) for p in learning}
         for decays, quickly in itertools.product((True, False), (False, True)):
             alike = [p for p in learning if (id(p) in quicker) == quickly]

@@ -47,6 +47,6 @@ def check_learns(stage: FineTune, embedder: Embedder, objectives: nn.ModuleDict)
     others = {name: count for name, count in count_parameters(embedder, objectives).items() if name != "encoder"}
     if stage.freeze_encoder and not any(others.values()):
         raise RecipeError(
-            "freeze_encoder leaves nothing that learns: give the model visual_prompts or a head with parameters, or "
-            "use a term with a classifier, such as cross_entropy"
+            "freeze_encoder leaves no trainable parameters: give the model visual_prompts or a head with "
+            "parameters, or use a term with a classifier, such as cross_entropy"
         )

@@ -40,8 +40,8 @@ def check_precision(recipe: Recipe, *, gpu: bool | None = None) -> None:
     wrong = [f"stages.{number}.precision" for number, stage in enumerate(recipe.stages) if stage.precision == "fp16"]
     if wrong:
         raise RecipeError(
-            f"{' and '.join(wrong)} is fp16, and this is computed on a CPU, which trains in fp32 or bf16: use auto "
-            "(fp32 here), fp32 or bf16, or train where there is a GPU"
+            f"{' and '.join(wrong)} is fp16, but a CPU only trains in fp32 or bf16: use auto "
+            "(fp32 here), fp32 or bf16, or train on a GPU"
         )
 
 

@@ -68,7 +68,7 @@ def attributes_of(
             shares.append(having / np.maximum(known, 1))
     if not attributes:
         raise RecipeError(
-            f"model.head.edges is attributes, but of {', '.join(phrases)} the manifest says nothing; its columns are "
+            f"model.head.edges is attributes, but the manifest has no values of {', '.join(phrases)}; its columns are "
             f"{', '.join(photos.columns)}: name them in model.head.phrases, or use edges: identity"
         )
     return attributes, torch.from_numpy(np.stack(shares, axis=1)).float()

@@ -56,7 +56,7 @@ def train(
     own = began.recipe if began else recipe
     if own is None:
         raise RunError(
-            f"{out} is not a run that could be resumed, nothing has begun there: give a recipe and its photos to start "
+            f"{out} holds no run to resume: give a recipe and its photos to start "
             f"it (handreid train RECIPE --data MANIFEST --out {out})"
         )
     trackers = trackers_of(track, recipe)
@@ -112,10 +112,12 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror}; choose another --out") from None
+        raise OutputError(f"{folder} cannot be created: {error.strerror}; choose another --out") from None
     with locked(folder, "trains in it") as held:
         if not held:
-            progress.say(f"note: {folder} is on a disk that knows no locks: let no other process train in it")
+            progress.say(
+                f"note: {folder} is on a disk without file locks: make sure that no other process trains in it"
+            )
         for place in (folder, *folder.glob("stages/*/")):
             remove_stale(place, everyone=True)
         if Run(folder).begun:
@@ -151,9 +153,9 @@ def _same_material(
         changed = changed_photos(run, photos)
         such = f", {len(changed)} of {len(photos)} (such as {changed[0]})" if changed else ""
         raise RunError(
-            f"{run.folder} was started on other photos: the bytes of those that train or validate have changed since"
-            f"{such}; put them back as they were, or train anew into another folder; `handreid data check "
-            f"{material.path}` looks what is wrong with them"
+            f"{run.folder} was started on other photos: files of training or validation photos have changed since"
+            f"{such}; restore them, or train again into another folder; `handreid data check "
+            f"{material.path}` checks them"
         )
     return material
 

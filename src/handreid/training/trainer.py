@@ -75,7 +75,7 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
             if checkpoint and not keeper.trains and isinstance(stopped, _UNFIT) and room:
                 raise RunError(
                     f"{checkpoint} does not fit this stage ({type(stopped).__name__}): remove {folder} and resume the "
-                    "run, which does this stage and those after it again"
+                    "run, which repeats this stage and those after it"
                 ) from None
             raise
     job.embedder.to("cpu")

@@ -104,7 +104,7 @@ def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progres
     try:
         return read_material(recipe, path)
     except ProtocolError as error:
-        raise ProtocolError(f"drawn hands cannot stand for this recipe's photos ({error}): give --data") from None
+        raise ProtocolError(f"rendered hands do not suit this recipe ({error}): give --data") from None
 
 
 def _some(material: Material) -> Material:

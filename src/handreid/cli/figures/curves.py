@@ -23,10 +23,10 @@ Figure = Annotated[
 def cmc(
     runs: RunFolders,
     out: Figure,
-    up_to: Annotated[int, typer.Option(help="Last rank that is shown.", min=2)] = 20,
+    up_to: Annotated[int, typer.Option(help="Highest rank shown.", min=2)] = 20,
     different: Different = False,
 ) -> None:
-    """How many queries have a right answer among the first k, for every run."""
+    """CMC curves: the share of queries with a right answer among the first k, for every run."""
     early.runs(runs)
     early.picture(out)
     progress = begin()

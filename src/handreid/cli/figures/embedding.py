@@ -18,26 +18,29 @@ class Method(StrEnum):
 def embedding(
     run: RunFolder,
     out: Annotated[
-        Path, typer.Option("--out", help="Picture to write: .png, .svg or .pdf; an .html to look into lies beside it.")
+        Path,
+        typer.Option("--out", help="Figure to write: .png, .svg or .pdf; an interactive .html is written beside it."),
     ],
     method: Annotated[
-        Method, typer.Option(help="PCA, or t-SNE, which keeps neighbours and not distances.")
+        Method, typer.Option(help="PCA, or t-SNE, which preserves neighbours but not distances.")
     ] = Method.tsne,
     colour: Annotated[
         str, typer.Option(help="identity, subject, aspect, side, skin, or another column with few values.")
     ] = "identity",
     identities: Annotated[
         int,
-        typer.Option(help="How many to show, those with the most photos, when coloured by identity or subject.", min=2),
+        typer.Option(
+            help="Number to show, those with the most photos first, when coloured by identity or subject.", min=2
+        ),
     ] = 20,
     data: Data = None,
     mirrored: Mirrored = None,
-    seed: Annotated[int, typer.Option(help="Of t-SNE: the same seed gives the same picture.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of t-SNE.")] = 0,
     photos: Annotated[
-        bool, typer.Option("--photos/--no-photos", help="Whether the HTML shows the photo under the pointer.")
+        bool, typer.Option("--photos/--no-photos", help="Show the photo under the pointer in the HTML.")
     ] = True,
 ) -> None:
-    """Test photos as points, so that compact and separable identities can be seen."""
+    """Test photos as points in two dimensions, coloured by identity or another column."""
     early.run(run, finished=True)
     early.manifests([data])
     early.picture(out, (*early.PICTURE, ".html"))

@@ -20,18 +20,24 @@ class Metric(StrEnum):
 
 def figure(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf; its caption as .txt beside.")],
-    matrix: Annotated[MatrixBy, typer.Option(help="Which of the run's matrices.")] = MatrixBy.aspect,
-    metric: Annotated[Metric, typer.Option(help="Shown in the cells.")] = Metric.rank1,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="File to write: .png, .svg or .pdf. Its caption is written beside it, as .txt."),
+    ],
+    matrix: Annotated[MatrixBy, typer.Option(help="Which matrix of the run to draw.")] = MatrixBy.aspect,
+    metric: Annotated[Metric, typer.Option(help="Metric to show in the cells.")] = Metric.rank1,
     shared: Annotated[
-        bool, typer.Option("--shared", help="Only people with photos of each, the same in every gallery.")
+        bool,
+        typer.Option(
+            "--shared", help="Only subjects with photos of every kind, so that all galleries hold the same people."
+        ),
     ] = False,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="A matrix of the run by its file, where there are several.", metavar="JSON"),
+        typer.Option("--file", help="File of the matrix, if the run has several.", metavar="JSON"),
     ] = None,
 ) -> None:
-    """A matrix as a heat map, from what `evaluate --matrix` wrote: every number with its interval."""
+    """A matrix that `evaluate --matrix` wrote as a heat map; every number with its interval."""
     early.run(run)
     early.picture(out)
     begin()

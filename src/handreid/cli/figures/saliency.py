@@ -9,7 +9,9 @@ import typer
 from handreid.cli import early, output
 from handreid.cli.options import Data, Mirrored, RunFolder, begin, resumable
 
-Picture = Annotated[Path, typer.Option("--out", help="File to write, .png, .svg or .pdf; the caption goes to a .txt.")]
+Picture = Annotated[
+    Path, typer.Option("--out", help="File to write: .png, .svg or .pdf. Its caption is written beside it, as .txt.")
+]
 
 
 class Method(StrEnum):
@@ -23,16 +25,16 @@ def attention(
     run: RunFolder,
     out: Picture,
     photos: Annotated[
-        list[str] | None, typer.Option("--photos", help="A photo by its path in the manifest; may be given again.")
+        list[str] | None, typer.Option("--photos", help="Path of a photo in the manifest; may be repeated.")
     ] = None,
-    count: Annotated[int, typer.Option(help="How many test photos to draw, where none is named.", min=1, max=48)] = 8,
+    count: Annotated[int, typer.Option(help="Number of test photos to choose if none is named.", min=1, max=48)] = 8,
     data: Data = None,
     method: Annotated[
-        Method, typer.Option(help="auto is attention rollout for a ViT and Grad-CAM for a ResNet.")
+        Method, typer.Option(help="auto: attention rollout for a ViT, Grad-CAM for a ResNet.")
     ] = Method.auto,
-    seed: Annotated[int, typer.Option(help="Of the choice of photos.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of photos.")] = 0,
 ) -> None:
-    """Which parts of each photo its embedding is made of, laid over the photo."""
+    """Maps, over each photo, of the parts that its embedding depends on."""
     early.run(run, finished=True)
     early.manifests([data])
     early.picture(out)
@@ -56,19 +58,19 @@ def attention(
 
 def match(
     run: RunFolder,
-    query: Annotated[str, typer.Argument(help="Photo that is searched for, by its path in the manifest.")],
+    query: Annotated[str, typer.Argument(help="Path of the query photo in the manifest.")],
     out: Picture,
     gallery: Annotated[
         str | None,
         typer.Argument(
-            help="Photo to compare it with; without, the nearest of the first draw's gallery, and the right "
-            "one if that is another."
+            help="Photo to compare it with; by default the nearest in the gallery of the first draw, and the right "
+            "one if that is another photo."
         ),
     ] = None,
     data: Data = None,
     mirrored: Mirrored = None,
 ) -> None:
-    """Which parts of two photos made them alike; and if the nearest photo is a wrong one, beside it the right one."""
+    """Maps of the parts that make two photos similar; if the nearest photo is wrong, the right one is shown too."""
     early.run(run, finished=True)
     early.manifests([data])
     early.picture(out)

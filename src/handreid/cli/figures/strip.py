@@ -11,16 +11,21 @@ from handreid.cli.options import RunFolder, begin, resumable
 
 def strip(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf; its caption goes beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="File to write: .png, .svg or .pdf. Its caption is written beside it, as .txt."),
+    ],
     query: Annotated[
         list[str] | None,
-        typer.Option(help="A query photo, by its path in the manifest or the end of it, instead of chosen ones."),
+        typer.Option(
+            help="Path of a query photo in the manifest or the end of it, instead of the default choice; repeatable."
+        ),
     ] = None,
-    each: Annotated[int, typer.Option(help="How many of the worst, median and random queries.", min=1)] = 3,
-    draw: Annotated[int, typer.Option(help="Test draw, from 0.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Of the random queries.")] = 0,
+    each: Annotated[int, typer.Option(help="How many queries to show of each: worst, median and random.", min=1)] = 3,
+    draw: Annotated[int, typer.Option(help="Number of the test draw, counted from 0.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the random queries.")] = 0,
 ) -> None:
-    """Queries with their ten first answers, right and wrong marked: the worst, the median and random ones."""
+    """Worst, median and random queries with their first ten answers, right and wrong ones marked."""
     early.run(run)
     early.picture(out)
     progress = begin()

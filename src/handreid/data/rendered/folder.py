@@ -80,7 +80,7 @@ def render(
     """
     request = _checked(identities, photos, seed, size, aspects)
     if workers is not None and workers < 1:
-        raise DataError(f"workers is {workers}: give 1 or more, or leave it out for one per core")
+        raise DataError(f"workers is {workers}: give 1 or more, or omit it to use one per core")
     _claim(out, request)
     table = out / "hands.csv"
     missing = _missing(out, request)
@@ -108,7 +108,7 @@ def _checked(identities: int, photos: int, seed: int, size: int, aspects: Sequen
             raise DataError(f"{name} is {value}: rendered hands need at least {least}")
     known = [pair for pair in aspects if pair in ASPECTS]
     if not known or len(known) < len(aspects) or len(set(known)) < len(known):
-        raise DataError(f"aspects are {list(aspects)}: give one or more of {list(ASPECTS)}, each once")
+        raise DataError(f"aspects is {list(aspects)}: give one or more of {list(ASPECTS)}, each once")
     return Request(RENDERER, identities, photos, seed, size, tuple(known))
 
 
@@ -124,7 +124,7 @@ def _claim(out: Path, request: Request) -> None:
             )
         return
     if (out / "hands.csv").exists() or (out / "Hands").exists():
-        raise DataError(f"{out} already holds hands that were not rendered here: choose another folder")
+        raise DataError(f"{out} already holds photos that were not rendered by handreid: choose another folder")
     (out / "Hands").mkdir(parents=True, exist_ok=True)
     _write(record, request.text().encode())
 
@@ -163,8 +163,8 @@ def _drawn(out: Path, request: Request, missing: dict[int, list[int]], workers: 
                 yield future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            f"a process that drew hands into {out} ended early: the photos so far are kept, run it again to continue, "
-            "with one worker if memory is short or the calling script has no `if __name__ == '__main__'`"
+            f"a process that rendered hands into {out} ended early. Finished photos are kept: run it again to "
+            "continue, with one worker if memory is short or the calling script has no `if __name__ == '__main__'`"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -31,21 +31,21 @@ def without_absent(manifest: Manifest, table: str, allow_missing: bool) -> Manif
     raise_all(wrong)
     if not absent:
         return manifest
-    told = f"{len(absent):,} of {len(manifest):,} photos are not there: {_named(manifest, absent)}"
+    told = f"{len(absent):,} of {len(manifest):,} photos are missing: {_named(manifest, absent)}"
     if not allow_missing:
-        advice = f"complete the folder {manifest.root}, correct {table}, or go on without them: --allow-missing"
+        advice = f"complete the folder {manifest.root}, correct {table}, or leave them out with --allow-missing"
         raise ManifestError(f"{table}: {told}{_backslashes(manifest, absent)}; {advice}")
     if len(absent) == len(manifest):
         raise ManifestError(f"{table}: none of its {len(manifest):,} photos is below {manifest.root}")
     there = set(range(len(manifest))).difference(absent)
     found = replace(manifest, table=manifest.table[sorted(there)])
-    return replace(found, notes=(*manifest.notes, f"{told}; their rows left out", *lost(manifest, found)))
+    return replace(found, notes=(*manifest.notes, f"{told}; their rows are left out", *lost(manifest, found)))
 
 
 def lost(before: Manifest, after: Manifest) -> list[str]:
     """A note on people of whom no photo is left."""
     gone = sorted(set(before.table["subject"].drop_nulls()) - set(after.table["subject"]))
-    return [f"{len(gone):,} subjects are left with no photo, and are lost: {listed(gone)}"] if gone else []
+    return [f"{len(gone):,} subjects are left out, as none of their photos exists: {listed(gone)}"] if gone else []
 
 
 def _trouble(path: os.PathLike[str]) -> str | None:

@@ -69,19 +69,19 @@ class Files:
             told = listed(
                 (f"{link} is {where or 'the folder itself'}" for link, where in sorted(self.links.items())), 3
             )
-            found.append(f"{len(self.links)} links to folders whose photos are taken already, left out: {told}")
+            found.append(f"{len(self.links)} links to folders that are already included, left out: {told}")
         if self.hidden:
-            found.append(f"{len(self.hidden)} hidden folders not looked into: {listed(sorted(self.hidden), 3)}")
+            found.append(f"{len(self.hidden)} hidden folders ignored: {listed(sorted(self.hidden), 3)}")
         return tuple(found)
 
     def without_dangling(self, allow_missing: bool) -> tuple[str, ...]:
         """Notes on links to nothing. Raises ManifestError unless they may be missing."""
         if not self.dangling:
             return ()
-        what = f"{len(self.dangling)} photos or folders are links to what is not there: {listed(self.dangling)}"
+        what = f"{len(self.dangling)} photos or folders are broken links: {listed(self.dangling)}"
         if allow_missing:
             return (f"{what}; left out",)
-        raise ManifestError(f"{self.root}: {what}. Mend the links, or go on without: --allow-missing")
+        raise ManifestError(f"{self.root}: {what}. Repair the links, or leave these photos out with --allow-missing")
 
     def once(self, place: Callable[[str], Hashable]) -> tuple[list[str], tuple[str, ...]]:
         """The photos without those that are another name of a file which is a photo of the same place, and a note.
@@ -97,7 +97,7 @@ class Files:
             if path in self.linked or (self.root / path).stat().st_nlink > 1:  # else numbers of a poor file system
                 twice[path] = first
         told = listed((f"{path} is {first}" for path, first in sorted(twice.items())), 3)
-        note = (f"{len(twice)} other names (links) of photos that are taken already, left out: {told}",)
+        note = (f"{len(twice)} links to photos that are already included, left out: {told}",)
         return [path for path in self.photos if path not in twice], note if twice else ()
 
     def lost(self, persons: Iterable[str], kept: Sequence[str]) -> tuple[str, ...]:
@@ -112,14 +112,16 @@ class Files:
         gone = sorted(person for person in depth_of if person not in with_photo)
         told = listed(f"{printable(person)} ({self._instead(person, left.get(person, []))})" for person in gone)
         return (
-            (f"{len(gone)} folders hold no photo that can be read, so whom they name is lost: {told}",) if gone else ()
+            (f"{len(gone)} identity folders hold no readable photo, so these identities are left out: {told}",)
+            if gone
+            else ()
         )
 
     def _instead(self, person: str, files: Sequence[str]) -> str:
         if person in self.links:
             return f"a link to {self.links[person] or 'the folder itself'}"
         if person in self.dangling:
-            return "a link to nothing"
+            return "a broken link"
         return by_kind(files) if files else "empty"
 
 
@@ -172,7 +174,9 @@ class _Walk:
                 raise ManifestError(f"{printable(self._root)}: no such folder") from None
             raise self._unreadable(folder, error) from None
         if not folder and not stat.S_ISDIR(found.st_mode):
-            raise ManifestError(f"{printable(self._root)} is a file, not a folder of photos; unpack an archive first")
+            raise ManifestError(
+                f"{printable(self._root)} is a file, not a folder of photos; if it is an archive, unpack it first"
+            )
         return found.st_dev, found.st_ino or os.path.realpath(self._root / folder)
 
     def _enter(self, folder: str) -> None:
@@ -239,8 +243,8 @@ class _Walk:
 
     def _unreadable(self, path: str, error: OSError) -> ManifestError:
         return ManifestError(
-            f"{printable(self._root / path)} cannot be read ({error.strerror}); mend it, or take it out of the folder, "
-            "as photos, and perhaps a person, would be missing"
+            f"{printable(self._root / path)} cannot be read ({error.strerror}); repair it, or move it out of the "
+            "folder; otherwise photos, and perhaps a person, would be missing"
         )
 
 

@@ -55,8 +55,8 @@ def folders(root: Path | str, allow_missing: bool = False) -> Manifest:
     strangers = [top for top in tops if places and top not in places and not says_nothing(top)]
     if strangers:
         raise ManifestError(
-            f"{root}: {listed(places)} are splits, {listed(strangers)} are not; take the latter out, or name them "
-            "train, val, test, queryN, galleryN, galleryN_all or distractors"
+            f"{root}: {listed(places)} are splits, {listed(strangers)} are not; move the latter away, or rename them "
+            "to train, val, test, queryN, galleryN, galleryN_all or distractors"
         )
     dropped = _replaced(list(places.values()))
     once, again = files.once(lambda path: _whose(path, places))
@@ -127,8 +127,8 @@ def _all_in_folders(root: Path, photos: Sequence[str], places: dict[str, _Place]
     flat = [path for path in photos if path.count("/") < (2 if path.split("/")[0] in places else 1)]
     if flat:
         raise ManifestError(
-            f"{root}: {len(flat)} photos lie beside the identity folders, not in one ({listed(flat, 3)}); put each "
-            "photo into a folder named after its identity, or name the identities in a CSV file and use "
+            f"{root}: {len(flat)} photos are beside the identity folders instead of in one ({listed(flat, 3)}); move "
+            "each photo into a folder named after its identity, or list the identities in a CSV file and use "
             "`handreid data prepare csv`"
         )
 

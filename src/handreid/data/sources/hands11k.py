@@ -44,18 +44,21 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     absent = sorted(set(manifest.table["path"]) - there)
     if absent and not allow_missing:
         raise ManifestError(
-            f"{root}: {len(absent):,} of the {len(manifest):,} photos in {table} are absent "
-            f"({listed(absent, 20)}). Complete the folder, or go on with the photos that are there: --allow-missing"
+            f"{root}: {len(absent):,} of the {len(manifest):,} photos in {table} are missing "
+            f"({listed(absent, 20)}). Complete the folder, or leave these photos out with --allow-missing"
         )
     found = manifest.filter(pl.col("path").is_in(there))
     if not len(found):
-        raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in {table} is there")
+        raise ManifestError(f"{root / 'Hands'}: none of the {len(manifest):,} photos in {table} exists")
     notes = [*manifest.notes, *renamed, f"{len(found):,} photos of {len(manifest):,} in {table} found"]
     if absent:
-        notes += [f"{len(absent):,} photos absent, their rows left out: {listed(absent, 20)}", *lost(manifest, found)]
+        notes += [
+            f"{len(absent):,} photos are missing, their rows are left out: {listed(absent, 20)}",
+            *lost(manifest, found),
+        ]
     unnamed = sorted(there - set(manifest.table["path"]))
     if unnamed:
-        notes.append(f"{len(unnamed):,} photos that {table} does not name, left out: {listed(unnamed, 3)}")
+        notes.append(f"{len(unnamed):,} photos that are not in {table}, left out: {listed(unnamed, 3)}")
     notes += [note for files in below.values() for note in files.notes()]
     return Manifest(found.table, root.absolute(), "hands11k", tuple(notes))
 
@@ -68,7 +71,7 @@ def _spelled(root: Path, name: str) -> list[str]:
 def _table_below(root: Path) -> str:
     alike = _spelled(root, "HandInfo.csv")
     if len(alike) > 1 and "HandInfo.csv" not in alike:
-        raise ManifestError(f"{root}: {' and '.join(alike)} could both be HandInfo.csv; take one of them out")
+        raise ManifestError(f"{root}: {' and '.join(alike)} could both be HandInfo.csv; remove one of them")
     return alike[0] if alike else "HandInfo.csv"
 
 
@@ -86,7 +89,7 @@ def _as_on_disk(manifest: Manifest, there: Collection[str]) -> tuple[Manifest, l
         alike = files.get(folded(path), [])
         found.append(alike[0] if path not in there and len(alike) == 1 else path)
     renamed = [new for old, new in zip(named, found, strict=True) if old != new]
-    note = [f"{len(renamed):,} photos found under names in other capitals: {listed(renamed, 3)}"] if renamed else []
+    note = [f"{len(renamed):,} photos have names that differ in case: {listed(renamed, 3)}"] if renamed else []
     return replace(manifest, table=manifest.table.with_columns(path=pl.Series(found, dtype=pl.String))), note
 
 

@@ -21,12 +21,8 @@ def hashed(manifest: Manifest, progress: Progress | None = None) -> Manifest:
     for row, (stated, now) in enumerate(zip(manifest.table["sha256"], found, strict=True)):
         place = f"{manifest.table['origin'][row]}: {manifest.table['path'][row]}"
         if now is None:
-            wrong.append(f"{place} is not there any more")
+            wrong.append(f"{place} no longer exists")
         elif stated is not None and stated != now:
-            wrong.append(
-                f"{place} is not the photo whose sha256 is stated ({stated[:16]}..., its file has {now[:16]}...)"
-            )
-    raise_all(
-        wrong, "Get these photos anew, or take the column sha256 out of the table if they were changed on purpose."
-    )
+            wrong.append(f"{place} does not match its sha256 ({stated[:16]}..., its file has {now[:16]}...)")
+    raise_all(wrong, "Copy these photos again, or remove the column sha256 if they were changed on purpose.")
     return replace(manifest, table=manifest.table.with_columns(sha256=pl.Series(found, dtype=pl.String)))

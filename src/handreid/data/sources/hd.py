@@ -35,7 +35,7 @@ def hd(root: Path | str, allow_missing: bool = False) -> Manifest:
             here = sorted({path.split("/")[0] for path in (*files.photos, *files.unread, *files.others)})
             raise ManifestError(
                 f"{root}: no folder {wanted!r} with photos; found {listed(here) or 'nothing'}. "
-                "Both folders of the data set are needed: without the distractors the gallery is an easier one."
+                "Both folders of the data set are needed: without the distractors the gallery would be easier."
             )
     once, again = files.once(lambda path: (folder[path], path.rsplit("/", 1)[-1].split("_")[0]))
     photos = [path for path in once if folder[path]]
@@ -73,7 +73,7 @@ def _no_collision(root: Path, subjects: Sequence[str], extra: Sequence[bool]) ->
     both = people & {subject for subject, more in zip(subjects, extra, strict=True) if more}
     if both:
         raise ManifestError(
-            f"{root}: ids of {PEOPLE} are ids of {DISTRACTORS} + {DISTRACTOR_OFFSET}: {listed(sorted(both))}"
+            f"{root}: ids of {PEOPLE} collide with ids of {DISTRACTORS} + {DISTRACTOR_OFFSET}: {listed(sorted(both))}"
         )
 
 
@@ -95,7 +95,7 @@ def _lost(files: Files, photos: Sequence[str]) -> tuple[str, ...]:
     there = {_person(path) for path in photos}
     gone = sorted({found for path in files.unread if (found := _person(path)) and found not in there})
     told = listed(f"{number} of {folder}" for folder, number in gone)
-    return (f"{len(gone)} ids are left with no photo, and are lost: {told}",) if gone else ()
+    return (f"{len(gone)} ids are left out, as none of their photos exists: {told}",) if gone else ()
 
 
 def _person(path: str) -> tuple[str, int] | None:

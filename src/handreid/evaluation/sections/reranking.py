@@ -48,8 +48,8 @@ def remark(evaluation: Mapping[str, Any]) -> str:
     if not evaluation.get("reranked") or most > 1:
         return ""
     return (
-        "no query has more than one right answer in its gallery; re-ranking and expansion count on several, "
-        "so here they can hurt"
+        "no query has more than one right answer in its gallery; re-ranking and expansion rely on several, "
+        "so they can reduce accuracy here"
     )
 
 

@@ -130,7 +130,7 @@ def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
     """What rows that start with + are, and what has to be known of these galleries; nothing where there are none."""
     if not any(rung.evaluation.get("reranked") for rung in rungs):
         return []
-    told = "rows with + rank the same embeddings anew, and are compared with the same rung without"
+    told = "rows with + re-rank the same embeddings and are compared with the rung without re-ranking"
     return [told, *filter(None, dict.fromkeys(remark(rung.evaluation) for rung in rungs))]
 
 

@@ -42,17 +42,17 @@ def grid(cells: Sequence[Entry], metric: str) -> tuple[list[str], list[list[str]
         [probe_name(probe), *(_text(cell_at(cells, gallery, probe), metric) for gallery in columns)]
         for probe in probes(cells)
     ]
-    return ["probe, by gallery", *columns], rows
+    return ["query, by gallery", *columns], rows
 
 
 def size_grid(cells: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Queries and subjects that search, and photos that are searched, of each cell."""
     columns = galleries(cells)
     rows = [[probe_name(one), *(_size(cell_at(cells, name, one)) for name in columns)] for one in probes(cells)]
-    return ["probe, by gallery", *columns], rows
+    return ["query, by gallery", *columns], rows
 
 
-KIND_COLUMNS = ("gallery and probe", "rank-1", "mAP", "cells", "queries", "subjects")
+KIND_COLUMNS = ("gallery and query", "rank-1", "mAP", "cells", "queries", "subjects")
 
 
 def kind_rows(kinds: Sequence[Entry]) -> list[list[str]]:
@@ -70,11 +70,11 @@ def kind_rows(kinds: Sequence[Entry]) -> list[list[str]]:
 
 
 SHARED_COLUMNS = (
-    "gallery and probe",
+    "gallery and query",
     "rank-1",
     "mAP",
-    "rank-1 against the probe's own kind",
-    "mAP against the probe's own kind",
+    "rank-1 against the query's own kind",
+    "mAP against the query's own kind",
 )
 
 
@@ -152,11 +152,11 @@ def shared_words(found: Entry) -> str:
     if shared is None:
         return ""
     if not shared["cells"]:
-        return "nobody has photos of each, so that there is no matrix over the same people"
+        return "no subject has photos of each, so there is no matrix over the same people"
     if shared["identities"] == shared["of"]:
-        return f"all {shared['of']} identities have photos of each, so the same people are in every gallery"
+        return f"all {shared['of']} identities have photos of each, so all galleries hold the same people"
     return (
-        f"only the {shared['identities']} of {shared['of']} identities with photos of each, the same in every gallery: "
+        f"only the {shared['identities']} of {shared['of']} identities with photos of each, in every gallery: "
         "these cells can be compared with each other, not with those above, whose galleries are larger"
     )
 

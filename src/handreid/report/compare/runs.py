@@ -141,8 +141,8 @@ def _same_test(
     if any(reasons) and not different:
         told = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
         raise RunError(
-            f"not tested as {names[0]} was, so no difference means anything: {told}. Evaluate them alike, or show them "
-            "beside each other without differences with --different"
+            f"not tested as {names[0]} was, so differences mean nothing: {told}. Evaluate them alike, or show them "
+            "without differences with --different"
         )
     return [number for number, reason in enumerate(reasons) if not reason]
 

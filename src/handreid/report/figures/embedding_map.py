@@ -75,7 +75,7 @@ def embedding_figure(
     of = _coloured(tested, colour)
     shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
     if len(shown.rows) < 4:
-        raise DataError(f"{len(shown.rows)} test photos to show; a picture of a space needs 4 or more")
+        raise DataError(f"{len(shown.rows)} test photos to show; the figure needs 4 or more")
     nobody = _of_role(every, "unlabelled", needed=False)
     if colour in PEOPLE and len(nobody.rows):
         shown, of = _with_unlabelled(every, shown, of, nobody, seed)
@@ -120,7 +120,9 @@ def project(
 ) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
     """Places in the plane, and what the axes are. Raises DataError when all points are one."""
     if float(np.ptp(points, axis=0).max()) < 1e-6:
-        raise DataError(f"all {len(points)} photos have the same embedding: the model has collapsed, nothing to see")
+        raise DataError(
+            f"all {len(points)} photos have the same embedding: the model has collapsed, so there is nothing to draw"
+        )
     if method == "pca":
         from sklearn.decomposition import PCA
 
@@ -147,10 +149,10 @@ def _coloured(known: Known, colour: str) -> Colouring:
     values = _views(known) if column == "aspect" else [_text(value) for value in known.table[column].to_list()]
     found = set(values) - {"unknown"}
     if not found:
-        raise DataError(f"no test photo of {known.facts['manifest']} says its {column}; {_others(known)}")
+        raise DataError(f"no test photo of {known.facts['manifest']} has a value of {column}; {_others(known)}")
     if colour not in PEOPLE and len(found) > len(style.CATEGORIES):
         raise DataError(
-            f"{column} has {len(found)} different values, more than the {len(style.CATEGORIES)} colours that can be "
+            f"{column} has {len(found)} different values, but only {len(style.CATEGORIES)} colours can be "
             f"told apart; {_others(known)}"
         )
     return Colouring(
@@ -193,7 +195,7 @@ def _of_role(every: Known, role: str, *, needed: bool = True) -> Known:
     found = every.only(np.flatnonzero(every.table["role"].to_numpy() == role))
     if needed and not len(found.rows):
         roles = ", ".join(sorted(set(every.table["role"])))
-        raise DataError(f"no photo of {every.facts['manifest']} is of {role!r}; it has {roles}")
+        raise DataError(f"no photo of {every.facts['manifest']} has the role {role!r}; the roles are {roles}")
     return found
 
 

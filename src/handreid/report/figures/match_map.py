@@ -117,7 +117,8 @@ def _gallery(run: Run, known: Known, asked: int, progress: Progress) -> Int[np.n
     if split is None or asked not in set(split.test[0].query.tolist()):
         inside = "in its gallery" if split and asked in set(split.test[0].gallery.tolist()) else f"a photo of {role!r}"
         raise DataError(
-            f"{path} is no query of the first test draw but {inside}: name a second photo to compare it with, or take "
+            f"{path} is not a query of the first test draw but {inside}: name a second photo to compare it with, or "
+            "use "
             f"a query, such as {known.table['path'][int(split.test[0].query[0])] if split else 'one of tested data'}"
         )
     answers: Int[np.ndarray, " gallery"] = split.test[0].gallery[~split.left_out(asked, split.test[0].gallery)]

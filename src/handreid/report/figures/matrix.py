@@ -46,7 +46,9 @@ def matrix_figure(found: Mapping[str, Any], out: Path, *, metric: Metric = "rank
     check_writable(out, style.FORMATS)
     cells = (found["shared"] or {}).get("cells") if shared else found["cells"]
     if not cells:
-        raise DataError(f"there is no matrix over the same people: {shared_words(found) or 'data sets share nobody'}")
+        raise DataError(
+            f"there is no matrix over the same people: {shared_words(found) or 'the data sets share no subjects'}"
+        )
     columns = _places([(name, _is_merged(cells, name)) for name in galleries(cells)], _CELL)
     rows = _places([(probe, not probe[1]) for probe in probes(cells)], _ROW)
     across, down = max(columns.values()) + _CELL / 2, max(rows.values()) + _ROW / 2

@@ -59,7 +59,7 @@ def write_strips(
     else:
         strips = choose(tested, draw, each, seed=seed)
     if not strips:
-        raise DataError(f"no query of draw {draw} has a right answer in its gallery: there is nothing to show")
+        raise DataError(f"no query of draw {draw} has a right answer in its gallery, so there is nothing to show")
     figure = draw_strips(tested, strips, progress)
     return style.save(figure, out, caption(tested, strips, seed))
 

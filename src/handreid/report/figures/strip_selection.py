@@ -80,7 +80,7 @@ def strip_of(tested: Tested, query: str, *, draw: int = 0, top: int = 10) -> Str
     if photo not in tested.unlabelled and photo not in tested.query(draw):
         others = [str(number) for number in range(len(tested.split.test)) if photo in tested.query(number)]
         raise DataError(
-            f"{tested.names[photo]} is not searched for in draw {draw}, but in the gallery or in no draw's queries; "
+            f"{tested.names[photo]} is not a query of draw {draw}; "
             f"it is a query of {f'draw {listed(others)}' if others else 'no draw'}"
         )
     return _strip(tested, photo, draw, tested.gallery(draw), top, "asked")
@@ -133,6 +133,6 @@ def _found(tested: Tested, wanted: str) -> int:
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise DataError(f"{wanted} could be {listed(tested.names[at] for at in ends)}: say more of its path")
+        raise DataError(f"{wanted} could be {listed(tested.names[at] for at in ends)}: give more of its path")
     endings = (name.rsplit("/", 1)[-1] for name in tested.names)
-    raise DataError(f"no test photo of {tested.run.folder} is called {wanted!r}{nearest(wanted, endings)}")
+    raise DataError(f"no test photo of {tested.run.folder} has the path {wanted!r}{nearest(wanted, endings)}")

@@ -35,7 +35,7 @@ def sweep_figure(folder: Path, path: Path) -> list[Path]:
     check_writable(path, FORMATS)
     content = read_sweep(folder, ended=True)
     if not any(trial["value"] is not None for trial in content["trials"]):
-        raise RunError(f"{folder} has no trial with a validation: nothing can be drawn")
+        raise RunError(f"{folder} has no trial with a validation score, so nothing can be drawn")
     return save(draw(content), path, caption(content))
 
 

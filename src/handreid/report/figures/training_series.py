@@ -68,7 +68,7 @@ def training_series(run: Run) -> list[StageSeries]:
     entries = read_metrics(run)
     if not entries:
         why = "its recipe has no stages" if not run.recipe.stages else "no epoch of it has ended"
-        raise RunError(f"{run.folder} has no metrics.jsonl with lines in it: {why}")
+        raise RunError(f"{run.folder} has no epochs in metrics.jsonl: {why}")
     found = []
     for number, stage in enumerate(run.recipe.stages):
         mine = [entry for entry in entries if entry["stage"] == number]

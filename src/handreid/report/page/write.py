@@ -45,7 +45,9 @@ def write_report(
     folders = run_folders(paths)
     done = [folder for folder in folders if Run(folder).evaluation.exists()]
     if not done:
-        raise RunError(f"none of {len(folders)} runs is evaluated; do it with `handreid evaluate {folders[0]}`")
+        raise RunError(
+            f"none of {len(folders)} runs is evaluated; evaluate them first: `handreid evaluate {folders[0]}`"
+        )
     comparison = compare_runs(done, by=by, to=to, different=different, progress=progress)
     shown = _shown(comparison, show)
     left_out = [folder.name for folder in folders if folder not in done]
@@ -64,7 +66,7 @@ def _shown(comparison: Comparison, wanted: str | None) -> Compared:
         if wanted in (run.name, run.folder.name):
             return run
     names = ", ".join(run.name for run in comparison.runs)
-    raise RunError(f"no run of this report is called {wanted!r}; there are {names}")
+    raise RunError(f"no run of this report has the name {wanted!r}; the names are {names}")
 
 
 def _content(

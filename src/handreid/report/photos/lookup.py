@@ -54,7 +54,7 @@ def find(known: Known, name: str) -> int:
     where = known.facts["manifest"]
     if ending:
         raise DataError(
-            f"{name!r} is {len(ending)} photos of {where} ({listed(paths[n] for n in ending)}): give the path"
+            f"{name!r} matches {len(ending)} photos of {where} ({listed(paths[n] for n in ending)}): give the full path"
         )
     near = difflib.get_close_matches(name, paths, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; its photos are called as {paths[0]}"

@@ -121,7 +121,7 @@ def look_at(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = 
     roles, paths = every.table["role"].to_list(), every.table["path"].to_list()
     known = every.only(np.flatnonzero([_wanted(*photo, asked) for photo in zip(roles, paths, strict=True)]))
     if known.split is None:
-        raise DataError(f"{known.facts['manifest']} gives no split, so no photo of it is tested")
+        raise DataError(f"{known.facts['manifest']} cannot be split, so it has no test photos")
     embeddings = embed_known(run, known, progress)
     return Tested(
         run, known.recipe, known.manifest, known.split, known.rows, embeddings, str(known.facts["model_hash"])

@@ -79,13 +79,13 @@ def sprite(images: Sequence[Image.Image], columns: int | None = None, quality: i
     where it would be larger than WebP allows.
     """
     if not images:
-        raise DataError("no photo to show in a picture of thumbnails")
+        raise DataError("no photos to show as thumbnails")
     columns = columns or columns_of(len(images))
     width, height = images[0].size
     rows = -(-len(images) // columns)
     if max(columns * width, rows * height) > LARGEST:
         raise DataError(
-            f"{len(images)} thumbnails of {width} x {height} in {columns} columns are more than a WebP can hold "
+            f"{len(images)} thumbnails of {width} x {height} in {columns} columns exceed the size of a WebP image "
             f"({LARGEST} pixels): show fewer photos, or smaller ones"
         )
     sheet = Image.new("RGB", (columns * width, rows * height), BORDER)

@@ -36,22 +36,24 @@ def strangers(material: Material) -> Gate:
     wrong = [_known(leak) for leak in split_leaks(material)]
     repeated = repeated_photos(material)
     if repeated:
-        wrong.append(f"{len(repeated)} photos validate that also train, under other names: {listed(repeated)}")
+        wrong.append(
+            f"{len(repeated)} validation photos are copies of training photos under other names: {listed(repeated)}"
+        )
     people = len({split.subjects[row] for row in tested_people(split)})
     closed = set(validated_rows(split)) & set(split.train.tolist())
-    how = "photos of training identities (a closed set)" if closed else "people of their own"
-    found = f"{people} subjects are tested, none of them among those who train; validation is by {how}"
+    how = "photos of seen subjects (a closed set)" if closed else "unseen subjects"
+    found = f"{people} test subjects, none of them in training; validation uses {how}"
     if split.protocol == "prepared":
-        found = f"{people} subjects are tested; the split is given, so only photos were compared"
-    advice = f"protocol {split.protocol}; see data.protocol and the manifest's split, and `handreid data check`"
+        found = f"{people} test subjects; the split is given by the manifest, so only photos were compared"
+    advice = f"protocol {split.protocol}; check data.protocol and the manifest's split, and run `handreid data check`"
     return verdict("strangers", wrong, found, advice)
 
 
 def _known(leak: Leak) -> str:
     part = "training" if leak.role == "train" else "validation"
     if leak.copies:
-        return f"{leak.copies} photos of the test are in {part} too, by their content: of {listed(leak.subjects)}"
-    return f"{len(leak.subjects)} subjects of the test are in {part}: {listed(leak.subjects)}"
+        return f"{leak.copies} test photos are also in {part}, by content: of {listed(leak.subjects)}"
+    return f"{len(leak.subjects)} test subjects are also in {part}: {listed(leak.subjects)}"
 
 
 def preprocessing(
@@ -80,8 +82,8 @@ def preprocessing(
     if stage.chirality != "none":
         chosen.append(stage.chirality)
     size = "x".join(map(str, embedder.preprocessing.size))
-    found = f"{len(rows)} photos reach the tower alike, {size}, but for {', '.join(chosen) or 'nothing'}"
-    advice = "both ways decode by the model's one Preprocessing; an old cache is in the folder $HANDREID_CACHE"
+    found = f"{len(rows)} photos reach the tower alike, {size}, except for {', '.join(chosen) or 'nothing'}"
+    advice = "both must decode with the model's Preprocessing; if the cache in $HANDREID_CACHE is old, remove it"
     return verdict("preprocessing", wrong, found, advice)
 
 
@@ -115,7 +117,7 @@ def _at_the_door(
     if ours.shape == theirs.shape and torch.equal(ours, theirs):
         return []
     scales = [f"mean {float(value.mean()):.4g}, deviation {float(value.std()):.4g}" for value in (ours, theirs)]
-    return [f"the tower is given other numbers of the same photo: in training {scales[0]}, at test {scales[1]}"]
+    return [f"the tower gets different values for the same photo: in training {scales[0]}, at test {scales[1]}"]
 
 
 class _ArrivedError(Exception):
@@ -150,15 +152,15 @@ def _as_stored(photos: TrainingPhotos, stage: FineTune, embedder: Embedder, deco
     wrong = []
     kept = np.stack([photos.photos[int(photos.rows[place])] for place in range(len(decoded))])
     if kept.shape != decoded.shape:
-        wrong.append(f"stored photos are {_size(kept)}, decoded anew {_size(decoded)}")
+        wrong.append(f"stored photos are {_size(kept)}, decoded again {_size(decoded)}")
     elif not np.array_equal(kept, decoded):
-        wrong.append("stored photos are not those of the files as they are decoded now")
+        wrong.append("cached photos differ from the files as they are decoded now")
     size = tuple(photos[[(0, 0)]].photos.shape[2:])
     if size != embedder.preprocessing.size:
-        wrong.append(f"augmented photos are {size[0]}x{size[1]}, the tower takes {embedder.preprocessing.size}")
+        wrong.append(f"augmented photos are {size[0]}x{size[1]}, but the tower takes {embedder.preprocessing.size}")
     transforms: Collection[object] = getattr(photos.augment, "transforms", ())
     if stage.chirality != "flip" and any(isinstance(step, v2.RandomHorizontalFlip) for step in transforms):
-        wrong.append(f"training flips photos and chirality is {stage.chirality!r}: a right hand becomes a left one")
+        wrong.append(f"training flips photos, but chirality is {stage.chirality!r}: a right hand becomes a left one")
     return wrong
 
 

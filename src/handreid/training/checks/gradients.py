@@ -51,12 +51,12 @@ def optimised(module: Module, optimizer: torch.optim.Optimizer | str) -> Gate:
     foreign = sorted({group for key, group in groups.items() if key not in names})
     wrong = []
     if forgotten:
-        wrong.append(f"{len(forgotten)} parameters learn and are in no group of the optimizer: {listed(forgotten)}")
+        wrong.append(f"{len(forgotten)} trainable parameters are in no group of the optimizer: {listed(forgotten)}")
     if frozen:
-        wrong.append(f"{len(frozen)} parameters are frozen and in a group of the optimizer: {listed(frozen)}")
+        wrong.append(f"{len(frozen)} frozen parameters are in a group of the optimizer: {listed(frozen)}")
     if foreign:
         wrong.append(f"the optimizer has parameters that are not the stage's, in {listed(foreign)}")
-    found = f"{len(learning)} of {len(names)} parameters learn, in {len(optimizer.param_groups)} groups"
+    found = f"{len(learning)} of {len(names)} parameters are trained, in {len(optimizer.param_groups)} groups"
     return verdict("optimised", wrong, found, "see `groups` of the stage and requires_grad of the parameters")
 
 
@@ -87,7 +87,7 @@ def gradients(module: Module, first: Pass) -> Gate:
         if not silent:
             break
     wrong += [f"{name} {problem}" for name, problem in silent.items()]
-    return verdict("gradients", wrong, f"norms {', '.join(found)}", "a loss that is only logged teaches nothing")
+    return verdict("gradients", wrong, f"norms {', '.join(found)}", "a loss that is only logged trains nothing")
 
 
 def should_be_frozen(module: Module) -> dict[str, nn.Parameter]:
@@ -130,7 +130,7 @@ def step(module: Module, optimizer: torch.optim.Optimizer, first: Pass, statisti
     still = _still(module, optimizer, moved)
     wrong = []
     if freed:
-        wrong.append(f"{len(freed)} parameters that the recipe freezes may learn: {listed(freed)}")
+        wrong.append(f"{len(freed)} parameters that the recipe freezes are trainable: {listed(freed)}")
     if drifted:
         wrong.append(f"{len(drifted)} frozen parameters or statistics moved in a step: {listed(drifted)}")
     wrong += [f"nothing of {name!r} moved in a step" for name in still]
@@ -190,7 +190,7 @@ def _missing(module: Module, first: Pass) -> list[str]:
     for name, part in zip(known, parts, strict=True):
         weight = first.weights[name]
         if part is None:
-            wrong.append(f"{name} is computed and not in the loss")
+            wrong.append(f"{name} is computed but not in the loss")
         elif not math.isclose(part.item(), weight, rel_tol=1e-4):
             wrong.append(f"{name} is in the loss with the weight {part.item():g}, not {weight:g}")
     return wrong
@@ -223,14 +223,14 @@ def _term(module: Module, now: Pass, name: str) -> tuple[str, str]:
     assert isinstance(objective, Objective)  # noqa: S101 - for the type checker
     wrong_labels = Targets(exchanged(now.targets.labels), now.targets.mixed)
     again, norm = _gradient(module, now, name, objective(now.outputs, wrong_labels))
-    return (problem if again else ""), f"{norm:.3g} with exchanged labels (these photos leave it nothing to say)"
+    return (problem if again else ""), f"{norm:.3g} with exchanged labels (0 with the labels of these photos)"
 
 
 def _gradient(module: Module, now: Pass, name: str, loss: Tensor) -> tuple[str, float]:
     if not loss.isfinite():
         return f"is {loss.item()}, not finite", 0.0
     if not loss.requires_grad:
-        return "has no gradient: what it is computed of is cut off from all that learns", 0.0
+        return "has no gradient: it does not depend on any trainable parameter", 0.0
     shared, own = _places(module, now, name)
     norms = []
     for places in (shared, own):

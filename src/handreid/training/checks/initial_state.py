@@ -36,7 +36,7 @@ def loss(module: FineTuneModule, losses: Mapping[str, Tensor]) -> Gate | None:
         found.append(f"{name} {value.item():.2f} for {where:.2f} ({how})")
         if not abs(value.item() - where) <= band:
             wrong.append(f"{name} begins at {value.item():.3g}, not within {band:.2g} of {where:.3g} ({how})")
-    advice = "a classifier that begins higher has weights that are too large, one that begins lower is not fresh"
+    advice = "if it is higher, the classifier's initial weights are too large; if lower, it is not newly initialised"
     return verdict("loss", wrong, ", ".join(found), advice) if found else None
 
 

@@ -111,7 +111,7 @@ def _judge(losses: Iterator[float], right: Any, what: str, rate: float) -> Gate:
         wrong.append(f"the loss of {what} went from {start:.3g} to {now:.3g} in {steps} steps at a rate of {rate:g}")
     if good < count:
         wrong.append(f"{good} of {count} photos are classified or ranked right after {steps} steps ({what})")
-    return verdict("overfit", wrong, found, "one batch cannot be learned by heart, so nothing can be learned")
+    return verdict("overfit", wrong, found, "the model cannot memorise one batch, so training cannot work")
 
 
 def _make_easy(module: FineTuneModule) -> None:

@@ -45,7 +45,7 @@ def refuse(gates: Sequence[Gate], where: str) -> None:
         lines = "\n".join(f"  {gate.name}: {gate.found}" for gate in failed)
         raise GateError(
             f"{where}: {len(failed)} of {len(gates)} checks failed before the first step\n{lines}\n"
-            "docs/checks.md says what each one means; one that is wrong for an objective of yours is left out with "
+            "docs/checks.md explains each one; to skip one that does not apply to your objective, use "
             f"--set gates.skip=[{failed[0].name}]"
         )
 

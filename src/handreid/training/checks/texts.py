@@ -21,7 +21,7 @@ from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
 
 ROUNDING = 1e-5  # of two features' distance, by their length
-ADVICE = "read the feature at the end-of-text token: at the start a causal tower knows nothing of the sentence"
+ADVICE = "read the feature at the end-of-text token: at the start, a causal tower has not read the sentence"
 TWINS = ("a photo of a hand on the left", "a photo of a hand on the right")
 
 

@@ -120,9 +120,11 @@ def _from_elsewhere(job: Job, number: int, key: str) -> Run | None:
             _take_over(job, number, other)
         except RunError as error:
             begin_anew(job, number)
-            job.progress.say(f"note: stage {number} ({kind}) is done again, though {other.folder} has done it: {error}")
+            job.progress.say(
+                f"note: stage {number} ({kind}) is trained again, as that of {other.folder} cannot be used: {error}"
+            )
         else:
-            job.progress.say(f"stage {number} ({kind}) is as {other.folder} has done it: taken from there")
+            job.progress.say(f"stage {number} ({kind}) was copied from {other.folder}, which trained the same")
             return other
     return None
 
@@ -133,7 +135,7 @@ def _finished_elsewhere(job: Job, key: str) -> Iterator[Run]:
         try:
             found = read_json(path).get("key")
         except RunError as error:
-            job.progress.say(f"note: a stage beside this run is left out of account: {error}")
+            job.progress.say(f"note: a stage of a run beside this one is ignored: {error}")
             continue
         if found == key:
             yield Run(path.parents[2])
@@ -146,7 +148,7 @@ def _take_over(job: Job, number: int, other: Run) -> None:
     stage = read_stage(theirs)
     files: dict[str, str] = stage["files"]
     if len(lines) != stage["epochs"]:
-        raise RunError(f"{other.metrics} has {len(lines)} lines of it, and it had {stage['epochs']} epochs")
+        raise RunError(f"{other.metrics} has {len(lines)} lines of it, but it had {stage['epochs']} epochs")
     told = {name: read_json(theirs / name) for name in _TOLD if (theirs / name).exists()}
     begin_anew(job, number)
     for name in files:
@@ -159,7 +161,7 @@ def _take_over(job: Job, number: int, other: Run) -> None:
 
 
 def _copy(theirs: Path, ours: Path, noted: Mapping[str, str]) -> None:
-    advice = "train that run anew, or move it away"
+    advice = "train that run again, or move it away"
     check_noted(theirs, noted=noted[theirs.name], advice=advice)
     write_atomic(ours, lambda part: shutil.copyfile(theirs, part), durable=True, before=noting(ours))
     check_noted(ours, noted=noted[theirs.name], advice=advice)

@@ -114,7 +114,7 @@ def group_numbers(photos: pl.DataFrame, by: Sequence[str]) -> Int[np.ndarray, " 
     unknown = [name for name, column in found.items() if column is None or photos[column].null_count()]
     if unknown:
         raise RecipeError(
-            f"sampler balanced by {', '.join(unknown)}: the manifest does not give this for every training photo; "
+            f"sampler balanced by {', '.join(unknown)}: the manifest does not have this for every training photo; "
             f"its columns are {', '.join(photos.columns)}"
         )
     columns = [column for column in found.values() if column is not None]

@@ -64,8 +64,8 @@ def interpolate(start: State, tuned: State, alpha: float) -> State:
     unlike = [name for name in {**start, **tuned} if _shape(start, name) != _shape(tuned, name)]
     if unlike:
         raise ValueError(
-            f"the weights a stage began with and the ones it trained differ in {len(unlike)} names or shapes "
-            f"(such as {unlike[0]}): merge low-rank changes first"
+            f"the initial and the trained weights of a stage differ in {len(unlike)} names or shapes "
+            f"(such as {unlike[0]}): merge LoRA adapters first"
         )
     return {
         name: torch.lerp(start[name].to(value.device), value, alpha) if value.is_floating_point() else value.clone()

@@ -31,8 +31,8 @@ def check_learn_prompts(recipe: Recipe, number: int, text: TextEncoder, material
     make_sentences(text, [sentence for of in filled for sentence in of], _places(stage))
     if stage.contexts == "shared" and all(len(set(of)) == 1 for of in filled):
         raise RecipeError(
-            f"stages.{number}: with shared contexts alone every identity has the prompt {filled[0][0]!r}, and none can "
-            "be told from another: use contexts: identity or both, or name {places} in which identities differ"
+            f"stages.{number}: with shared contexts only, every identity has the prompt {filled[0][0]!r}, so none can "
+            "be told from another: use contexts: identity or both, or {places} in which identities differ"
         )
     if isinstance(stage.init, AttributeWords):
         _phrases(stage.init, material)
