@@ -17,7 +17,7 @@ from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.manifest import read as _read
 from handreid.data.sources.files import files_below
-from handreid.errors import DataError, PhotoError, WeightsError
+from handreid.errors import DataError, PhotoError
 from handreid.evaluation.evaluate import evaluate as _evaluate
 from handreid.inference import load_embedder
 from handreid.models.embedder import Embedder
@@ -45,9 +45,9 @@ def train(
 ) -> Run:
     """Trains a recipe (an object, a built-in name, or a YAML file) on a manifest into the folder `out`.
 
-    With `resume` a run that was stopped goes on, and ends with the weights it would have had; a recipe and data may then
-    be None, unless the recipe has losses of your own. Training is silent: give `handreid.progress.Terminal()` to see it.
-    The run's `model` is the file of the trained model, its `folder` holds all else.
+    With `resume` a run that was stopped goes on, and ends with the weights it would have had; a recipe and data may
+    then be None, unless the recipe has losses of your own. Training is silent: give `handreid.progress.Terminal()` to
+    see it. The run's `model` is the file of the trained model, its `folder` holds all else.
 
     Raises RecipeError, ManifestError, PhotoError and WeightsError for what is given, RunError for a folder that holds
     something else, and GateError where a check before the first step fails.
@@ -87,10 +87,10 @@ def embed(
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings of photos, float32 of unit length, a row for each in the order in which they are given.
 
-    `model` is a run, its folder, a model's file, or an embedder, which is used where it is; else the GPU is, if there is
-    one. `photos` are files, a manifest (its rows), or a folder: all photos below it, sorted by their path. `mirrored`
-    averages each photo with its mirror image; None is what the run's recipe says, else False. What a model is told
-    beside pixels is looked up in the manifest; without one, and where it is missing, it is the mean.
+    `model` is a run, its folder, a model's file, or an embedder, which is used where it is; else the GPU is, if there
+    is one. `photos` are files, a manifest (its rows), or a folder: all photos below it, sorted by their path.
+    `mirrored` averages each photo with its mirror image; None is what the run's recipe says, else False. What a model
+    is told beside pixels is looked up in the manifest; without one, and where it is missing, it is the mean.
 
     Raises PhotoError for a photo that is missing or cannot be read, DataError where there is none, RunError and
     WeightsError for a model that is not as it was written.

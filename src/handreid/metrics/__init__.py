@@ -5,6 +5,7 @@
 """
 
 import sys
+from inspect import signature
 from types import ModuleType
 
 from handreid.metrics.summary import metrics as _metrics
@@ -12,6 +13,7 @@ from handreid.metrics.summary import metrics as _metrics
 
 class _Package(ModuleType):
     __call__ = staticmethod(_metrics)
+    __signature__ = signature(_metrics)
 
 
 sys.modules[__name__].__class__ = _Package

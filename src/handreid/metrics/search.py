@@ -50,9 +50,9 @@ def rank(
 ) -> Matches:
     """The `k` gallery photos (None: all) with the largest cosine to each query.
 
-    `query` is (queries, dim), or (dim,) for a single one; `gallery` is (photos, dim), in any type of real numbers and of
-    any length: cosines are of the directions. `labels` says who is on each gallery photo, in texts or whole numbers; by
-    `label` each of them comes once, by its most similar photo. `query_labels` decides ties alone (see the module).
+    `query` is (queries, dim), or (dim,) for a single one; `gallery` is (photos, dim), in any type of real numbers and
+    of any length: cosines are of the directions. `labels` says who is on each gallery photo, in texts or whole numbers;
+    by `label` each of them comes once, by its most similar photo. `query_labels` decides ties alone (see the module).
     Raises DataError for features that are empty, zero, not finite or of two widths, labels that do not fit, or a k
     under 1.
     """
@@ -160,7 +160,7 @@ def _best(
 def _order(
     scores: Float[np.ndarray, " gallery"], own: Bool[np.ndarray, " gallery"], k: int | None
 ) -> Int[np.ndarray, " first"]:
-    """Places of the k largest scores; of equal ones those that are not `own` first, then in the order of the gallery."""
+    """Places of the k largest scores; of equal ones those that are not `own` first, then by place."""
     candidates = np.arange(len(scores))
     if k is not None and k < len(scores):
         least = np.partition(scores, len(scores) - k)[len(scores) - k]

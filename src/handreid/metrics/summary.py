@@ -45,11 +45,11 @@ def metrics(
 ) -> Metrics:
     """Ranks the gallery for each query by cosine, and says how often and how early the right people are found.
 
-    Features as for `rank`. Labels are texts or whole numbers, one for each photo. `cameras` are those of the queries and
-    of the gallery: gallery photos of the query's label and camera are then left out (the rule of Market-1501).
+    Features as for `rank`. Labels are texts or whole numbers, one for each photo. `cameras` are those of the queries
+    and of the gallery: gallery photos of the query's label and camera are then left out (the rule of Market-1501).
     `subjects` says which person each query is of, where labels are finer (a hand, a view): people, and all queries of
-    each, are resampled for the intervals. Ties count against us. Raises DataError as `rank` does, for labels, cameras or
-    subjects that do not fit, and where no query has a right answer.
+    each, are resampled for the intervals. Ties count against us. Raises DataError as `rank` does, for labels, cameras
+    or subjects that do not fit, and where no query has a right answer.
     """
     asked, searched = as_features(query, "query"), as_features(gallery, "gallery")
     check_features(asked, searched)

@@ -1,7 +1,7 @@
 """A loss that is not handreid's own: imported by its name, made of the recipe's arguments, and held to the protocol.
 
-Any `nn.Module` will do whose `forward(outputs, targets)` gives one number: outputs are `handreid.types.Outputs`, targets
-`handreid.types.Targets`. `undecayed()` and `at_epoch(epoch)` are called where it has them, see `Objective`.
+Any `nn.Module` will do whose `forward(outputs, targets)` gives one number: outputs are `handreid.types.Outputs`,
+targets `handreid.types.Targets`. `undecayed()` and `at_epoch(epoch)` are called where it has them, see `Objective`.
 """
 
 import inspect

@@ -1,9 +1,10 @@
 """A term of the loss that is not handreid's own: a class that is imported by its name, or an object given from Python.
 
-* `kind: "package.module:Class"` and `arguments` say all of a class that is imported, so that anybody who has the package
-  can train the recipe again.
-* Of an object nobody knows with what arguments it was made. A recipe holds a copy of it as it was given, and writes down
-  `fingerprint`: hashes of its settings and of its weights. A run goes on with an object of the same fingerprint alone.
+* `kind: "package.module:Class"` and `arguments` say all of a class that is imported, so that anybody who has the
+  package can train the recipe again.
+* Of an object nobody knows with what arguments it was made. A recipe holds a copy of it as it was given, and writes
+  down `fingerprint`: hashes of its settings and of its weights. A run goes on with an object of the same fingerprint
+  alone.
 * Recipes know no torch: an object can only be an `nn.Module` where somebody has imported torch already.
 """
 
@@ -31,8 +32,8 @@ def _check_name(kind: str) -> str:
 
 
 class CustomTerm(LearnedTerm):
-    """A loss of your own, an `nn.Module` (see [Python](python.md)). Training such a recipe imports its package, and runs
-    the code in it.
+    """A loss of your own, an `nn.Module` (see [Python](python.md)). Training such a recipe imports its package, and
+    runs the code in it.
     """
 
     kind: Annotated[str, AfterValidator(_check_name)]
