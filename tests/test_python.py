@@ -250,9 +250,9 @@ class TestRerank:
     def test_expansion_ranks_by_what_it_expands(self):
         random = np.random.default_rng(0)
         query, gallery = random.normal(size=(4, 6)), random.normal(size=(15, 6))
-        ours = handreid.rerank(query, gallery, how=QueryExpansion(neighbours=3, alpha=1))
+        ours = handreid.rerank(query, gallery, how=QueryExpansion(neighbours=3, alpha=1.0))
         assert np.array_equal(
-            ours.indices, handreid.rank(expand(query, gallery, neighbours=3, alpha=1), gallery).indices
+            ours.indices, handreid.rank(expand(query, gallery, neighbours=3, alpha=1.0), gallery).indices
         )
         ours = handreid.rerank(query, gallery, how=GalleryExpansion(neighbours=2))
         assert np.array_equal(ours.scores, handreid.rank(query, expand_gallery(gallery, neighbours=2)).scores)
@@ -277,7 +277,7 @@ class TestMetrics:
         found = handreid.metrics(features, features, labels, labels, cameras=(["x", "x", "y"], ["x", "z", "y"]))
         assert found.unanswerable == 1
         assert np.isnan(found.per_query["rank1"][2])
-        with pytest.raises(DataError, match="none of 3 queries has a right answer .* from another camera"):
+        with pytest.raises(DataError, match=r"none of 3 queries has a right answer .* from another camera"):
             handreid.metrics(features, features, labels, labels, cameras=(["x"] * 3, ["x"] * 3))
         with pytest.raises(DataError, match="none of 3 queries has a right answer"):
             handreid.metrics(features, features, labels, ["c", "d", "e"])

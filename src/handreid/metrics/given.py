@@ -26,7 +26,7 @@ def as_features(given: object, name: str) -> np.ndarray:
         )
     if not found.size:
         raise DataError(f"{name} features are empty, of shape {found.shape}: there is nothing to compare")
-    return found
+    return found if found.dtype.kind == "f" else found.astype(np.float64)
 
 
 def as_labels(given: object, name: str, photos: int) -> np.ndarray:
