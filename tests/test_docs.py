@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from PIL import Image
 
 from handreid import build
-from handreid.build import build_embedder, build_towers
+from handreid.build import build_towers
 from handreid.cli.commands import app
 from handreid.models.heads import PlainHead
+from handreid.objectives.table import OBJECTIVES
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
 from handreid.recipe.load_sweep import builtin_sweeps, parse_sweep
 from handreid.sweep.checks import check_settings
@@ -124,21 +124,6 @@ def test_the_layout_of_the_csv_in_the_docs_is_read(tmp_path: Path):
     assert (len(manifest), manifest.metadata) == (2, ("age",))
 
 
-def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    recipe = parse_recipe(MICRO_RECIPE, "micro")
-    for folder in ("runs/first", "photos/anna", "photos/ben"):
-        (tmp_path / folder).mkdir(parents=True)
-    build_embedder(recipe, build_towers(recipe)).save(tmp_path / "runs/first/model.safetensors")
-    Image.new("RGB", (60, 40), "tan").save(tmp_path / "photos/anna/1.jpg")
-    Image.new("RGB", (60, 40), "brown").save(tmp_path / "photos/ben/1.jpg")
-    monkeypatch.chdir(tmp_path)
-    (code,) = blocks(ROOT / "README.md", "python")
-    names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["similarity"].shape == (2, 2)
-    assert names["similarity"][0, 0].item() == pytest.approx(1, abs=1e-5)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
@@ -221,9 +206,7 @@ class TestTheWorkedExampleOfAnObjective:
     def test_a_recipes_term_becomes_the_objective(
         self, worked_example: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
     ):
-        module = ModuleType("handreid.objectives.uniformity")
-        module.__dict__.update(worked_example[0])
-        monkeypatch.setitem(sys.modules, "handreid.objectives.uniformity", module)
+        monkeypatch.setitem(OBJECTIVES, "uniformity", worked_example[0]["Uniformity"])
         term = worked_example[1]["Uniformity"].model_validate({"kind": "uniformity", "t": 3.0, "features": ["joint"]})
         made = unwrap(build._objective)(term, PlainHead({"joint": 8}, ()), 4)
         assert isinstance(made, worked_example[0]["Uniformity"])

@@ -1,8 +1,8 @@
 """The only place that turns a recipe's data into objects; constructors elsewhere take plain arguments."""
 
+import copy
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any, get_args
 
 import numpy as np
@@ -25,7 +25,9 @@ from handreid.models.clip import ClipTowers, load_clip
 from handreid.models.clip_weights import trained_normalisation
 from handreid.models.embedder import Embedder
 from handreid.models.heads import Head
+from handreid.objectives.custom import CustomObjective, make_module
 from handreid.objectives.objective import Objective
+from handreid.objectives.table import OBJECTIVES
 from handreid.recipe import FineTune, KReciprocal, QueryExpansion, Recipe, Rerank
 from handreid.recipe.augmentations import (
     Affine,
@@ -39,8 +41,10 @@ from handreid.recipe.augmentations import (
     RandAugment,
     RandomErasing,
 )
-from handreid.recipe.objectives import AnyTerm, LearnedTerm, TextTerm
+from handreid.recipe.custom_term import CustomTerm
+from handreid.recipe.objectives import AnyTerm, TextTerm, term_name
 from handreid.recipe.samplers import BalancedSampler, HardIdentitySampler, PkSampler
+from handreid.recipe.term import LearnedTerm
 from handreid.types import FeatureName, Preprocessing, Triple
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
@@ -124,21 +128,46 @@ def build_objectives(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.ModuleDict(
-            {f"{n}_{term.kind}": _objective(term, head, identities, texts) for n, term in enumerate(stage.objectives)}
+            {
+                f"{n}_{term_name(term)}": _objective(term, head, identities, texts)
+                for n, term in enumerate(stage.objectives)
+            }
         )
 
 
 def _objective(term: AnyTerm, head: Head, identities: int, texts: Tensor | None = None) -> Objective:
-    """The class in objectives/ that bears the names of the term's kind and model; see `Objective`."""
-    made: type[Objective] = getattr(import_module(f"handreid.objectives.{term.kind}"), type(term).__name__)
+    """The class of the term's kind, see `OBJECTIVES`, given what `Objective` says."""
+    if isinstance(term, CustomTerm):
+        return CustomObjective(_custom_module(term, head, identities), term_name(term))
+    made = OBJECTIVES[term.kind]
     arguments = {name: value for name, value in term if name not in ("kind", "weight", "lr", "features")}
     if isinstance(term, TextTerm):
         return made(texts, **arguments)
     names = head.names(term.features)
     if not isinstance(term, LearnedTerm):
         return made(names, **arguments)
-    widths = head.before if arguments.get("neck") == "before" else head.after
-    return made({name: widths[name] for name in names}, identities, **arguments)
+    return made(_widths(head, names, arguments.get("neck")), identities, **arguments)
+
+
+def _custom_module(term: CustomTerm, head: Head, identities: int) -> nn.Module:
+    if term.module is not None:
+        own: nn.Module = copy.deepcopy(term.module)
+        return own
+    if term.fingerprint is not None:
+        raise RecipeError(
+            f"objective {term.kind} was given as an object from Python, and with what it was made is written nowhere. "
+            "Train or resume this recipe from Python, with an object that is made the same way: "
+            "handreid.train(recipe, data, out, resume=True)"
+        )
+    names = head.names(term.features)
+    widths = _widths(head, names, term.neck)
+    offered = {"features": names, "widths": widths, "identities": identities, "neck": term.neck}
+    return make_module(term.kind, term.arguments, offered)
+
+
+def _widths(head: Head, names: tuple[str, ...], neck: object) -> dict[str, int]:
+    widths = head.before if neck == "before" else head.after
+    return {name: widths[name] for name in names}
 
 
 def build_batches(stage: FineTune, labels: np.ndarray, groups: np.ndarray | None, *, seed: int) -> Batches:

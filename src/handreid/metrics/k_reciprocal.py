@@ -76,7 +76,7 @@ def rerank_matches(
     check_features(query, gallery)
     check_labels(len(query), len(gallery), query_labels, gallery_labels, query_cameras, gallery_cameras)
     encoding = encode(points_of(query, gallery), k1, k2, formula)
-    blocks = _blocks(encoding, len(query), original, block)
+    blocks = rerank_blocks(encoding, len(query), original, block)
     return rank_from_blocks(
         (np.negative(one, out=one) for one in blocks),
         query_labels,
@@ -106,7 +106,7 @@ def rerank(
     """
     check_features(query, gallery)
     encoding = encode(points_of(query, gallery), k1, k2, formula)
-    return _blocks(encoding, len(query), original, block)
+    return rerank_blocks(encoding, len(query), original, block)
 
 
 def encode(points: Points, k1: int, k2: int, formula: Formula) -> Encoding:
@@ -159,10 +159,10 @@ def _divided(matrix: csr_array, by: Float[np.ndarray, " point"] | Int[np.ndarray
     return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def _blocks(
-    encoding: Encoding, queries: int, original: float, block: int | None
+def rerank_blocks(
+    encoding: Encoding, queries: int, original: float, block: int | None = None
 ) -> Iterator[Float[np.ndarray, "block gallery"]]:
-    """Checked at once, made as they are asked for."""
+    """d* of `rerank` for an encoding, some queries at a time. Checked at once, made as they are asked for."""
     return _of_size(encoding, queries, original, block_size(block, _CELLS, len(encoding.points.of) - queries))
 
 

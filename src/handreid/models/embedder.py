@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,14 @@ class _Stored(BaseModel):
     necks: tuple[FeatureName, ...]
     test_features: tuple[FeatureName, ...]
     test_neck: Neck
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A run."""
+
+    @property
+    def model(self) -> Path: ...
 
 
 class Embedder(nn.Module):
@@ -156,8 +164,12 @@ class Embedder(nn.Module):
         save_sealed(path, chosen, _KEY, self.config(), before=before)
 
     @classmethod
-    def load(cls, path: Path) -> "Embedder":
-        """The embedder in eval mode. Raises WeightsError when the file is not one that `save` wrote, as it wrote it."""
+    def load(cls, path: Path | str | HasModel) -> "Embedder":
+        """The embedder in eval mode, of a model's file, a run or its folder, on the CPU.
+
+        Raises WeightsError when the file is not one that `save` wrote, as it wrote it.
+        """
+        path = _file_of(path)
         facts, state = load_sealed(path, _KEY, "handreid model", FORMAT)
         frozen = {name: state.pop(name) for name in list(state) if name.startswith(_FROZEN)}
         try:
@@ -201,6 +213,13 @@ class Embedder(nn.Module):
             "test_features": self.test_features,
             "test_neck": self.test_neck,
         }
+
+
+def _file_of(given: Path | str | HasModel) -> Path:
+    if not isinstance(given, Path | str):
+        return given.model
+    path = Path(given)
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def _head(

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from handreid.errors import RecipeError
 from handreid.objectives.distances import at_least_fp32, without_autocast
 from handreid.objectives.objective import Objective
-from handreid.objectives.pml_adapter import Arguments, build_loss, build_memory, build_miner, try_out
 from handreid.types import Neck, Outputs, Targets
 
 
@@ -32,14 +31,21 @@ class MetricLearning(Objective):
         identities: int,
         *,
         loss: str,
-        arguments: Arguments | None = None,
+        arguments: dict[str, object] | None = None,
         miner: str | None = None,
-        miner_arguments: Arguments | None = None,
+        miner_arguments: dict[str, object] | None = None,
         distance: str = "euclidean",
         reducer: str = "mean",
         memory: int | None = None,
         neck: Neck = "before",
     ) -> None:
+        from handreid.objectives.pml_adapter import (  # seconds, which other terms need not wait for
+            build_loss,
+            build_memory,
+            build_miner,
+            try_out,
+        )
+
         super().__init__()
         self.memory = memory
         self.neck = neck
@@ -47,7 +53,7 @@ class MetricLearning(Objective):
         self.losses = nn.ModuleDict()
         self.miners = nn.ModuleDict()
         for name, width in widths.items():
-            sizes: Arguments = {"num_classes": identities, "embedding_size": width, "descriptors_dim": width}
+            sizes: dict[str, object] = {"num_classes": identities, "embedding_size": width, "descriptors_dim": width}
             made = build_loss(loss, arguments or {}, distance, reducer, sizes)
             mined = build_miner(miner, miner_arguments or {}, distance) if miner else None
             try_out(made, mined, width, identities)

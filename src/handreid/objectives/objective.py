@@ -11,10 +11,9 @@ from handreid.types import Outputs, Targets
 class Objective(nn.Module, ABC):
     """Reads `Outputs`, owns its parameters (classifiers, centres), gives one number for the batch.
 
-    A term of the recipe becomes the class in `objectives/<kind>.py` that bears the name of the recipe's model. Its
-    keyword arguments are that model's fields, without `kind`, `weight`, `lr` and `features`. Before them a term that
-    learns (`LearnedTerm`) is given the widths of its features by name and the number of identities; any other is given
-    the names of its features.
+    `OBJECTIVES` in `table.py` names the class of each kind of term. Its keyword arguments are the fields of the term's
+    model, without `kind`, `weight`, `lr` and `features`. Before them a term that learns (`LearnedTerm`) is given the
+    widths of its features by name and the number of identities; any other is given the names of its features.
     """
 
     @abstractmethod

@@ -1,9 +1,22 @@
 """What an experiment is, as data: plain frozen values, no torch, nothing built yet."""
 
+from handreid.recipe.custom_term import CustomTerm
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate, Prompts
 from handreid.recipe.load import builtin_names, dump_recipe, load_recipe, parse_recipe
 from handreid.recipe.model import Backbone, Model, Preprocess
+from handreid.recipe.objectives import (
+    ArcFace,
+    Center,
+    CosFace,
+    CrossEntropy,
+    ImageToText,
+    MetricLearning,
+    SupCon,
+    SymmetricContrast,
+    TextToImage,
+    Triplet,
+)
 from handreid.recipe.optimizer import (
     ConstantSchedule,
     CosineSchedule,
@@ -19,16 +32,23 @@ from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import MLflow, TensorBoard, Tracker, Wandb, read_trackers
 
 __all__ = [
+    "ArcFace",
     "Backbone",
+    "Center",
     "ConstantSchedule",
+    "CosFace",
     "CosineSchedule",
+    "CrossEntropy",
+    "CustomTerm",
     "Data",
     "Evaluate",
     "FineTune",
     "GalleryExpansion",
+    "ImageToText",
     "KReciprocal",
     "LearnPrompts",
     "MLflow",
+    "MetricLearning",
     "Model",
     "MultistepSchedule",
     "OneCycleSchedule",
@@ -40,8 +60,12 @@ __all__ = [
     "Rerank",
     "Schedule",
     "Stage",
+    "SupCon",
+    "SymmetricContrast",
     "TensorBoard",
+    "TextToImage",
     "Tracker",
+    "Triplet",
     "Wandb",
     "builtin_names",
     "dump_recipe",

@@ -1,42 +1,15 @@
-"""Terms of the loss. A term becomes the class of its own name in `objectives/<kind>.py`.
+"""Terms of the loss. `objectives/table.py` says which class computes each.
 
 `weight`, `lr` and `features` are read by `build.py`; every other field is an argument of that class.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from handreid.recipe.base import FeatureName, Neck, Share, Value
-
-
-class Term(Value):
-    """What all terms have."""
-
-    weight: float = Field(1.0, gt=0)
-    """What this term is multiplied by in the loss."""
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Whether a batch must hold several photos of one identity."""
-        return False
-
-    @property
-    def takes_mixed_photos(self) -> bool:
-        """Whether the term means something for a photo that is of two identities."""
-        return True
-
-    @property
-    def needs_texts(self) -> bool:
-        """Whether the term reads the sentences that a head composes of photos."""
-        return False
-
-
-class LearnedTerm(Term):
-    """A term with parameters of its own."""
-
-    lr: float | None = Field(None, gt=0)
-    """Learning rate of this term's own parameters; null is that of new layers."""
+from handreid.recipe.base import FeatureName, Neck, Share
+from handreid.recipe.custom_term import CUSTOM, CustomTerm, kind_of
+from handreid.recipe.term import LearnedTerm, Term
 
 
 class CrossEntropy(LearnedTerm):
@@ -266,15 +239,21 @@ class TextToImage(TextTerm):
 
 
 AnyTerm = Annotated[
-    CrossEntropy
-    | ArcFace
-    | CosFace
-    | Triplet
-    | Center
-    | SupCon
-    | SymmetricContrast
-    | MetricLearning
-    | ImageToText
-    | TextToImage,
-    Field(discriminator="kind"),
+    Annotated[CrossEntropy, Tag("cross_entropy")]
+    | Annotated[ArcFace, Tag("arcface")]
+    | Annotated[CosFace, Tag("cosface")]
+    | Annotated[Triplet, Tag("triplet")]
+    | Annotated[Center, Tag("center")]
+    | Annotated[SupCon, Tag("supcon")]
+    | Annotated[SymmetricContrast, Tag("symmetric_contrast")]
+    | Annotated[MetricLearning, Tag("metric_learning")]
+    | Annotated[ImageToText, Tag("image_to_text")]
+    | Annotated[TextToImage, Tag("text_to_image")]
+    | Annotated[CustomTerm, Tag(CUSTOM)],
+    Discriminator(kind_of),
 ]
+
+
+def term_name(term: AnyTerm) -> str:
+    """What the term is called in logs: its kind, or the name of its class where it is not handreid's own."""
+    return term.kind.rpartition(":")[2].rpartition(".")[2]

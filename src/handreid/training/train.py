@@ -24,6 +24,7 @@ from handreid.tracking.locations import check_installed
 from handreid.tracking.state import note_untold, trackers_of
 from handreid.training.checks import before_run
 from handreid.training.context import Job, LongGate
+from handreid.training.custom_objectives import note_imports, recipe_to_resume
 from handreid.training.precision import check_precision, precisions
 from handreid.training.prototype_attributes import introduce
 from handreid.training.stages.run import check_stages, run_stage
@@ -53,7 +54,7 @@ def train(
     """
     progress = progress or Silent()
     began = open_run(out) if resume and Run(out).begun else None
-    own = began.recipe if began else recipe
+    own = recipe_to_resume(began, recipe) if began else recipe
     if own is None:
         raise RunError(
             f"{out} holds no run to resume: give a recipe and its photos to start "
@@ -68,6 +69,7 @@ def train(
         with follow(began, trackers, sender, progress):
             return began
     check_precision(own)
+    note_imports(own, progress)
     with contextlib.ExitStack() as held:
         parent = parent_of(own, out)
         if began is not None:

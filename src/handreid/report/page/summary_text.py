@@ -5,6 +5,7 @@ from typing import Any
 
 from handreid.recipe import FineTune, LearnPrompts, Recipe
 from handreid.recipe.model import Backbone
+from handreid.recipe.objectives import term_name
 from handreid.report.compare.runs import Compared, Comparison
 
 _TERMS = {
@@ -89,7 +90,7 @@ def _stage(stage: FineTune | LearnPrompts, number: int, recipe: Recipe) -> str:
 
 def _fine_tuned(stage: FineTune) -> str:
     terms = [
-        f"{_TERMS.get(term.kind, term.kind.replace('_', ' '))}{'' if term.weight == 1 else f' x {term.weight:g}'}"
+        f"{_TERMS.get(term.kind, term_name(term).replace('_', ' '))}{'' if term.weight == 1 else f' x {term.weight:g}'}"
         for term in stage.objectives
     ]
     learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"

@@ -12,6 +12,7 @@ from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.margin_softmax import MarginSoftmax
 from handreid.objectives.objective import Objective
 from handreid.objectives.text_to_image import TextToImage
+from handreid.recipe.objectives import term_name
 from handreid.training.checks.result import Gate, listed, verdict
 from handreid.training.checks.small_batches import Module, drawn_batches, labels_in
 from handreid.training.optimizers import rate_factor
@@ -42,7 +43,7 @@ def loss(module: FineTuneModule, losses: Mapping[str, Tensor]) -> Gate | None:
 
 def pairs(module: FineTuneModule) -> Gate | None:
     """Every batch of the first epoch has what terms that compare photos need; None where there are no such terms."""
-    wanting = [f"{n}_{term.kind}" for n, term in enumerate(module.stage.objectives) if term.needs_pairs]
+    wanting = [f"{n}_{term_name(term)}" for n, term in enumerate(module.stage.objectives) if term.needs_pairs]
     if not wanting:
         return None
     labels = module.photos.labels

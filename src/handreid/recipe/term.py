@@ -1,0 +1,34 @@
+"""What all terms of the loss have."""
+
+from pydantic import Field
+
+from handreid.recipe.base import Value
+
+
+class Term(Value):
+    """What all terms have."""
+
+    weight: float = Field(1.0, gt=0)
+    """What this term is multiplied by in the loss."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether a batch must hold several photos of one identity."""
+        return False
+
+    @property
+    def takes_mixed_photos(self) -> bool:
+        """Whether the term means something for a photo that is of two identities."""
+        return True
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether the term reads the sentences that a head composes of photos."""
+        return False
+
+
+class LearnedTerm(Term):
+    """A term with parameters of its own."""
+
+    lr: float | None = Field(None, gt=0)
+    """Learning rate of this term's own parameters; null is that of new layers."""
