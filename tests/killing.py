@@ -1,10 +1,5 @@
-"""Work that is killed before one of its file operations, by SIGKILL, in a process of its own.
+"""Work that is killed before one of its file operations, by SIGKILL, in a process of its own."""
 
-Processes are forked from a server that has imported torch and never used it: that takes milliseconds, and forking where
-torch has trained does not work.
-"""
-
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,16 +10,14 @@ from typing import Any
 from handreid.recipe import Recipe
 from handreid.training.train import train
 from handreid.workflows.ladder import climb
+from tests.forks import fork
 
 
 def killed_at(number: int, below: Path, *asked: Any) -> bool:
     """Does `asked` (see `work`), killed before the file operation of this number below a folder; whether it ended
     before that.
     """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.killing"])
-    child = server.Process(target=work, args=(number, str(below), *asked))
-    child.start()
+    child = fork(work, number, str(below), *asked)
     child.join(300)
     assert child.exitcode in (0, -signal.SIGKILL), f"the work failed: {child.exitcode}"
     return child.exitcode == 0

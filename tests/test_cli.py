@@ -3,12 +3,10 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -27,6 +25,7 @@ from handreid.files import read_json
 from handreid.recipe import Data, builtin_names
 from handreid.training.epoch_callback import checkpoint_state
 from tests.conftest import MICRO_RECIPE
+from tests.forks import CommandLine
 
 METRICS = {
     *("rank1", "rank5", "rank10", "map", "map_trapezoid", "mrr", "minp", "r_precision", "map_at_r"),
@@ -289,19 +288,9 @@ class TestTrain:
 
     def test_ctrl_c_leaves_a_run_that_resumes_and_one_line(self, photos: Path, recipe: Path, tmp_path: Path):
         out, epochs = tmp_path / "run", 20
-        # a shell may start jobs in the background with SIGINT ignored
-        start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        start += "from handreid.cli import main; main()"
         words = ("train", recipe, "--data", photos, "--out", out, "--set", f"stages.0.epochs={epochs}")
-        going = subprocess.Popen(
-            [sys.executable, "-c", start, *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        while not (out / "stages/0-fine_tune/last.ckpt").exists() and going.poll() is None:
-            time.sleep(0.01)
+        going = CommandLine(*words)
+        going.wait_for(out / "stages/0-fine_tune/last.ckpt")
         going.send_signal(signal.SIGINT)
         said, told = going.communicate(timeout=60)
         assert (going.returncode, said) == (130, "")

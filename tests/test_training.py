@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -51,6 +50,7 @@ from handreid.training.train import train
 from handreid.training.trainer import build_trainer
 from handreid.types import Preprocessing
 from tests.conftest import MICRO_RECIPE
+from tests.forks import CommandLine
 
 
 def micro(*overrides: str) -> Recipe:
@@ -318,14 +318,13 @@ class TestTheRun:
     def test_killed_runs_end_with_the_same_weights(self, long_run: Path, photos: Path, tmp_path: Path, delay: float):
         """SIGKILL at some moment after the first checkpoint, then --resume, as a person would."""
         killed, first = tmp_path / "killed", tmp_path / "killed/stages/0-fine_tune/last.ckpt"
-        with command_line("train", long_run / "recipe.yaml", "--data", photos, "--out", killed) as going:
-            while not first.exists() and going.poll() is None:
-                time.sleep(0.005)
+        with CommandLine("train", long_run / "recipe.yaml", "--data", photos, "--out", killed) as going:
+            going.wait_for(first)
             time.sleep(delay)
             going.send_signal(signal.SIGKILL)
         assert checkpoint_state(first.parent) is not None
         assert not (killed / "model.safetensors").exists(), "killed too late to show anything"
-        with command_line("train", "--resume", "--out", killed) as going:
+        with CommandLine("train", "--resume", "--out", killed) as going:
             assert going.wait() == 0
         for name in ("model.safetensors", "stages/0-fine_tune/best.safetensors"):
             assert (killed / name).read_bytes() == (long_run / name).read_bytes(), name
@@ -339,15 +338,9 @@ def long_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 40 epochs that nobody stopped."""
     folder = tmp_path_factory.mktemp("long")
     (folder / "asked.yaml").write_text(MICRO_RECIPE.replace("epochs: 3", "epochs: 40"))
-    with command_line("train", folder / "asked.yaml", "--data", photos, "--out", folder / "run") as going:
+    with CommandLine("train", folder / "asked.yaml", "--data", photos, "--out", folder / "run") as going:
         assert going.wait() == 0
     return folder / "run"
-
-
-def command_line(*arguments: object) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "handreid", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def test_lines_of_epochs_that_run_again_are_dropped(photos: Path, tmp_path: Path):

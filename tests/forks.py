@@ -1,0 +1,91 @@
+"""Processes of their own for what is killed or interrupted, forked from a server that has imported everything once.
+
+A fork takes milliseconds, where importing torch takes seconds. The server has never used torch: forking where torch has
+trained does not work.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from handreid import cli
+
+# what the server imports: tests.killing brings training and evaluation with it, the others are commands of their own
+PRELOADED = ("tests.killing", "tests.forks", "handreid.cli.ending", "handreid.cli.commands", "handreid.cli.train")
+
+
+def fork(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Runs a function of a module of the tests, with this process's environment."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(PRELOADED))
+    child = server.Process(target=_run, args=(target, arguments, dict(os.environ)))
+    child.start()
+    return child
+
+
+def _run(target: Callable[..., None], arguments: tuple[Any, ...], environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start jobs with SIGINT ignored
+    target(*arguments)
+
+
+class CommandLine:
+    """`handreid` with these words in a process of its own; as much of `subprocess.Popen` as tests need."""
+
+    def __init__(self, *words: object) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="handreid-forked-"))
+        self.process = fork(_command_line, str(self.folder), [str(word) for word in words])
+
+    def __enter__(self) -> "CommandLine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self.process.kill()
+        self.process.join()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        if self.poll() is None:
+            os.kill(self.process.pid, number)
+
+    def wait_for(self, path: Path) -> None:
+        """Until there is such a file, or the process has ended."""
+        while not path.exists() and self.poll() is None:
+            time.sleep(0.005)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it wrote to standard output and standard error, once it has ended."""
+        assert self.wait(timeout) is not None, "it goes on"
+        return (self.folder / "out").read_text(), (self.folder / "err").read_text()
+
+
+def _command_line(folder: str, words: list[str]) -> None:
+    for name, number in (("out", 1), ("err", 2)):
+        file = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - the server's own may be closed
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    sys.argv = ["handreid", *words]
+    cli.main()
