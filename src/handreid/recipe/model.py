@@ -219,7 +219,7 @@ class PromptSgGraph(SentenceValue):
             "age": "a photo of the hand of a {value} person",
         }
     )
-    """Columns of the manifest that give attributes, and a phrase for each; columns that the manifest lacks are ignored."""
+    """Columns of the manifest that give attributes, and a phrase for each; those that it lacks are ignored."""
 
     @property
     def keeps_prototypes(self) -> bool:
