@@ -140,7 +140,7 @@ class TestByName:
         (out,) = found["left_out"]
         assert out["names"] == people[role][:2]
         assert set(found["subjects"]) == set(people["test"])
-        assert any("2 subjects with 8 photos left out" in note for note in found["notes"])
+        assert any("2 subjects with 8 photos were excluded" in note for note in found["notes"])
         assert read_json(file)["left_out"] == found["left_out"]
         assert found["counts"]["gallery"] == len(people["test"])
 

@@ -256,7 +256,7 @@ SYSTEMS: list[tuple[BaseException, int, str]] = [
         2,
         "OSError: /x/m: No space left on device; the disk is",
     ),
-    (OSError(errno.EROFS, "Read-only file system", "/x"), 2, "OSError: /x: Read-only file system; nothing can"),
+    (OSError(errno.EROFS, "Read-only file system", "/x"), 2, "OSError: /x: Read-only file system; it is read-only"),
     (
         PermissionError(errno.EACCES, "Permission denied", "/x"),
         2,

@@ -354,7 +354,7 @@ class TestOneReaderPerKind:
             if noted:
                 known = read_json(path.parent / "checkpoint.json")["files"]
                 edit(path.parent / "checkpoint.json", files=known | {path.name: [file_hash(path)]})
-            with pytest.raises(RunError, match=r"last\.ckpt is not") as error:
+            with pytest.raises(RunError, match=r"last\.ckpt was") as error:
                 train(None, None, cut, resume=True)
             assert "weights_only" not in str(error.value)
 
@@ -422,7 +422,9 @@ class TestOtherPhotos:
         stop_after(micro(), own_photos, tmp_path / "run", (0, 1))
         first = trained_on(own_photos)[0]
         first.unlink()
-        with pytest.raises(PhotoError, match=rf"1 of \d+ photos are missing .such as .*{first.name}"):
+        with pytest.raises(
+            PhotoError, match=rf"1 of \d+ training and validation photos are missing .such as .*{first.name}"
+        ):
             train(None, None, tmp_path / "run", resume=True)
         with pytest.raises(PhotoError, match=rf"{first.name} is missing|not there"):
             train(micro("name=new"), own_photos, tmp_path / "new")
@@ -555,7 +557,7 @@ class TestReuseAfterDamage:
         run = train(recipe(), photos, whole.parent / "second", progress=said)
         assert taken(run) == [damage != "metrics", False]
         assert any(
-            ("is trained again, as that of" in line and "written" in line) or "read" in line for line in said.lines
+            ("is trained again, as that of" in line and "changed" in line) or "read" in line for line in said.lines
         )
         assert run.model.read_bytes() == (whole / "model.safetensors").read_bytes()
         assert history(run.folder)[-1]["stage"] == 1
@@ -655,7 +657,7 @@ class TestTheFeatureCache:
                 path.write_bytes(feature_cache._sealed(np.zeros((4, 32), np.float32)))
         said = Said()
         assert np.array_equal(cached_joint_features(embedder, photos, folder=tmp_path, progress=said), wanted)
-        assert any("embedded again" in line for line in said.lines)
+        assert any("computed again" in line for line in said.lines)
         silent = Said()
         assert np.array_equal(cached_joint_features(embedder, photos, folder=tmp_path, progress=silent), wanted)
         assert not silent.lines

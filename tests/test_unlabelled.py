@@ -185,7 +185,7 @@ class TestSplits:
             make_split(manifest, protocol="disjoint", label="subject")
         told = describe(manifest)
         assert (told["photos"], told["unlabelled"], told["subjects"]) == (101, 101, 0)
-        assert "nobody knows" in told["protocols"]["disjoint"]["pooled"]["error"]
+        assert "has a subject" in told["protocols"]["disjoint"]["pooled"]["error"]
 
     def test_everyone_of_another_data_set(self):
         manifest = with_everything(own_data())

@@ -26,4 +26,4 @@ class Gates(Value):
     """Checks before the first step of every stage; see [checks](checks.md)."""
 
     skip: tuple[GateName, ...] = Field(())
-    """Checks whose result is not asked for: the way out where one is wrong for an objective of your own."""
+    """Checks to skip, if one does not apply to an objective of your own."""

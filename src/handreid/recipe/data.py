@@ -22,12 +22,12 @@ class Data(Value):
     cameras: Literal["ignore", "cross"] = "ignore"
     """`cross` leaves gallery photos of the query's own identity and camera out of its ranking, as Market-1501 does."""
     validation: Literal["held-back", "closed-set"] = "held-back"
-    """What selects the model: training subjects held back, or one photo of each training identity (the papers')."""
+    """What selects the model: held-out training subjects, or one photo of each training identity (the papers')."""
     validation_share: Share = 0.2
-    """Share of the training subjects held back."""
+    """Share of the training subjects held out for validation."""
     test_share: Share = 0.5
     """Share of the subjects tested; protocol `disjoint` only."""
     seed: Seed = 0
-    """Decides the split, the draws, and who is held back."""
+    """Decides the split, the draws, and the validation subjects."""
     cache: Literal["auto", "memory", "disk"] = "auto"
     """Where decoded photos are kept; `auto` is memory up to 2 GiB, then disk."""

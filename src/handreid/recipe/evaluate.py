@@ -51,7 +51,7 @@ class Evaluate(Value):
     prompts: Prompts | None = None
     """Zero-shot aspect classification by the text tower; `{}` for the built-in sentences, null for none."""
     rerank: Annotated[tuple[Rerank, ...], BeforeValidator(with_kinds)] = ()
-    """Rankings made anew, one mapping or several; reported beside the plain ranking, never in its place."""
+    """Re-ranking, one mapping or several; reported in addition to the plain ranking."""
     resamples: int = Field(10_000, ge=100)
     """Resamples of the subjects behind each interval."""
     batch_size: int = Field(64, ge=1)

@@ -219,7 +219,7 @@ class PromptSgGraph(SentenceValue):
             "age": "a photo of the hand of a {value} person",
         }
     )
-    """Columns of the manifest that give attributes, and what is said of each; those that it lacks are left out."""
+    """Columns of the manifest that give attributes, and a phrase for each; those that it lacks are ignored."""
 
     @property
     def keeps_prototypes(self) -> bool:
@@ -282,7 +282,7 @@ class Model(Value):
     backbone: Backbone = Backbone()
     """The image tower."""
     side_information: SideInformation | None = None
-    """What the embedder is told beside the pixels; null is nothing."""
+    """What the embedder reads beside the pixels; null is nothing."""
     preprocess: Preprocess = Preprocess()
     """From photo to input."""
     head: Annotated[

@@ -1,4 +1,4 @@
-"""How a ranking is made anew once it is there, as a recipe or a command line says it."""
+"""Re-ranking and query expansion, as a recipe or a command line states them."""
 
 from typing import Annotated, Any, Literal
 

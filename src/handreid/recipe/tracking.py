@@ -1,4 +1,4 @@
-"""Where a run is told besides its folder: experiment trackers, by name or with keys.
+"""Experiment trackers that a run is logged to, by name or with keys.
 
 Tracking is no part of what an experiment is: a run may be resumed with other trackers, or without.
 """
