@@ -275,9 +275,9 @@ def turned() -> Image.Exif:
 
 def test_a_folder_without_photos_is_refused_when_training_is_built(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("no photo")
-    with pytest.raises(DataError, match="holds no photo to take backgrounds from"):
+    with pytest.raises(DataError, match="holds no photos to use as backgrounds"):
         steps(f"{{kind: background, folder: {tmp_path}}}")
-    with pytest.raises(DataError, match="nowhere: no such folder to take backgrounds from"):
+    with pytest.raises(DataError, match="nowhere: no such folder of backgrounds"):
         steps(f"{{kind: background, folder: {tmp_path / 'nowhere'}}}")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(

@@ -89,7 +89,7 @@ class TestSplit:
 
     def test_one_camera_for_all_leaves_nothing(self):
         one = replace(market(), table=market().table.with_columns(camera=pl.lit("c0")))
-        with pytest.raises(ProtocolError, match="leaves no test query a right answer"):
+        with pytest.raises(ProtocolError, match="leaves no test query with a right answer"):
             split_of(one, "cross")
 
 
@@ -188,7 +188,7 @@ class TestARun:
     def test_without_cameras_it_is_one_line(self, photos: Path, tmp_path: Path):
         run = train(micro("name=bare"), photos, tmp_path / "run")
         line = complaint("evaluate", run.folder, "--cameras", "cross")
-        assert line.startswith("ProtocolError: cameras: cross needs the camera of every photo")
+        assert line.startswith("ProtocolError: cameras: cross needs the camera of every test and validation photo")
 
 
 def test_a_matrix_follows_the_rule(hard_photos: Path, tmp_path: Path):

@@ -103,8 +103,8 @@ def test_subject_on_both_sides_of_a_split(photos: Manifest) -> None:
     split = ["train", "train", "test", "validation", "validation", "query", "train", "train"]
     found = check(put(photos, "split", split), pixels=False)
     assert kinds(found) == [("error", "both-sides"), ("error", "both-sides")]
-    assert found[0].message == "1 subjects train and are tested: a"
-    assert found[1].message == "1 subjects choose the model and are tested: b"
+    assert found[0].message == "1 subjects are both in training and in the test: a"
+    assert found[1].message == "1 subjects are both in validation and in the test: b"
     assert found[0].rows == (0, 1, 2)
 
 

@@ -153,7 +153,7 @@ class TestPrepare:
         asked = ("data", "prepare", "hands11k", tmp_path, "--out", tmp_path / "m.parquet")
         said = complaint(*asked)
         assert said.startswith("ManifestError: ")
-        assert "1 of the 2 photos in HandInfo.csv are absent (Hands/Hand_2.jpg)" in said
+        assert "1 of the 2 photos in HandInfo.csv are missing (Hands/Hand_2.jpg)" in said
         assert said.endswith("--allow-missing")
         assert not (tmp_path / "m.parquet").exists()
         called = handreid(*asked, "--allow-missing")
@@ -178,7 +178,7 @@ class TestPrepare:
         )
         photo(tmp_path / "photos" / "anna" / "1.jpg", 10)
         said = complaint("data", "prepare", "folders", tmp_path / "photos", "--out", tmp_path / "m.xlsx")
-        assert "written as .parquet or .csv, not '.xlsx'" in said
+        assert "the suffix must be .parquet or .csv, not '.xlsx'" in said
         assert not list(tmp_path.glob("m.*"))
 
     def test_a_misspelt_source_or_option_shows_the_right_ones(self, tmp_path: Path):
@@ -271,12 +271,12 @@ class TestTrain:
         )
         assert "write it as path.to.key=value" in complaint("train", recipe, *here, "--set", "seed")
         assert "unknown key 'sede'; did you mean 'seed'?" in complaint("train", recipe, *here, "--set", "sede=1")
-        assert "--set seed=1 changes a recipe, but none is given" in complaint(
+        assert "--set seed=1 changes a recipe, but no recipe is given" in complaint(
             "train", "--resume", "--out", trained, "--set", "seed=1"
         )
-        assert "give --data MANIFEST" in complaint("train", recipe, "--out", tmp_path / "run")
-        assert "already holds something" in complaint("train", recipe, "--data", photos, "--out", trained)
-        assert "not a run that could be resumed" in complaint("train", "--resume", "--out", tmp_path / "run")
+        assert "use --data MANIFEST" in complaint("train", recipe, "--out", tmp_path / "run")
+        assert "is not empty; choose another --out" in complaint("train", recipe, "--data", photos, "--out", trained)
+        assert "holds no run to resume" in complaint("train", "--resume", "--out", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_weights_that_cannot_be_had(self, photos: Path, recipe: Path, tmp_path: Path):

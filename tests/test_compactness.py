@@ -194,7 +194,7 @@ class TestNothingToMeasure:
     def test_what_is_wrong_is_refused(self):
         with pytest.raises(DataError, match="no photos"):
             measure(np.zeros((0, 2), np.float32), [], [])
-        with pytest.raises(DataError, match="identity 'a' is of two subjects"):
+        with pytest.raises(DataError, match="identity 'a' has photos of two subjects"):
             measure(np.eye(2, dtype=np.float32), ["a", "a"], ["p", "q"])
         with pytest.raises(DataError, match="two or more"):
             interval_of(lambda weights: weights.sum(axis=1), 1)

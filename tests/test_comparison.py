@@ -230,7 +230,7 @@ class TestComparing:
         with pytest.raises(RunError, match="no metric 'rank2'; they have rank1, rank5"):
             compare_runs(run_folders([runs]), by="rank2")
         (tmp_path / "empty").mkdir()
-        with pytest.raises(RunError, match="empty is neither a run folder nor one that holds some"):
+        with pytest.raises(RunError, match="empty is neither a run folder nor a folder of runs"):
             run_folders([tmp_path / "empty"])
 
     def test_a_ladder_has_the_order_of_its_rungs_and_a_run_comes_once(self, runs: Path, tmp_path: Path):
@@ -367,8 +367,8 @@ class TestCommand:
 
     def test_what_makes_no_sense_is_refused(self, runs: Path, tmp_path: Path):
         assert "only one run is given" in complaint("compare", runs / "a-base")
-        assert "written as .md or .csv or .json" in complaint("compare", runs, "--out", tmp_path / "x.txt")
-        assert "--format csv does not go into x.md" in complaint(
+        assert "the suffix must be .md or .csv or .json" in complaint("compare", runs, "--out", tmp_path / "x.txt")
+        assert "--format csv does not match the suffix of x.md" in complaint(
             "compare", runs, "--out", tmp_path / "x.md", "--format", "csv"
         )
 

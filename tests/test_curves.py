@@ -229,7 +229,7 @@ def test_the_command_writes_the_figure_and_its_caption(kind: str, runs: Path, tm
 
 def test_places_are_checked_before_the_work(runs: Path, tmp_path: Path):
     for kind in ("cmc", "ladder"):
-        assert "written as .png or .svg or .pdf" in complaint("figure", kind, runs, "--out", tmp_path / "x.jpg")
+        assert "the suffix must be .png or .svg or .pdf" in complaint("figure", kind, runs, "--out", tmp_path / "x.jpg")
     assert "does not exist" in complaint("figure", "training", runs / "a-base", "--out", tmp_path / "none" / "x.png")
     with pytest.raises(OutputError, match="written as"):
         ladder.ladder_figure(compare_runs([runs / "a-base"]), tmp_path / "x.gif")

@@ -500,7 +500,7 @@ class TestSize:
         Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
         monkeypatch.setenv("HANDREID_MAX_PIXELS", value)
         with pytest.raises(
-            DataError, match=r"HANDREID_MAX_PIXELS is .*; give the pixels of the largest photo"
+            DataError, match=r"HANDREID_MAX_PIXELS is .*; set it to the pixel count of the largest photo"
         ) as error:
             upright(tmp_path / "a.png", FULL)
         assert not isinstance(error.value, PhotoError)

@@ -267,7 +267,7 @@ class TestFrozen:
         frozen = int(gates["frozen"].found.split(" frozen")[0].split()[-1])
         assert frozen >= sum(1 for own in (visual.conv1.weight, *visual.transformer.resblocks.parameters()))
         module.embedder.backbone.freeze_layers = lambda count: None
-        assert "may learn" in failed(check_stage(job, module))["frozen"]
+        assert "are trainable" in failed(check_stage(job, module))["frozen"]
 
     def test_low_rank_changes_of_which_half_has_no_gradient_yet(self, stage):
         job, module = stage("stages.0.lora={rank: 2}")
@@ -412,7 +412,7 @@ class TestStrangers:
         ):
             gate = strangers(replace(material, split=replace(split, **change)))
             assert not gate.passed
-            assert f"1 subjects of the test are in {where}: {who}" in gate.found
+            assert f"1 test subjects are also in {where}: {who}" in gate.found
 
     def test_another_hand_of_a_tested_person(self, photos: Path):
         """Identities are disjoint, people are not."""
@@ -421,7 +421,7 @@ class TestStrangers:
         subjects = list(split.subjects)
         subjects[split.train[0]] = subjects[split.test[0].query[0]]
         gate = strangers(replace(material, split=replace(split, subjects=tuple(subjects))))
-        assert gate.found.startswith("1 subjects of the test are in training")
+        assert gate.found.startswith("1 test subjects are also in training")
 
     def test_a_closed_set_is_fine_and_named(self, photos: Path):
         gate = strangers(read_material(micro("data.validation=closed-set"), photos))

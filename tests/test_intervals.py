@@ -206,7 +206,7 @@ def test_systems_must_have_answered_the_same():
     one, other = np.array([1.0, np.nan]), np.array([1.0, 0.0])
     with pytest.raises(DataError, match="score: one system has a value for a query and the other has none"):
         difference(one, other, np.arange(2))
-    with pytest.raises(DataError, match="the same metrics"):
+    with pytest.raises(DataError, match="both systems need the same"):
         differences({"map": other}, {"rank1": other}, np.arange(2))
 
 

@@ -116,7 +116,7 @@ class TestTheRecord:
         assert found == read_record(run)
         assert "older version" in notes[0]
         edit(older.folder / "run.json", manifest=str(tmp_path / "gone.parquet"))
-        with pytest.raises(RunError, match="who was trained on cannot be known"):
+        with pytest.raises(RunError, match="its training subjects cannot be read"):
             exposures_of(older)
         assert exposures_of(older, [photos])[0] == found
 
@@ -126,7 +126,7 @@ class TestByName:
         """The manifest of the run, filtered: of another hash, so nothing of it was compared once."""
         made = read(photos)
         path = written(made, tmp_path, made.table.filter(pl.col("subject").is_in(people["train"])))
-        with pytest.raises(ProtocolError, match=r"nobody is left to search for.*trained on by trained"):
+        with pytest.raises(ProtocolError, match=r"no unseen subjects are left to test.*trained on by trained"):
             evaluate(run, data=path)
 
     @pytest.mark.parametrize("role", ["train", "validation"])
@@ -158,7 +158,7 @@ class TestByName:
         made = read(photos)
         split = pl.when(pl.col("subject").is_in(people["train"])).then(pl.lit("test")).otherwise(pl.lit("train"))
         path = written(made, tmp_path, made.table.with_columns(split=split))
-        with pytest.raises(ProtocolError, match="nobody is left"):
+        with pytest.raises(ProtocolError, match="no unseen subjects are left"):
             evaluate(run, data=path, changes={"protocol": "prepared"})
 
     def test_a_decomposed_name_is_the_same_name(self, photos: Path, tmp_path: Path):
@@ -196,7 +196,7 @@ class TestByContent:
             path = written(made, tmp_path, table.with_columns(sha256=pl.lit(None)), "webp")
         else:
             path = copies(photos, tmp_path, people["train"], change, suffix)
-        with pytest.raises(ProtocolError, match=r"nobody is left.*are photos that trained was trained on"):
+        with pytest.raises(ProtocolError, match=r"no unseen subjects are left.*are photos that trained was trained on"):
             evaluate(run, data=path, changes=PREPARED)
 
     def test_one_copy_gives_away_its_person(self, run: Run, photos: Path, people, tmp_path: Path):
@@ -256,7 +256,7 @@ class TestBeforeTraining:
         trained, tested = split.paths[split.train[0]], split.paths[split.test[0].query[0]]
         with Image.open(path.parent / trained) as image:
             Image.fromarray(np.asarray(image.convert("RGB"))).save(path.parent / tested, format="PNG")
-        with pytest.raises(GateError, match="1 photos of the test are in training too, by their content"):
+        with pytest.raises(GateError, match="1 test photos are also in training, by content"):
             train(micro(), path, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -288,7 +288,7 @@ class TestBeforeTraining:
         query = material.split.test[0].query
         draws = (replace(material.split.validation[0], query=query[:1]),)
         leaking = replace(material, split=replace(material.split, validation=draws))
-        with pytest.raises(ProtocolError, match=r"1 subjects .* both validated and tested"):
+        with pytest.raises(ProtocolError, match=r"1 subjects .* both in the validation and the test set"):
             check_validation_unseen(leaking)
 
     def test_a_parents_photos_under_other_names(self, run: Run, photos: Path, people, tmp_path: Path):

@@ -235,7 +235,7 @@ def test_a_manifest_or_photo_as_recipe_says_what_to_do(place: Path):
     """Recipe and manifest changed places."""
     for name in ("m.parquet", "hand.jpg"):
         line = complaint("train", place / name, "--data", place / "m.parquet", "--out", place / "x")
-        assert line.startswith(f"RecipeError: {place / name} is no recipe: ")
+        assert line.startswith(f"RecipeError: {place / name} is not a recipe: ")
         assert "photos are given as --data" in line
 
 
@@ -265,7 +265,7 @@ SYSTEMS: list[tuple[BaseException, int, str]] = [
     (
         FileNotFoundError(errno.ENOENT, "No such file", "a", None, "b"),
         2,
-        "FileNotFoundError: a and b: No such file; is",
+        "FileNotFoundError: a and b: No such file; check",
     ),
     (
         IsADirectoryError(errno.EISDIR, "Is a directory", "/x"),
@@ -276,13 +276,13 @@ SYSTEMS: list[tuple[BaseException, int, str]] = [
     (OSError(), 2, "OSError: no reason given"),
     (OSError(errno.ENOENT, "No such file", "a\x1b[2J\nRecipeError: b"), 2, "a\\x1b[2J\n  RecipeError: b: No such file"),
     (MemoryError(), 2, "MemoryError: not enough memory; use a smaller batch"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "MemoryError: there is not enough"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "MemoryError: not enough"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "MemoryError: not enough memory"),
     (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates"), 2, "UnicodeEncodeError: 'a\\udcff' cannot be written"),
     (
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
         2,
-        "UnicodeDecodeError: a file that should be text is none",
+        "UnicodeDecodeError: a text file was expected",
     ),
     (KeyboardInterrupt(), 130, "stopped\n"),
     (RecipeError("a\nb"), 2, "RecipeError: a\n  b\n"),
@@ -456,7 +456,7 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(
     before = everything(runs)
     line = complaint(*(word.format(out="new") for word in OUTPUTS[what]))
     assert line.startswith("OutputError: ")
-    assert "nothing can be written there (Permission denied); choose another place" in line
+    assert "cannot be written (Permission denied); choose another folder" in line
     assert everything(runs) == before
 
 

@@ -96,7 +96,7 @@ def test_csv_whose_photos_are_elsewhere_is_refused_as_reading_it_would_be(tmp_pa
     """A CSV file cannot say where its photos are, and paths that go up are refused."""
     for place in ("tables", "data/photos"):
         (tmp_path / place).mkdir(parents=True)
-        with pytest.raises(ManifestError, match=r"names photos below its own folder.*write a \.parquet"):
+        with pytest.raises(ManifestError, match=r"only name photos below its own folder.*write a \.parquet"):
             a_manifest(tmp_path / "data").write(tmp_path / place / "m.csv")
         assert list((tmp_path / place).iterdir()) == []
 
@@ -194,7 +194,7 @@ WRONG = {
     "path,subject\na.jpg,1\n\nb.jpg,2\na.jpg,2\n": "line 5: path 'a.jpg' was already given in hands.csv line 2",
     'path,subject,caption\na.jpg,1,"two\nlines"\na.jpg,2,\n': "line 4: path 'a.jpg' was already given in hands.csv "
     "line 2",
-    "path,person\na.jpg,1\n": "no column 'subject'; the columns are path, person",
+    "path,person\na.jpg,1\n": "no column 'subject'; its columns are path, person",
     "path,subjects\na.jpg,1\n": "no column 'subject' (did you mean 'subjects'?)",
     "path,subject\na.jpg,1,2\n": "line 2: 3 values where the header has 2",
     "path,subject,path\na.jpg,1,2\n": "line 1: the header names 'path' twice",
@@ -246,7 +246,7 @@ def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_write_refuses_what_it_cannot_do(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"written as \.parquet or \.csv"):
+    with pytest.raises(OutputError, match=r"the suffix must be \.parquet or \.csv"):
         a_manifest(tmp_path).write(tmp_path / "m.xlsx")
     with pytest.raises(OutputError, match="does not exist"):
         a_manifest(tmp_path).write(tmp_path / "no" / "m.csv")
@@ -402,7 +402,7 @@ class TestParquetProvesItself:
         manifest = a_manifest(tmp_path)
         if isinstance(facts, dict):
             facts = {"dataset": "csv", "notes": [], "root": ".", "root_then": ".", "hash": manifest.hash, **facts}
-        with pytest.raises(ManifestError, match=r"m\.parquet is not as handreid wrote it") as caught:
+        with pytest.raises(ManifestError, match=r"m\.parquet was changed or damaged") as caught:
             read(ours(tmp_path / "m.parquet", manifest.table, facts))
         assert len(str(caught.value)) < 400
 
@@ -503,7 +503,7 @@ class TestPathsThatLeaveTheRoot:
             Manifest(table, tmp_path)
         Manifest(table, tmp_path, outside_root=True).write(tmp_path / "m.parquet")
         assert read(tmp_path / "m.parquet").outside_root
-        with pytest.raises(ManifestError, match="a CSV file names photos below its own folder"):
+        with pytest.raises(ManifestError, match="a CSV manifest can only name photos below its own folder"):
             Manifest(table, tmp_path, outside_root=True).write(tmp_path / "m.csv")
 
     def test_dots_within_a_name_are_a_name(self, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ class TestCells:
             draw_everyone(manifest.filter(pl.col("subject") == "00"), "subject", None, seed=0, draws=1)
 
     def test_what_cannot_be_crossed_is_refused(self):
-        with pytest.raises(ProtocolError, match="all that are tested of made show dorsal-right"):
+        with pytest.raises(ProtocolError, match="all test photos of made show dorsal-right"):
             crossed(made().filter(pl.col("aspect") == "dorsal", pl.col("side") == "right"))
         with pytest.raises(ProtocolError, match="needs the aspect and side of photos"):
             crossed(made(aspect=pl.lit(None, pl.String)))
@@ -356,7 +356,7 @@ class TestARun:
     def test_a_manifest_that_changed_is_not_guessed_at(self, zero: Run, hands: Path, tmp_path: Path):
         copy = Run(shutil.copytree(zero.folder, tmp_path / "copy"))
         write_json(copy.folder / "run.json", {**copy.facts, "manifest_hash": "0" * 64})
-        with pytest.raises(RunError, match="who was trained on cannot be known"):
+        with pytest.raises(RunError, match="its training subjects cannot be read"):
             matrix_of(copy, "aspect")
 
 
@@ -462,7 +462,7 @@ class TestDatasets:
             matrix_of(zero, "dataset")
         with pytest.raises(RunError, match="is the same"):
             matrix_of(zero, "dataset", data=[hands])
-        with pytest.raises(RunError, match="is of one manifest"):
+        with pytest.raises(RunError, match="takes one manifest"):
             matrix_of(zero, "aspect", data=[hands, other])
         with pytest.raises(RunError, match="omit --protocol"):
             matrix_of(zero, "dataset", data=[other], protocol="disjoint")

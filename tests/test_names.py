@@ -40,7 +40,7 @@ class TestOneSpelling:
         manifest = sources.folders(tmp_path)
         assert set(manifest.table["subject"]) == {COMPOSED, "b", "c"}
         (error,) = [finding for finding in check(manifest, pixels=False) if finding.severity == "error"]
-        assert error.message == f"1 subjects train and are tested: {COMPOSED}"
+        assert error.message == f"1 subjects are both in training and in the test: {COMPOSED}"
 
     def test_folders_in_both_spellings_side_by_side_are_one_person_and_all_photos_open(self, tmp_path: Path) -> None:
         manifest = sources.folders(touch(tmp_path, f"{COMPOSED}/1.png", f"{APART}/1.png", f"{APART}/2.png"))

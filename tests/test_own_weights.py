@@ -19,7 +19,7 @@ from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, edit_recipe
 from tests.test_cli import complaint
 
-UNSEEN = "is not the weights file that the run began with"
+UNSEEN = "is not the weights file that the run started from"
 
 
 def micro(*overrides: str) -> Recipe:

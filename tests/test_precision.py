@@ -18,7 +18,7 @@ from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe
 
-ON_A_CPU = r"stages.0.precision is fp16, and this is computed on a CPU.*: use auto \(fp32 here\), fp32 or bf16"
+ON_A_CPU = r"stages.0.precision is fp16, but a CPU only trains in fp32 or bf16: use auto \(fp32 here\), fp32 or bf16"
 SWEEP = "name: s\nrecipe: micro.yaml\nspace:\n  stages.0.precision: {choice: [fp16, fp32]}\n"
 
 

@@ -63,7 +63,7 @@ class TestAbsentPhotos:
         table = csv_of(here, "Hands/1.jpg,a", "Hands/none.jpg,b")
         said = complaint("prepare", "csv", table, "--out", here / "m.parquet")
         assert said.startswith(
-            "ManifestError: hands.csv: 1 of 2 photos are not there: Hands/none.jpg (hands.csv line 3); complete"
+            "ManifestError: hands.csv: 1 of 2 photos are missing: Hands/none.jpg (hands.csv line 3); complete"
         )
         assert "--allow-missing" in said
         assert not (here / "m.parquet").exists()
@@ -72,8 +72,8 @@ class TestAbsentPhotos:
         table = csv_of(here, "Hands/1.jpg,a", "Hands/none.jpg,a", "Hands/no.jpg,b")
         said = data("prepare", "csv", table, "--allow-missing", "--out", here / "m.parquet")
         assert said.code == 0
-        assert "note: 2 of 3 photos are not there: Hands/none.jpg (hands.csv line 3)" in said.out
-        assert "; their rows left out\n" in said.out
+        assert "note: 2 of 3 photos are missing: Hands/none.jpg (hands.csv line 3)" in said.out
+        assert "; their rows are left out\n" in said.out
         assert "note: 1 subjects are left out, as none of their photos exists: b\n" in said.out
         assert read(here / "m.parquet").table["path"].to_list() == ["Hands/1.jpg"]
 
@@ -108,7 +108,7 @@ class TestPaths:
     def test_backslashes_that_lead_nowhere_are_told(self, here: Path) -> None:
         table = csv_of(here, "Hands\\9.jpg,a")
         said = complaint("prepare", "csv", table, "--out", here / "m.parquet")
-        assert "1 of 1 photos are not there" in said
+        assert "1 of 1 photos are missing" in said
         assert "1 of them have backslashes: write paths with forward slashes" in said
 
     @pytest.mark.skipif(os.name == "nt", reason="a backslash is no part of a name there")
@@ -162,7 +162,7 @@ class TestPaths:
         assert read(here / "again.parquet").outside_root
 
     def test_a_source_of_a_folder_has_no_use_for_it(self, here: Path) -> None:
-        assert "--outside-root is for csv" in complaint(
+        assert "--outside-root works with csv only" in complaint(
             "prepare", "folders", here, "--outside-root", "--out", here / "m.parquet"
         )
 
@@ -174,9 +174,7 @@ class TestOutput:
         os.link(table, here / "hard.csv")
         before = table.read_bytes()
         for name in ("hands.csv", "link.csv", "hard.csv"):
-            assert f"{here / name} is the table that is read here" in complaint(
-                "prepare", "csv", table, "--out", here / name
-            )
+            assert f"{here / name} is the input table" in complaint("prepare", "csv", table, "--out", here / name)
         assert table.read_bytes() == before
 
     @pytest.mark.parametrize("name", ["HandInfo.csv", "handinfo.csv"])
@@ -184,7 +182,7 @@ class TestOutput:
         (here / name).write_text("id\n")
         (here / "link.csv").symlink_to(here / name)
         for out in (name, "link.csv"):
-            assert "is the table that is read here" in complaint("prepare", "hands11k", here, "--out", here / out)
+            assert "is the input table" in complaint("prepare", "hands11k", here, "--out", here / out)
         assert (here / name).read_text() == "id\n"
 
     def test_a_manifest_may_be_made_again(self, here: Path) -> None:
@@ -194,7 +192,7 @@ class TestOutput:
     def test_places_are_tried_before_the_work(self, here: Path) -> None:
         nowhere = here / "nowhere"
         for out, what in (
-            (here / "m.xlsx", "written as .parquet or .csv, not '.xlsx'"),
+            (here / "m.xlsx", "the suffix must be .parquet or .csv, not '.xlsx'"),
             (here / "no" / "m.parquet", "does not exist; create it first"),
             (here / "Hands" / "1.jpg" / "m.csv", "is a file, not a folder"),
         ):
@@ -205,7 +203,7 @@ class TestOutput:
     def test_a_csv_file_elsewhere_is_refused_before_the_work(self, here: Path) -> None:
         (here / "tables").mkdir()
         said = complaint("prepare", "folders", here / "nowhere", "--out", here / "tables" / "m.csv")
-        assert "a CSV file names photos below its own folder" in said
+        assert "a CSV manifest can only name photos below its own folder" in said
 
     def test_rendering_tries_its_place_first(self, here: Path) -> None:
         assert "is a file, not a folder" in complaint("render", "--out", here / "Hands" / "1.jpg", "--identities", 1)
@@ -233,7 +231,7 @@ class TestHashes:
         assert data("prepare", "csv", table, "--out", here / "m.parquet").code == 0
         csv_of(here, f"Hands/1.jpg,a,{good}", f"Hands/2.JPG,b,{good}", header=header)
         said = complaint("prepare", "csv", table, "--out", here / "m.parquet")
-        assert said.startswith("ManifestError: hands.csv line 3: Hands/2.JPG is not the photo whose sha256 is stated")
+        assert said.startswith("ManifestError: hands.csv line 3: Hands/2.JPG does not match its sha256")
         assert len(said.splitlines()) == 2
 
     def test_rendered_hands_have_theirs(self, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class TestSentences:
         assert (features[1] - features[2]).norm() > 0.01  # another word behind it
 
     def test_what_does_not_fit_is_refused(self, text: TextEncoder):
-        with pytest.raises(RecipeError, match="comes to 27 tokens, but the text tower reads 24"):
+        with pytest.raises(RecipeError, match="has 27 tokens, but the text tower reads 24"):
             make_sentences(text, ["a photo of a {context} hand."], 19)
         with pytest.raises(RecipeError, match=r"must contain \{context\} once"):
             make_sentences(text, ["a hand"], 1)
@@ -409,7 +409,7 @@ class TestTheRecipe:
         ("stage", "message"),
         [
             ("{kind: learn_prompts, templates: ['a hand']}", "must contain {context} once"),
-            ("{kind: learn_prompts, templates: ['a {context} {a b} hand']}", "a place is written {name}"),
+            ("{kind: learn_prompts, templates: ['a {context} {a b} hand']}", "write places as {name}"),
             ("{kind: learn_prompts, tokens: 33}", "less than or equal to 32"),
             ("{kind: learn_prompts, diversity: 0.1}", "diversity needs several prompts, but there is only one"),
             ("{kind: learn_prompts, image_to_text: 0, text_to_image: 0}", "nothing would be learned"),
@@ -425,7 +425,10 @@ class TestTheRecipe:
             ("{kind: learn_prompts, epochs: 3}", "warmup_epochs 5 is longer than epochs 3"),
             ("{kind: learn_promts}", "did you mean 'learn_prompts'"),
             (TUNE, "reads the texts of identities, but no earlier stage learns them"),
-            (f"{LEARN}, {TUNE[:-1]}, chirality: mirror_as_new_identity}}", "no texts for mirrored photos"),
+            (
+                f"{LEARN}, {TUNE[:-1]}, chirality: mirror_as_new_identity}}",
+                "no texts for the identities of mirrored photos",
+            ),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, stage: str, message: str):

@@ -162,7 +162,7 @@ class TestInteraction:
         assert embedder.head.interaction.project.weight.data_ptr() != embedder.backbone.visual.proj.data_ptr()
 
     def test_heads_must_divide_the_joint_width(self):
-        with pytest.raises(RecipeError, match=r"heads is 5, which does not divide the 32 .* one of 1, 2, 4, 8, 16"):
+        with pytest.raises(RecipeError, match=r"heads is 5, which does not divide 32, .* one of 1, 2, 4, 8, 16"):
             embedder_of("model.head.heads=5")
 
     def test_a_resnet_has_a_projection_of_its_own(self):
@@ -434,7 +434,7 @@ class TestSymmetricContrast:
         assert loss.isfinite()
 
     def test_a_head_without_sentences_is_refused(self):
-        with pytest.raises(RecipeError, match=r"objectives\.0 \(symmetric_contrast\) .* 'bnneck' composes none"):
+        with pytest.raises(RecipeError, match=r"objectives\.0 \(symmetric_contrast\) .* 'bnneck' has none"):
             micro("stages.0.objectives=[{kind: symmetric_contrast}]")
         with pytest.raises(ValueError, match="needs the texts of a head"):
             SymmetricContrast(("joint",))(self.outputs(torch.zeros(2, 2), None), Targets(torch.tensor([0, 1])))

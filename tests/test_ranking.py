@@ -116,7 +116,7 @@ def test_a_collapsed_model_has_the_worst_of_all_metrics():
 def test_ranks_that_were_written_down_do_not_know_identities():
     ranking = r.Ranking(ints(1, 3), ints(0, 2))
     assert not any(name.startswith("identity") for name in r.metrics(ranking))
-    with pytest.raises(DataError, match="rank anew"):
+    with pytest.raises(DataError, match="compute it again"):
         r.identity_hit(ranking, 5)
 
 
@@ -354,9 +354,9 @@ FEATURES = (np.ones((3, 5)), np.ones((4, 5)))
         (
             (*FEATURES, LABELS[0], LABELS[1].astype(np.uint64)),
             {},
-            "gallery labels uint64, and no type of whole numbers",
+            "gallery labels uint64, and no integer type",
         ),
-        ((FEATURES[0], np.ones((4, 6)), *LABELS), {}, "query features have 5 numbers a photo, gallery features 6"),
+        ((FEATURES[0], np.ones((4, 6)), *LABELS), {}, "query features have 5 numbers per photo, gallery features 6"),
         (([[1.0] * 5] * 3, FEATURES[1], *LABELS), {}, "query features are of type list"),
         ((np.ones(5), FEATURES[1], *LABELS), {}, "query features are an array of float64 with 1 dimension;"),
         ((FEATURES[0].astype(complex), FEATURES[1], *LABELS), {}, "query features are an array of complex128"),

@@ -45,7 +45,7 @@ def test_misspelt_kinds_name_the_known_ones():
         ("name: a\nstages: [{kind: fine_tune, augment: [{enlarge: 1.1}]}]\n", "key 'kind' is missing"),
         ("name: a\nmodel: {test_feature: {features: [joint, joint]}}\n", "each once"),
         ("name: a\nevaluate: {prompts: {templates: ['a {aspect} hand']}}\n", "must use {side}"),
-        ("name: a\nevaluate: {prompts: {templates: ['a {asspect} {side}']}}\n", "are filled in"),
+        ("name: a\nevaluate: {prompts: {templates: ['a {asspect} {side}']}}\n", "can be filled in"),
     ],
 )
 def test_wrong_values(text: str, part: str):
@@ -128,7 +128,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "x.yaml line 5: more than 20,000 values, counting each use of an alias"),
         ("name: " + "[" * 60 + "]" * 60, "more than 50 levels in one another"),
         ("name: " + "[" * 5000, "more than 50 levels in one another"),
-        ("name: a\nx: &a [*a]\n", "x.yaml line 2: an alias that holds itself"),
+        ("name: a\nx: &a [*a]\n", "x.yaml line 2: an alias that contains itself"),
         ("name: a\n1: x\n", "x.yaml line 2: key '1' is not text (a number): put it in quotes"),
         ("name: a\non: x\n", "key 'on' is not text (a truth value)"),
         ("name: a\ndata: {null: x}\n", "key 'data.null' is not text (nothing)"),
@@ -145,7 +145,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('name: a\nabout: "\\U99999999"\n', "x.yaml is not YAML"),
         ("name: !!python/object/apply:os.system [ls]\n", "could not determine a constructor for the tag"),
         ("name: \x00\n", "x.yaml is not YAML"),
-        ("about: " + "x" * 1_000_001, "1,000,000 at most"),
+        ("about: " + "x" * 1_000_001, "at most 1,000,000"),
     ],
 )
 def test_yaml_that_is_no_recipe_is_one_short_error(text: str, part: str):

@@ -96,7 +96,7 @@ def test_no_two_photos_are_alike(folder: Path) -> None:
         ({"size": 8}, "size is 8.*at least 32"),
         ({"seed": -1}, "seed is -1"),
         ({"workers": 0}, "workers is 0"),
-        ({"aspects": []}, "aspects are"),
+        ({"aspects": []}, "aspects is"),
         ({"aspects": [ASPECTS[0], ASPECTS[0]]}, "each once"),
     ],
 )
@@ -113,7 +113,7 @@ def test_another_request_for_the_same_folder(folder: Path) -> None:
 
 def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "hands.csv").write_text("path,subject\n")
-    with pytest.raises(DataError, match="not rendered here"):
+    with pytest.raises(DataError, match="not rendered by handreid"):
         render(tmp_path, identities=1, photos=1)
     assert (tmp_path / "hands.csv").read_text() == "path,subject\n"
 

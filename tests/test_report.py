@@ -192,9 +192,9 @@ class TestTheCommand:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (["nowhere"], "nowhere is neither a run folder nor one that holds some"),
-            (["{ladder}", "--out", "page.pdf"], "page.pdf: written as .html, not '.pdf'"),
-            (["{ladder}", "--show", "mycro"], "no run of this report is called 'mycro'; there are micro-"),
+            (["nowhere"], "nowhere is neither a run folder nor a folder of runs"),
+            (["{ladder}", "--out", "page.pdf"], "page.pdf: the suffix must be .html, not '.pdf'"),
+            (["{ladder}", "--show", "mycro"], "no run of this report has the name 'mycro'; the names are micro-"),
             (["{ladder}", "--by", "accuracy"], "Invalid value for '--by'"),
         ],
     )

@@ -163,9 +163,7 @@ class TestBitFlips:
         path = whole / TUNED / f"{name}.safetensors"
         flip(path, path.stat().st_size // 2)
         if name == "wise_ft":  # the others are not what this stage ends with
-            with pytest.raises(
-                RunError, match=r"wise_ft\.safetensors is not as it was written .* remove .*1-fine_tune"
-            ):
+            with pytest.raises(RunError, match=r"wise_ft\.safetensors was changed, damaged .* remove .*1-fine_tune"):
                 train(None, None, whole, resume=True)
         else:
             assert train(None, None, whole, resume=True).model.read_bytes() == model
@@ -223,28 +221,28 @@ class TestWhatIsNotAsItWasWritten:
     def test_edited_by_hand(self, whole: Path):
         path = whole / "evaluation.json"
         path.write_text(path.read_text().replace('"recipe": "micro"', '"recipe": "other"'))
-        with pytest.raises(RunError, match=r"evaluation\.json is not as it was written"):
+        with pytest.raises(RunError, match=r"evaluation\.json was changed or damaged"):
             read_evaluation(path)
         recipe_file = whole / "recipe.yaml"
         recipe_file.write_text(recipe_file.read_text() + "# a remark\n")
-        with pytest.raises(RunError, match=r"recipe\.yaml is not as it was written .* train the changed one anew"):
+        with pytest.raises(RunError, match=r"recipe\.yaml was changed, damaged .* train the changed one anew"):
             evaluate(open_run(whole))
 
     def test_another_runs_model(self, whole: Path):
         shutil.copy(whole / TUNED / "last.safetensors", whole / "model.safetensors")
-        with pytest.raises(RunError, match=r"model\.safetensors is not as it was written .* --resume"):
+        with pytest.raises(RunError, match=r"model\.safetensors was changed, damaged .* --resume"):
             evaluate(open_run(whole))
-        with pytest.raises(RunError, match=r"model\.safetensors is not as it was written"):
+        with pytest.raises(RunError, match=r"model\.safetensors was changed, damaged"):
             train(micro("stages=[]", "start=run"), manifest_of(whole), whole.parent / "child")
 
     def test_a_model_put_into_a_run_that_is_not_finished(self, cut: Path, finished: Path):
         shutil.copy(finished / "model.safetensors", cut)
-        with pytest.raises(RunError, match="noted nowhere"):
+        with pytest.raises(RunError, match="no hash of it"):
             evaluate(open_run(cut))
 
     def test_a_checkpoint_of_another_run(self, cut: Path, whole: Path):
         shutil.copy(whole / TUNED / "last.ckpt", cut / TUNED)
-        with pytest.raises(RunError, match=r"last\.ckpt is not as it was written .* does this stage"):
+        with pytest.raises(RunError, match=r"last\.ckpt was changed, damaged .* repeats this stage"):
             train(None, None, cut, resume=True)
         shutil.rmtree(cut / TUNED)
         assert train(None, None, cut, resume=True).model.read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -266,9 +264,9 @@ class TestWhatIsNotAsItWasWritten:
         lines = (cut / "metrics.jsonl").read_bytes().splitlines(keepends=True)
         for kept, complaint in (
             ([*lines, lines[-1]], "line 8 is of stage 1, epoch 1, after one of stage 1, epoch 1"),
-            ([lines[0], b"[]\n", *lines[1:]], "line 2 is not as it was written"),
-            ([lines[0], lines[1].replace(b'"loss": ', b'"loss": 1'), *lines[2:]], "line 2 is not as it was written"),
-            ([lines[0], b"\xe9" + lines[1], *lines[2:]], "line 2 is not as it was written"),
+            ([lines[0], b"[]\n", *lines[1:]], "line 2 was changed, damaged"),
+            ([lines[0], lines[1].replace(b'"loss": ', b'"loss": 1'), *lines[2:]], "line 2 was changed, damaged"),
+            ([lines[0], b"\xe9" + lines[1], *lines[2:]], "line 2 was changed, damaged"),
         ):
             (cut / "metrics.jsonl").write_bytes(b"".join(kept))
             with pytest.raises(RunError, match=complaint):
@@ -280,7 +278,7 @@ class TestWhatIsNotAsItWasWritten:
             train(None, None, cut, resume=True)
         metrics = whole / "metrics.jsonl"
         metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:-1]))
-        with pytest.raises(RunError, match=r"metrics\.jsonl is not as it was written"):
+        with pytest.raises(RunError, match=r"metrics\.jsonl was changed, damaged"):
             read_metrics(Run(whole))
 
 
@@ -424,7 +422,7 @@ class TestOtherPhotos:
         stop_after(micro(), own_photos, tmp_path / "run", (0, 1))
         first = trained_on(own_photos)[0]
         first.unlink()
-        with pytest.raises(PhotoError, match=rf"1 of \d+ photos .* not there .such as .*{first.name}"):
+        with pytest.raises(PhotoError, match=rf"1 of \d+ photos are missing .such as .*{first.name}"):
             train(None, None, tmp_path / "run", resume=True)
         with pytest.raises(PhotoError, match=rf"{first.name} is missing|not there"):
             train(micro("name=new"), own_photos, tmp_path / "new")
@@ -500,7 +498,7 @@ class TestKills:
         (tmp_path / "other" / "recipe.yaml").write_text(dump_recipe(micro("stages=[]", "seed=5")))
         (tmp_path / "own" / "notes.txt").write_text("mine")
         for name in ("other", "own", "left"):
-            with pytest.raises(RunError, match="already holds something"):
+            with pytest.raises(RunError, match="is not empty; choose another --out"):
                 train(asked, photos, tmp_path / name)
 
     def test_temporary_files_of_the_dead_go(self, cut: Path):
@@ -528,7 +526,7 @@ class TestAlone:
         monkeypatch.setattr(FileLock, "acquire", unknown)
         said = Said()
         assert train(None, None, cut, resume=True, progress=said).finished
-        assert any("knows no locks" in line for line in said.lines)
+        assert any("without file locks" in line for line in said.lines)
 
 
 class TestReuseAfterDamage:
@@ -630,9 +628,9 @@ def test_a_run_folder_that_cannot_be_written_is_known_before_the_work_and_can_be
 
     monkeypatch.setattr(Path, "touch", denied)
     monkeypatch.setattr(assess, "load_embedder", lambda _: pytest.fail("worked before it looked"))
-    with pytest.raises(OutputError, match="nothing can be written there"):
+    with pytest.raises(OutputError, match="cannot be written"):
         evaluate(open_run(whole))
-    with pytest.raises(OutputError, match="nothing can be written there"):
+    with pytest.raises(OutputError, match="cannot be written"):
         train(micro(), photos, whole.parent / "other")
     assert results(whole, again=False) == wanted
 
@@ -657,7 +655,7 @@ class TestTheFeatureCache:
                 path.write_bytes(feature_cache._sealed(np.zeros((4, 32), np.float32)))
         said = Said()
         assert np.array_equal(cached_joint_features(embedder, photos, folder=tmp_path, progress=said), wanted)
-        assert any("made anew" in line for line in said.lines)
+        assert any("embedded again" in line for line in said.lines)
         silent = Said()
         assert np.array_equal(cached_joint_features(embedder, photos, folder=tmp_path, progress=silent), wanted)
         assert not silent.lines
@@ -667,7 +665,7 @@ class TestTheFeatureCache:
         embedder = build_embedder(micro(), build_towers(micro()))
         said = Said()
         cached_joint_features(embedder, np.zeros((1, 3, 32, 32), np.uint8), folder=tmp_path / "file", progress=said)
-        assert any("are not kept" in line for line in said.lines)
+        assert any("could not be cached" in line for line in said.lines)
 
 
 class TestJson:

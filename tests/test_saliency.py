@@ -535,7 +535,7 @@ class TestFigures:
         assert "has no photo 'nobody'" in complaint("figure", "match", run.folder, query, "nobody", *out)
         trained = look_up(run).table.filter(look_up(run).table["role"] == "train")["path"][0]
         line = complaint("figure", "match", run.folder, trained, *out)
-        assert "no query of the first test draw but a photo of 'train'" in line
+        assert "not a query of the first test draw but a photo of 'train'" in line
         assert ".png or .svg or .pdf" in complaint("figure", "attention", run.folder, "--out", tmp_path / "x.jpg")
         assert "is not a run folder" in complaint("figure", "match", tmp_path, "a", *out)
         assert not (tmp_path / "x.png").exists()

@@ -139,7 +139,7 @@ def test_an_identity_that_has_most_photos_meets_the_others_again():
 
 def test_one_identity_has_nothing_to_be_told_from():
     for every in ("identity", "photo"):
-        with pytest.raises(ProtocolError, match="identities to train on: 1, but a batch needs two: give"):
+        with pytest.raises(ProtocolError, match="identities to train on: 1, but a batch needs two: add"):
             PkBatches(np.zeros(9, np.int64), 4, 4, every=every, seed=0)
 
 

@@ -35,7 +35,7 @@ def test_ranks_share_the_photos_and_take_as_many_steps(photos: int, size: int, r
 
 
 def test_a_single_photo_makes_no_batch():
-    with pytest.raises(ProtocolError, match="photos to train on: 1, but a batch needs two: give more photos"):
+    with pytest.raises(ProtocolError, match="photos to train on: 1, but a batch needs two: add photos"):
         RandomBatches(1, 8, seed=0)
     with pytest.raises(ProtocolError, match="photos to train on: 5, but a batch needs two on each of 3 processes"):
         RandomBatches(5, 8, seed=0, rank=1, world_size=3)

@@ -167,7 +167,7 @@ class TestInTheTower:
 
     def test_conditions_for_a_model_that_takes_none_are_an_error(self):
         plain = backbone_of(VIT, told=False)
-        with pytest.raises(ValueError, match="no side information"):
+        with pytest.raises(ValueError, match="takes none"):
             plain(photos_for(plain), torch.tensor([0, 0, 0]))
 
     def test_beside_visual_prompts(self):
@@ -352,12 +352,12 @@ class TestRefusals:
             micro(SIDE, "stages.0.mix={kind: mixup}")
 
     def test_without_a_stage_to_learn_in(self):
-        with pytest.raises(RecipeError, match=r"model\.side_information begins at random"):
+        with pytest.raises(RecipeError, match=r"model\.side_information starts from random weights"):
             micro(SIDE, "stages=[]")
 
     def test_a_manifest_that_lacks_a_column_names_those_it_has(self, photos: Path, tmp_path: Path):
         with pytest.raises(
-            RecipeError, match=r"gives no camera and no lens of the training photos; its columns .* path"
+            RecipeError, match=r"the manifest has no camera and no lens of the training photos; its columns .* path"
         ):
             train(micro(SIDE), photos, tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -367,6 +367,6 @@ class TestRefusals:
         made = manifest.read(cameras)
         copied = made.table.with_columns(id=pl.col("subject") + "-s1")
         replace(made, table=copied).write(tmp_path / "m.parquet")
-        with pytest.raises(RecipeError, match=r"each value of id \(.* and \d+ more\) is of one person only"):
+        with pytest.raises(RecipeError, match=r"each value of id \(.* and \d+ more\) occurs with one person only"):
             train(micro("model.side_information={columns: [id]}"), tmp_path / "m.parquet", tmp_path / "run")
         assert not (tmp_path / "run").exists()

@@ -107,7 +107,7 @@ class TestEmbed:
         manifest = read(photos)
         replace(manifest, table=manifest.table[:1]).write(few)
         called = handreid("embed", run, "--data", few, "--out", out)
-        assert "gives no split" in called.err
+        assert "cannot be split" in called.err
         assert pl.read_parquet(out)["role"].to_list() == ["unused"]
 
     def test_what_is_wrong_is_said_in_a_line_before_any_work(self, run: Path, photos: Path, tmp_path: Path):
@@ -123,7 +123,7 @@ class TestEmbed:
         (tmp_path / "x.parquet").write_bytes(b"half")
         with pytest.raises(DataError, match="cannot be read"):
             read_facts(tmp_path / "x.parquet")
-        with pytest.raises(DataError, match="no embeddings of ours"):
+        with pytest.raises(DataError, match="no embeddings that handreid wrote"):
             read_facts(photos)
 
     def test_a_manifest_that_changed_is_noticed(self, run: Path, known: Path, tmp_path: Path):

@@ -344,7 +344,7 @@ def test_prepared_galleries_that_name_other_people_are_refused(tmp_path: Path) -
     root = a_tree(tmp_path)
     for identity in ("20", "30"):
         (root / "gallery0" / identity).rename(root / "gallery0" / f"person-{identity}")
-    with pytest.raises(ProtocolError, match="query0: none of its 6 photos has its identity in the gallery"):
+    with pytest.raises(ProtocolError, match="query0: no identity of its 6 photos is in the gallery"):
         make_split(sources.folders(root), protocol="prepared", label="subject")
 
 
@@ -453,7 +453,7 @@ IMPOSSIBLE = {
     ),
     "test share": (
         lambda: make_split(own_data(), protocol="disjoint", label="subject", test_share=0.99),
-        "a test share of 0.99 of 21 subjects leaves none to train on",
+        "a test share of 0.99 of 21 subjects leaves none for training",
     ),
     "draws": (lambda: make_split(own_data(), protocol="disjoint", label="subject", draws=0), "at least one is needed"),
 }
@@ -506,7 +506,7 @@ class TestOneIdentityTellsNothing:
         with pytest.raises(ProtocolError) as error:
             make_split(people_of(6), protocol="disjoint", label="subject")
         assert str(error.value) in (
-            f"the gallery of the validation holds one identity only ({who}), so rank-1 is 100 % whatever the model: "
+            f"the gallery of the validation holds one identity only ({who}), so rank-1 is 100 % for any model: "
             "hold out more than 1 of 3 training subjects (data.validation_share, now 0.2), give more subjects, or "
             "validate with one photo of each (data.validation: closed-set)"
             for who in "abcdef"
@@ -518,8 +518,8 @@ class TestOneIdentityTellsNothing:
         split = make_split(people_of(8), protocol="disjoint", label="subject", validation_share=0.01)
         assert len(labels(split, split.validation[0].gallery)) == 2
         assert (
-            "2 of 4 training subjects held out for validation: 8 photos (a share of 0.01 is 1, whom any model would find)"
-            in split.notes
+            "2 of 4 training subjects held out for validation: 8 photos "
+            "(a share of 0.01 is 1, whom any model would find)" in split.notes
         )
 
     def test_views_of_one_person_are_identities_and_it_is_said_what_that_tells(self) -> None:
@@ -529,7 +529,7 @@ class TestOneIdentityTellsNothing:
         manifest = Manifest(table.with_columns(side=pl.lit("left")), Path("/data"))
         split = make_split(manifest, protocol="disjoint", label="aspect")
         assert len(people(split, split.validation_rows)) == 1
-        assert any(note.startswith("validation tells the aspects of one person apart") for note in split.notes)
+        assert any(note.startswith("validation contains the aspects of one person only") for note in split.notes)
 
     def test_held_back_with_another_who_has_one_photo(self) -> None:
         seeds = {}
@@ -584,7 +584,7 @@ class TestOneIdentityTellsNothing:
         assert any(note.startswith("no validation: ") for note in told["notes"])
         alone = describe(people_of(1))
         assert (alone["photos"], alone["subjects"]) == (4, 1)
-        assert "leaves none to train on" in alone["protocols"]["disjoint"]["pooled"]["error"]
+        assert "leaves none for training" in alone["protocols"]["disjoint"]["pooled"]["error"]
 
 
 class TestWhichLabelWouldDo:

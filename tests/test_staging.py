@@ -65,7 +65,7 @@ class TestReuse:
         again = train(recipe_of(LEARN, TUNE), own_photos, tmp_path / "runs" / "again", progress=said)
         assert taken(first) == [False, False]
         assert taken(again) == [True, True]
-        assert sum("taken from there" in line for line in said.lines) == 2
+        assert sum("which trained the same" in line for line in said.lines) == 2
         assert first.model.read_bytes() == again.model.read_bytes()
         assert history(first.folder) == history(again.folder)
         other = train(recipe_of(LEARN, TUNE.replace("epochs: 2", "epochs: 1")), own_photos, tmp_path / "runs" / "other")
@@ -172,7 +172,7 @@ class TestStart:
         graph = ["model.head={kind: promptsg_graph}", "stages.0.objectives=[{kind: cross_entropy, features: [parts]}]"]
         asked = [plain, parse_recipe(MICRO_RECIPE.replace("name: micro", "name: graph"), "x", graph)]
         with pytest.raises(
-            RecipeError, match=r"^rung graph: .*the manifest says nothing.*; choose others with --rungs"
+            RecipeError, match=r"^rung graph: .*the manifest has no values of.*; choose others with --rungs"
         ):
             climb(asked, photos, tmp_path / "ladder")
         assert not (tmp_path / "ladder").exists()
@@ -185,7 +185,7 @@ class TestStart:
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            (["start=nowhere"], "neither a run folder nor the name of one beside"),
+            (["start=nowhere"], "neither a run folder nor the name of a run beside"),
             (["start=unfinished"], "is not finished"),
             (["start=here"], "neither a run folder"),
             (["start=earlier", "model.backbone.image_size=64"], "differs from this recipe's"),
@@ -227,7 +227,7 @@ class TestStart:
             parent.backbone.visual.conv1.weight.add_(1)
         parent.save(tmp_path / "parent" / "model.safetensors")
         note(tmp_path / "parent", "model.safetensors")
-        with pytest.raises(RunError, match="that run is another now"):
+        with pytest.raises(RunError, match="which has changed since"):
             train(None, None, run.folder, resume=True)
 
 

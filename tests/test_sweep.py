@@ -57,14 +57,14 @@ class TestWhatASweepSays:
         [
             ({}, "give one of choice, range, log_range and together; found none"),
             ({"choice": [1, 2], "range": [1, 2]}, "found choice and range"),
-            ({"choice": [1]}, "one value is no choice"),
+            ({"choice": [1]}, "a choice needs two values or more"),
             ({"choice": [1, 2, 1]}, "the value 1 is given twice"),
             ({"range": [2, 1]}, "must be a lower and a higher number"),
             ({"range": [0, float("inf")]}, "should be a finite number"),
             ({"log_range": [0, 1]}, "log_range begins at 0"),
             ({"log_range": [1, 2], "step": 0.1}, "step can only be used with range"),
-            ({"choice": [1, 2], "integer": True}, "integer goes with range"),
-            ({"range": [1, 2.5], "integer": True}, "must be whole numbers too"),
+            ({"choice": [1, 2], "integer": True}, "integer can only be used with range"),
+            ({"range": [1, 2.5], "integer": True}, "must be whole numbers"),
             ({"range": [1, 2], "step": 3}, "step 3 is longer than the range"),
             ({"chioce": [1, 2]}, "chioce"),
         ],
@@ -77,14 +77,14 @@ class TestWhatASweepSays:
         ("keys", "message"),
         [
             ({"metric": "map"}, "never by a test; use validation_map"),
-            ({"metric": "test_map"}, "would look at test identities"),
-            ({"metric": "evaluation.rank1"}, "would look at test identities"),
+            ({"metric": "test_map"}, "would choose by test identities"),
+            ({"metric": "evaluation.rank1"}, "would choose by test identities"),
             ({"metric": "loss"}, "'loss' is not one of validation_rank1"),
             ({"space": {"data.seed": {"choice": [1, 2]}}}, "photos; fix it with `set`"),
             ({"space": {"evaluate.mirrored": {"choice": [True, False]}}}, "which a sweep never does"),
             ({"space": {"seed": {"choice": [1, 2]}}}, "name the seeds in `seeds`"),
             ({"space": {"x": {"together": {"a": {"data.seed": 1}, "b": {LR: 1}}}}}, "space varies data.seed"),
-            ({"space": {LR: {"choice": [1, 2]}, "x": {"together": {"a": {LR: 1}, "b": {LR: 2}}}}}, "in two places"),
+            ({"space": {LR: {"choice": [1, 2]}, "x": {"together": {"a": {LR: 1}, "b": {LR: 2}}}}}, "twice"),
             (
                 {"space": {LR: {"log_range": [1e-5, 1e-3]}}},
                 "a grid needs a finite number of values of stages.0.optimizer.lr",
@@ -282,7 +282,7 @@ class TestWhatIsRefused:
 
     def test_a_recipe_that_is_never_validated(self):
         recipe = "name: plain\nmodel: {backbone: {name: handreid-tiny, weights: none}}\n"
-        with pytest.raises(RecipeError, match="no stage is validated"):
+        with pytest.raises(RecipeError, match="it has no fine_tune stage"):
             check_settings(
                 design_of(recipe, space={"model.head": {"choice": [{"kind": "linear"}, {"kind": "bnneck"}]}})
             )
@@ -556,7 +556,7 @@ class TestSweep:
             f"RunError: {out} holds another sweep (set.{EPOCHS} was 2, now 3); choose another --out"
         )
         other = complaint("sweep", sweep, "--data", alike, "--out", out.parent)
-        assert other.startswith(f"RunError: {out.parent} already holds something else")
+        assert other.startswith(f"RunError: {out.parent} is not empty and holds no sweep")
 
     def test_a_trial_that_fails_is_noted_and_the_others_go_on(self, folder: Path, alike: Path):
         sweep, out = written(folder, space={LR: {"choice": [1e30, 1e-3]}}, set=SHORT), folder / "out"
@@ -630,7 +630,9 @@ def test_a_sweep_that_was_killed_ends_with_the_same_table(folder: Path, alike: P
         time.sleep(0.01)
     assert going.poll() is None, going.communicate()[1]
     refused = complaint("sweep", "--resume", cut)
-    assert refused.startswith(f"RunError: {cut} is in use: another process works on this sweep; wait for it, or end it")
+    assert refused.startswith(
+        f"RunError: {cut} is in use: another process works on this sweep; wait for it, or stop it"
+    )
     going.send_signal(signal.SIGKILL)
     going.communicate()
     wait_for_silence(cut)

@@ -99,7 +99,7 @@ class TestWhatIsNoTable:
 
     def test_nul_is_told_with_its_line(self, tmp_path: Path) -> None:
         assert "hands.csv line 2: a NUL character" in complaint(tmp_path, "path,subject\na\0.jpg,1\n")
-        assert "UTF-16 without its mark" in complaint(tmp_path, PLAIN.encode("utf-16-le"))
+        assert "UTF-16 without its byte order mark" in complaint(tmp_path, PLAIN.encode("utf-16-le"))
 
     @pytest.mark.parametrize(
         ("start", "what"),
@@ -153,7 +153,7 @@ class TestLongNumbers:
 
     def test_as_a_column_or_a_photo_is_told_shortly(self, tmp_path: Path) -> None:
         assert len(complaint(tmp_path, f"path,{DIGITS}\na.jpg,1\n")) < 250
-        with pytest.raises(ManifestError, match="1 of 1 photos are not there: 111") as caught:
+        with pytest.raises(ManifestError, match="1 of 1 photos are missing: 111") as caught:
             sources.csv(table(tmp_path, f"path,subject\n{DIGITS}.jpg,1\n"))
         assert len(str(caught.value)) < 500
 

@@ -507,7 +507,7 @@ class TestTheSender:
 
     def test_how_long_the_end_waits_is_a_number(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("HANDREID_TRACKING_WAIT", "soon")
-        with pytest.raises(RunError, match="HANDREID_TRACKING_WAIT is 'soon': it is a number of seconds"):
+        with pytest.raises(RunError, match="HANDREID_TRACKING_WAIT is 'soon': set it to a number of seconds"):
             Sender()
 
 
@@ -526,7 +526,7 @@ class TestWhatIsNoPartOfTheExperiment:
         said = Told()
         beside = plain.folder.parent / "beside"
         train(micro("stages.0.epochs=1", "tracking=[wandb]"), photos, beside, progress=said)
-        assert [line for line in said.lines if "taken from there" in line]
+        assert [line for line in said.lines if "which trained the same" in line]
 
     def test_what_was_asked_comes_before_the_recipe(self):
         assert trackers_of(None, micro("tracking=mlflow")) == (MLflow(),)
@@ -642,9 +642,9 @@ class TestWhatIsSaid:
         ("text", "complaint"),
         [
             ("mlfow", "'mlfow' is not one of mlflow, tensorboard, wandb"),
-            ("mlflow=localhost", "an address begins like http://"),
-            ("mlflow=http://me:secret@host", "leave the password out"),
-            ("wandb,wandb=two", "wandb is asked for twice"),
+            ("mlflow=localhost", "an address begins with http://"),
+            ("mlflow=http://me:secret@host", "remove the password"),
+            ("wandb,wandb=two", "wandb is listed twice"),
             ("tensorboard=", "tensorboard="),
         ],
     )

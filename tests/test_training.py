@@ -298,7 +298,7 @@ class TestTheRun:
 
     def test_another_recipe_or_other_data_is_refused(self, photos: Path, tmp_path: Path):
         train(micro("stages.0.epochs=1"), photos, tmp_path / "run")
-        with pytest.raises(RunError, match="already holds something"):
+        with pytest.raises(RunError, match="is not empty; choose another --out"):
             train(micro("stages.0.epochs=1"), photos, tmp_path / "run")
         with pytest.raises(RunError, match=r"stages\.0\.epochs was 1, now 2"):
             train(micro("stages.0.epochs=2"), photos, tmp_path / "run", resume=True)

@@ -84,7 +84,7 @@ class TestTheyAreSaidSo:
         manifest = sources.folders(tmp_path)
         assert manifest.table["subject"].drop_nulls().to_list() == ["anna", "anna"]
         assert "2 photos of 1 identities" in manifest.notes
-        note = f"2 photos are of nobody known (folder {name!r}): neither trained on nor tested"
+        note = f"2 photos are without a subject (folder {name!r}): neither trained on nor tested"
         assert note in manifest.notes
 
     @pytest.mark.parametrize("name", ["unknown1", "anna-unknown", "un known", "known", "na", ""])
@@ -103,7 +103,7 @@ class TestTheyAreSaidSo:
         (tmp_path / "hands.csv").write_text("path,subject\na.jpg,anna\nb.jpg,\nc.jpg, \nd.jpg,Unknown\n")
         manifest = read(tmp_path / "hands.csv")
         assert manifest.table["subject"].to_list() == ["anna", None, None, None]
-        note = "3 photos are of nobody known (subject 'Unknown', empty): neither trained on nor tested"
+        note = "3 photos are without a subject (subject 'Unknown', empty): neither trained on nor tested"
         assert note in manifest.notes
 
     @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -173,7 +173,7 @@ class TestSplits:
         for rows in (after.train, after.validation_rows, *draws):
             assert not any(after.paths[row].startswith("unknown/") for row in rows)
         added = len(manifest) - len(plain)
-        assert re.match(f"{added} photos of nobody known left out, as each may be anybody", after.notes[-1])
+        assert re.match(f"{added} photos without a subject left out, as each may show anybody", after.notes[-1])
 
     def test_parts_that_they_were_given_are_counted(self):
         split = make_split(with_everything(SPLITS["given"]), protocol="prepared", label="subject")
@@ -181,7 +181,7 @@ class TestSplits:
 
     def test_nobody_at_all(self):
         manifest = without_names(own_data(), *own_data().table["path"])
-        with pytest.raises(ProtocolError, match=r"nobody knows who is on any of the 101 photos .*name people to train"):
+        with pytest.raises(ProtocolError, match=r"none of the 101 photos has a subject .*fill it in to train"):
             make_split(manifest, protocol="disjoint", label="subject")
         told = describe(manifest)
         assert (told["photos"], told["unlabelled"], told["subjects"]) == (101, 101, 0)
@@ -249,9 +249,9 @@ class TestARun:
     def test_a_data_set_of_which_nobody_is_known(self, run: Run, tree: Path, tmp_path: Path):
         wild = tmp_path / "wild.parquet"
         read(tree).filter(pl.col("subject").is_null()).write(wild)
-        with pytest.raises(ProtocolError, match="nobody knows who is on any of the 3 photos"):
+        with pytest.raises(ProtocolError, match="none of the 3 photos has a subject"):
             evaluate(run, data=wild)
-        with pytest.raises(ProtocolError, match="nobody knows who is on any of the 3 photos"):
+        with pytest.raises(ProtocolError, match="none of the 3 photos has a subject"):
             train(micro(), wild, tmp_path / "never")
         with pytest.raises(ProtocolError, match="everyone of folders: no test identity"):
             matrix_of(run, "dataset", data=[wild])
@@ -264,8 +264,8 @@ class TestARun:
             name, folder, recipe = "run", run.folder, run.recipe
 
         (card,) = data_cards([Named()])
-        assert dict(card["facts"])["photos"] == "48 of 12 people, 3 of nobody known"
-        assert any("3 photos of nobody known left out" in note for note in card["leaks"])
+        assert dict(card["facts"])["photos"] == "48 of 12 people, 3 without a subject"
+        assert any("3 photos without a subject left out" in note for note in card["leaks"])
 
 
 def texts_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:

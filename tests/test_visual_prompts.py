@@ -223,7 +223,7 @@ class TestFrozenEncoder:
         terms = "stages.0.objectives=[{kind: triplet, features: [joint]}]"
         pk = ["stages.0.sampler={kind: pk, identities: 4, images: 2}", "stages.0.batch_size=null"]
         head = ["model.head={kind: linear}", "model.test_feature={features: [joint], neck: before}"]
-        with pytest.raises(RecipeError, match="freeze_encoder leaves nothing that learns"):
+        with pytest.raises(RecipeError, match="freeze_encoder leaves no trainable parameters"):
             train(micro(terms, *pk, *head, FROZEN), photos, tmp_path / "run")
         assert not (tmp_path / "run").exists()
         train(micro(terms, *pk, *head, FROZEN, PROMPTS % "shallow", "stages.0.epochs=1"), photos, tmp_path / "run")
@@ -240,7 +240,9 @@ class TestFrozenEncoder:
         assert not torch.equal(second[stem], start[stem])
 
     def test_prompts_without_a_stage_are_refused(self):
-        with pytest.raises(RecipeError, match=r"model\.backbone\.visual_prompts begins at random and has no stage"):
+        with pytest.raises(
+            RecipeError, match=r"model\.backbone\.visual_prompts starts from random weights, but no stage"
+        ):
             micro(PROMPTS % "deep", "stages=[]")
 
 

@@ -26,7 +26,7 @@ def explain(
     """List the words nearest to each learned context, with distances. They do not explain what was learned."""
     early.run(run)
     begin()
-    from handreid.report import prompts as report
+    from handreid.report import nearest_words as report
     from handreid.runs.folder import open_run
 
     found, usual = report.explain(open_run(run), identities=identities, words=words)

@@ -339,7 +339,7 @@ def _among_all(split: Split, manifest: Manifest) -> Split:
 
     parts = Counter(manifest.table["split"].filter(pl.Series(without)).drop_nulls())
     given = f", {listed(f'{name} {count:,}' for name, count in sorted(parts.items()))} of them" if parts else ""
-    note = f"{counted(int(without.sum()), 'photo')} of nobody known left out, as each may be anybody{given}"
+    note = f"{counted(int(without.sum()), 'photo')} without a subject left out, as each may show anybody{given}"
     return replace(
         split,
         train=rows[split.train],

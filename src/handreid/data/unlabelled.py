@@ -35,4 +35,4 @@ def note(subjects: Sequence[str | None], what: str) -> tuple[str, ...]:
         return ()
     words = sorted({repr(subject) if subject else "empty" for subject in said})
     photos = "1 photo is" if len(said) == 1 else f"{len(said):,} photos are"
-    return (f"{photos} of nobody known ({what} {listed(words)}): neither trained on nor tested",)
+    return (f"{photos} without a subject ({what} {listed(words)}): neither trained on nor tested",)

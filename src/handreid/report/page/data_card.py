@@ -66,7 +66,7 @@ def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
 
 def _photos_of(manifest: Manifest) -> str:
     people, unlabelled = manifest.labelled.table["subject"].n_unique(), manifest.table["subject"].null_count()
-    return f"{len(manifest):,} of {people:,} people" + (f", {unlabelled:,} of nobody known" if unlabelled else "")
+    return f"{len(manifest):,} of {people:,} people" + (f", {unlabelled:,} without a subject" if unlabelled else "")
 
 
 def _parts(material: Material) -> list[dict[str, Any]]:
