@@ -22,8 +22,8 @@ from handreid.recipe import load_recipe
 from handreid.runs.dataset import read_material
 from handreid.runs.folder import Run
 from handreid.training.checks import check_stage
-from handreid.training.context import Job
-from handreid.training.stages.fine_tune.stage import fine_tune_module
+from handreid.training.context import Handover, Job
+from handreid.training.stages.registry import stage_of
 
 
 def main() -> None:
@@ -39,12 +39,13 @@ def main() -> None:
         sources.csv(hands).write(path)
         material, towers = read_material(recipe, path), build_towers(recipe)
         embedder = build_embedder(recipe, towers)
-        job = Job(Run(Path(name)), recipe, embedder, towers.text, material, Silent())
-        module = fine_tune_module(job, 0, None)
+        job = Job(Run(Path(name)), recipe, Handover(embedder, towers.text), material, Silent())
+        stage = stage_of(recipe, 0)
+        probe = stage.probe(stage.module(job))
         before = peak()
         for _ in range(arguments.rounds):
             began, cpu = time.perf_counter(), time.process_time()
-            gates = check_stage(job, module)
+            gates = check_stage(job, probe)
             took, worked = time.perf_counter() - began, time.process_time() - cpu
             parts = ", ".join(f"{gate.name} {gate.seconds:.2f}" for gate in gates if gate.seconds >= 0.005)
             print(f"{took:.2f} s ({worked:.2f} s of CPU), all passed: {all(gate.passed for gate in gates)}; {parts}")

@@ -32,17 +32,19 @@ from handreid.runs import environment
 from handreid.runs.dataset import read_material
 from handreid.runs.folder import Run
 from handreid.runs.side_information import seen_combinations
-from handreid.training.checks import Gate, before_run, check_stage
+from handreid.training import checks
+from handreid.training.checks import Gate, before_run
 from handreid.training.checks.data import strangers
-from handreid.training.checks.overfit import overfit
 from handreid.training.checks.restore import leaving_no_trace
 from handreid.training.checks.result import refuse
 from handreid.training.checks.small_batches import few
-from handreid.training.context import Job
+from handreid.training.context import Handover, Job
 from handreid.training.prototype_attributes import introduce
+from handreid.training.stages.fine_tune.probe import FineTuneProbe
 from handreid.training.stages.fine_tune.stage import fine_tune_module
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
-from handreid.training.stages.learn_prompts.stage import prompts_module
+from handreid.training.stages.learn_prompts.probe import LearnPromptsProbe
+from handreid.training.stages.registry import stage_of as kind_of
 from handreid.training.train import train
 from handreid.workflows import doctor
 from tests.conftest import MICRO_RECIPE
@@ -65,14 +67,17 @@ def job_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any) -> Job:
     material, towers = read_material(recipe, photos), build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
     introduce(embedder, recipe, material)
-    return Job(Run(folder), recipe, embedder, towers.text, material, Silent(), gates=tuple(gates))
+    return Job(Run(folder), recipe, Handover(embedder, towers.text), material, Silent(), gates=tuple(gates))
 
 
 def stage_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any, number: int = 0) -> tuple[Job, Any]:
     job = job_of(recipe, photos, folder, *gates)
-    if recipe.stages[number].kind == "learn_prompts":
-        return job, prompts_module(job, number)
-    return job, fine_tune_module(job, number, None)
+    return job, kind_of(recipe, number).module(job)
+
+
+def check_stage(job: Job, module: Any, **options: bool) -> list[Gate]:
+    kind = LearnPromptsProbe if isinstance(module, LearnPromptsModule) else FineTuneProbe
+    return checks.check_stage(job, kind(module), **options)
 
 
 def failed(gates: list[Gate]) -> dict[str, str]:
@@ -512,7 +517,7 @@ class TestOverfit:
     def test_an_encoder_that_is_cut_off(self, stage, monkeypatch):
         _, module = stage(*self.CHANGES)
         cut_the_encoder(monkeypatch)
-        gate = overfit(module.train(), module.photos)
+        gate = FineTuneProbe(module.train()).overfit()
         assert not gate.passed
         assert "photos are classified or ranked right after" in gate.found
 
@@ -523,7 +528,7 @@ class TestOverfit:
         assert (gate.name, gate.passed) == ("overfit", True), gate.found
         assert torch.equal(before, module.features)
         read_at_the_start(monkeypatch)
-        gate = overfit(module.train())
+        gate = LearnPromptsProbe(module.train()).overfit()
         assert not gate.passed
         assert "the loss of 5 photos of as many identities went from" in gate.found
 
@@ -592,7 +597,7 @@ class TestARun:
     def test_ends_with_the_weights_of_one_without_checks(self, changes, cameras: Path, tmp_path: Path, monkeypatch):
         recipe = micro(*changes, "stages.0.epochs=1")
         checked = train(recipe, cameras, tmp_path / "a" / "checked")
-        monkeypatch.setattr("handreid.training.stages.fine_tune.stage.before_stage", lambda *_: None)
+        monkeypatch.setattr("handreid.training.stages.run.before_stage", lambda *_: None)
         plain = train(recipe, cameras, tmp_path / "b" / "plain")
         assert checked.model.read_bytes() == plain.model.read_bytes()
 

@@ -24,9 +24,10 @@ from handreid.models.lora import add_lora
 from handreid.models.tower import attention_weights
 from handreid.recipe import parse_recipe
 from handreid.report.figures.match_map import match_figure
-from handreid.report.figures.overlay import as_seen, enlarged, overlay
+from handreid.report.figures.overlay import enlarged, overlay
 from handreid.report.figures.saliency_map import attention_figure
 from handreid.report.photos.lookup import choose, find
+from handreid.report.photos.model_input import as_seen
 from handreid.runs.dataset import read_material
 from handreid.runs.folder import Run, open_run
 from handreid.training.train import train

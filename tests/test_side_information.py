@@ -302,7 +302,7 @@ class TestARun:
     def test_the_test_and_the_table_of_embeddings_are_told(self, run: Run, cameras: Path, tmp_path: Path):
         found = embed(open_run(run.folder), tmp_path / "e.parquet")
         embedder, material = Embedder.load(run.model), read_material(run.recipe, cameras)
-        job = stage.Job(run, run.recipe, embedder, build_towers(run.recipe).text, material, Silent())
+        job = stage.Job(run, run.recipe, stage.Handover(embedder, build_towers(run.recipe).text), material, Silent())
         rows = np.arange(len(material.manifest))
         right, without = (embed_photos(embedder, job.decoded(rows), conditions=c) for c in (job.conditions(rows), None))
         assert np.allclose(np.array(found["embedding"].to_list()), right, atol=1e-4)

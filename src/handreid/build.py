@@ -249,8 +249,8 @@ def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureNam
     """Features of the backbone that are compared or read by an objective; and those of them, read after the neck."""
     test = recipe.model.test_feature
     read = [(name, test.neck) for name in test.features]
-    for _, stage in recipe.fine_tunes:
-        for term in stage.objectives:
+    for stage in recipe.stages:
+        for term in stage.terms:
             read += [(name, getattr(term, "neck", "after")) for name in term.features]
     names: tuple[FeatureName, ...] = get_args(FeatureName)
     used = tuple(name for name in names if name != "parts" and name in {name for name, _ in read})

@@ -5,6 +5,7 @@ So sentences of embeddings are cut short behind the last end: 16 tokens instead 
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from handreid.errors import RecipeError
+from handreid.errors import RecipeError, WeightsError
+from handreid.models.sealed import load_sealed, save_sealed
+
+FORMAT = 1
+_KEY = "handreid-text"  # of the file's metadata
 
 
 class TextEncoder(nn.Module):
@@ -35,6 +40,19 @@ class TextEncoder(nn.Module):
     def encode(self, texts: list[str]) -> Float[Tensor, "texts joint"]:
         features: Tensor = self(self.tokenizer(texts).to(self.device))
         return features
+
+    def save(self, path: Path, *, before: Callable[[Path], object] | None = None) -> None:
+        """Writes the tower's weights; `before` as in `write_atomic`. Raises OutputError."""
+        save_sealed(path, self.state_dict(), _KEY, {"format": FORMAT}, before=before)
+
+    def read(self, path: Path) -> None:
+        """Takes the weights of a file that `save` wrote of a tower of the same shapes. Raises WeightsError."""
+        _, state = load_sealed(path, _KEY, "text tower", FORMAT)
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise WeightsError(f"{path} is of another text tower than this backbone has: {reason}") from None
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from handreid.recipe.base import Value
 from handreid.recipe.optimizer import CosineSchedule, Schedule
+from handreid.recipe.stage_base import StageValue
 
 CONTEXT = "{context}"
 
@@ -23,6 +24,11 @@ class PromptOptimizer(Value):
     schedule: Schedule = CosineSchedule(warmup_epochs=5, warmup_factor=1 / 35, final_factor=1 / 350)
     """How the rate changes; stated in epochs, stepped per batch. The default climbs from 1e-5 and falls to 1e-6."""
 
+    @property
+    def momentum(self) -> float:
+        """Of SGD, which contexts do not learn by."""
+        return 0.0
+
 
 class NearestWords(Value):
     """Contexts begin as the words of the vocabulary that are nearest to the identity's mean photo."""
@@ -38,7 +44,7 @@ class AttributeWords(Value):
     """Columns of the manifest, such as skin (which is `skin_color` in 11k Hands); those it lacks are left out."""
 
 
-class LearnPrompts(Value):
+class LearnPrompts(StageValue):
     """A sentence is learned for every training identity, with both towers frozen (CLIP-ReID's first stage)."""
 
     kind: Literal["learn_prompts"] = "learn_prompts"
@@ -108,6 +114,10 @@ class LearnPrompts(Value):
         if isinstance(self.init, str) and not self.init.strip():
             raise ValueError("init is empty: give words, or null for random initialisation")
         return self
+
+    @property
+    def learns_texts(self) -> bool:
+        return True
 
     @property
     def prompts(self) -> int:

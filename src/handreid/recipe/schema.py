@@ -16,11 +16,11 @@ from handreid.recipe.checks import Gates
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
 from handreid.recipe.model import Model
-from handreid.recipe.objectives import TextTerm
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import Tracker, check_one_each, with_keys
 
+# Every kind of stage; `training/stages/registry.py` has what trains each.
 Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
 
 
@@ -57,16 +57,20 @@ class Recipe(Value):
 
     @property
     def fine_tunes(self) -> list[tuple[int, FineTune]]:
-        """The stages in which the encoder learns, with their numbers."""
+        """The stages of this kind, with their numbers: for what its own keys mean beside the rest of the recipe."""
         return [(number, stage) for number, stage in enumerate(self.stages) if isinstance(stage, FineTune)]
+
+    @property
+    def validated(self) -> list[tuple[int, Stage]]:
+        """The stages that are validated by identification, with their numbers."""
+        return [(number, stage) for number, stage in enumerate(self.stages) if stage.validated_weights]
 
     @model_validator(mode="after")
     def _texts_are_there(self) -> "Recipe":
-        for number, stage in self.fine_tunes:
-            reading = [f"{i} ({term.kind})" for i, term in enumerate(stage.objectives) if isinstance(term, TextTerm)]
-            if reading and not any(isinstance(earlier, LearnPrompts) for earlier in self.stages[:number]):
+        for number, stage in enumerate(self.stages):
+            if stage.reads_texts and not any(earlier.learns_texts for earlier in self.stages[:number]):
                 raise ValueError(
-                    f"stages.{number}.objectives.{reading[0]} reads the texts of identities, but no earlier stage "
+                    f"stages.{number}.{stage.reads_texts[0]} reads the texts of identities, but no earlier stage "
                     "learns them: put {kind: learn_prompts} before it"
                 )
         return self
@@ -78,7 +82,7 @@ class Recipe(Value):
             "model.side_information": self.model.side_information is not None,
         }
         said = [name for name, there in added.items() if there]
-        if said and not self.fine_tunes and self.start is None:
+        if said and not any(stage.trains_encoder for stage in self.stages) and self.start is None:
             raise ValueError(f"{' and '.join(said)} starts from random weights, but no stage trains it: remove it")
         return self
 

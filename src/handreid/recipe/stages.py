@@ -9,6 +9,7 @@ from handreid.recipe.base import Share, Value
 from handreid.recipe.objectives import AnyTerm, CrossEntropy, TextTerm
 from handreid.recipe.optimizer import Optimizer
 from handreid.recipe.samplers import AnySampler, HardIdentitySampler, PkSampler, RandomSampler
+from handreid.recipe.stage_base import StageValue
 
 
 class EarlyStopping(Value):
@@ -53,7 +54,7 @@ class Lora(Value):
     """Which matrices are changed."""
 
 
-class FineTune(Value):
+class FineTune(StageValue):
     """The encoder learns; the text encoder stays out of it."""
 
     kind: Literal["fine_tune"] = "fine_tune"
@@ -110,6 +111,31 @@ class FineTune(Value):
         if isinstance(self.sampler, PkSampler | HardIdentitySampler):
             return self.sampler.identities * self.sampler.images
         return self.batch_size or 20
+
+    @property
+    def batches_per_step(self) -> int:
+        return self.accumulate
+
+    @property
+    def trains_encoder(self) -> bool:
+        return True
+
+    @property
+    def validated_weights(self) -> Literal["best", "last"]:
+        return self.keep
+
+    @property
+    def reads_texts(self) -> tuple[str, ...]:
+        terms = enumerate(self.objectives)
+        return tuple(f"objectives.{i} ({term.kind})" for i, term in terms if isinstance(term, TextTerm))
+
+    @property
+    def terms(self) -> tuple[AnyTerm, ...]:
+        return self.objectives
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        return self.augment
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "FineTune":

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from handreid.errors import RunError
 from handreid.models.prompts import LearnedPrompts, whole_words
-from handreid.recipe import LearnPrompts
 from handreid.runs.folder import Run
 from handreid.runs.pretrained_weights import towers_of
 from handreid.training.stages.learn_prompts.stage import learned
@@ -73,10 +72,10 @@ def content(found: list[Explained], usual: float) -> dict[str, Any]:
 
 def _latest(run: Run) -> LearnedPrompts:
     stages = run.recipe.stages
-    numbers = [number for number, stage in enumerate(stages) if isinstance(stage, LearnPrompts)]
+    numbers = [number for number, stage in enumerate(stages) if stage.learns_texts]
     if not numbers:
         raise RunError(f"{run.folder} learned no prompts: its recipe {run.recipe.name!r} has no stage learn_prompts")
-    folder = run.stage(numbers[-1], "learn_prompts")
+    folder = run.stage(numbers[-1], stages[numbers[-1]].kind)
     if not (folder / "last.safetensors").exists():
         raise RunError(f"{run.folder} has not finished learning prompts; continue with `handreid train --resume --out`")
     return learned(folder)

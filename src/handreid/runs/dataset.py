@@ -92,5 +92,5 @@ def photos_hash(photos: Mapping[str, str]) -> str:
 
 
 def _backgrounds(recipe: Recipe) -> list[Path]:
-    steps = [step for _, stage in recipe.fine_tunes for step in stage.augment]
+    steps = [step for stage in recipe.stages for step in stage.augmentations]
     return [step.folder for step in steps if isinstance(step, Background) and step.folder is not None]

@@ -49,6 +49,11 @@ class Run:
         return self.folder / "model.safetensors"
 
     @property
+    def text(self) -> Path:
+        """The text tower, of a run that has trained it or began with one that was."""
+        return self.folder / "text.safetensors"
+
+    @property
     def evaluation(self) -> Path:
         return self.folder / "evaluation.json"
 
@@ -150,10 +155,12 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
     return Run(folder)
 
 
-def note_finished(run: Run, model: Path) -> None:
+def note_finished(run: Run, model: Path, text: Path | None = None) -> None:
     """Notes the hashes of the finished model, which is about to be moved into its place, and of metrics.jsonl."""
     facts = run.facts
     files = facts["files"] | {run.model.name: file_hash(model)}
+    if text is not None:
+        files[text.name] = file_hash(text)
     if run.metrics.exists():
         files[run.metrics.name] = file_hash(run.metrics)
     write_json(run.folder / _RECORD, {**facts, "finished": now(), "files": files})

@@ -10,8 +10,9 @@ from handreid.errors import RunError, WeightsError
 from handreid.files import file_hash
 from handreid.messages import shown
 from handreid.models.clip import ClipTowers, weights_file
+from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
-from handreid.runs.folder import Run
+from handreid.runs.folder import Run, check_noted
 
 _NOTED = "weights_hash"
 
@@ -41,10 +42,28 @@ def check_weights(run: Run, recipe: Recipe) -> None:
 
 
 def towers_of(run: Run, recipe: Recipe | None = None) -> ClipTowers:
-    """The towers that a run began with, `recipe` being its own where none is given. Raises RunError, WeightsError."""
+    """The towers that a run began with, `recipe` being its own where none is given; the text tower as it was trained,
+    of a finished run that has trained it. Raises RunError, WeightsError.
+    """
     recipe = recipe or run.recipe
     check_weights(run, recipe)
-    return build_towers(recipe)
+    towers = build_towers(recipe)
+    take_text(towers.text, run)
+    return towers
+
+
+def take_text(text: TextEncoder, run: Run) -> bool:
+    """Gives the text tower the weights that a finished run has trained; whether there are any.
+
+    Raises RunError when they are not as they were written, and WeightsError for another tower's.
+    """
+    noted = run.facts["files"].get(run.text.name) if run.finished else None
+    if noted is None:
+        return False
+    advice = "copy it again, or train the run anew"
+    check_noted(run.text, noted=noted, advice=advice)
+    text.read(run.text)
+    return True
 
 
 def _file(recipe: Recipe) -> Path | None:

@@ -13,7 +13,19 @@ from handreid.runs.folder import check_noted
 from handreid.runs.records import STAGE_FORMAT, read_checkpoint, read_stage
 
 NOTES = "checkpoint.json"
-_KEPT = ("best.safetensors", "last.safetensors", "wise_ft.safetensors", "last.ckpt")
+_KEPT = (
+    "best.safetensors",
+    "last.safetensors",
+    "best-text.safetensors",
+    "last-text.safetensors",
+    "wise_ft.safetensors",
+    "last.ckpt",
+)
+
+
+def text_file(folder: Path, which: str) -> Path:
+    """Where a stage that trains the text tower keeps it, beside its `best` and its `last` weights."""
+    return folder / f"{which}-text.safetensors"
 
 
 def noting(path: Path) -> Callable[[Path], None]:

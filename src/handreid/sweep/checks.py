@@ -59,7 +59,7 @@ def check_settings(design: Design) -> None:
 
 
 def check_validated(recipe: Recipe) -> None:
-    if not recipe.fine_tunes:
+    if not recipe.validated:
         raise RecipeError(f"recipe {recipe.name}: it has no fine_tune stage, so there is no validation to choose by")
 
 
@@ -69,7 +69,7 @@ def idle_scheduler(design: Design) -> str | None:
     recipes = [design.recipe_of(setting) for setting in star(design.sweep)] if asked else []
     if asked is None or any(_seen_early(recipe, asked.grace) for recipe in recipes):
         return None
-    number, stage = recipes[0].fine_tunes[-1]
+    number, stage = recipes[0].validated[-1]
     return (
         f"the scheduler cannot stop any trial: none is validated after its grace of {asked.grace} epochs and before "
         f"its end ({epochs_of(recipes[0])} epochs, validated every {stage.validate_every}); set scheduler.grace or "
@@ -79,7 +79,7 @@ def idle_scheduler(design: Design) -> str | None:
 
 def _seen_early(recipe: Recipe, grace: int) -> bool:
     """Whether its last fine-tuning, which is what a scheduler is told of, is validated in time to be ended."""
-    _, stage = recipe.fine_tunes[-1]
+    _, stage = recipe.validated[-1]
     before = epochs_of(recipe) - stage.epochs
     return any(before + epoch >= grace for epoch in range(stage.validate_every, stage.epochs, stage.validate_every))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handreid.recipe import FineTune, Recipe
+from handreid.recipe import Recipe
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
 from handreid.runs.records import read_curve
@@ -30,7 +30,7 @@ def outcome(folder: Path, recipe: Recipe, metric: str) -> Outcome:
     done = max((_epoch(recipe, entry) for entry in entries), default=0)
     seconds = sum((entry["seconds"] for entry in entries), 0.0)
     value, epoch = (reached[-1].value, reached[-1].of) if reached else (None, None)
-    number, stage = recipe.fine_tunes[-1]
+    number, stage = recipe.validated[-1]
     tuned = run.stage(number, stage.kind)
     if (tuned / "wise_ft.json").exists():
         value, epoch = _taken(read_curve(tuned), metric), None
@@ -48,26 +48,26 @@ class Reached:
 
 def series(entries: list[dict[str, Any]], recipe: Recipe, metric: str) -> Iterator[Reached]:
     """For each validation of the last fine-tuning. What is kept is chosen by mAP, whatever the sweep's metric."""
-    number, stage = recipe.fine_tunes[-1]
+    number, stage = recipe.validated[-1]
     best: tuple[float, float, int] | None = None  # mAP, metric, epoch
     for entry in entries:
         if entry["stage"] != number or metric not in entry:
             continue
         monitored, epoch = entry[f"validation_{MONITOR}"], _epoch(recipe, entry)
-        if best is None or stage.keep == "last" or monitored > best[0]:
+        if best is None or stage.validated_weights == "last" or monitored > best[0]:
             best = (monitored, entry[metric], epoch)
         yield Reached(epoch, best[1], best[2])
 
 
 def epochs_of(recipe: Recipe) -> int:
     """Of fine-tuning, over all stages; those of prompts are of another kind."""
-    return sum(stage.epochs for _, stage in recipe.fine_tunes)
+    return sum(stage.epochs for _, stage in recipe.validated)
 
 
 def _epoch(recipe: Recipe, entry: Mapping[str, Any]) -> int:
     """Epochs of fine-tuning up to that of a line of metrics.jsonl."""
-    before = sum(stage.epochs for number, stage in recipe.fine_tunes if number < entry["stage"])
-    here = entry["epoch"] if isinstance(recipe.stages[entry["stage"]], FineTune) else 0
+    before = sum(stage.epochs for number, stage in recipe.validated if number < entry["stage"])
+    here = entry["epoch"] if recipe.stages[entry["stage"]].validated_weights else 0
     return before + int(here)
 
 

@@ -46,7 +46,7 @@ class _Watching:
         self.epochs = epochs_of(recipe)
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
-        number, _ = self.recipe.fine_tunes[-1]
+        number, _ = self.recipe.validated[-1]
         if entry["stage"] == number and self.metric in entry and entry["epoch"] < self.recipe.stages[number].epochs:
             self._report(-1)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from handreid.data.loading import decode_all
 from handreid.models.embedder import Embedder
@@ -21,20 +22,42 @@ LongGate = Literal["overfit"]  # checks that take long, and are made only when a
 
 
 @dataclass(frozen=True)
+class Handover:
+    """What one stage leaves to the next.
+
+    `texts` are the text features of the training identities, in the order of their labels; None until a stage has
+    learned them. `text_trained` says whether the text tower has other weights than the backbone gave it: it is then
+    saved with the run.
+    """
+
+    embedder: Embedder
+    text: TextEncoder
+    texts: Float[Tensor, "identities joint"] | None = None
+    text_trained: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
-    """A run that is going on, with the embedder that its stages train one after another.
+    """A run that is going on, with what its stages have come to so far.
 
     `gates` are long checks that were asked for beside the short ones.
     """
 
     run: Run
     recipe: Recipe
-    embedder: Embedder
-    text: TextEncoder
+    handover: Handover
     material: Material
     progress: Progress
     watch: tuple[Watch, ...] = ()
     gates: tuple[LongGate, ...] = ()
+
+    @property
+    def embedder(self) -> Embedder:
+        return self.handover.embedder
+
+    @property
+    def text(self) -> TextEncoder:
+        return self.handover.text
 
     def decoded(self, rows: np.ndarray, *, enlarge: float = 1.0) -> Photos:
         paths = self.material.manifest.paths()

@@ -25,7 +25,7 @@ from handreid.runs.epoch_metrics import append_metrics
 from handreid.runs.folder import Run
 from handreid.training.peak_memory import forget_peak, peak_memory
 from handreid.training.precision import named
-from handreid.training.stages.base import Saved, StageModule
+from handreid.training.stage_module import StageModule
 
 Validate = Callable[[Embedder], dict[str, float]]
 MONITOR = "map"
@@ -91,8 +91,10 @@ class Keeper(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.seen += len(batch) * trainer.world_size
-        self.advance(len(batch) * trainer.world_size)
+        assert isinstance(pl_module, StageModule)  # noqa: S101 - for the type checker
+        photos = pl_module.photos_in(batch) * trainer.world_size
+        self.seen += photos
+        self.advance(photos)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, StageModule)  # noqa: S101 - for the type checker
@@ -120,7 +122,7 @@ class Keeper(L.Callback):
             if checked or not self.check.quiet:
                 self.say(_line(entry, epochs, best=self.since == 0 and self.check.monitor is not None))
             if self.finished:
-                _keep(pl_module.result, self.folder / "last.safetensors")
+                _keep(pl_module, self.folder, "last")
         self._checkpoint(trainer)
         if trainer.is_global_zero:
             for told in self.watch:  # after the checkpoint: whoever stops the run here loses nothing of it
@@ -136,7 +138,7 @@ class Keeper(L.Callback):
         if self.check.monitor and result[self.check.monitor] > self.best:
             self.best, self.since = result[self.check.monitor], 0
             if trainer.is_global_zero:
-                _keep(module.result, self.folder / "best.safetensors")
+                _keep(module, self.folder, "best")
         return {f"{self.check.name}_{name}": value for name, value in result.items()}
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
@@ -190,11 +192,16 @@ def checkpoint_state(folder: Path) -> tuple[int, bool] | None:
     keeper = content.callbacks.Keeper
     if keeper.best > NOTHING:
         stage_weights.checked(folder / "best.safetensors")
+        if stage_weights.belongs(stage_weights.text_file(folder, "best")):
+            stage_weights.checked(stage_weights.text_file(folder, "best"))
     return content.epoch + 1, keeper.finished
 
 
-def _keep(result: Saved, path: Path) -> None:
-    result.save(path, before=stage_weights.noting(path))
+def _keep(module: StageModule, folder: Path, which: str) -> None:
+    path, text = folder / f"{which}.safetensors", stage_weights.text_file(folder, which)
+    module.result.save(path, before=stage_weights.noting(path))
+    if module.learned_text is not None:
+        module.learned_text.save(text, before=stage_weights.noting(text))
 
 
 def _line(entry: dict[str, Any], epochs: int, *, best: bool) -> str:

@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from handreid.build import build_embedder, build_towers
 from handreid.errors import DataError, OutputError, RunError
 from handreid.files import BEGINNING, locked, remove_stale
-from handreid.models.embedder import Embedder
-from handreid.models.text import TextEncoder
 from handreid.progress import Progress, Silent, Watch
 from handreid.recipe import Recipe, Tracker
 from handreid.runs.dataset import Material, photos_hash, photos_of, read_material
@@ -17,13 +16,13 @@ from handreid.runs.exposure import RECORD, Role, changed_photos, exposure_of, ex
 from handreid.runs.folder import Run, check_place, check_same, note_finished, open_run, start_run
 from handreid.runs.leakage import check_parent
 from handreid.runs.lineage import begin_with, parent_of, start_facts
-from handreid.runs.pretrained_weights import check_weights, weights_facts
+from handreid.runs.pretrained_weights import check_weights, take_text, weights_facts
 from handreid.runs.side_information import seen_combinations
 from handreid.tracking.client import Sender, follow
 from handreid.tracking.locations import check_installed
 from handreid.tracking.state import note_untold, trackers_of
 from handreid.training.checks import before_run
-from handreid.training.context import Job, LongGate
+from handreid.training.context import Handover, Job, LongGate
 from handreid.training.custom_objectives import note_imports, recipe_to_resume
 from handreid.training.precision import check_precision, precisions
 from handreid.training.prototype_attributes import introduce
@@ -75,13 +74,14 @@ def train(
         if began is not None:
             held.enter_context(_alone(out, progress))
             run, material = began, _same_material(began, recipe, data, parent, progress)
-            embedder, text, notes = _untrained(own, material, parent, progress)
+            handover, notes = _untrained(own, material, parent, progress)
         else:
             check_place(out, own)
             material = read_material(own, data)
-            embedder, text, notes = _untrained(own, material, parent, progress)
-            check_stages(own, embedder, text, material)  # before the folder: what cannot be had or built leaves nothing
-            before_run(own, embedder, text, material)
+            handover, notes = _untrained(own, material, parent, progress)
+            # before the folder: what cannot be had or built leaves nothing
+            check_stages(own, handover.embedder, handover.text, material)
+            before_run(own, handover.embedder, handover.text, material)
             facts = _facts(own, material, parent, progress)
             held.enter_context(_alone(out, progress))
             run = start_run(out, own, facts)
@@ -89,11 +89,20 @@ def train(
         for note in notes:
             progress.say(f"note: {note}")
         with follow(run, trackers, sender, progress) as told:
-            job = Job(run, own, embedder, text, material, progress, (*told, *watch), tuple(gates))
+            job = Job(run, own, handover, material, progress, (*told, *watch), tuple(gates))
             for number in range(len(own.stages)):
-                run_stage(job, number, reuse=reuse)
-            embedder.save(run.model, before=lambda model: note_finished(run, model))
+                job = replace(job, handover=run_stage(job, number, reuse=reuse))
+            _save(job)
     return run
+
+
+def _save(job: Job) -> None:
+    """The finished model, which is written last: with it the run is finished."""
+    run, left = job.run, job.handover
+    text = run.text if left.text_trained else None
+    if text is not None:
+        left.text.save(text)
+    left.embedder.save(run.model, before=lambda model: note_finished(run, model, text))
 
 
 def check(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
@@ -103,9 +112,9 @@ def check(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None
     """
     check_precision(recipe, gpu=gpu)
     material = read_material(recipe, data)
-    embedder, text, _ = _untrained(recipe, material)
-    check_stages(recipe, embedder, text, material)
-    before_run(recipe, embedder, text, material)
+    handover, _ = _untrained(recipe, material)
+    check_stages(recipe, handover.embedder, handover.text, material)
+    before_run(recipe, handover.embedder, handover.text, material)
 
 
 @contextlib.contextmanager
@@ -174,7 +183,7 @@ def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run |
 
 def _untrained(
     recipe: Recipe, material: Material, parent: Run | None = None, progress: Progress | None = None
-) -> tuple[Embedder, TextEncoder, list[str]]:
+) -> tuple[Handover, list[str]]:
     """The model as the run begins, and notes on what it begins with."""
     notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
     towers = build_towers(recipe)
@@ -182,4 +191,5 @@ def _untrained(
     introduce(embedder, recipe, material)
     if parent:
         notes.append(begin_with(embedder, parent))
-    return embedder, towers.text, notes
+    trained = parent is not None and take_text(towers.text, parent)
+    return Handover(embedder, towers.text, text_trained=trained), notes

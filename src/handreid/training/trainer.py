@@ -11,13 +11,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from handreid.errors import RunError
 from handreid.files import interrupted
 from handreid.recipe import Stage
-from handreid.recipe.prompts import LearnPrompts
 from handreid.runs.epoch_metrics import truncate_metrics
 from handreid.runs.stage_weights import checked, forget, settle
 from handreid.training.context import Job
 from handreid.training.epoch_callback import Check, Keeper, checkpoint_state
 from handreid.training.precision import LIGHTNING, precision_of
-from handreid.training.stages.base import StageModule
+from handreid.training.stage_module import StageModule
 
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # of a checkpoint of something else
 
@@ -79,6 +78,7 @@ def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
                 ) from None
             raise
     job.embedder.to("cpu")
+    job.text.to("cpu")
 
 
 def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
@@ -88,7 +88,7 @@ def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
         accelerator="auto",
         devices=1,
         max_epochs=stage.epochs,
-        accumulate_grad_batches=1 if isinstance(stage, LearnPrompts) else stage.accumulate,
+        accumulate_grad_batches=stage.batches_per_step,
         gradient_clip_val=stage.clip_gradients,
         precision=cast(Any, LIGHTNING[precision_of(stage)]),
         callbacks=callbacks,

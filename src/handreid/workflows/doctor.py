@@ -16,25 +16,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from handreid.build import build_embedder, build_towers
 from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.errors import ProtocolError
 from handreid.files import cache_folder
-from handreid.models.lora import merge_lora
 from handreid.progress import Progress, Silent
-from handreid.recipe import FineTune, Recipe, load_recipe
+from handreid.recipe import Recipe, load_recipe
 from handreid.runs.dataset import Material, read_material
 from handreid.runs.folder import Run
 from handreid.runs.side_information import seen_combinations
 from handreid.training.checks import Gate, before_run, check_stage
-from handreid.training.context import Job, LongGate
+from handreid.training.context import Handover, Job, LongGate
 from handreid.training.precision import check_precision
 from handreid.training.prototype_attributes import introduce
-from handreid.training.stages.fine_tune.stage import fine_tune_module
-from handreid.training.stages.learn_prompts.stage import prompts_module
+from handreid.training.stages.registry import stage_of
 from handreid.training.stages.run import check_stages
 
 RECIPE = "tiny-clip-reid"  # prompts, a classifier, triplets and texts: most of what can be wrong, in seconds
@@ -76,20 +73,15 @@ def _checked(
     introduce(embedder, recipe, some)
     check_stages(recipe, embedder, towers.text, material)
     yield Checked("recipe", tuple(before_run(recipe, embedder, towers.text, material, refusing=False)))
-    job = Job(Run(folder), recipe, embedder, towers.text, some, progress, gates=gates)
-    texts: Tensor | None = None
-    for number, stage in enumerate(recipe.stages):
-        progress.say(f"checking stage {number} ({stage.kind})")
+    job = Job(Run(folder), recipe, Handover(embedder, towers.text), some, progress, gates=gates)
+    for number, settings in enumerate(recipe.stages):
+        progress.say(f"checking stage {number} ({settings.kind})")
         job.folder(number).mkdir(parents=True)
-        if isinstance(stage, FineTune):
-            found = check_stage(job, fine_tune_module(job, number, texts))
-            merge_lora(embedder.backbone.visual)
-            embedder.eval().backbone.thaw()
-        else:
-            module = prompts_module(job, number)
-            found = check_stage(job, module)
-            texts = module.learner.texts(job.text)
-        yield Checked(f"stage {number} ({stage.kind})", tuple(found))
+        stage = stage_of(recipe, number)
+        module = stage.module(job)
+        found = check_stage(job, stage.probe(module))
+        job = replace(job, handover=stage.untrained(module, job.handover))
+        yield Checked(f"stage {number} ({settings.kind})", tuple(found))
 
 
 def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progress) -> Material:

@@ -8,25 +8,13 @@
   largest value is.
 """
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from handreid.data.loading import decode
-from handreid.types import Preprocessing
-
 Rgb = Float[np.ndarray, "height width 3"]
-PIXELS = 448  # of the longer side of a photo in a figure
 _NEGATIVE, _POSITIVE = ("#4575b4", "#08306b"), ("#f4a259", "#a63603")  # from weak to strong
 _PALE = 0.25  # how far the grey photo is lightened
-
-
-def as_seen(path: Path, preprocessing: Preprocessing, *, pixels: int = PIXELS) -> Image.Image:
-    """A photo as the model sees it, its longer side about so many pixels. Raises PhotoError."""
-    factor = max(pixels / max(preprocessing.size), 1.0)
-    return Image.fromarray(decode(path, preprocessing, factor).transpose(1, 2, 0))
 
 
 def overlay(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.errors import RunError
-from handreid.recipe import FineTune
+from handreid.recipe import Stage
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
 
@@ -136,10 +136,10 @@ def _group_name(groups: Sequence[str]) -> str:
     return ", ".join(unlike) if len(unlike) <= 3 else f"{unlike[0]} to {unlike[-1]}"
 
 
-def _kept(stage: Any, entries: Sequence[Mapping[str, Any]]) -> int | None:
-    if not isinstance(stage, FineTune):
+def _kept(stage: Stage, entries: Sequence[Mapping[str, Any]]) -> int | None:
+    if stage.validated_weights is None:
         return None
-    if stage.keep == "last":
+    if stage.validated_weights == "last":
         return int(entries[-1]["epoch"])
     checked = [entry for entry in entries if "validation_map" in entry]
     return int(max(checked, key=lambda entry: entry["validation_map"])["epoch"]) if checked else None

@@ -12,8 +12,9 @@ from handreid.explain.saliency import CAVEATS, METHODS, caveat, match_maps, sali
 from handreid.inference import load_embedder
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
-from handreid.report.figures.overlay import as_seen, overlay
+from handreid.report.figures.overlay import overlay
 from handreid.report.figures.strip_selection import Strip
+from handreid.report.photos.model_input import as_seen
 from handreid.report.photos.test_photos import Tested
 from handreid.report.photos.thumbnails import data_url
 from handreid.runs.side_information import conditions_of

@@ -1,25 +1,14 @@
 """What was done, in a paragraph of plain words made from the recipe and the counts of the evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from handreid.recipe import FineTune, LearnPrompts, Recipe
+from handreid.recipe import Recipe
 from handreid.recipe.model import Backbone
-from handreid.recipe.objectives import term_name
 from handreid.report.compare.runs import Compared, Comparison
+from handreid.training.phrases import counted, joined
+from handreid.training.stages.registry import stage_of
 
-_TERMS = {
-    "cross_entropy": "cross-entropy",
-    "arcface": "ArcFace",
-    "cosface": "CosFace",
-    "triplet": "triplet",
-    "center": "center",
-    "supcon": "supervised contrastive",
-    "contrast": "photo-to-sentence contrastive",
-    "symmetric_contrast": "photo-to-sentence contrastive",
-    "image_to_text": "image-to-text",
-    "text_to_image": "text-to-image",
-}
 _HEADS = {
     "linear": "no head",
     "bnneck": "a BNNeck",
@@ -43,7 +32,7 @@ IDENTITY = {"subject": "a person", "hand": "a hand", "aspect": "one view of a ha
 
 def tell(recipe: Recipe, evaluation: Mapping[str, Any] | None) -> str:
     """One run: tower, stages, and who was searched among whom."""
-    said = [_tower(recipe), *(_stage(stage, number, recipe) for number, stage in enumerate(recipe.stages))]
+    said = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
     if not recipe.stages:
         said.append("Nothing was trained: its features are compared as they come.")
     if evaluation is not None:
@@ -83,35 +72,9 @@ def _weights(backbone: Backbone) -> str:
     return f"the weights {backbone.weights.replace(chr(92), '/').rsplit('/', 1)[-1]}"
 
 
-def _stage(stage: FineTune | LearnPrompts, number: int, recipe: Recipe) -> str:
+def _stage(number: int, recipe: Recipe) -> str:
     which = "In training" if len(recipe.stages) == 1 else f"In stage {number}"
-    return f"{which}, {_prompts(stage) if isinstance(stage, LearnPrompts) else _fine_tuned(stage)}."
-
-
-def _fine_tuned(stage: FineTune) -> str:
-    terms = [
-        f"{_TERMS.get(term.kind, term_name(term).replace('_', ' '))}{'' if term.weight == 1 else f' x {term.weight:g}'}"
-        for term in stage.objectives
-    ]
-    learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"
-    by = " by low-rank changes" if stage.lora else ""
-    sampler = stage.sampler
-    batches = f"batches of {stage.photos_per_batch} photos"
-    if sampler.kind in ("pk", "hard_identity"):
-        batches = f"batches of {sampler.identities} identities x {sampler.images} photos"
-    kept = "the epoch with the best validation mAP is kept" if stage.keep == "best" else "the last epoch is kept"
-    return (
-        f"{learns}{by} for {_count(stage.epochs, 'epoch')} in {batches} from {_joined(terms)} "
-        f"({stage.optimizer.kind}, rate {_rate(stage.optimizer.lr)}), and {kept}"
-    )
-
-
-def _prompts(stage: LearnPrompts) -> str:
-    contexts = {"identity": "each identity's", "shared": "shared", "both": "shared and each identity's"}[stage.contexts]
-    return (
-        f"both towers are frozen and {contexts} {_count(stage.tokens, 'word')} of a sentence are learned for "
-        f"{_count(stage.epochs, 'epoch')} ({stage.optimizer.kind}, rate {_rate(stage.optimizer.lr)})"
-    )
+    return f"{which}, {stage_of(recipe, number).describe()}."
 
 
 def _tested(evaluation: Mapping[str, Any]) -> str:
@@ -121,21 +84,8 @@ def _tested(evaluation: Mapping[str, Any]) -> str:
     return (
         f"It was tested by {_PROTOCOLS.get(protocol['name'], protocol['name'])}{aspect}: {queries:,} queries of "
         f"{counts['subjects']:,} people whom training never saw, searched among {counts['gallery']:,} gallery photos "
-        f"in each of {_count(counts['draws'], 'seeded draw')}; an identity is {IDENTITY[protocol['label']]}."
+        f"in each of {counted(counts['draws'], 'seeded draw')}; an identity is {IDENTITY[protocol['label']]}."
     )
-
-
-def _rate(rate: float) -> str:
-    mantissa, exponent = f"{rate:.1e}".split("e")
-    return f"{rate:g}" if rate >= 0.01 else f"{float(mantissa):g}e{int(exponent)}"
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
-
-
-def _joined(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def lede(comparison: Comparison, shown: Compared) -> str:
@@ -154,7 +104,7 @@ def lede(comparison: Comparison, shown: Compared) -> str:
         return said
     parts = [f"{number} {'is' if number == 1 else 'are'} {word}" for word, number in count.items() if number]
     of = f"of the other {len(others)} runs " if len(others) > 1 else "of the other run "
-    return f"{said} Compared with {comparison.reference}, {of}{_joined(parts)}."
+    return f"{said} Compared with {comparison.reference}, {of}{joined(parts)}."
 
 
 def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
@@ -172,7 +122,7 @@ def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
     return [
         *found,
         {"name": "people tested", "value": f"{counts['subjects']:,}", "note": f"{counts['identities']:,} identities"},
-        {"name": "queries", "value": f"{queries:,}", "note": f"in each of {_count(counts['draws'], 'draw')}"},
+        {"name": "queries", "value": f"{queries:,}", "note": f"in each of {counted(counts['draws'], 'draw')}"},
         {"name": "gallery", "value": f"{counts['gallery']:,}", "note": "photos, one of each identity"},
         *(
             [{"name": "runs", "value": str(len(comparison.runs)), "note": "compared"}]

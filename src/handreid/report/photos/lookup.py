@@ -19,7 +19,7 @@ from handreid.errors import DataError
 from handreid.evaluation.embed import Known
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
-from handreid.report.figures.overlay import as_seen
+from handreid.report.photos.model_input import as_seen
 from handreid.runs.side_information import conditions_of
 
 

@@ -6,6 +6,7 @@
 """
 
 from handreid.training.checks.preflight import before_run, before_stage, check_stage
+from handreid.training.checks.probe import Pass, Probe
 from handreid.training.checks.result import Gate
 
-__all__ = ["Gate", "before_run", "before_stage", "check_stage"]
+__all__ = ["Gate", "Pass", "Probe", "before_run", "before_stage", "check_stage"]

@@ -1,36 +1,35 @@
 """Where a stage begins: an untrained classifier's loss, batches that have what terms need, labels, rates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from handreid.data.sampling import Drawn
 from handreid.data.splits import Split
 from handreid.objectives.cross_entropy import CrossEntropy
-from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.margin_softmax import MarginSoftmax
 from handreid.objectives.objective import Objective
-from handreid.objectives.text_to_image import TextToImage
-from handreid.recipe.objectives import term_name
+from handreid.training.checks.probe import Probe
 from handreid.training.checks.result import Gate, listed, verdict
-from handreid.training.checks.small_batches import Module, drawn_batches, labels_in
 from handreid.training.optimizers import rate_factor
-from handreid.training.stages.fine_tune.module import FineTuneModule
+from handreid.training.stage_module import StageModule
 
 BAND = 0.1
 
 
-def loss(module: FineTuneModule, losses: Mapping[str, Tensor]) -> Gate | None:
+def loss(objectives: Mapping[str, nn.Module], identities: int, losses: Mapping[str, Tensor]) -> Gate | None:
     """A fresh classifier's loss is ln(classes); None where no term has one.
 
     Within a tenth. With margin and scale the start lies elsewhere, see `_expected`.
     """
     wrong, found = [], []
     for name, value in losses.items():
-        objective = module.objectives[name]
+        objective = objectives[name]
         assert isinstance(objective, Objective)  # noqa: S101 - for the type checker
-        expected = _expected(objective, module.photos.identities)
+        expected = _expected(objective, identities)
         if expected is None:
             continue
         where, band, how = expected
@@ -41,14 +40,12 @@ def loss(module: FineTuneModule, losses: Mapping[str, Tensor]) -> Gate | None:
     return verdict("loss", wrong, ", ".join(found), advice) if found else None
 
 
-def pairs(module: FineTuneModule) -> Gate | None:
-    """Every batch of the first epoch has what terms that compare photos need; None where there are no such terms."""
-    wanting = [f"{n}_{term_name(term)}" for n, term in enumerate(module.stage.objectives) if term.needs_pairs]
+def pairs(wanting: Sequence[str], labels: Tensor, batches: Iterable[list[Drawn]]) -> Gate | None:
+    """Every batch of an epoch has what the terms `wanting` it need; None where there are no such terms."""
     if not wanting:
         return None
-    labels = module.photos.labels
     sizes, lacking, doubled = [], 0, 0
-    for drawn in drawn_batches(module):
+    for drawn in batches:
         positions = [position for position, _ in drawn]
         _, counts = torch.unique(labels[positions], return_counts=True)
         _, distinct = torch.unique(labels[sorted(set(positions))], return_counts=True)
@@ -64,30 +61,27 @@ def pairs(module: FineTuneModule) -> Gate | None:
     return verdict("pairs", wrong, found, f"{listed(wanting)} compares photos of one identity: use sampler kind pk")
 
 
-def labels(module: Module, split: Split) -> Gate:
-    """A training photo's label is the place of its identity among the names, and texts are in the same order."""
-    names, given = split.train_identities(), labels_in(module).tolist()
-    mirrored = isinstance(module, FineTuneModule) and module.photos.unmirrored < len(given)
-    places = {name: place for place, name in enumerate(names)}
-    expected = [places[split.identities[row]] for row in split.train]
-    if mirrored:
-        expected = [*expected, *(label + len(names) for label in expected)]
+def labels(probe: Probe[Any], split: Split) -> Gate | None:
+    """A training photo's label is the place of its identity among the names, and texts are in the same order.
+
+    None for a stage that reads no labels.
+    """
+    if probe.labels is None:
+        return None
+    given, expected = probe.labels.tolist(), probe.expected_labels(split)
     wrong = []
     if given != expected:
         differing = sum(a != b for a, b in zip(given, expected, strict=False)) + abs(len(given) - len(expected))
         wrong.append(f"{differing} of {len(expected)} photos have the label of another identity than theirs")
-    if isinstance(module, FineTuneModule):
-        for name, objective in module.objectives.items():
-            if isinstance(objective, ImageToText | TextToImage) and len(objective.texts) != len(names):
-                wrong.append(f"{name} has {len(objective.texts)} texts for {len(names)} identities")
+    wrong += probe.unlike_labels(len(split.train_identities()))
     return verdict("labels", wrong, f"{len(given)} photos of {max(given) + 1} identities", "labels are made once a run")
 
 
-def rates(module: Module, optimizer: torch.optim.Optimizer, scheduler: Mapping[str, object]) -> Gate:
+def rates(probe: Probe[Any], optimizer: torch.optim.Optimizer, scheduler: Mapping[str, object]) -> Gate:
     """The schedule that is stated in epochs is stepped per batch, and begins with some rate."""
-    batches = sum(1 for _ in drawn_batches(module))
-    accumulate = module.stage.accumulate if isinstance(module, FineTuneModule) else 1
-    steps, schedule = -(-batches // accumulate), module.optimizer.schedule
+    module: StageModule = probe.module
+    batches = sum(1 for _ in probe.drawn())
+    steps, schedule = -(-batches // module.batches_per_step), module.optimizer.schedule
     stated = rate_factor(schedule, module.epochs, 1)
     stepped = scheduler["scheduler"]
     assert isinstance(stepped, torch.optim.lr_scheduler.LambdaLR)  # noqa: S101 - for the type checker

@@ -2,23 +2,22 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
-from torchvision.transforms import v2
 
-from handreid.data.sampling import TrainingPhotos
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
 from handreid.runs.dataset import Material
 from handreid.training.checks import data, gradients, initial_state, texts
-from handreid.training.checks.overfit import overfit
+from handreid.training.checks.probe import Pass, Probe
 from handreid.training.checks.restore import leaving_no_trace
 from handreid.training.checks.result import Gate, note, refuse, timed
-from handreid.training.checks.small_batches import Module, small_batches
+from handreid.training.checks.small_batches import small_batches
 from handreid.training.context import Job
 from handreid.training.epoch_callback import checkpoint_state
-from handreid.training.stages.fine_tune.module import FineTuneModule
+from handreid.training.stage_module import StageModule
 
 
 def before_run(
@@ -38,10 +37,10 @@ def before_run(
     return kept
 
 
-def before_stage(job: Job, number: int, module: Module) -> None:
+def before_stage(job: Job, number: int, probe: Probe[Any]) -> None:
     """Checks a stage that is about to begin, or to go on, and notes it in its folder. Raises GateError."""
     stage, skipped = job.recipe.stages[number], job.recipe.gates.skip
-    gates = check_stage(job, module, fresh=checkpoint_state(job.folder(number)) is None)
+    gates = check_stage(job, probe, fresh=checkpoint_state(job.folder(number)) is None)
     note(job.folder(number), gates, skipped)
     refuse(gates, f"stage {number} ({stage.kind})")
     left_out = f"; left out: {', '.join(skipped)}" if skipped else ""
@@ -49,34 +48,33 @@ def before_stage(job: Job, number: int, module: Module) -> None:
     job.progress.say(f"stage {number} ({stage.kind}): {len(gates)} checks passed in {seconds:.1f} s{left_out}")
 
 
-def check_stage(job: Job, module: Module, *, fresh: bool = True) -> list[Gate]:
-    """All checks of a stage, but for those that the recipe skips; the module is then as it was.
+def check_stage(job: Job, probe: Probe[Any], *, fresh: bool = True) -> list[Gate]:
+    """All checks of a stage, but for those that the recipe skips; its module is then as it was.
 
     A stage that goes on (not `fresh`) is checked as it was built, with the weights it began with: what it has learned
     since comes from its checkpoint afterwards, and with it classifiers that are no longer untrained.
     """
+    module: StageModule = probe.module
     with leaving_no_trace(module):
         module.train()
-        gates = [*_of_photos(job, module), *_of_learning(module, fresh=fresh)]
+        gates = [*_of_photos(job, probe), *_of_learning(probe, fresh=fresh)]
     if "overfit" in job.gates and all(gate.passed for gate in gates):
         with leaving_no_trace(module):
             module.train()
             module.on_train_epoch_start()
-            gates += timed(lambda: overfit(module, _plain_photos(job, module)))
+            gates += timed(probe.overfit)
     return [gate for gate in gates if gate.name not in job.recipe.gates.skip]
 
 
-def _of_photos(job: Job, module: Module) -> Iterator[Gate]:
-    material = job.material
-    yield from timed(lambda: data.strangers(material))
-    yield from timed(lambda: initial_state.labels(module, material.split))
-    if isinstance(module, FineTuneModule):
-        stage, own = module.stage, module.photos
-        yield from timed(lambda: data.preprocessing(job.recipe, stage, job.embedder, material, own))
-        yield from timed(lambda: initial_state.pairs(module))
+def _of_photos(job: Job, probe: Probe[Any]) -> Iterator[Gate]:
+    yield from timed(lambda: data.strangers(job.material))
+    yield from timed(lambda: initial_state.labels(probe, job.material.split))
+    for question in probe.of_photos(job):
+        yield from timed(question)
 
 
-def _of_learning(module: Module, *, fresh: bool) -> Iterator[Gate]:
+def _of_learning(probe: Probe[Any], *, fresh: bool) -> Iterator[Gate]:
+    module: StageModule = probe.module
     try:
         chosen = module.configure_optimizers()
     except ValueError as error:  # the same parameter twice
@@ -84,37 +82,17 @@ def _of_learning(module: Module, *, fresh: bool) -> Iterator[Gate]:
         return
     optimizer: torch.optim.Optimizer = chosen["optimizer"]
     yield from timed(lambda: gradients.optimised(module, optimizer))
-    yield from timed(lambda: initial_state.rates(module, optimizer, chosen["lr_scheduler"]))
+    yield from timed(lambda: initial_state.rates(probe, optimizer, chosen["lr_scheduler"]))
     module.on_train_epoch_start()  # from here on as in the first epoch: layers that thaw later are frozen
     statistics = gradients.frozen_statistics(module)
-    passed: list[gradients.Pass] = []
+    passed: list[Pass] = []
 
     def gradients_of_a_pass() -> Gate:
-        passed.append(gradients.one_pass(module, next(small_batches(module))))
-        return gradients.gradients(module, passed[0])
+        passed.append(probe.one_pass(next(small_batches(probe))))
+        return gradients.gradients(probe, passed[0])
 
     yield from timed(gradients_of_a_pass)
     first = passed[0]
-    if isinstance(module, FineTuneModule):
-        if fresh:
-            yield from timed(lambda: initial_state.loss(module, first.losses))
-        yield from timed(lambda: texts.texts_of_stage(module, first))
-    else:
-        yield from timed(lambda: texts.texts_of_prompts(module))
-    yield from timed(lambda: gradients.step(module, optimizer, first, statistics))
-
-
-def _plain_photos(job: Job, module: Module) -> TrainingPhotos | None:
-    """The stage's photos at the tower's size, without augmentation."""
-    if not isinstance(module, FineTuneModule):
-        return None
-    given, size = module.photos, job.embedder.preprocessing.size
-    count = given.unmirrored
-    return TrainingPhotos(
-        given.photos,
-        given.rows[:count].numpy(),
-        given.labels[:count].numpy(),
-        v2.Compose([v2.CenterCrop(size), v2.PILToTensor()]),
-        mirror=count < len(given),
-        conditions=None if given.conditions is None else given.conditions[:count].numpy(),
-    )
+    for question in probe.of_learning(first, fresh=fresh):
+        yield from timed(question)
+    yield from timed(lambda: gradients.step(probe, optimizer, first, statistics))

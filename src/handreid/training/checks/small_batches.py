@@ -7,31 +7,17 @@ import torch
 from torch import Tensor
 
 from handreid.data.sampling import Drawn
-from handreid.training.stages.fine_tune.module import FineTuneModule
-from handreid.training.stages.learn_prompts.module import LearnPromptsModule
+from handreid.training.checks.probe import Probe
 
 IDENTITIES, IMAGES = 2, 2  # a positive, a negative, and labels that can be exchanged
-Module = FineTuneModule | LearnPromptsModule
 
 
-def labels_in(module: Module) -> Tensor:
-    """Label of every position that a sampler may draw."""
-    return module.photos.labels if isinstance(module, FineTuneModule) else module.labels
-
-
-def drawn_batches(module: Module) -> Iterator[list[Drawn]]:
-    """The batches of the stage's first epoch, as positions."""
-    sampler: Any = module.train_dataloader().sampler
-    yield from sampler
-
-
-def small_batches(module: Module, *, identities: int = IDENTITIES, images: int = IMAGES) -> Iterator[Any]:
+def small_batches(probe: Probe[Any], *, identities: int = IDENTITIES, images: int = IMAGES) -> Iterator[Any]:
     """Of each batch of the first epoch some photos, of identities that have several there first."""
-    loader = module.train_dataloader()
-    sampler: Any = loader.sampler
-    labels = labels_in(module)
-    for drawn in sampler:
-        yield loader.dataset[few(drawn, labels, identities, images)]
+    labels = probe.labels
+    for drawn in probe.drawn():
+        chosen = drawn[: identities * images] if labels is None else few(drawn, labels, identities, images)
+        yield probe.batch(chosen)
 
 
 def few(drawn: Sequence[Drawn], labels: Tensor, identities: int, images: int) -> list[Drawn]:

@@ -5,37 +5,38 @@ loss goes down all the same, and what was learned is noise. So sentences that di
 differ, and the end must be where the end-of-text token is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handreid.data.prompt_text import SURFACES, VIEWS
+from handreid.models.prompts import PromptLearner
 from handreid.models.text import TextEncoder
 from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.text_to_image import TextToImage
 from handreid.recipe import Recipe
-from handreid.training.checks.gradients import Pass
 from handreid.training.checks.result import Gate, verdict
-from handreid.training.stages.fine_tune.module import FineTuneModule
-from handreid.training.stages.learn_prompts.module import LearnPromptsModule
 
 ROUNDING = 1e-5  # of two features' distance, by their length
 ADVICE = "read the feature at the end-of-text token: at the start, a causal tower has not read the sentence"
 TWINS = ("a photo of a hand on the left", "a photo of a hand on the right")
 
 
-def texts_of_prompts(module: LearnPromptsModule) -> Gate:
-    """Texts of the first identities, as their contexts begin, and two sentences whose last word differs."""
-    sentences = module.learner.sentences
-    distinct = _distinct(module)
-    wrong = _not_at_the_end(module.text)
-    end = module.text.ends[1]
+def texts_of_prompts(learner: PromptLearner, text: TextEncoder, *, shared: bool) -> Gate:
+    """Texts of the first identities, as their contexts begin, and two sentences whose last word differs.
+
+    With `shared` contexts alone, of those identities whose sentences differ.
+    """
+    sentences = learner.sentences
+    distinct = _distinct(learner, shared=shared)
+    wrong = _not_at_the_end(text)
+    end = text.ends[1]
     places = sentences.tokens[torch.arange(len(sentences)), sentences.ends]
     if not bool((places == end).all()):
         wrong.append(f"{int((places != end).sum())} sentences do not have the end-of-text token where they are read")
     with torch.no_grad():
-        features = module.learner.mean(module.learner(module.text, torch.tensor(distinct)))
+        features = learner.mean(learner(text, torch.tensor(distinct)))
     apart = spread(features)
     if apart <= ROUNDING:
         wrong.append(f"the texts of {len(distinct)} identities are all the same, to {apart:.1e} of their length")
@@ -43,15 +44,15 @@ def texts_of_prompts(module: LearnPromptsModule) -> Gate:
     return verdict("texts", wrong, found, ADVICE)
 
 
-def texts_of_stage(module: FineTuneModule, first: Pass) -> Gate | None:
-    """Texts that objectives compare with, and sentences that a head composed; None where there are none."""
+def texts_of_objectives(objectives: Mapping[str, nn.Module], composed: Tensor | None) -> Gate | None:
+    """Texts that objectives compare with, and sentences that a head `composed`; None where there are none."""
     wrong: list[str] = []
     found: list[str] = []
-    for name, objective in module.objectives.items():
+    for name, objective in objectives.items():
         if isinstance(objective, ImageToText | TextToImage):
             _compare(f"texts of {name}", objective.texts[:64], "identities", wrong, found)
-    if first.outputs is not None and first.outputs.texts is not None:
-        _compare("composed sentences", first.outputs.texts, "photos", wrong, found)
+    if composed is not None:
+        _compare("composed sentences", composed, "photos", wrong, found)
     return verdict("texts", wrong, ", ".join(found), ADVICE) if wrong or found else None
 
 
@@ -85,14 +86,14 @@ def _compare(what: str, features: Tensor, of: str, wrong: list[str], found: list
     found.append(f"{what} are {apart:.2g} of their length apart over {len(features)} {of}")
 
 
-def _distinct(module: LearnPromptsModule, most: int = 4) -> list[int]:
+def _distinct(learner: PromptLearner, *, shared: bool, most: int = 4) -> list[int]:
     """The first identities, and with a shared context alone those whose sentences differ."""
-    identities = range(module.learner.identities)
-    if module.stage.contexts != "shared":
+    identities = range(learner.identities)
+    if not shared:
         return list(identities[:most])
     rows: dict[tuple[int, ...], int] = {}
     for identity in identities:
-        rows.setdefault(tuple(module.learner.sentences.tokens[identity].tolist()), identity)
+        rows.setdefault(tuple(learner.sentences.tokens[identity].tolist()), identity)
     return list(rows.values())[:most]
 
 

@@ -1,104 +1,94 @@
-"""What every stage's Lightning module has: means over an epoch, clipping that is measured, seeded steps."""
+"""A kind of stage: one subclass of `Stage` for each, named in `registry.py`.
 
-import math
+What all kinds have in common is done around them (`run.py`): nothing is trained twice, a stage that was stopped goes
+on, files prove that they are as they were written, checks come before the first step.
+"""
+
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, TypeVar, cast
 
-import lightning as L
-import numpy as np
-import torch
-from torch import Tensor, nn
+from handreid.recipe import Recipe
+from handreid.recipe.stage_base import StageValue
+from handreid.runs.dataset import Material
+from handreid.runs.stage_weights import checked, text_file
+from handreid.training.checks import Probe
+from handreid.training.context import Handover, Job
+from handreid.training.epoch_callback import Check
+from handreid.training.stage_module import StageModule
 
-from handreid.errors import RunError
-from handreid.recipe import Optimizer
-from handreid.recipe.prompts import PromptOptimizer
-from handreid.training.optimizers import Group, build_optimizer, rate_factor
-
-
-@runtime_checkable
-class Saved(Protocol):
-    def save(self, path: Path, *, before: Callable[[Path], object] | None = None) -> None:
-        """`before` as in `write_atomic`."""
+Settings = TypeVar("Settings", bound=StageValue)
+Module = TypeVar("Module", bound=StageModule)
 
 
-class StageModule(L.LightningModule, ABC):
-    """Trains what `groups` names; randomness of a step is seeded anew for each, so that a resumed epoch is the same."""
+class Stage(ABC, Generic[Settings, Module]):
+    """Stage `number` of a recipe, as its kind checks, builds, keeps and describes it."""
 
-    def __init__(self, *, epochs: int, optimizer: Optimizer | PromptOptimizer, seed: int) -> None:
-        super().__init__()
-        self.epochs = epochs
-        self.optimizer = optimizer
-        self.seed = seed
-        self.sums: dict[str, Tensor] = {}
+    def __init__(self, recipe: Recipe, number: int) -> None:
+        self.recipe = recipe
+        self.number = number
 
     @property
-    @abstractmethod
-    def result(self) -> Saved:
-        """What is validated and kept."""
-
-    @property
-    @abstractmethod
-    def batches_per_epoch(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def photos_per_epoch(self) -> int: ...
+    def settings(self) -> Settings:
+        """The stage's part of the recipe."""
+        return cast(Settings, self.recipe.stages[self.number])
 
     @abstractmethod
-    def groups(self) -> list[Group]:
-        """All that learns in this stage, each parameter once."""
+    def check(self, handover: Handover, material: Material) -> None:
+        """Raises what building the stage would, before there is a folder; `handover` is as the run begins."""
 
-    def close_epoch(self) -> None:
-        """Called when an epoch's steps are done, before anything is validated or saved."""
+    @abstractmethod
+    def module(self, job: Job) -> Module:
+        """The stage as it begins. It may change the embedder (what is frozen, low-rank changes)."""
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.batches_per_epoch
+    @abstractmethod
+    def validation(self, job: Job, module: Module) -> Check:
+        """What is measured of the module's result every so many epochs, and whether the best is kept."""
 
-    def configure_optimizers(self) -> Any:
-        chosen = self.optimizer
-        momentum = chosen.momentum if isinstance(chosen, Optimizer) else 0.0
-        optimizer = build_optimizer(self.groups(), chosen.kind, momentum)
-        factor = rate_factor(chosen.schedule, self.epochs, self.steps_per_epoch)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    @abstractmethod
+    def key(self, handover: Handover) -> bytes:
+        """Of all weights that the stage begins with: with the same ones and the same recipe it is the same stage."""
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips by the norm over all parameters, which is measured once and noted as it was before."""
-        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
-        if gradient_clip_val is not None:
-            nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)
-        self._note(gradient_norm=norm)
+    @abstractmethod
+    def load(self, folder: Path, handover: Handover) -> Handover:
+        """What the finished stage in `folder` leaves, of what it was left: trained here, resumed, or copied.
 
-    def epoch_means(self) -> dict[str, float]:
-        """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping).
-
-        Raises RunError when the loss was not finite: nothing that comes after it means anything.
+        Weights are read by `runs.stage_weights.checked`. Raises RunError and WeightsError.
         """
-        means = {name: (value[0] / value[1]).item() for name, value in self.sums.items()}
-        if not math.isfinite(means["loss"]):
-            terms = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-            raise RunError(
-                f"the loss is {means['loss']} in epoch {self.current_epoch + 1} ({terms}): "
-                "lower optimizer.lr, lengthen the warm-up, or set clip_gradients"
-            )
-        return means
 
-    def on_train_epoch_start(self) -> None:
-        self.sums = {}
+    @abstractmethod
+    def probe(self, module: Module) -> Probe[Module]:
+        """What the checks before the first step ask."""
 
-    def seed_step(self, index: int) -> None:
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
+    @abstractmethod
+    def describe(self) -> str:
+        """What is done, as the report says it after "In stage 1, "; without a full stop."""
 
-    def _note(self, **values: Tensor) -> None:
-        for name, value in values.items():
-            pair = torch.stack([value.detach().float(), value.new_ones((), dtype=torch.float32)])
-            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+    def counts(self, job: Job, module: Module) -> tuple[dict[str, int], int]:
+        """Numbers that learn, by part, and numbers in all; as the optimizer has them where a kind does not say."""
+        learning: dict[str, int] = {}
+        for group in module.groups():
+            name = str(group["name"]).split(",")[0]
+            learning[name] = learning.get(name, 0) + sum(own.numel() for own in group["params"])
+        return learning, sum(own.numel() for own in module.parameters())
+
+    def begin(self, job: Job) -> None:
+        """Called before the stage is trained or goes on, with what it was left."""
+
+    def finish(self, job: Job) -> None:
+        """Called when the last epoch is done, also where an earlier attempt has done it; may write more weights."""
+
+    def untrained(self, module: Module, handover: Handover) -> Handover:
+        """What the stage would leave had it learned nothing, for a look at the stages after it."""
+        return handover
+
+
+def load_text(folder: Path, which: str, handover: Handover) -> Handover:
+    """With the text tower that a stage kept beside its `which` ("best" or "last") weights."""
+    handover.text.read(checked(text_file(folder, which)))
+    handover.text.eval()
+    return replace(handover, text_trained=True)
+
+
+AnyStage = Stage[Any, Any]

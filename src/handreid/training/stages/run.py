@@ -13,88 +13,67 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from handreid import __version__
 from handreid.errors import RunError
 from handreid.files import read_json, write_atomic, write_json
 from handreid.models.embedder import Embedder
-from handreid.models.sealed import digest_of
 from handreid.models.text import TextEncoder
-from handreid.recipe import FineTune, LearnPrompts, Recipe
-from handreid.recipe.objectives import TextTerm
+from handreid.recipe import Recipe
 from handreid.runs.dataset import Material, photos_of
 from handreid.runs.epoch_metrics import append_metrics, read_metrics
 from handreid.runs.folder import Run, check_noted, now
 from handreid.runs.records import STAGE_FORMAT, read_stage
 from handreid.runs.stage_weights import NOTES, hashes, noting
-from handreid.training.context import Job
-from handreid.training.stages.fine_tune.stage import check_fine_tune, fine_tune, take_fine_tuned
-from handreid.training.stages.learn_prompts.stage import check_learn_prompts, learn_prompts, learned
-from handreid.training.trainer import begin_anew
+from handreid.training.checks import before_stage
+from handreid.training.context import Handover, Job
+from handreid.training.parameter_counts import note_parameters
+from handreid.training.stages.base import AnyStage
+from handreid.training.stages.registry import stage_of
+from handreid.training.trainer import begin_anew, fit, unfinished
 
 _TOLD = ("parameters.json", "gates.json", "wise_ft.json")  # what a stage says beside its weights
 
 
 def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material) -> None:
     """Raises what building any of the stages would: before there is a folder, and not after hours of the first."""
-    for number, stage in enumerate(recipe.stages):
-        match stage:
-            case FineTune():
-                check_fine_tune(recipe, number, embedder, material)
-            case LearnPrompts():
-                check_learn_prompts(recipe, number, text, material)
+    for number in range(len(recipe.stages)):
+        stage_of(recipe, number).check(Handover(embedder, text), material)
 
 
-def run_stage(job: Job, number: int, *, reuse: bool = True) -> None:
-    """Does what is left of a stage, unless it has been done, here or beside; the embedder ends with its weights."""
-    folder = job.folder(number)
+def run_stage(job: Job, number: int, *, reuse: bool = True) -> Handover:
+    """Does what is left of a stage, unless it has been done, here or beside; what it leaves to the next."""
+    folder, stage = job.folder(number), stage_of(job.recipe, number)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = _texts(job, number)
     if not (folder / "stage.json").exists():
-        key = _key(job, number, texts)
+        key = _key(job, stage)
         other = _from_elsewhere(job, number, key) if reuse else None
         if other is None:
-            _work(job, number, texts)
+            _work(job, stage)
         facts = {"finished": now()} if other is None else {"taken_from": str(other.folder)}
         epochs = sum(entry["stage"] == number for entry in read_metrics(job.run))
         about = {"format": STAGE_FORMAT, "key": key, "number": number, "epochs": epochs}
         write_json(folder / "stage.json", {**about, "files": hashes(folder), **facts})
         (folder / NOTES).unlink(missing_ok=True)
-    _take(job, number)
+    return stage.load(folder, job.handover)
 
 
-def _work(job: Job, number: int, texts: Tensor | None) -> None:
-    match job.recipe.stages[number]:
-        case FineTune():
-            fine_tune(job, number, texts)
-        case LearnPrompts():
-            learn_prompts(job, number)
+def _work(job: Job, stage: AnyStage) -> None:
+    number = stage.number
+    stage.begin(job)
+    if unfinished(job, number):
+        module = stage.module(job)
+        note_parameters(job.folder(number), *stage.counts(job, module), job.progress.say)
+        before_stage(job, number, stage.probe(module))
+        fit(job, number, module, stage.validation(job, module))
+    stage.finish(job)
 
 
-def _take(job: Job, number: int) -> None:
-    match job.recipe.stages[number]:
-        case FineTune() as stage:
-            take_fine_tuned(job.folder(number), stage, job.embedder)
-        case LearnPrompts():
-            learned(job.folder(number))  # nothing of the embedder changes, but what is there can be read
-
-
-def _texts(job: Job, number: int) -> Tensor | None:
-    """The texts that the latest stage of prompts before this one learned, if an objective of this one reads them."""
-    stage = job.recipe.stages[number]
-    if not isinstance(stage, FineTune) or not any(isinstance(term, TextTerm) for term in stage.objectives):
-        return None
-    latest = max(n for n, earlier in enumerate(job.recipe.stages[:number]) if isinstance(earlier, LearnPrompts))
-    return learned(job.folder(latest)).texts
-
-
-def _key(job: Job, number: int, texts: Tensor | None) -> str:
-    recipe, split = job.recipe, job.material.split
+def _key(job: Job, stage: AnyStage) -> str:
+    split = job.material.split
     facts = {
         "handreid": __version__,
-        "stage": recipe.stages[number].model_dump(mode="json"),
-        "seed": job.seed(number),
+        "stage": stage.settings.model_dump(mode="json"),
+        "seed": job.seed(stage.number),
         "photos": sorted(photos_of(job.recipe, job.material, job.progress).items()),
         "manifest": job.material.manifest.hash,
         "split": split.hash,
@@ -102,13 +81,7 @@ def _key(job: Job, number: int, texts: Tensor | None) -> str:
         "backbone": job.embedder.backbone.config,
     }
     digest = hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode())
-    if isinstance(recipe.stages[number], LearnPrompts):  # a head has no part in it
-        digest.update(digest_of(job.embedder.backbone.state_dict()) + digest_of(job.text.state_dict()))
-    else:
-        weights = job.embedder.state_dict() | job.embedder.head.frozen()
-        digest.update(json.dumps(job.embedder.config(), default=str).encode() + digest_of(weights))
-    if texts is not None:
-        digest.update(texts.numpy().tobytes())
+    digest.update(stage.key(job.handover))
     return digest.hexdigest()
 
 

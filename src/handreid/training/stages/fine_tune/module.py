@@ -4,7 +4,7 @@ The loss is the weighted sum of the recipe's objectives; each term is logged und
 """
 
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from handreid.models.lora import add_lora
 from handreid.objectives.objective import Objective
 from handreid.recipe import FineTune
 from handreid.training.optimizers import Group, Part, encoder_parts, parameter_groups
-from handreid.training.stages.base import StageModule
+from handreid.training.stage_module import StageModule
 from handreid.training.stages.fine_tune.weight_averaging import Averaging
 from handreid.types import Batch, Targets
 
@@ -39,7 +39,7 @@ class FineTuneModule(StageModule):
         mix: Mix | None = None,
         workers: int = 0,
     ) -> None:
-        super().__init__(epochs=stage.epochs, optimizer=stage.optimizer, seed=seed)
+        super().__init__(stage, stage.optimizer, seed=seed)
         self.embedder = embedder
         self.objectives = objectives
         self.stage = stage
@@ -97,9 +97,8 @@ class FineTuneModule(StageModule):
         self._note(loss=total, **losses)
         return total
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        stepped = (batch_idx + 1) % self.stage.accumulate == 0 or batch_idx + 1 == self.batches_per_epoch
-        if self.averaging and stepped:
+    def after_step(self) -> None:
+        if self.averaging:
             self.averaging.after_step(self.embedder)
 
     def close_epoch(self) -> None:
@@ -130,10 +129,6 @@ class FineTuneModule(StageModule):
     @cached_property
     def photos_per_epoch(self) -> int:
         return sum(len(batch) for batch in self._batches(0))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.batches_per_epoch // self.stage.accumulate)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         photos, labels, rows = (part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows))

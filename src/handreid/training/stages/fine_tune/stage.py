@@ -1,6 +1,7 @@
 """A stage in which the encoder learns: its photos, its objectives, the weights it ends with."""
 
 import copy
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,63 +21,127 @@ from handreid.metrics.query_scores import score
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos
 from handreid.models.lora import add_lora, merge_lora
-from handreid.recipe import FineTune, Recipe
+from handreid.models.sealed import digest_of
+from handreid.recipe import FineTune
+from handreid.recipe.objectives import term_name
 from handreid.recipe.samplers import BalancedSampler
 from handreid.runs.dataset import Material
 from handreid.runs.stage_weights import belongs, checked, noting
-from handreid.training.checks import before_stage
-from handreid.training.context import Job, labels_of
+from handreid.training.context import Handover, Job, labels_of
 from handreid.training.epoch_callback import Check, Validate
-from handreid.training.parameter_counts import check_learns, count_all, count_parameters, note_parameters
+from handreid.training.parameter_counts import check_learns, count_all, count_parameters
+from handreid.training.phrases import counted, joined, rate
+from handreid.training.stages.base import Stage
 from handreid.training.stages.fine_tune.module import FineTuneModule
+from handreid.training.stages.fine_tune.probe import FineTuneProbe
 from handreid.training.stages.fine_tune.wise_ft import walk
-from handreid.training.trainer import fit, unfinished
+
+_TERMS = {
+    "cross_entropy": "cross-entropy",
+    "arcface": "ArcFace",
+    "cosface": "CosFace",
+    "triplet": "triplet",
+    "center": "center",
+    "supcon": "supervised contrastive",
+    "contrast": "photo-to-sentence contrastive",
+    "symmetric_contrast": "photo-to-sentence contrastive",
+    "image_to_text": "image-to-text",
+    "text_to_image": "text-to-image",
+}
 
 
-def check_fine_tune(recipe: Recipe, number: int, embedder: Embedder, material: Material) -> None:
-    """Raises what building the stage would."""
-    stage, labels = _stage(recipe, number), labels_of(material)
-    identities = int(labels.max()) + 1
-    texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # stand-ins: they are learned before
-    check_learns(stage, embedder, build_objectives(stage, embedder.head, identities, recipe.seed, texts))
-    build_augment(stage, embedder.preprocessing)
-    build_batches(stage, labels, _groups(material, stage), seed=recipe.seed)(0, 0, 1, None)
-    embedder.backbone.freeze(stage.freeze_blocks)
-    embedder.backbone.thaw()
-    if stage.lora:
-        add_lora(copy.deepcopy(embedder.backbone.visual), **stage.lora.model_dump())
+class FineTuneStage(Stage[FineTune, FineTuneModule]):
+    """The encoder learns; the embedder ends with the stage's weights, all its layers free again."""
 
+    def check(self, handover: Handover, material: Material) -> None:
+        stage, labels, embedder = self.settings, labels_of(material), handover.embedder
+        identities = int(labels.max()) + 1
+        texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # stand-ins: they are learned before
+        check_learns(stage, embedder, build_objectives(stage, embedder.head, identities, self.recipe.seed, texts))
+        build_augment(stage, embedder.preprocessing)
+        build_batches(stage, labels, _groups(material, stage), seed=self.recipe.seed)(0, 0, 1, None)
+        embedder.backbone.freeze(stage.freeze_blocks)
+        embedder.backbone.thaw()
+        if stage.lora:
+            add_lora(copy.deepcopy(embedder.backbone.visual), **stage.lora.model_dump())
 
-def fine_tune(job: Job, number: int, texts: Tensor | None) -> None:
-    """Trains what is left of a stage; the embedder ends with the stage's weights, all its layers free again.
+    def module(self, job: Job) -> FineTuneModule:
+        return fine_tune_module(job, self.number, self._texts(job.handover))
 
-    `texts` are those of the identities, in the order of their labels, for objectives that read them.
-    """
-    stage = _stage(job.recipe, number)
-    start = {name: value.clone() for name, value in job.embedder.backbone.state_dict().items()}
-    if unfinished(job, number):
-        patience = stage.early_stopping.patience if stage.early_stopping else None
-        check = Check(_validation(job), stage.validate_every, patience=patience)
-        module = fine_tune_module(job, number, texts)
-        learning = count_parameters(module.embedder, module.objectives)
-        every = count_all(module.embedder, module.objectives)
-        note_parameters(job.folder(number), learning, every, job.progress.say)
-        before_stage(job, number, module)
-        fit(job, number, module, check)
-    if stage.wise_ft and not _interpolated(job.folder(number)).exists():
-        take_fine_tuned(job.folder(number), stage, job.embedder)
-        _interpolate(job, job.folder(number), stage.wise_ft.alphas, start)
+    def validation(self, job: Job, module: FineTuneModule) -> Check:
+        stopping = self.settings.early_stopping
+        return Check(_validation(job), self.settings.validate_every, patience=stopping.patience if stopping else None)
 
+    def counts(self, job: Job, module: FineTuneModule) -> tuple[dict[str, int], int]:
+        parts = module.embedder, module.objectives
+        return count_parameters(*parts), count_all(*parts)
 
-def _stage(recipe: Recipe, number: int) -> FineTune:
-    stage = recipe.stages[number]
-    assert isinstance(stage, FineTune)  # noqa: S101 - for the type checker
-    return stage
+    def key(self, handover: Handover) -> bytes:
+        embedder, texts = handover.embedder, self._texts(handover)
+        weights = embedder.state_dict() | embedder.head.frozen()
+        stated = json.dumps(embedder.config(), default=str).encode() + digest_of(weights)
+        return stated if texts is None else stated + texts.numpy().tobytes()
+
+    def begin(self, job: Job) -> None:
+        if self.settings.wise_ft:
+            self._start = {name: value.clone() for name, value in job.embedder.backbone.state_dict().items()}
+
+    def finish(self, job: Job) -> None:
+        folder = job.folder(self.number)
+        if self.settings.wise_ft and not _interpolated(folder).exists():
+            self.load(folder, job.handover)
+            _interpolate(job, folder, self.settings.wise_ft.alphas, self._start)
+
+    def load(self, folder: Path, handover: Handover) -> Handover:
+        """The stage's weights, as plain ones: what it froze, changed or averaged on the way is over."""
+        stage, embedder = self.settings, handover.embedder
+        best = folder / "best.safetensors"
+        chosen = best if stage.keep == "best" and belongs(best) else folder / "last.safetensors"
+        if stage.wise_ft and belongs(_interpolated(folder)):
+            chosen = _interpolated(folder)
+        merge_lora(embedder.backbone.visual)
+        embedder.load_state_dict(Embedder.load(checked(chosen)).state_dict())
+        embedder.eval().backbone.thaw()
+        return handover
+
+    def probe(self, module: FineTuneModule) -> FineTuneProbe:
+        return FineTuneProbe(module)
+
+    def untrained(self, module: FineTuneModule, handover: Handover) -> Handover:
+        merge_lora(handover.embedder.backbone.visual)
+        handover.embedder.eval().backbone.thaw()
+        return handover
+
+    def describe(self) -> str:
+        stage = self.settings
+        terms = [
+            _TERMS.get(term.kind, term_name(term).replace("_", " "))
+            + ("" if term.weight == 1 else f" x {term.weight:g}")
+            for term in stage.objectives
+        ]
+        learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"
+        by = " by low-rank changes" if stage.lora else ""
+        sampler = stage.sampler
+        batches = f"batches of {stage.photos_per_batch} photos"
+        if sampler.kind in ("pk", "hard_identity"):
+            batches = f"batches of {sampler.identities} identities x {sampler.images} photos"
+        kept = "the epoch with the best validation mAP is kept" if stage.keep == "best" else "the last epoch is kept"
+        return (
+            f"{learns}{by} for {counted(stage.epochs, 'epoch')} in {batches} from {joined(terms)} "
+            f"({stage.optimizer.kind}, rate {rate(stage.optimizer.lr)}), and {kept}"
+        )
+
+    def _texts(self, handover: Handover) -> Tensor | None:
+        """The identities' texts, if an objective reads them."""
+        return handover.texts if self.settings.reads_texts else None
 
 
 def fine_tune_module(job: Job, number: int, texts: Tensor | None) -> FineTuneModule:
-    """The stage as it begins; it changes the embedder (what is frozen, low-rank changes)."""
-    stage = _stage(job.recipe, number)
+    """The stage as it begins; it changes the embedder (what is frozen, low-rank changes).
+
+    `texts` are those of the identities, in the order of their labels, for objectives that read them.
+    """
+    stage = FineTuneStage(job.recipe, number).settings
     photos = _training_photos(job, stage)
     return FineTuneModule(
         job.embedder,
@@ -138,17 +203,6 @@ def _validation(job: Job) -> Validate:
         return score(embeddings, rows, draws, split.identities, cameras=split.cameras).means()
 
     return validate
-
-
-def take_fine_tuned(folder: Path, stage: FineTune, embedder: Embedder) -> None:
-    """The stage's weights, as plain ones: what it froze, changed or averaged on the way is over."""
-    best = folder / "best.safetensors"
-    chosen = best if stage.keep == "best" and belongs(best) else folder / "last.safetensors"
-    if stage.wise_ft and belongs(_interpolated(folder)):
-        chosen = _interpolated(folder)
-    merge_lora(embedder.backbone.visual)
-    embedder.load_state_dict(Embedder.load(checked(chosen)).state_dict())
-    embedder.eval().backbone.thaw()
 
 
 def _interpolated(folder: Path) -> Path:

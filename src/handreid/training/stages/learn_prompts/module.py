@@ -21,7 +21,7 @@ from handreid.objectives.contrast import contrast, similarities
 from handreid.objectives.distances import at_least_fp32, without_autocast
 from handreid.recipe import LearnPrompts
 from handreid.training.optimizers import Group, Part, parameter_groups
-from handreid.training.stages.base import StageModule
+from handreid.training.stage_module import StageModule
 
 
 class LearnPromptsModule(StageModule):
@@ -42,7 +42,7 @@ class LearnPromptsModule(StageModule):
         sentences: Sequence[Sequence[str]],
         seed: int,
     ) -> None:
-        super().__init__(epochs=stage.epochs, optimizer=stage.optimizer, seed=seed)
+        super().__init__(stage, stage.optimizer, seed=seed)
         self.learner = learner
         self.stage = stage
         self.features: Tensor

@@ -1,5 +1,6 @@
 """A stage in which words for identities are learned, the encoder left as it is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,46 +10,67 @@ from handreid.data.prompt_text import attribute_phrases, fill
 from handreid.errors import RecipeError
 from handreid.models.feature_cache import cached_joint_features
 from handreid.models.prompts import Beginning, LearnedPrompts, PromptLearner, nearest_words, word_embeddings
+from handreid.models.sealed import digest_of
 from handreid.models.sentences import make_sentences
 from handreid.models.text import TextEncoder
-from handreid.recipe import LearnPrompts, Recipe
+from handreid.recipe import LearnPrompts
 from handreid.recipe.prompts import AttributeWords, NearestWords
 from handreid.runs.dataset import Material
 from handreid.runs.stage_weights import checked
-from handreid.training.checks import before_stage
-from handreid.training.context import Job, labels_of
+from handreid.training.context import Handover, Job, labels_of
 from handreid.training.epoch_callback import Check
-from handreid.training.parameter_counts import note_parameters
+from handreid.training.phrases import counted, rate
+from handreid.training.stages.base import Stage
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
-from handreid.training.trainer import fit, unfinished
+from handreid.training.stages.learn_prompts.probe import LearnPromptsProbe
 
 
-def check_learn_prompts(recipe: Recipe, number: int, text: TextEncoder, material: Material) -> None:
-    """Raises what building the stage would."""
-    stage = _stage(recipe, number)
-    text.check_promptable()
-    filled, _ = _sentences(stage, material)
-    make_sentences(text, [sentence for of in filled for sentence in of], _places(stage))
-    if stage.contexts == "shared" and all(len(set(of)) == 1 for of in filled):
-        raise RecipeError(
-            f"stages.{number}: with shared contexts only, every identity has the prompt {filled[0][0]!r}, so none can "
-            "be told from another: use contexts: identity or both, or {places} in which identities differ"
-        )
-    if isinstance(stage.init, AttributeWords):
-        _phrases(stage.init, material)
+class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
+    """Words for identities are learned; the encoder is left as it is, and every identity has a text afterwards."""
 
+    def check(self, handover: Handover, material: Material) -> None:
+        stage, text = self.settings, handover.text
+        text.check_promptable()
+        filled, _ = _sentences(stage, material)
+        make_sentences(text, [sentence for of in filled for sentence in of], _places(stage))
+        if stage.contexts == "shared" and all(len(set(of)) == 1 for of in filled):
+            raise RecipeError(
+                f"stages.{self.number}: with shared contexts only, every identity has the prompt {filled[0][0]!r}, so "
+                "none can be told from another: use contexts: identity or both, or {places} in which identities differ"
+            )
+        if isinstance(stage.init, AttributeWords):
+            _phrases(stage.init, material)
 
-def learn_prompts(job: Job, number: int) -> None:
-    """Learns what is left of a stage; its prompts are then in its folder, and the embedder is as it was."""
-    if unfinished(job, number):
-        module = prompts_module(job, number)
+    def module(self, job: Job) -> LearnPromptsModule:
+        return prompts_module(job, self.number)
+
+    def validation(self, job: Job, module: LearnPromptsModule) -> Check:
+        return Check(module.sanity, self.settings.validate_every, name="prompts", monitor=None, quiet=True)
+
+    def counts(self, job: Job, module: LearnPromptsModule) -> tuple[dict[str, int], int]:
         contexts = sum(own.numel() for own in module.parameters())
         towers = sum(own.numel() for part in (job.embedder, job.text) for own in part.parameters())
-        note_parameters(job.folder(number), {"contexts": contexts}, contexts + towers, job.progress.say)
-        every = _stage(job.recipe, number).validate_every
-        check = Check(module.sanity, every, name="prompts", monitor=None, quiet=True)
-        before_stage(job, number, module)
-        fit(job, number, module, check)
+        return {"contexts": contexts}, contexts + towers
+
+    def key(self, handover: Handover) -> bytes:
+        return digest_of(handover.embedder.backbone.state_dict()) + digest_of(handover.text.state_dict())  # no head
+
+    def load(self, folder: Path, handover: Handover) -> Handover:
+        return replace(handover, texts=learned(folder).texts)
+
+    def probe(self, module: LearnPromptsModule) -> LearnPromptsProbe:
+        return LearnPromptsProbe(module)
+
+    def untrained(self, module: LearnPromptsModule, handover: Handover) -> Handover:
+        return replace(handover, texts=module.learner.texts(handover.text))
+
+    def describe(self) -> str:
+        stage = self.settings
+        contexts = {"identity": "each identity's", "shared": "shared", "both": "shared and each identity's"}
+        return (
+            f"both towers are frozen and {contexts[stage.contexts]} {counted(stage.tokens, 'word')} of a sentence are "
+            f"learned for {counted(stage.epochs, 'epoch')} ({stage.optimizer.kind}, rate {rate(stage.optimizer.lr)})"
+        )
 
 
 def learned(folder: Path) -> LearnedPrompts:
@@ -56,15 +78,9 @@ def learned(folder: Path) -> LearnedPrompts:
     return LearnedPrompts.load(checked(folder / "last.safetensors"))
 
 
-def _stage(recipe: Recipe, number: int) -> LearnPrompts:
-    stage = recipe.stages[number]
-    assert isinstance(stage, LearnPrompts)  # noqa: S101 - for the type checker
-    return stage
-
-
 def prompts_module(job: Job, number: int) -> LearnPromptsModule:
     """The stage as it begins; photos' features are computed for it, or found."""
-    stage, material = _stage(job.recipe, number), job.material
+    stage, material = LearnPromptsStage(job.recipe, number).settings, job.material
     photos, conditions = job.decoded(material.split.train), job.conditions(material.split.train)
     size = job.recipe.evaluate.batch_size
     features = torch.from_numpy(

@@ -1,0 +1,16 @@
+"""A photo as the model sees it, with more pixels, so that a map of it can be laid over it."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from handreid.data.loading import decode
+from handreid.types import Preprocessing
+
+PIXELS = 448  # of the longer side of a photo in a figure
+
+
+def as_seen(path: Path, preprocessing: Preprocessing, *, pixels: int = PIXELS) -> Image.Image:
+    """A photo as the model sees it, its longer side about so many pixels. Raises PhotoError."""
+    factor = max(pixels / max(preprocessing.size), 1.0)
+    return Image.fromarray(decode(path, preprocessing, factor).transpose(1, 2, 0))

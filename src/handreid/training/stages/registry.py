@@ -1,0 +1,15 @@
+"""Every kind of stage: what `kind:` in a recipe names, and what trains it."""
+
+from handreid.recipe import Recipe
+from handreid.training.stages.base import AnyStage
+from handreid.training.stages.fine_tune.stage import FineTuneStage
+from handreid.training.stages.learn_prompts.stage import LearnPromptsStage
+
+STAGES: dict[str, type[AnyStage]] = {
+    "fine_tune": FineTuneStage,
+    "learn_prompts": LearnPromptsStage,
+}
+
+
+def stage_of(recipe: Recipe, number: int) -> AnyStage:
+    return STAGES[recipe.stages[number].kind](recipe, number)
