@@ -204,7 +204,7 @@ class TestByName:
         with pytest.raises(RecipeError, match=r"objectives.1 \(hand_losses:Prototypes\) compares identities"):
             by_name("stages.0.mix={kind: mixup}")
         assert by_name("stages.0.mix={kind: mixup}", "stages.0.objectives.1.mixed_photos=true").stages[0].mix
-        with pytest.raises(RecipeError, match="seldom puts two there"):
+        with pytest.raises(RecipeError, match="rarely puts two in one"):
             by_name("stages.0.objectives.1.pairs=true")
 
     def test_training_says_what_it_imports_and_evaluating_imports_nothing(self, photos: Path, tmp_path: Path):
