@@ -446,9 +446,10 @@ class TestPreprocessing:
     def test_training_and_validation_decode_by_the_models_own(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ):
-        import handreid.evaluation.evaluate as assess_module
+        import handreid.inference as inference_module
         import handreid.training.context as train_module
         from handreid.data.loading import decode_all
+        from handreid.evaluation.evaluate import evaluate
         from handreid.runs.folder import open_run
 
         used: list[Preprocessing] = []
@@ -458,10 +459,10 @@ class TestPreprocessing:
             return decode_all(paths, preprocessing, **options)
 
         monkeypatch.setattr(train_module, "decode_all", noted)
-        monkeypatch.setattr(assess_module, "decode_all", noted)
+        monkeypatch.setattr(inference_module, "decode_all", noted)
         recipe = micro("stages.0.epochs=1", "model.preprocess={normalise: half, resize: pad, interpolation: bilinear}")
         run = train(recipe, photos, tmp_path / "run")
-        assess_module.evaluate(open_run(run.folder))
+        evaluate(open_run(run.folder))
         stored = Embedder.load(run.model).preprocessing
         assert len(used) == 5  # photos to train, validate and test; the check decodes a few by the same ways
         assert set(used) == {stored}
