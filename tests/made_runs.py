@@ -11,6 +11,7 @@ from handreid.metrics.query_scores import scores_of_ranks, summarise
 from handreid.recipe import dump_recipe, parse_recipe
 from handreid.runs.folder import Run
 from handreid.runs.records import RUN_FORMAT
+from handreid.runs.results import EVALUATION_FORMAT
 from tests.conftest import MICRO_RECIPE
 from tests.edits import write_metrics
 
@@ -52,6 +53,7 @@ def made_run(
 
 
 def made_evaluation(name: str, ranks: Sequence[Sequence[int]], draws: str, manifest: str) -> dict[str, Any]:
+    """As evaluation.json has it."""
     queries = SUBJECTS * EACH
     rows, of_draw = np.tile(np.arange(queries), DRAWS), np.repeat(np.arange(DRAWS), queries)
     subjects = [f"p{row // EACH:02d}" for row in range(queries)]
@@ -59,6 +61,7 @@ def made_evaluation(name: str, ranks: Sequence[Sequence[int]], draws: str, manif
     summary = summarise(scores, np.ones(len(rows), bool), subjects, resamples=200, seed=0)
     summary["counts"] |= {"gallery": GALLERY, "identities": SUBJECTS, "draws": DRAWS, "dim": 8}
     return {
+        "format": EVALUATION_FORMAT,
         "recipe": name,
         "protocol": {"name": "disjoint", "label": "subject", "aspect": "all"},
         **summary,

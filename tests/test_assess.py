@@ -21,11 +21,13 @@ from handreid.files import read_json, write_text
 from handreid.metrics.query_scores import score, summarise
 from handreid.models.extraction import embed_photos
 from handreid.recipe import Recipe, parse_recipe
-from handreid.recipe.metrics import METRICS
+from handreid.recipe.metrics import RANKING
 from handreid.runs.folder import open_run
+from handreid.runs.results import Number, read_evaluation
 from handreid.training.train import train
 from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import evaluated, typed
 
 
 def micro(*overrides: str) -> Recipe:
@@ -87,7 +89,7 @@ class TestScores:
 class TestEvaluationFile:
     def test_it_holds_metrics_counts_hashes_and_every_rank(self, run: Path, photos: Path):
         found = read_json(run / "evaluation.json")
-        assert list(found["metrics"]) == list(METRICS)
+        assert list(found["metrics"]) == list(RANKING)
         assert all(m["low"] <= m["value"] <= m["high"] for m in found["metrics"].values())
         assert found["counts"]["draws"] == len(found["draws"]) == 3
         assert {"manifest", "split", "draws", "model"} == set(found["hashes"])
@@ -97,7 +99,7 @@ class TestEvaluationFile:
 
     def test_metrics_can_be_had_again_from_the_ranks(self, run: Path):
         found = read_json(run / "evaluation.json")
-        again = read_scores(found).means()
+        again = read_scores(typed(found)).means()
         assert again == pytest.approx({name: metric["value"] for name, metric in found["metrics"].items()})
 
     def test_the_space_is_of_every_test_photo_once(self, run: Path):
@@ -143,7 +145,7 @@ class TestLadder:
         one = micro("name=one", "stages.0.epochs=2")
         rungs = climb([zero, one], photos, tmp_path)
         assert rungs[0].below is None
-        assert set(rungs[1].below["rank1"]) == {"value", "low", "high", "verdict"}
+        assert set(rungs[1].below["rank1"].model_dump()) == {"value", "low", "high", "verdict"}
         made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
         again = climb([zero, one], photos, tmp_path)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")} == made
@@ -152,23 +154,24 @@ class TestLadder:
         assert [rung["recipe"] for rung in read_json(tmp_path / "ladder.json")["rungs"]] == ["zero", "one"]
 
     def test_a_run_against_itself_is_within_noise(self, run: Path):
-        found = read_json(run / "evaluation.json")
+        found = read_evaluation(run / "evaluation.json")
         difference = compare(found, found)["rank1"]
-        assert difference["value"] == 0
-        assert difference["verdict"] == "within noise"
+        assert difference.value == 0
+        assert difference.verdict == "within noise"
 
     def test_the_space_is_compared_too(self, run: Path):
-        found = read_json(run / "evaluation.json")
-        same = compare(found, found)["space"]
-        assert set(same) == {"ratio", "silhouette"}
-        assert {one["verdict"] for one in same.values()} == {"within noise"}
+        found = read_evaluation(run / "evaluation.json")
+        same = compare(found, found)
+        assert {"ratio", "silhouette"} <= set(same)
+        assert {one.verdict for one in same.values()} == {"within noise"}
 
     def test_a_second_table_tells_of_each_space(self, run: Path):
-        found = read_json(run / "evaluation.json")
-        looser = json.loads(json.dumps(found))
-        sums = looser["space"]["subjects"]
+        found = read_evaluation(run / "evaluation.json")
+        content = json.loads(found.model_dump_json())
+        sums = content["space"]["subjects"]
         sums["intra"] = [2 * value for value in sums["intra"]]
         sums["silhouette"] = [value - 1 for value in sums["silhouette"]]
+        looser = typed(content)
         told = markdown([Rung("loose", looser, None), Rung("tight", found, compare(found, looser))])
         first, second = (part.splitlines() for part in told.split("\n\n")[::2])
         assert [line.split(" | ")[0] for line in first[2:]] == ["| loose", "| tight"]
@@ -176,28 +179,27 @@ class TestLadder:
         assert len({line.count("|") for line in second}) == 1
         assert second[2].endswith("|  |  |")
         assert second[3].count("better") == 2
-        intra = found["space"]["numbers"]["intra"]
-        assert f"| {intra['value']:.3f} [{intra['low']:.3f}, {intra['high']:.3f}] |" in second[3]
+        intra = found.space.numbers["intra"]
+        assert f"| {intra.value:.3f} [{intra.low:.3f}, {intra.high:.3f}] |" in second[3]
         assert "20 test photos of 5 identities" in told
 
-    def test_evaluations_from_before_spaces_are_read_with_blanks(self, run: Path):
-        found = read_json(run / "evaluation.json")
-        old = {name: value for name, value in found.items() if name != "space"}
-        assert "space" not in compare(found, old)
+    def test_an_evaluation_without_a_space_has_blanks(self, run: Path):
+        found = read_evaluation(run / "evaluation.json")
+        old = found.model_copy(update={"space": None})
+        assert "ratio" not in compare(found, old)
         told = markdown([Rung("old", old, None), Rung("new", found, compare(found, old))])
         assert "| old |" + "  |" * 9 in told
         assert told.count("| new |") == 2
         assert markdown([Rung("old", old, None)]).count("| rung |") == 1
 
     def test_a_number_that_is_not_defined_is_a_blank(self):
-        assert number({"value": None, "low": None, "high": None}) == ""
-        assert number({"value": 0.51234, "low": None, "high": None}) == "0.512"
-        assert number({"value": 34.56, "low": 8.0, "high": 120.0}) == "34.6 [8.000, 120.0]"
+        assert number("ratio", Number(value=None, low=None, high=None)) == ""
+        assert number("ratio", Number(value=0.51234, low=None, high=None)) == "0.512"
+        assert number("fisher", Number(value=34.56, low=8.0, high=120.0)) == "34.6 [8.000, 120.0]"
 
     def test_different_draws_are_not_compared(self, run: Path):
-        found = read_json(run / "evaluation.json")
-        other = json.loads(json.dumps(found))
-        other["hashes"]["draws"] = "0" * 64
+        found = read_evaluation(run / "evaluation.json")
+        other = found.model_copy(update={"hashes": found.hashes.model_copy(update={"draws": "0" * 64})})
         with pytest.raises(RunError, match="different draws"):
             compare(found, other)
 
@@ -239,7 +241,7 @@ class TestZeroShot:
         """These photos have no aspect or side: there is nothing to name, and it is not made up."""
         zero = micro("name=zero", "stages=[]", "evaluate.prompts={}")
         run = train(zero, photos, tmp_path / "zero")
-        _, found = evaluate(open_run(run.folder))
+        _, found = evaluated(open_run(run.folder))
         assert found["prompts"] == []
 
 

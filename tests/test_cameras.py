@@ -13,7 +13,6 @@ from handreid.data.splits import Split, make_split
 from handreid.errors import ProtocolError, RunError
 from handreid.evaluation.compare import compare, read_scores
 from handreid.evaluation.evaluate import evaluate
-from handreid.evaluation.matrix import matrix_of
 from handreid.evaluation.sections.reranking import read_reranked
 from handreid.metrics.query_scores import score
 from handreid.recipe import Recipe, parse_recipe, read_rerank
@@ -24,6 +23,8 @@ from handreid.report.photos.test_photos import look_at
 from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import crossed as crossed_by
+from tests.plain_results import evaluated, typed
 from tests.test_cli import complaint, handreid
 
 
@@ -140,7 +141,7 @@ class TestARun:
         assert empty == found["counts"]["unanswerable"]
         assert any(note.startswith("cameras: cross") for note in found["notes"])
         assert any(note.startswith("cameras: ignore") for note in plain["notes"])
-        again = read_scores(found).means()
+        again = read_scores(typed(found)).means()
         assert again == pytest.approx({name: one["value"] for name, one in found["metrics"].items()})
 
     def test_validation_follows_it(self, crossed: Run, ignoring: Run):
@@ -155,17 +156,17 @@ class TestARun:
         (path,) = ignoring.folder.glob("evaluation-*-cameras-cross-gallery-expansion-2-nearest.json")
         found = json.loads(path.read_text())
         assert found["protocol"]["cameras"] == "cross"
-        path, same = evaluate(ignoring, changes={"cameras": "ignore"})
+        path, same = evaluated(ignoring, changes={"cameras": "ignore"})
         assert path == ignoring.evaluation
         assert same["protocol"]["cameras"] == "ignore"
 
     def test_re_ranking_and_expansion_leave_out_the_same(self, ignoring: Run):
         ways = [read_rerank(text) for text in ("k1=3,k2=2", "expansion=2", "gallery-expansion=2")]
-        _, found = evaluate(ignoring, changes={"cameras": "cross"}, rerank=ways)
+        _, found = evaluated(ignoring, changes={"cameras": "cross"}, rerank=ways)
         found = json.loads(json.dumps(found))
         plain = [len(ranks) for draw in found["draws"] for ranks in draw["ranks"]]
         for number, entry in enumerate(found["reranked"]):
-            again = read_reranked(found, number)
+            again = read_reranked(typed(found), number)
             assert [len(ranks) for ranks in again.ranks] == plain
             assert again.means() == pytest.approx({name: one["value"] for name, one in entry["metrics"].items()})
 
@@ -196,8 +197,8 @@ def test_a_matrix_follows_the_rule(hard_photos: Path, tmp_path: Path):
     shot = pl.Series("camera", [f"c{row % 3}" for row in range(len(made))])
     replace(made, table=made.table.with_columns(shot)).write(tmp_path / "cameras.parquet")
     run = train(micro("stages=[]", "name=zero"), tmp_path / "cameras.parquet", tmp_path / "run")
-    plain_path, plain = matrix_of(run, "aspect")
-    path, found = matrix_of(run, "aspect", cameras="cross")
+    plain_path, plain = crossed_by(run, "aspect")
+    path, found = crossed_by(run, "aspect", cameras="cross")
     assert path != plain_path
     assert path.name.endswith("-cameras-cross.json")
     assert (plain["cameras"], found["cameras"]) == ("ignore", "cross")

@@ -10,7 +10,8 @@ from sklearn.metrics import calinski_harabasz_score, silhouette_samples
 from handreid.errors import DataError
 from handreid.metrics import separation
 from handreid.metrics.intervals import interval_of
-from handreid.metrics.separation import LOWER_IS_BETTER, compare_spaces, measure
+from handreid.metrics.separation import compare_spaces, measure
+from handreid.recipe.metrics import METRICS, metrics_of
 
 
 def cloud(
@@ -97,7 +98,8 @@ def test_order_length_and_rotation_of_embeddings_change_nothing():
 
 def test_compacter_is_better_by_every_number_but_uniformity():
     loose, tight = (values(measure(*cloud(spread), resamples=50)) for spread in (0.8, 0.2))
-    for name, lower in LOWER_IS_BETTER.items():
+    for name in metrics_of("space"):
+        lower = not METRICS[name].higher_is_better
         if name != "uniformity":  # it asks for all photos to be apart, those of an identity too
             assert (tight[name] < loose[name]) == lower, name
 

@@ -22,6 +22,7 @@ from handreid.report.compare.recipe_diff import recipe_changes
 from handreid.report.compare.runs import Comparison, compare_runs, run_folders
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
+from handreid.runs.results import LADDER_FORMAT, read_evaluation
 from handreid.training.peak_memory import forget_peak, peak_memory
 from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
@@ -148,24 +149,24 @@ class TestComparing:
         assert (compared.reference, base.against) == ("a-base", {})
         for run in (better, alike):
             for metric, one in run.against.items():
-                gain = run.evaluation["metrics"][metric]["value"] - base.evaluation["metrics"][metric]["value"]
-                assert one["value"] == pytest.approx(gain)
-                sign = "better" if one["low"] > 0 else "worse" if one["high"] < 0 else "within noise"
-                assert one["verdict"] == sign
-                assert one["confidence"] > 0.95
-        assert (better.against["map"]["verdict"], alike.against["map"]["verdict"]) == ("better", "within noise")
+                gain = run.evaluation.metrics[metric].value - base.evaluation.metrics[metric].value
+                assert one.value == pytest.approx(gain)
+                sign = "better" if one.low > 0 else "worse" if one.high < 0 else "within noise"
+                assert one.verdict == sign
+                assert one.confidence > 0.95
+        assert (better.against["map"].verdict, alike.against["map"].verdict) == ("better", "within noise")
         assert "2 comparisons with one reference" in compared.corrected
 
     def test_the_pairing_is_by_subject(self, runs: Path, compared: Comparison):
         """As the intervals module has it, from the ranks that were written down."""
         ours, theirs = (
-            read_scores(json.loads((runs / name / "evaluation.json").read_text())) for name in ("b-better", "a-base")
+            read_scores(read_evaluation(runs / name / "evaluation.json")) for name in ("b-better", "a-base")
         )
-        sure = compared.runs[1].against["rank1"]["confidence"]
+        sure = compared.runs[1].against["rank1"].confidence
         people = ours.rows // 4
         found = differences(ours.metrics, theirs.metrics, people, ours.draws, confidence=sure, resamples=500)["rank1"]
         told = compared.runs[1].against["rank1"]
-        assert (told["low"], told["high"]) == pytest.approx((found.low, found.high))
+        assert (told.low, told.high) == pytest.approx((found.low, found.high))
 
     def test_the_best_is_chosen_by_the_metric_and_said_to_be(self, runs: Path):
         found = compare_runs(run_folders([runs]), to="best", resamples=300)
@@ -235,8 +236,8 @@ class TestComparing:
 
     def test_a_ladder_has_the_order_of_its_rungs_and_a_run_comes_once(self, runs: Path, tmp_path: Path):
         shutil.copytree(runs, tmp_path / "ladder")
-        rungs = [{"recipe": name} for name in ("c-alike", "a-base", "gone")]
-        write_json(tmp_path / "ladder" / "ladder.json", {"format": 1, "rungs": rungs})
+        rungs = [{"recipe": name, "below": None} for name in ("c-alike", "a-base", "gone")]
+        write_json(tmp_path / "ladder" / "ladder.json", {"format": LADDER_FORMAT, "rungs": rungs})
         ladder = tmp_path / "ladder"
         assert [folder.name for folder in run_folders([ladder])] == ["c-alike", "a-base"]
         assert [folder.name for folder in run_folders([ladder / "a-base", ladder])] == ["a-base", "c-alike"]
@@ -299,15 +300,15 @@ class TestText:
     def test_csv_has_a_row_per_run_and_numbers_that_can_be_read_back(self, compared: Comparison):
         rows = list(table_format.DictReader(io.StringIO(compare_tables.csv(compared))))
         assert [row["run"] for row in rows] == ["a-base", "b-better", "c-alike"]
-        assert float(rows[1]["map"]) == compared.runs[1].evaluation["metrics"]["map"]["value"]
-        assert float(rows[1]["map_difference_low"]) == compared.runs[1].against["map"]["low"]
+        assert float(rows[1]["map"]) == compared.runs[1].evaluation.metrics["map"].value
+        assert float(rows[1]["map_difference_low"]) == compared.runs[1].against["map"].low
         assert (rows[0]["map_difference"], rows[1]["map_difference_verdict"]) == ("", "better")
         assert (rows[1]["recipe.stages.fine_tune.epochs"], rows[1]["draws_hash"]) == ("5", "d" * 64)
         assert (rows[0]["seconds"], rows[0]["peak_memory"]) == ("5.0", "")
 
     def test_json_holds_all_of_it_but_ranks(self, compared: Comparison):
         found = json.loads(compare_tables.as_json(compared))
-        assert found["runs"][1]["against"] == compared.runs[1].against
+        assert found["runs"][1]["against"] == {name: one.model_dump() for name, one in compared.runs[1].against.items()}
         assert found["runs"][1]["cost"]["seconds"] == 5
         assert (found["by"], found["reference"], found["confidence"]) == ("map", "a-base", 0.95)
         assert "ranks" not in json.dumps(found)
@@ -320,9 +321,7 @@ class TestText:
         assert "| fine_tune.epochs | 3 | 5 | 3 |" in tables[1]
         assert tables[2][0] == "| run | training | photos/s |"  # nothing is said of memory and parameters
         gained = compared.runs[1].against["map"]
-        assert (
-            f"| better {100 * gained['value']:+.1f} [{100 * gained['low']:+.1f}, {100 * gained['high']:+.1f}] |" in text
-        )
+        assert f"| better {100 * gained.value:+.1f} [{100 * gained.low:+.1f}, {100 * gained.high:+.1f}] |" in text
         assert "draws dddddddd" in text
         assert "simultaneous over 2 comparisons" in text
 

@@ -14,6 +14,7 @@ from handreid.report.figures.training_series import training_series
 from handreid.runs.folder import Run
 from tests.edits import write_metrics
 from tests.made_runs import GALLERY, made_evaluation, made_ranks, made_run
+from tests.plain_results import typed
 from tests.test_cli import complaint, handreid
 
 
@@ -53,7 +54,7 @@ class TestCmc:
     def test_it_is_rank_k_of_the_evaluation(self):
         """With two right answers the first counts."""
         evaluation = made_evaluation("x", made_ranks(0.4, right=2), "d", "m")
-        curve = cmc.cmc_points(evaluation)
+        curve = cmc.cmc_points(typed(evaluation))
         assert list(curve.ranks) == list(range(1, 21))
         for k in (1, 5, 10):
             assert curve.value[k - 1] == pytest.approx(evaluation["metrics"][f"rank{k}"]["value"])
@@ -65,14 +66,14 @@ class TestCmc:
         right = np.array([ranks[0] <= 3 for draw in evaluation["draws"] for ranks in draw["ranks"]], float)
         people, draws = np.tile(np.repeat(np.arange(20), 4), 2), np.repeat([0, 1], 80)
         found = intervals({"3": right}, people, draws, resamples=2000)["3"]
-        curve = cmc.cmc_points(evaluation)
+        curve = cmc.cmc_points(typed(evaluation))
         assert (curve.low[2], curve.high[2]) == pytest.approx((found.low, found.high))
 
     def test_it_ends_with_the_gallery_and_leaves_out_who_has_no_answer(self):
         ranks = made_ranks(0.5)
         ranks[0] = []
         evaluation = made_evaluation("x", ranks, "d", "m")
-        curve = cmc.cmc_points(evaluation, up_to=500)
+        curve = cmc.cmc_points(typed(evaluation), up_to=500)
         assert len(curve.ranks) == GALLERY
         assert curve.value[-1] == 1
 
@@ -116,15 +117,15 @@ class TestLadder:
         shapes = {name: ladder._VERDICTS[name] for name in ("reference", "better", "worse", "within noise")}
         assert len({(mark, filled) for mark, _, filled in shapes.values()}) == 4
         for axes, metric in zip(drawn[0].axes, ("rank1", "map"), strict=True):
-            verdicts = [run.against[metric]["verdict"] for run in compared.runs[1:]]
+            verdicts = [run.against[metric].verdict for run in compared.runs[1:]]
             assert verdicts == ["better", "worse", "within noise"]
             for number, (verdict, run) in enumerate(zip(["reference", *verdicts], compared.runs, strict=True)):
-                (x, y), score = axes.collections[number].get_offsets()[0], run.evaluation["metrics"][metric]
-                assert (x, y) == pytest.approx((100 * score["value"], number))
+                (x, y), score = axes.collections[number].get_offsets()[0], run.evaluation.metrics[metric]
+                assert (x, y) == pytest.approx((100 * score.value, number))
                 hollow = not shapes[verdict][2]
                 assert (axes.collections[number].get_facecolor()[0][:3].min() == 1) == hollow
         words = texts(drawn[0])
-        gained = compared["b-better"].against["rank1"]["value"]
+        gained = compared["b-better"].against["rank1"].value
         assert f"+{100 * gained:.1f}" in words
         assert "a-base, the reference" in words
         assert {"better", "worse", "within noise"} <= set(words)

@@ -25,6 +25,7 @@ from handreid.recipe import builtin_names, load_recipe, parse_recipe
 from handreid.recipe.load_sweep import builtin_sweeps, parse_sweep
 from handreid.sweep.checks import check_settings
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import evaluated
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -137,12 +138,11 @@ def test_links_lead_somewhere(page: Path):
 
 def test_the_run_folder_and_evaluation_are_described(photos: Path, tmp_path: Path):
     """Every file of a run and every key of evaluation.json is in the page."""
-    from handreid.evaluation.evaluate import evaluate
     from handreid.training.train import train
 
     overrides = ["stages.0.epochs=1", "evaluate.prompts={}", "data.label=subject"]
     run = train(parse_recipe(MICRO_RECIPE, "micro", overrides), photos, tmp_path / "run")
-    _, found = evaluate(run)
+    _, found = evaluated(run)
     page = (ROOT / "docs" / "handreid.md").read_text()
     files = [path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()]
     assert not [name for name in files if f"| `{name}` |" not in page]

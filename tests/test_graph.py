@@ -14,13 +14,13 @@ from torch import Tensor
 from handreid.build import build_embedder, build_towers
 from handreid.data.manifest import Manifest
 from handreid.errors import RecipeError
-from handreid.evaluation.evaluate import evaluate
 from handreid.models.embedder import Embedder
 from handreid.models.prototype_graph import Graph, nearest
 from handreid.recipe import Recipe, load_recipe
 from handreid.runs.dataset import read_material
 from handreid.training.prototype_attributes import attributes_of, introduce, mirrored
 from handreid.training.train import train
+from tests.plain_results import evaluated
 from tests.test_training import fit, micro, module_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
@@ -290,7 +290,7 @@ class TestAblation:
     @pytest.mark.parametrize("edges", ["none", "identity", "attributes"])
     def test_every_kind_of_edges_trains_and_is_evaluated(self, edges: str, described: Path, tmp_path: Path):
         run = train(graph_recipe(f"model.head.edges={edges}", "stages.0.epochs=1"), described, tmp_path / "run")
-        found = evaluate(run)[1]
+        found = evaluated(run)[1]
         assert set(found["inference"]) == {"chosen", "composed", "fixed", "difference"}
         graph = Embedder.load(run.model).head.graph
         assert (graph is None) == (edges == "none")

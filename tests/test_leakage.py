@@ -13,7 +13,6 @@ from PIL import Image
 from handreid.data.manifest import Manifest, read
 from handreid.errors import GateError, ProtocolError, RunError
 from handreid.evaluation.evaluate import evaluate
-from handreid.evaluation.matrix import matrix_of
 from handreid.files import read_json
 from handreid.recipe import Recipe, parse_recipe
 from handreid.runs.dataset import read_material
@@ -24,6 +23,8 @@ from handreid.training.checks.data import strangers
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit
+from tests.plain_results import crossed as crossed_by
+from tests.plain_results import evaluated
 
 
 def micro(*overrides: str) -> Recipe:
@@ -136,7 +137,7 @@ class TestByName:
         made = read(photos)
         kept = [*people["test"], *people[role][:2]]
         path = written(made, tmp_path, all_tested(made.table.filter(pl.col("subject").is_in(kept))))
-        file, found = evaluate(run, data=path, changes=PREPARED)
+        file, found = evaluated(run, data=path, changes=PREPARED)
         (out,) = found["left_out"]
         assert out["names"] == people[role][:2]
         assert set(found["subjects"]) == set(people["test"])
@@ -209,14 +210,14 @@ class TestByContent:
         extra = extra.with_columns(split=pl.lit("test"))
         table = pl.concat([made.table.select("path", "subject", "split"), extra])
         Manifest(table, tmp_path, "elsewhere").write(path)
-        _, found = evaluate(run, data=path, changes=PREPARED)
+        _, found = evaluated(run, data=path, changes=PREPARED)
         (out,) = found["left_out"]
         assert (out["names"], out["photos"], out["copies"]) == ([f"visitor {people['test'][0]}"], 5, 1)
         assert f"visitor {people['test'][0]}" not in found["subjects"]
 
     def test_validation_photos_count_too(self, run: Run, photos: Path, people, tmp_path: Path):
         path = copies(photos, tmp_path, [*people["validation"], *people["test"]])
-        _, found = evaluate(run, data=path, changes=PREPARED)
+        _, found = evaluated(run, data=path, changes=PREPARED)
         assert found["left_out"][0]["names"] == [f"visitor {name}" for name in people["validation"]]
         assert "validated on" in found["left_out"][0]["why"]
 
@@ -234,7 +235,7 @@ class TestByContent:
 
     def test_a_matrix_leaves_them_out(self, run: Run, photos: Path, people, tmp_path: Path):
         path = copies(photos, tmp_path, [*people["train"][:1], *people["test"]])
-        _, found = matrix_of(run, "dataset", data=[path])
+        _, found = crossed_by(run, "dataset", data=[path])
         (out,) = [one for one in found["left_out"] if one["copies"]]
         assert out["names"] == [f"visitor {people['train'][0]}"]
 
@@ -280,7 +281,7 @@ class TestBeforeTraining:
         material = read_material(recipe, written(made, tmp_path, given))
         assert strangers(material).passed
         run = train(recipe, material.path, tmp_path / "run")
-        assert evaluate(run)[1]["left_out"] == []
+        assert evaluated(run)[1]["left_out"] == []
 
     def test_validation_of_a_sweep_and_its_test_share_no_photo(self, photos: Path):
         material = read_material(micro(), photos)

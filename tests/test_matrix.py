@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from handreid import inference
 from handreid.data.cross_condition import Cell, Crossing, cross_views, draw_everyone
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, ProtocolError, RunError
-from handreid.evaluation import evaluate as assess
 from handreid.evaluation import matrix
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of, read_matrices, written_matrix
@@ -28,6 +28,7 @@ from handreid.runs.exposure import RECORD
 from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import crossed as crossed_by
 from tests.test_cli import complaint, handreid
 
 VIEWS = [("dorsal", "right"), ("dorsal", "left"), ("palmar", "right"), ("palmar", "left")]
@@ -294,7 +295,7 @@ def zero(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def found(zero: Run) -> dict[str, Any]:
-    return matrix_of(zero, "aspect")[1]
+    return crossed_by(zero, "aspect")[1]
 
 
 class TestARun:
@@ -328,9 +329,9 @@ class TestARun:
         assert "| dorsal-left, mirrored | 100.0 [" in told
 
     def test_every_photo_is_embedded_once_and_once_mirrored(self, zero: Run, monkeypatch: pytest.MonkeyPatch):
-        seen, real = [], assess.embedded
+        seen, real = [], inference.embedded
         monkeypatch.setattr(
-            assess, "embedded", lambda photos, *rest: (seen.append(len(photos)), real(photos, *rest))[1]
+            inference, "embedded", lambda photos, *rest: (seen.append(len(photos)), real(photos, *rest))[1]
         )
         zero.embeddings.unlink(missing_ok=True)
         matrix_of(zero, "side")
@@ -339,12 +340,12 @@ class TestARun:
         assert seen == [72, 72]
 
     def test_again_is_the_same(self, zero: Run, found: dict[str, Any]):
-        again = matrix_of(zero, "aspect")[1]
+        again = crossed_by(zero, "aspect")[1]
         drop = ("environment",)
         assert {k: v for k, v in again.items() if k not in drop} == {k: v for k, v in found.items() if k not in drop}
 
     def test_flip_augmentation_leaves_nothing_to_mirror(self, zero: Run):
-        path, flipped = matrix_of(zero, "aspect", mirrored=True)
+        path, flipped = crossed_by(zero, "aspect", mirrored=True)
         assert path.name.endswith("-mirrored.json")
         assert not any(cell["mirrored"] for cell in flipped["cells"])
         assert any("mirrored queries would be the same" in note for note in flipped["notes"])
@@ -381,7 +382,7 @@ class TestLeaks:
     """Traps 7 and 10: people count, whatever the view, the label or the run they were met in."""
 
     def test_who_trained_under_another_aspect_is_left_out_and_counted(self, back: Run):
-        path, found = matrix_of(back, "aspect")
+        path, found = crossed_by(back, "aspect")
         (gone,) = found["left_out"]
         assert (gone["why"], gone["subjects"]) == ("trained on by back, in dorsal-right", 13)
         assert gone["names"] == [f"{number}" for number in range(1038, 1051)]
@@ -403,7 +404,7 @@ class TestLeaks:
         run = Run(shutil.copytree(zero.folder, tmp_path / "younger"))
         write_json(run.folder / "run.json", {**run.facts, "start": str(older.folder)})
         (run.folder / RECORD).unlink()  # as of a version that made none: looked up in the manifests
-        _, found = matrix_of(run, "aspect")
+        _, found = crossed_by(run, "aspect")
         assert {one["why"].split(" ")[0] for one in found["left_out"]} <= {"trained", "validated"}
         assert all("older" in one["why"] for one in found["left_out"])
         assert found["tested_on"][0]["subjects"] == 6 - sum(one["subjects"] for one in found["left_out"]) < 6
@@ -417,7 +418,7 @@ class TestLeaks:
             matrix_of(back, "aspect", data=[tmp_path / "only.parquet"], protocol="disjoint")
 
     def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
-        other = matrix_of(back, "side")[1]
+        other = crossed_by(back, "side")[1]
         columns, rows = beside([found, other], "rank1")
         assert [row[0].split(":")[0] for row in rows] == ["zero", "back"]
         assert "trained on hands11k, dorsal-right (13 subjects, 39 photos)" in rows[1][0]
@@ -435,7 +436,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestDatasets:
     def test_each_is_tested_alone_and_among_the_other(self, zero: Run, other: Path):
-        path, found = matrix_of(zero, "dataset", data=[other])
+        path, found = crossed_by(zero, "dataset", data=[other])
         plain = read_json(zero.evaluation)
         own, merged = at(found["cells"], "drawn", "drawn"), at(found["cells"], "other", "drawn")
         assert own["metrics"] == plain["metrics"]
@@ -452,7 +453,7 @@ class TestDatasets:
         whole = read(hands)
         subset = replace(whole, table=whole.table.filter(pl.col("path").str.contains("-[01].png")))
         subset.write(tmp_path / "subset.parquet")
-        _, found = matrix_of(zero, "dataset", data=[tmp_path / "subset.parquet"])
+        _, found = crossed_by(zero, "dataset", data=[tmp_path / "subset.parquet"])
         first, second = (of["name"] for of in found["tested_on"])
         assert at(found["cells"], second, first)["counts"]["gallery"] == 24 + 16
         assert at(found["cells"], first, second)["counts"]["gallery"] == 40
@@ -470,7 +471,7 @@ class TestDatasets:
     def test_other_photos_do_not_overwrite_the_runs_own(self, zero: Run, other: Path, found: dict[str, Any]):
         own = zero.folder / "evaluation-matrix-aspect.json"
         before = own.read_bytes()
-        path, elsewhere = matrix_of(zero, "aspect", data=[other])
+        path, elsewhere = crossed_by(zero, "aspect", data=[other])
         assert (path != own, own.read_bytes() == before) == (True, True)
         assert elsewhere["tested_on"][0]["protocol"] == "everyone"
         assert written_matrix(zero, "aspect")["hashes"] == found["hashes"]

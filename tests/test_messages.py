@@ -15,8 +15,8 @@ import pytest
 from handreid import messages
 from handreid.cli import output
 from handreid.data import manifest
-from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.tables.format import markdown_table
+from handreid.files import write_json
 from handreid.progress import Terminal
 from handreid.recipe import parse_recipe
 from handreid.report.compare import tables
@@ -26,6 +26,7 @@ from handreid.report.page.write import write_report
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe
+from tests.plain_results import evaluated
 from tests.test_cli import handreid
 
 ODD = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt\u2066\u2028\r\n\tError: \udcffend\x7f"
@@ -130,9 +131,9 @@ def odd(hard_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     replace(made, table=made.table.with_columns(named)).write(folder / "odd.parquet")
     recipe = parse_recipe(MICRO_RECIPE, "micro", ["stages=[]", "about='=1+1'"])
     run = train(recipe, folder / "odd.parquet", folder / "run")
-    path, found = evaluate(run)
+    path, found = evaluated(run)
     found["protocol"]["name"] = f"{SCRIPT}{ODD}|".replace("\udcff", "")
-    path.write_text(json.dumps(found))
+    write_json(path, found)
     return run.folder
 
 

@@ -28,9 +28,11 @@ from handreid.objectives.symmetric_contrast import SymmetricContrast
 from handreid.progress import Silent
 from handreid.recipe import Recipe, load_recipe
 from handreid.runs.dataset import read_material
+from handreid.runs.results import InferenceModes
 from handreid.training.epoch_callback import Keeper
 from handreid.training.train import train
 from handreid.types import Features, Outputs, Targets
+from tests.plain_results import evaluated
 from tests.test_training import fit, micro, module_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
@@ -321,7 +323,7 @@ class TestSaved:
 @pytest.fixture(scope="module")
 def found(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
     run = train(promptsg("stages.0.epochs=1"), photos, tmp_path_factory.mktemp("promptsg") / "run")
-    return run, evaluate(run)[1]
+    return run, evaluated(run)[1]
 
 
 class TestEvaluation:
@@ -354,7 +356,7 @@ class TestEvaluation:
         embedder = load_embedder(run)
         embedder.head.inference = "fixed"
         monkeypatch.setattr("handreid.evaluation.evaluate.load_embedder", lambda _: embedder)
-        _, other = evaluate(run)
+        _, other = evaluated(run)
         assert other["inference"]["chosen"] == "fixed"
         assert other["metrics"] == content["inference"]["fixed"]["metrics"]
         assert other["inference"]["composed"]["metrics"] == content["metrics"]
@@ -369,7 +371,7 @@ class TestEvaluation:
         }
         assert by_mode["composed"].keys() == by_mode["fixed"].keys() != set()
         assert not any(np.allclose(by_mode["fixed"][file], one) for file, one in by_mode["composed"].items())
-        monkeypatch.setattr("handreid.evaluation.evaluate.embedded", None)  # nothing is left to be embedded
+        monkeypatch.setattr("handreid.inference.embedded", None)  # nothing is left to be embedded
         evaluate(run)
 
     def test_costs_are_told(self, found: Any):
@@ -394,14 +396,14 @@ class TestEvaluation:
     def test_they_are_printed(self, found: Any, capsys: pytest.CaptureFixture[str]):
         from handreid.cli.tables import _print_modes
 
-        _print_modes(found[1]["inference"])
+        _print_modes(InferenceModes.model_validate(found[1]["inference"]))
         printed = capsys.readouterr().out
         assert "composed (the recipe)" in printed
         assert "composed against fixed, rank-1:" in printed
 
     def test_other_heads_have_one_mode(self, photos: Path, tmp_path: Path):
         run = train(micro("stages.0.epochs=1"), photos, tmp_path / "run")
-        assert "inference" not in evaluate(run)[1]
+        assert "inference" not in evaluated(run)[1]
 
 
 class TestSymmetricContrast:

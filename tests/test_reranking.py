@@ -25,6 +25,7 @@ from handreid.runs.folder import Run, open_run
 from handreid.training.train import train
 from handreid.workflows.ladder import climb
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import evaluated, typed
 from tests.test_cli import complaint, handreid
 
 
@@ -584,7 +585,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def found(run: Run) -> dict:
-    path, content = evaluate(run)
+    path, content = evaluated(run)
     assert path == run.evaluation
     assert set(read_json(path)) == set(content)
     return read_json(path)
@@ -608,12 +609,12 @@ class TestEvaluation:
                 assert gain["value"] == pytest.approx(of["metrics"][name]["value"] - found["metrics"][name]["value"])
                 assert gain["low"] <= gain["value"] <= gain["high"]
             assert of["seconds"] > 0
-        assert "no query has more than one right answer" in remark(found)
+        assert "no query has more than one right answer" in remark(typed(found))
 
     def test_the_plain_part_is_as_without(self, found: dict, run: Run, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Run, "recipe", micro("evaluate.rerank=[]"))
         monkeypatch.setattr(assess, "write_json", lambda *_, **__: None)
-        plain = json.loads(json.dumps(evaluate(run)[1]))
+        plain = json.loads(json.dumps(evaluated(run)[1]))
         assert "reranked" not in plain
         assert {k: v for k, v in found.items() if k not in ("reranked", "environment")} == {
             k: v for k, v in plain.items() if k != "environment"
@@ -622,7 +623,7 @@ class TestEvaluation:
     def test_metrics_can_be_had_again_from_the_ranks(self, found: dict):
         plain = [ranks for draw in found["draws"] for ranks in draw["ranks"]]
         for number, of in enumerate(found["reranked"]):
-            again = read_reranked(found, number)
+            again = read_reranked(typed(found), number)
             assert again.means() == pytest.approx({name: one["value"] for name, one in of["metrics"].items()})
             assert [len(ranks) for ranks in again.ranks] == [len(ranks) for ranks in plain]
             assert [list(ranks) for ranks in again.ranks] != plain
@@ -656,7 +657,7 @@ class TestEvaluation:
 
     def test_other_ways_get_a_file_of_their_own(self, found: dict, run: Run):
         before = run.evaluation.read_bytes()
-        path, other = evaluate(run, rerank=[read_rerank("k1=3,k2=1,lambda=0")])
+        path, other = evaluated(run, rerank=[read_rerank("k1=3,k2=1,lambda=0")])
         assert path.name.endswith(f"-{found['hashes']['draws'][:8]}-re-ranking-k1-3-k2-1-lambda-0.json")
         assert [of["name"] for of in other["reranked"]] == ["re-ranking k1=3, k2=1, lambda=0"]
         assert other["metrics"] == found["metrics"]
@@ -667,8 +668,8 @@ class TestEvaluation:
     def test_several_right_answers_are_no_reason_for_a_remark(self, found: dict):
         several = json.loads(json.dumps(found))
         several["draws"][0]["ranks"][0] = [1, 2]
-        assert remark(several) == ""
-        assert remark({**found, "reranked": []}) == ""
+        assert remark(typed(several)) == ""
+        assert remark(typed({**found, "reranked": []})) == ""
 
 
 class TestLadder:
@@ -682,11 +683,11 @@ class TestLadder:
             "| + query expansion, 2 nearest",
             "| two",
         ]
-        gained = rungs[0].evaluation["reranked"][0]["against"]["rank1"]
-        assert lines[1][-1].startswith(f"{gained['verdict']} {100 * gained['value']:+.1f} [")
+        gained = rungs[0].evaluation.reranked[0].against["rank1"]
+        assert lines[1][-1].startswith(f"{gained.verdict} {100 * gained.value:+.1f} [")
         assert "compared with the rung without re-ranking; no query has more than one right answer" in told
         first, second = read_json(tmp_path / "ladder.json")["rungs"]
-        assert [of["name"] for of in first["reranked"]] == [of["name"] for of in rungs[0].evaluation["reranked"]]
+        assert [of["name"] for of in first["reranked"]] == [of.name for of in rungs[0].evaluation.reranked]
         assert "ranks" not in first["reranked"][0]
         assert "reranked" not in second
 
@@ -697,8 +698,8 @@ class TestLadder:
 
     def test_without_re_ranking_nothing_is_said_of_it(self, found: dict):
         plain = {name: value for name, value in found.items() if name != "reranked"}
-        assert "+" not in markdown([Rung("plain", plain, None)]).splitlines()[2]
-        assert "rows with +" not in markdown([Rung("plain", plain, None)])
+        assert "+" not in markdown([Rung("plain", typed(plain), None)]).splitlines()[2]
+        assert "rows with +" not in markdown([Rung("plain", typed(plain), None)])
 
 
 class TestCommandLine:

@@ -36,12 +36,14 @@ from handreid.report.compare.runs import run_folders
 from handreid.runs.dataset import photos_of, read_material
 from handreid.runs.epoch_metrics import append_metrics, read_metrics
 from handreid.runs.folder import Run, open_run
-from handreid.runs.records import read_evaluation, read_ladder, read_sweep
+from handreid.runs.records import read_sweep
+from handreid.runs.results import read_evaluation, read_ladder
 from handreid.training.epoch_callback import checkpoint_state
 from handreid.training.train import train
 from handreid.workflows.ladder import climb
 from tests.edits import edit, note
 from tests.killing import killed_at
+from tests.plain_results import evaluated
 from tests.test_prompts import LEARN, TUNE, recipe_of
 from tests.test_staging import Said, taken
 from tests.test_training import history, micro
@@ -124,7 +126,7 @@ def offsets(path: Path) -> list[int]:
 def results(folder: Path, *, again: bool = True) -> Any:
     """What is read off a run that is finished, and with `again` what is measured anew."""
     run = open_run(folder)
-    found = evaluate(run)[1] if again else read_evaluation(run.evaluation)
+    found = evaluated(run)[1] if again else read_evaluation(run.evaluation)
     numbers = {key: value for key, value in found.items() if key not in ("environment", "reranked")}
     told = [read_json(path) for path in sorted(folder.rglob("parameters.json"))]
     return json.loads(json.dumps([numbers, read_metrics(run), dump_recipe(run.recipe), vars(cost_of(run)), told]))
@@ -305,7 +307,7 @@ class TestOneReaderPerKind:
         cases: list[tuple[str, Path, Callable[[Path], object]]] = [
             ("run.json", finished, lambda run: evaluate(open_run(run))),
             ("run.json", finished, lambda run: train(None, None, run, resume=True)),
-            ("evaluation.json", finished, lambda run: read_evaluation(run / "evaluation.json")["metrics"]),
+            ("evaluation.json", finished, lambda run: read_evaluation(run / "evaluation.json").metrics),
             ("metrics.jsonl", stopped, lambda run: train(None, None, run, resume=True)),
             (f"{PROMPTS}/stage.json", stopped, lambda run: train(None, None, run, resume=True)),
             (f"{TUNED}/checkpoint.json", stopped, lambda run: train(None, None, run, resume=True)),

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from handreid.errors import DataError, WeightsError
 from handreid.evaluation.embed import look_up
-from handreid.evaluation.evaluate import evaluate
 from handreid.explain.grad_cam import grad_cam
 from handreid.explain.occlusion import _windows, blank, tiling, worth
 from handreid.explain.rollout import flow, rollout
@@ -33,6 +32,7 @@ from handreid.runs.folder import Run, open_run
 from handreid.training.train import train
 from handreid.types import Preprocessing
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import evaluated
 from tests.test_cli import complaint, handreid
 from tests.test_heads import RESNET, TEXT, VIT
 
@@ -460,7 +460,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def query(run: Run) -> str:
     """One that is found, by the first draw."""
-    path, found = evaluate(run)
+    path, found = evaluated(run)
     first = json.loads(path.read_text())["draws"][0]
     return next(found["photos"][n] for n, ranks in zip(first["query"], first["ranks"], strict=True) if ranks[0] == 1)
 

@@ -19,7 +19,6 @@ from handreid.data.splits import evaluated_rows
 from handreid.errors import RecipeError
 from handreid.evaluation import evaluate as assess
 from handreid.evaluation.embed import embed
-from handreid.evaluation.evaluate import evaluate
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_image_tower
 from handreid.models.embedder import Embedder
@@ -33,6 +32,7 @@ from handreid.training.stages.fine_tune import stage
 from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.stages.fine_tune.wise_ft import estimate_norms, walk
 from handreid.training.train import train
+from tests.plain_results import evaluated
 from tests.test_lora import RESNET, VIT
 from tests.test_training import micro
 
@@ -293,7 +293,7 @@ class TestARun:
         recipe, material = micro(SIDE, "evaluate.prompts={}"), read_material(run.recipe, cameras)
         seen = material.manifest.table.with_columns(aspect=pl.lit("dorsal"), side=pl.lit("left"))
         material = replace(material, manifest=replace(material.manifest, table=seen))
-        assess._assess(run, recipe, material, Silent())
+        assess._assess(run, recipe, material, [], [], Silent())
         rows = evaluated_rows(material.split)
         expected = conditions_of(Embedder.load(run.model), seen[rows])[0].tolist()
         assert len(set(expected)) > 1
@@ -311,8 +311,8 @@ class TestARun:
     def test_on_a_manifest_without_the_columns_all_are_unknown_and_that_is_said_once(
         self, run: Run, photos: Path, cameras: Path
     ):
-        _, own = evaluate(open_run(run.folder))
-        _, other = evaluate(open_run(run.folder), data=photos)
+        _, own = evaluated(open_run(run.folder))
+        _, other = evaluated(open_run(run.folder), data=photos)
         (note,) = [note for note in other["notes"] if note.startswith("side information")]
         assert note.endswith("photos get the mean, as the manifest gives no camera and no lens")
         assert not [note for note in own["notes"] if note.startswith("side information")]

@@ -43,6 +43,7 @@ from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, edit_recipe, note
+from tests.plain_results import evaluated
 from tests.test_cli import complaint, handreid
 
 SECRET = b"taken at 51.5 N"
@@ -107,7 +108,7 @@ def own(run: Run, tmp_path: Path) -> Run:
 @pytest.fixture
 def at_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many photos were decoded and embedded."""
-    from handreid.evaluation import evaluate as assess
+    from handreid import inference
 
     counted: Counter[str] = Counter()
 
@@ -120,7 +121,7 @@ def at_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return counted_work
 
     for name in ("decoded", "embedded"):
-        monkeypatch.setattr(assess, name, counting(name, getattr(assess, name)))
+        monkeypatch.setattr(inference, name, counting(name, getattr(inference, name)))
     return counted
 
 
@@ -159,7 +160,7 @@ class TestKeptEmbeddings:
 
     def test_an_evaluation_that_was_made_is_made_again_without_looking(self, own: Run, at_work: Counter[str]):
         before = read_json(own.evaluation)
-        _, found = evaluate(own)
+        _, found = evaluated(own)
         assert not at_work
         assert json.loads(json.dumps(found["metrics"])) == before["metrics"]
 
@@ -241,7 +242,7 @@ class TestKeptEmbeddings:
         for name in tested.names:
             (Path(own.facts["manifest"]).parent / name).unlink(missing_ok=True)
         assert np.array_equal(look_at(own).embeddings, tested.embeddings)
-        _, found = evaluate(own)
+        _, found = evaluated(own)
         assert {key: found[key] for key in ("metrics", "space", "notes")} == {
             key: before[key] for key in ("metrics", "space", "notes")
         }

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from handreid import inference
 from handreid.data import sources
 from handreid.data.check import check
 from handreid.data.cross_condition import draw_everyone
@@ -20,7 +21,6 @@ from handreid.data.manifest import Manifest, names_of, read
 from handreid.data.splits import PROTOCOLS, VALIDATIONS, make_split
 from handreid.data.unlabelled import UNKNOWN, says_nothing
 from handreid.errors import ManifestError, ProtocolError
-from handreid.evaluation import evaluate as assess
 from handreid.evaluation.embed import embed
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of
@@ -39,6 +39,7 @@ from handreid.report.photos.test_photos import look_at
 from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.plain_results import evaluated
 from tests.test_cli import complaint, handreid
 from tests.test_splits import like_hands11k, own_data, with_splits
 
@@ -236,13 +237,13 @@ class TestARun:
         """The run keeps those of its test photos: only the others are embedded."""
         evaluate(run)
         counted: list[int] = []
-        real = assess.embedded
-        monkeypatch.setattr(assess, "embedded", lambda *a: counted.append(len(a[0])) or real(*a))
+        real = inference.embedded
+        monkeypatch.setattr(inference, "embedded", lambda *a: counted.append(len(a[0])) or real(*a))
         look_at(run, asked=["unknown/0.jpg"])
         assert counted == [1]
 
     def test_evaluation_tests_none_of_them(self, run: Run):
-        found = evaluate(run)[1]
+        found = evaluated(run)[1]
         assert not any(name.startswith("unknown") for name in found["photos"])
         assert None not in found["subjects"]
 

@@ -1,5 +1,7 @@
 """From photo files to embeddings: decoded, with what the model is told beside the pixels, in batches."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +10,7 @@ from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos, embed_photos
+from handreid.models.promptsg_head import SemanticHead
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.runs.folder import Run, finished_model
@@ -29,7 +32,7 @@ def decoded(
 def embedded(
     photos: Photos, conditions: Conditions | None, recipe: Recipe, embedder: Embedder, progress: Progress
 ) -> Float[np.ndarray, "photos dim"]:
-    """Embeddings as the recipe evaluates them."""
+    """Embeddings as the recipe evaluates them, mirrored or not, in its batches."""
     chosen = recipe.evaluate
     return embed_photos(
         embedder,
@@ -39,3 +42,35 @@ def embedded(
         mirrored=chosen.mirrored,
         progress=progress,
     )
+
+
+def composes(embedder: Embedder) -> bool:
+    """Whether its head makes sentences."""
+    return isinstance(embedder.head, SemanticHead) and embedder.head.words is not None
+
+
+@dataclass(eq=False)
+class Shots:
+    """Photos of some rows of a manifest, decoded when they are asked for; the last ones stay decoded."""
+
+    manifest: Manifest
+    rows: Int[np.ndarray, " photo"]
+    recipe: Recipe
+    embedder: Embedder
+    progress: Progress
+    _last: tuple[Int[np.ndarray, " position"], Photos] | None = None
+
+    def at(self, positions: Int[np.ndarray, " position"]) -> Photos:
+        """Photos by their position in `rows`."""
+        if self._last is None or not np.array_equal(self._last[0], positions):
+            photos = decoded(self.manifest, self.rows[positions], self.recipe, self.embedder, self.progress)
+            self._last = positions, photos
+        return self._last[1]
+
+    def embed(
+        self, positions: Int[np.ndarray, " position"], conditions: Conditions | None, *, mirror: bool = False
+    ) -> Float[np.ndarray, "position dim"]:
+        """Their embeddings; `conditions` are those of all `rows`. `mirror`: of the mirror images, and theirs."""
+        photos = self.at(positions)
+        told = None if conditions is None else conditions[positions]
+        return embedded(photos[..., ::-1] if mirror else photos, told, self.recipe, self.embedder, self.progress)

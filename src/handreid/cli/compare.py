@@ -8,24 +8,15 @@ import typer
 
 from handreid.cli import output
 from handreid.cli.options import begin, resumable
+from handreid.recipe.metrics import RANKING
 
 if TYPE_CHECKING:
     from handreid.report.compare.runs import Comparison
 
-
-class Metric(StrEnum):
-    rank1 = "rank1"
-    rank5 = "rank5"
-    rank10 = "rank10"
-    map = "map"
-    map_trapezoid = "map_trapezoid"
-    mrr = "mrr"
-    minp = "minp"
-    r_precision = "r_precision"
-    map_at_r = "map_at_r"
-    identity_rank1 = "identity_rank1"
-    identity_rank5 = "identity_rank5"
-    identity_rank10 = "identity_rank10"
+    class Metric(StrEnum):
+        rank1 = "rank1"
+else:
+    Metric = StrEnum("Metric", {name: name for name in RANKING})
 
 
 class To(StrEnum):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from handreid.cli.options import Aspect, Cameras, Json, Label, MatrixBy, Protoco
 
 if TYPE_CHECKING:
     from handreid.evaluation.matrix import By
+    from handreid.runs.results import Matrix
 
 
 def evaluate(
@@ -90,7 +91,7 @@ def evaluate(
             progress=progress,
         )
     if json:
-        output.as_json(found)
+        output.as_json(found.model_dump(mode="json"))
         return
     tables.print_evaluation(found)
     output.echo(f"written to {path}")
@@ -122,24 +123,25 @@ def evaluate_matrix(
             open_run(run), by, data=data, protocol=protocol, cameras=cameras, mirrored=mirrored, progress=progress
         )
     if as_json:
-        output.as_json(found)
+        output.as_json(found.model_dump(mode="json"))
         return
     print_matrix(found)
     output.echo(f"written to {path} and {path.with_suffix('.md')}")
 
 
-def print_matrix(found: dict[str, Any]) -> None:
+def print_matrix(found: "Matrix") -> None:
     from handreid.evaluation.tables import matrix as of
+    from handreid.recipe.metrics import title
 
     output.echo(of.trained_words(found))
     output.echo(of.tested_words(found))
-    output.table(f"{found['recipe']} by {found['by']}", of.KIND_COLUMNS, of.kind_rows(found["kinds"]))
-    for metric, name in of.METRICS.items():
-        _print_grid(name, *of.grid(found["cells"], metric))
-    _print_grid("queries / subjects, in gallery photos", *of.size_grid(found["cells"]))
-    shared = found["shared"]
-    if shared and shared["cells"]:
-        rows = of.shared_rows(shared["kinds"])
+    output.table(f"{found.recipe} by {found.by}", of.KIND_COLUMNS, of.kind_rows(found.kinds))
+    for metric in of.SHOWN:
+        _print_grid(title(metric), *of.grid(found.cells, metric))
+    _print_grid("queries / subjects, in gallery photos", *of.size_grid(found.cells))
+    shared = found.shared
+    if shared and shared.cells:
+        rows = of.shared_rows(shared.kinds)
         output.table("the same people in every gallery", of.SHARED_COLUMNS, rows, fold=(" [",))
     if shared:
         output.echo(of.shared_words(found))

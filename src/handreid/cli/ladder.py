@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from handreid.cli.options import Data, Json, Out, Set, Track, begin, resumable, 
 from handreid.progress import Progress, for_people
 
 if TYPE_CHECKING:
+    from handreid.evaluation.compare import Rung
     from handreid.recipe import Recipe, Tracker
 
 STAGE_2 = ("triplet", "triplet-center", "triplet-center-arcface", "augmented")
@@ -149,11 +150,15 @@ def _climb(
         rungs = climb(recipes, data, out, progress=progress, every=every, track=track)
         page = _report(out, photos, progress)
     if json:
-        output.as_json(
-            {"rungs": [{"name": rung.name, "evaluation": rung.evaluation, "below": rung.below} for rung in rungs]}
-        )
+        output.as_json({"rungs": [_as_json(rung) for rung in rungs]})
         return
     tables.print_ladder(rungs, out, page)
+
+
+def _as_json(rung: "Rung") -> dict[str, Any]:
+    gains = rung.below
+    below = None if gains is None else {name: one.model_dump(mode="json") for name, one in gains.items()}
+    return {"name": rung.name, "evaluation": rung.evaluation.model_dump(mode="json"), "below": below}
 
 
 def _report(out: Path, photos: bool, progress: Progress) -> Path | None:

@@ -18,10 +18,9 @@ from jaxtyping import Float, Int
 from handreid.data.manifest import Manifest, read
 from handreid.data.splits import Split, evaluated_rows
 from handreid.errors import DataError, ProtocolError, RunError
-from handreid.evaluation.embedding_cache import Shown, contents_of, kept_or_made, read_kept
-from handreid.evaluation.evaluate import Shots, embeddings_of
+from handreid.evaluation.embedding_cache import Shown, contents_of, embeddings_of, kept_or_made, read_kept
 from handreid.files import check_writable, file_hash, write_atomic
-from handreid.inference import load_embedder
+from handreid.inference import Shots, load_embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.recipe.load import changed

@@ -27,6 +27,7 @@ from handreid.data.manifest import Manifest
 from handreid.data.photo_hashes import file_hashes, photo_hashes
 from handreid.errors import OutputError
 from handreid.files import write_atomic
+from handreid.inference import Shots, composes
 from handreid.models.extraction import Conditions
 from handreid.progress import Progress
 from handreid.runs.folder import Run
@@ -203,3 +204,16 @@ def _digest(facts: Mapping[str, Any], embeddings: np.ndarray) -> str:
     digest.update(f"{embeddings.dtype} {embeddings.shape}".encode())
     digest.update(np.ascontiguousarray(embeddings).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def embeddings_of(
+    shots: Shots, contents: Contents, kept: Kept, conditions: Conditions | None, *, mirror: bool = False
+) -> tuple[list[Key | None], Float[np.ndarray, "photos dim"]]:
+    """Embeddings of all photos with the keys to keep them by; only what is not kept is decoded, each content once.
+
+    `mirror`: of the mirror images, whose conditions are given. Raises PhotoError for a photo that is gone and not kept.
+    """
+    mirrored = shots.recipe.evaluate.mirrored
+    shown: Shown = "mirror image" if mirror else "both" if mirrored else "photo"
+    keys = contents.keys(conditions, shown, shots.embedder.head.inference if composes(shots.embedder) else None)
+    return keys, kept_or_made(kept, keys, lambda at: shots.embed(at, conditions, mirror=mirror))

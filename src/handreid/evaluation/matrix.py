@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -22,18 +22,31 @@ from handreid.data.cross_condition import Cell, CrossedBy, cross_views
 from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.cross_dataset import dataset_cells
-from handreid.evaluation.embedding_cache import contents_of, keep, read_kept
-from handreid.evaluation.evaluate import Shots, embeddings_of
+from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
 from handreid.evaluation.matrix_cells import Embedded, against_same, by_kind, entries
 from handreid.evaluation.tables.matrix import markdown
 from handreid.evaluation.unseen_test_set import Strangers, strangers_in, with_names
-from handreid.files import check_folder_writable, file_hash, read_json, write_json, write_text
-from handreid.inference import load_embedder
+from handreid.files import check_folder_writable, file_hash, write_json, write_text
+from handreid.inference import Shots, load_embedder
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
 from handreid.recipe.load import changed
 from handreid.runs.exposure import exposures_of, own_material, trained_on
 from handreid.runs.folder import Run, check_finished, environment
+from handreid.runs.results import (
+    MATRIX_FORMAT,
+    LeftOut,
+    Matrix,
+    MatrixCell,
+    MatrixHashes,
+    MatrixKind,
+    SharedCell,
+    SharedKind,
+    SharedMatrix,
+    TestedOn,
+    TrainedOn,
+    read_matrix,
+)
 from handreid.runs.side_information import conditions_of
 
 By = Literal["aspect", "side", "dataset"]
@@ -49,7 +62,7 @@ def matrix_of(
     cameras: str | None = None,
     mirrored: bool | None = None,
     progress: Progress | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Matrix]:
     """The file written, a table of the same name as .md beside it, and the content.
 
     `data`: over aspects and sides another manifest than the run's, over data sets those to test beside it. `protocol`
@@ -71,37 +84,40 @@ def matrix_of(
         pooled = changed(recipe, {"aspect": "all"}, None)
         tests = [strangers_in(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
         found = _over_views(run, recipe, tests[0], by, progress)
-    content = {
-        "recipe": recipe.name,
-        "by": by,
-        "trained_on": trained_on(run, own),
-        "tested_on": [_described(of) for of in tests],
-        **found.parts,
-        "left_out": [{**one, "dataset": of.name} for of in tests for one in of.out],
-        "cameras": recipe.data.cameras,
-        "mirrored": recipe.evaluate.mirrored,
-        "notes": [*notes, *_notes(tests), *found.remarks],
-        "hashes": {
-            "manifest": _joined([of.manifest.hash for of in tests]),
-            "draws": _draws_hash(
-                found.cells,
+    content = Matrix(
+        format=MATRIX_FORMAT,
+        recipe=recipe.name,
+        by=by,
+        trained_on=TrainedOn.model_validate(trained_on(run, own)),
+        tested_on=[_described(of) for of in tests],
+        cells=found.cells,
+        kinds=found.kinds,
+        shared=found.shared,
+        left_out=[LeftOut.model_validate({**one, "dataset": of.name}) for of in tests for one in of.out],
+        cameras=recipe.data.cameras,
+        mirrored=recipe.evaluate.mirrored,
+        notes=[*notes, *_notes(tests), *found.remarks],
+        hashes=MatrixHashes(
+            manifest=_joined([of.manifest.hash for of in tests]),
+            draws=_draws_hash(
+                found.ranked,
                 [path for of in tests for path in of.manifest.table["path"]],
                 _cameras(tests),
             ),
-            "model": file_hash(run.model),
-        },
-        "environment": environment(),
-    }
+            model=file_hash(run.model),
+        ),
+        environment=environment(),
+    )
     plain = by != "dataset" and tests[0].manifest.hash == own.manifest.hash and protocol is None
     path = _place(run, recipe, by, content, plain=plain)
-    write_json(path, content, by_line=True)
+    write_json(path, content.model_dump(mode="json"), by_line=True)
     write_text(path.with_suffix(".md"), markdown(content))
     return path, content
 
 
-def read_matrices(run: Run) -> list[dict[str, Any]]:
+def read_matrices(run: Run) -> list[Matrix]:
     """Everything that `matrix_of` wrote into the run's folder, in the order of the files' names."""
-    return [read_json(path) for path in matrix_files(run)]
+    return [read_matrix(path) for path in matrix_files(run)]
 
 
 def matrix_files(run: Run, by: By | None = None) -> list[Path]:
@@ -109,7 +125,7 @@ def matrix_files(run: Run, by: By | None = None) -> list[Path]:
     return sorted(path for kind in ([by] if by else BY) for path in run.folder.glob(f"evaluation-matrix-{kind}*.json"))
 
 
-def written_matrix(run: Run, by: By, file: Path | None = None) -> dict[str, Any]:
+def written_matrix(run: Run, by: By, file: Path | None = None) -> Matrix:
     """The run's matrix of a kind, the one on its own photos if there are others. Raises RunError when that is none."""
     there = matrix_files(run, by)
     own = run.folder / f"evaluation-matrix-{by}.json"
@@ -118,18 +134,20 @@ def written_matrix(run: Run, by: By, file: Path | None = None) -> dict[str, Any]
     if file is None and own not in there and len(there) > 1:
         names = ", ".join(path.name for path in there)
         raise RunError(f"{run.folder} has {len(there)} matrices over {by}; choose one with --file: {names}")
-    found = read_json(file or (own if own in there else there[0]))
-    if "cells" not in found or found.get("by") != by:
+    found = read_matrix(file or (own if own in there else there[0]))
+    if found.by != by:
         raise RunError(f"{file} is not a matrix over {by}; write one with `handreid evaluate --matrix {by}`")
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """`parts` are keys of the file; `cells` are what was ranked, for the hash."""
+    """`ranked` is what was ranked, for the hash."""
 
-    parts: dict[str, Any]
-    cells: Sequence[Cell]
+    cells: list[MatrixCell]
+    kinds: list[MatrixKind]
+    shared: SharedMatrix | None
+    ranked: Sequence[Cell]
     remarks: list[str]
 
 
@@ -139,28 +157,25 @@ def _over_views(run: Run, recipe: Recipe, tested: Strangers, by: CrossedBy, prog
     crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
     photos, remarks = _embedded(run, recipe, [tested], [crossing.rows], progress, mirrors=mirrors)
     cells, scored = entries(photos, crossing.cells, chosen.resamples)
-    shared = {
-        "identities": len(crossing.identities),
-        "of": crossing.people,
-        **_shared(photos, crossing.shared, chosen.resamples),
-    }
+    same_cells, same_kinds = _shared(photos, crossing.shared, chosen.resamples)
+    shared = SharedMatrix(identities=len(crossing.identities), of=crossing.people, cells=same_cells, kinds=same_kinds)
     if crossing.unknown:
         remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their aspect or side")
     if not mirrors:
         remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
     kinds = by_kind(photos, crossing.cells, scored, chosen.resamples)
-    return _Found({"cells": cells, "kinds": kinds, "shared": shared}, crossing.cells, remarks)
+    return _Found(cells, kinds, shared, crossing.cells, remarks)
 
 
-def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> dict[str, Any]:
+def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> tuple[list[SharedCell], list[SharedKind]]:
     """Cells and kinds over the same people, each with what it loses `against_same` condition."""
     found, scored = entries(photos, cells, resamples)
     kinds = by_kind(photos, cells, scored, resamples)
     of_cells, of_kinds = against_same(photos, cells, scored, resamples)
-    return {
-        "cells": [one | {"against_same": lost} for one, lost in zip(found, of_cells, strict=True)],
-        "kinds": [one | {"against_same": lost} for one, lost in zip(kinds, of_kinds, strict=True)],
-    }
+    return (
+        [SharedCell(**dict(one), against_same=lost) for one, lost in zip(found, of_cells, strict=True)],
+        [SharedKind(**dict(one), against_same=lost) for one, lost in zip(kinds, of_kinds, strict=True)],
+    )
 
 
 def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progress: Progress) -> _Found:
@@ -169,7 +184,7 @@ def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progres
     cells, scored = entries(photos, made, recipe.evaluate.resamples)
     kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
     remarks.append("the gallery of another data set is added to the query's own: its people are distractors")
-    return _Found({"cells": cells, "kinds": kinds, "shared": None}, made, remarks)
+    return _Found(cells, kinds, None, made, remarks)
 
 
 def _embedded(
@@ -233,15 +248,15 @@ def _each_once(paths: Sequence[Path]) -> list[Path]:
     return list(reversed(found.values()))
 
 
-def _described(tested: Strangers) -> dict[str, Any]:
+def _described(tested: Strangers) -> TestedOn:
     names = tested.subjects
-    return {
-        "name": tested.name,
+    return TestedOn(
+        name=tested.name,
         **tested.protocol,
-        "subjects": len({names[row] for row in tested.rows}),
-        "photos": len(tested.rows),
-        "manifest": tested.manifest.hash,
-    }
+        subjects=len({names[row] for row in tested.rows}),
+        photos=len(tested.rows),
+        manifest=tested.manifest.hash,
+    )
 
 
 def _notes(tests: Sequence[Strangers]) -> list[str]:
@@ -265,8 +280,8 @@ def _joined(hashes: Sequence[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _place(run: Run, recipe: Recipe, by: By, content: dict[str, Any], *, plain: bool) -> Path:
-    parts = [by] if plain else [by, content["hashes"]["draws"][:8]]
+def _place(run: Run, recipe: Recipe, by: By, content: Matrix, *, plain: bool) -> Path:
+    parts: list[str] = [by] if plain else [by, content.hashes.draws[:8]]
     if recipe.data.cameras == "cross":
         parts.append("cameras-cross")
     if recipe.evaluate.mirrored != run.recipe.evaluate.mirrored:

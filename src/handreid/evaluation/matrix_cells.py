@@ -5,15 +5,16 @@ same people, with galleries of the same size, can be compared: query by query, a
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.data.cross_condition import Cell
-from handreid.metrics.intervals import differences, verdict
+from handreid.evaluation.differences import differences_of
+from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, score, summarise
+from handreid.runs.results import CellCounts, Difference, MatrixCell, MatrixKind, Summary
 
 COMPARED = ("rank1", "map")
 _ONE_CAMERA = "all gallery photos of the query's identity are from the query's own camera"
@@ -42,7 +43,7 @@ class Embedded:
 
 def entries(
     photos: Embedded, cells: Sequence[Cell], resamples: int
-) -> tuple[list[dict[str, Any]], list[QueryScores | None]]:
+) -> tuple[list[MatrixCell], list[QueryScores | None]]:
     """What is written of each cell, and the scores behind it; a blank cell has null for metrics."""
     scored = [photos.scores(cell) for cell in cells]
     return [_entry(photos, cell, of, resamples) for cell, of in zip(cells, scored, strict=True)], scored
@@ -50,22 +51,20 @@ def entries(
 
 def by_kind(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
-) -> list[dict[str, Any]]:
+) -> list[MatrixKind]:
     """All cells of a kind as one, the mean over their queries; kinds in the order in which they come first."""
-    return [
-        {
-            "kind": kind,
-            "mirrored": mirrored,
-            "cells": len(of),
-            **_summary(photos, _pooled(list(of.values())), resamples),
-        }
-        for (kind, mirrored), of in _kinds(cells, scored).items()
-    ]
+    kinds = []
+    for (kind, mirrored), of in _kinds(cells, scored).items():
+        found = _summary(photos, _pooled(list(of.values())), resamples)
+        kinds.append(
+            MatrixKind(kind=kind, mirrored=mirrored, cells=len(of), metrics=found.metrics, counts=found.counts)
+        )
+    return kinds
 
 
 def against_same(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
-) -> tuple[list[dict[str, Any] | None], list[dict[str, Any] | None]]:
+) -> tuple[list[dict[str, Difference] | None], list[dict[str, Difference] | None]]:
     """What probes lose to the cell whose gallery is of their own condition: per cell, and per kind as `by_kind`.
 
     None where there is nothing to compare. Only of use for cells over the same people: galleries must be of one size.
@@ -100,24 +99,28 @@ def _kinds(
     return groups
 
 
-def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: int) -> dict[str, Any]:
-    named = {"gallery": cell.gallery, "probe": cell.probe, "kind": cell.kind, "mirrored": cell.mirrored}
+def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: int) -> MatrixCell:
     if scores is None:
-        return {
-            **named,
-            "metrics": None,
-            "counts": {"queries": 0, "subjects": 0, "gallery": 0},
-            "blank": cell.blank or _ONE_CAMERA,
-        }
-    found = _summary(photos, scores, resamples)
-    sizes = {len(draw.gallery) for draw in cell.draws}
-    counts = {**found["counts"], "gallery": max(sizes), "draws": len(cell.draws)}
-    return {**named, "metrics": found["metrics"], "counts": counts, "blank": None}
+        metrics, blank = None, cell.blank or _ONE_CAMERA
+        counts = CellCounts(queries=0, subjects=0, gallery=0)
+    else:
+        found, blank = _summary(photos, scores, resamples), None
+        metrics, gallery = found.metrics, max(len(draw.gallery) for draw in cell.draws)
+        counts = CellCounts(**found.counts.model_dump(), gallery=gallery, draws=len(cell.draws))
+    return MatrixCell(
+        gallery=cell.gallery,
+        probe=cell.probe,
+        kind=cell.kind,
+        mirrored=cell.mirrored,
+        metrics=metrics,
+        counts=counts,
+        blank=blank,
+    )
 
 
-def _summary(photos: Embedded, scores: QueryScores, resamples: int) -> dict[str, Any]:
+def _summary(photos: Embedded, scores: QueryScores, resamples: int) -> Summary:
     everyone, all_of_them = [*photos.subjects, *photos.subjects], np.ones(len(scores.rows), bool)
-    return summarise(scores, all_of_them, everyone, resamples=resamples, seed=0)
+    return Summary.model_validate(summarise(scores, all_of_them, everyone, resamples=resamples, seed=0))
 
 
 def _pooled(scores: Sequence[QueryScores]) -> QueryScores:
@@ -151,7 +154,7 @@ def _paired(photos: Embedded, ours: QueryScores | None, theirs: QueryScores | No
     )
 
 
-def _difference(pairs: Sequence[_Pairs | None], resamples: int) -> dict[str, Any] | None:
+def _difference(pairs: Sequence[_Pairs | None], resamples: int) -> dict[str, Difference] | None:
     some = [of for of in pairs if of is not None and of.subjects]
     if not some:
         return None
@@ -162,7 +165,4 @@ def _difference(pairs: Sequence[_Pairs | None], resamples: int) -> dict[str, Any
         np.concatenate([of.draws for of in some]),
         resamples=resamples,
     )
-    return {
-        name: {k: asdict(one)[k] for k in ("value", "low", "high")} | {"verdict": verdict(one)}
-        for name, one in found.items()
-    }
+    return differences_of(found)

@@ -10,15 +10,17 @@
   altogether (the "junk" of Market-1501) are left out by the caller.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from importlib import import_module
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.errors import DataError
 from handreid.metrics.arrays import block_size, check_features, check_finite, check_labels, check_matrix, exact_units
+from handreid.recipe.metrics import metrics_of
 
 _SORTING = 128  # sorting a number takes about as long as comparing 128
 _CELLS = 2**23  # similarities in memory at a time, of 8 bytes each
@@ -202,25 +204,43 @@ def identity_hit(ranking: Ranking, k: int) -> Float[np.ndarray, " query"]:
     return np.where(ranking.matches > 0, (ranking.identity_ranks <= k).astype(np.float64), np.nan)
 
 
+PerQuery = Callable[[Ranking], Float[np.ndarray, " query"]]
+# a metric that is not here is the function of its name in the file of its name beside this one
+_PER_QUERY: dict[str, PerQuery] = {
+    "rank1": partial(hit, k=1),
+    "rank5": partial(hit, k=5),
+    "rank10": partial(hit, k=10),
+    "map": average_precision,
+    "map_trapezoid": average_precision_trapezoid,
+    "mrr": reciprocal_rank,
+    "minp": inverse_negative_penalty,
+    "r_precision": r_precision,
+    "map_at_r": map_at_r,
+    "identity_rank1": partial(identity_hit, k=1),
+    "identity_rank5": partial(identity_hit, k=5),
+    "identity_rank10": partial(identity_hit, k=10),
+}
+
+
 def metrics(ranking: Ranking) -> dict[str, Float[np.ndarray, " query"]]:
-    """Every metric for every query, in [0, 1], NaN where the query has no right answer; means are the caller's.
+    """Every metric of rankings in the table (`recipe/metrics.py`) for every query, in [0, 1], NaN where the query has
+    no right answer; means are the caller's.
 
     Without those of identities for a ranking that does not know them.
     """
-    found = {
-        "rank1": hit(ranking, 1),
-        "rank5": hit(ranking, 5),
-        "rank10": hit(ranking, 10),
-        "map": average_precision(ranking),
-        "map_trapezoid": average_precision_trapezoid(ranking),
-        "mrr": reciprocal_rank(ranking),
-        "minp": inverse_negative_penalty(ranking),
-        "r_precision": r_precision(ranking),
-        "map_at_r": map_at_r(ranking),
-    }
-    if ranking.identity_ranks is None:
-        return found
-    return found | {f"identity_rank{k}": identity_hit(ranking, k) for k in (1, 5, 10)}
+    names = [
+        name
+        for name in metrics_of("ranking")
+        if ranking.identity_ranks is not None or not name.startswith("identity_rank")
+    ]
+    return {name: _per_query(name)(ranking) for name in names}
+
+
+def _per_query(name: str) -> PerQuery:
+    if name in _PER_QUERY:
+        return _PER_QUERY[name]
+    found: PerQuery = getattr(import_module(f"handreid.metrics.{name}"), name)
+    return found
 
 
 def cmc(ranking: Ranking, max_rank: int) -> Float[np.ndarray, " max_rank"]:

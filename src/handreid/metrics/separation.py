@@ -19,16 +19,9 @@ from jaxtyping import Float, Int
 
 from handreid.errors import DataError
 from handreid.metrics.intervals import Interval, Statistic, interval_of, verdict
+from handreid.recipe.metrics import METRICS, metrics_of
 
-LOWER_IS_BETTER = {
-    "intra": True,
-    "inter": False,
-    "ratio": True,
-    "fisher": False,
-    "silhouette": False,
-    "alignment": True,
-    "uniformity": True,
-}
+NUMBERS = metrics_of("space")
 COMPARED = ("ratio", "silhouette")
 _ENTRIES = 1 << 22  # distances held at once: 32 MiB
 _SAME_POINT = 1e-12  # squared distance
@@ -98,9 +91,7 @@ def measure(
     }
     sums = _sums(photos, distances)
     statistics = {**_means(sums), **_scatter(photos), **_pairs(photos, distances)}
-    numbers = {
-        name: _number(statistics[name], len(photos.names), resamples=resamples, seed=seed) for name in LOWER_IS_BETTER
-    }
+    numbers = {name: _number(statistics[name], len(photos.names), resamples=resamples, seed=seed) for name in NUMBERS}
     return {
         "distance": "Euclidean between embeddings of unit length, 0 to 2",
         "numbers": numbers,
@@ -130,7 +121,7 @@ def compare_spaces(
         if isinstance(a, str) or isinstance(b, str) or len(mine["name"]) < 2:
             continue
         one = interval_of(_difference(a, b), len(mine["name"]), resamples=resamples, seed=seed)
-        gain = Interval(-one.value, -one.high, -one.low, one.subjects) if LOWER_IS_BETTER[name] else one
+        gain = Interval(-one.value, -one.high, -one.low, one.subjects) if not METRICS[name].higher_is_better else one
         found[name] = {"value": one.value, "low": one.low, "high": one.high, "verdict": verdict(gain)}
     return found
 

@@ -15,9 +15,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from handreid.recipe.base import Name, Seed, Value
-from handreid.recipe.metrics import METRICS
+from handreid.recipe.metrics import RANKING
 
-MEASURED = tuple(METRICS)
+MEASURED = RANKING
 VALIDATED = tuple(f"validation_{name}" for name in MEASURED)
 _FIXED = {
     "data": "trials would be trained and validated on different photos; fix it with `set`",

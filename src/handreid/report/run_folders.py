@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from handreid.errors import RunError
-from handreid.runs.records import read_ladder
+from handreid.runs.results import read_ladder
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -27,5 +27,5 @@ def _runs_in(path: Path) -> list[Path]:
         raise RunError(f"{path} is neither a run folder nor a folder of runs; train a run with `handreid train`")
     if not (path / "ladder.json").is_file():
         return below
-    order = [path / rung["recipe"] for rung in read_ladder(path)["rungs"]]
+    order = [path / rung.recipe for rung in read_ladder(path).rungs]
     return [folder for folder in order if folder in below]

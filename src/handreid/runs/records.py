@@ -1,4 +1,4 @@
-"""The JSON files of run, ladder and sweep folders, each with what must be in it: one reader per kind.
+"""The JSON files of run and sweep folders, each with what must be in it: one reader per kind.
 
 A file that something else wrote, another version of handreid, or nobody as it is now, is one clear RunError, and never
 a trace from the depth of what would have used it.
@@ -6,18 +6,19 @@ a trace from the depth of what would have used it.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from handreid.errors import RunError
 from handreid.files import read_json
 
-RUN_FORMAT, STAGE_FORMAT, SWEEP_FORMAT, LADDER_FORMAT = 1, 1, 1, 1
+RUN_FORMAT, STAGE_FORMAT, SWEEP_FORMAT = 1, 1, 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # of this folder, and no other
 Names = dict[FileName, Hash]
 Number = int | float
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -99,33 +100,6 @@ class EndedSweepRecord(SweepRecord):
     importance: dict[str, Any]
 
 
-class RungRecord(_Record):
-    recipe: FileName
-
-
-class LadderRecord(_Record):
-    """ladder.json."""
-
-    format: Literal[1]
-    rungs: list[RungRecord]
-
-
-class EvaluationRecord(_Record):
-    """evaluation.json, and others of its kind by another protocol."""
-
-    recipe: str
-    protocol: dict[str, str]
-    metrics: dict[str, dict[str, Number | None]]
-    counts: dict[str, Any]
-    aspects: dict[str, dict[str, Any]]
-    hashes: dict[str, str]
-    mirrored: bool
-    notes: list[str]
-    photos: list[str]
-    subjects: list[str | None]
-    draws: list[dict[str, list[Any]]]
-
-
 class ParametersRecord(_Record):
     """parameters.json of a stage."""
 
@@ -175,16 +149,6 @@ def read_sweep(folder: Path, *, ended: bool = False) -> dict[str, Any]:
     return _checked(path, found, EndedSweepRecord if ended else SweepRecord, advice)
 
 
-def read_ladder(folder: Path) -> dict[str, Any]:
-    """ladder.json. Raises RunError."""
-    return _read(folder / "ladder.json", LadderRecord, "give the command of the ladder again, which writes it anew")
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """evaluation.json, or another that `evaluate` wrote. Raises RunError."""
-    return _read(path, EvaluationRecord, "evaluate the run again")
-
-
 def read_parameters(folder: Path) -> dict[str, Any]:
     """parameters.json of a stage. Raises RunError."""
     return _read(folder / "parameters.json", ParametersRecord, "put back a copy of it as it was")
@@ -195,21 +159,28 @@ def read_curve(folder: Path) -> dict[str, Any]:
     return _read(folder / "wise_ft.json", CurveRecord, "put back a copy of it as it was")
 
 
+def checked(path: Path, found: Mapping[str, Any], model: type[Model], advice: str) -> Model:
+    """The content of a file as values. Raises RunError with what is wrong, and the `advice`."""
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        raise RunError(f"{path} {_unlike(found, error, model)}; {advice}") from None
+
+
 def _read(path: Path, model: type[_Record], advice: str) -> dict[str, Any]:
     return _checked(path, read_json(path), model, advice)
 
 
 def _checked(path: Path, found: dict[str, Any], model: type[_Record], advice: str) -> dict[str, Any]:
-    try:
-        model.model_validate(found)
-    except ValidationError as error:
-        raise RunError(f"{path} {_unlike(found, error, model)}; {advice}") from None
+    checked(path, found, model, advice)
     return found
 
 
-def _unlike(found: Mapping[str, Any], error: ValidationError, model: type[_Record]) -> str:
-    if "format" in model.model_fields and found.get("format") != 1:
-        was = f"has format {found['format']!r}" if "format" in found else "says no format"
-        return f"was written by another version of handreid (it {was}, and this one reads 1)"
+def _unlike(found: Mapping[str, Any], error: ValidationError, model: type[BaseModel]) -> str:
+    if "format" in model.model_fields:
+        (reads,) = get_args(model.model_fields["format"].annotation)
+        if found.get("format") != reads:
+            was = f"has format {found['format']!r}" if "format" in found else "says no format"
+            return f"was written by another version of handreid (it {was}, and this one reads {reads})"
     problem = error.errors()[0]
     return f"is not as handreid writes it ({'.'.join(map(str, problem['loc']))}: {problem['msg']})"

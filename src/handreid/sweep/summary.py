@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from handreid.evaluation.tables.format import markdown_table
 from handreid.files import write_text
 from handreid.messages import markdown as as_markdown
 from handreid.recipe import Recipe, dump_recipe
@@ -126,7 +127,7 @@ def markdown(content: Mapping[str, Any], folder: str) -> str:
     lines += [as_markdown(caution(content, folder)), ""]
     if len(content["seeds"]) > 1:
         lines += [*_settings(content), ""]
-    lines += [*_table(columns(content), rows(content)), ""]
+    lines += [*markdown_table(columns(content), rows(content)), ""]
     return "\n".join([*lines, *_importance(content)]) + "\n"
 
 
@@ -142,7 +143,7 @@ def _settings(content: Mapping[str, Any]) -> list[str]:
         ]
         for one in content["settled"]
     ]
-    return _table([*names.values(), title, "lowest to highest", "finished"], body)
+    return markdown_table([*names.values(), title, "lowest to highest", "finished"], body)
 
 
 def importance_lines(content: Mapping[str, Any]) -> list[str]:
@@ -161,17 +162,11 @@ def _importance(content: Mapping[str, Any]) -> list[str]:
     lines = []
     if found["parameters"]:
         body = [[names[name], f"{100 * share:.0f} %"] for name, share in found["parameters"].items()]
-        lines = [*_table(["parameter", "importance"], body), ""]
+        lines = [*markdown_table(["parameter", "importance"], body), ""]
         lines += [
             f"Importance is each parameter's share of the variance (fANOVA over {found['trials']} finished trials)."
         ]
     return [*lines, *([as_markdown(f"Note: {found['remark']}.")] if found["remark"] else [])]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = "|" + "---|" * len(columns)
-    head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in (columns, *rows)]
-    return [head, rule, *body]
 
 
 def _best(settings: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any] | None:
@@ -183,7 +178,7 @@ def _best(settings: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any] | No
 
 def _metric(content: Mapping[str, Any]) -> str:
     name = content["metric"].removeprefix("validation_")
-    return f"validation {METRICS.get(name, name)} %"
+    return f"validation {METRICS[name].title if name in METRICS else name} %"
 
 
 def _spread(best: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What of a run folder trackers are sent: numbers and settings, never names of people or of their photos."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from handreid.files import flat, read_json
 from handreid.recipe import Recipe
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
+from handreid.runs.results import Matrix, Number, read_evaluation, read_matrix
 
 Epoch = tuple[int, int]  # stage, and epoch in it, from 1
+SHOWN = ("rank1", "map")  # of each cell of a matrix
 NOTHING: Epoch = (-1, 0)
 EVERYTHING: Epoch = (10**9, 0)
 
@@ -19,8 +21,7 @@ _TOLD = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes"
 _TOLD_TOO = ("inference", "environment")
 # of evaluation-matrix-*.json
 _TOLD_OF_MATRIX = ("recipe", "by", "trained_on", "tested_on", "cells", "kinds", "shared", "mirrored", "hashes")
-_OF_A_CELL = ("rank1", "map")
-_NAMES = ("subjects", "photos", "ranks", "draws", "notes")
+_NAMES = ("subjects", "photos", "ranks", "identity_ranks", "draws", "notes")
 _GROUPS = (("validation_", "validation/"), ("prompts_", "prompts/"), ("lr, ", "lr/"))
 
 
@@ -72,11 +73,9 @@ def tested(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     content = read_json(path)
     group = path.stem.replace("evaluation", "test", 1)
     if {"metrics", "aspects"} <= content.keys():
-        told = {key: _nameless(content[key]) for key in (*_TOLD, *_TOLD_TOO) if key in content}
-        return {f"{group}/{name}": value for name, value in _measured(told)}, told
+        return _named(group, read_evaluation(path).groups()), _told(content, _TOLD)
     if {"cells", "by"} <= content.keys():
-        told = {key: _nameless(content[key]) for key in (*_TOLD_OF_MATRIX, "environment") if key in content}
-        return {f"{group}/{name}": value for name, value in _crossed(told["cells"])}, told
+        return _named(group, _cells(read_matrix(path))), _told(content, _TOLD_OF_MATRIX)
     return {}, {"left_out": f"{path.name} is neither an evaluation nor a matrix of ours; its keys are not known here"}
 
 
@@ -95,38 +94,38 @@ def _grouped(name: str) -> str:
     return name
 
 
+def _told(content: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Without people and photos. Of sections that are not known here only the numbers, as the rest may name some."""
+    told = {key: _nameless(content[key]) for key in (*keys, *_TOLD_TOO) if key in content}
+    sections = content.get("sections", {})
+    return (
+        told | {"sections": {name: {"numbers": of["numbers"]} for name, of in sections.items()}} if sections else told
+    )
+
+
 def _nameless(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _nameless(v) for k, v in value.items() if not (k in _NAMES and isinstance(v, dict | list))}
     return [_nameless(one) for one in value] if isinstance(value, list) else value
 
 
-def _measured(told: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    parts = {"": told["metrics"], "space/": told.get("space", {}).get("numbers", {})}
-    parts |= {f"{view}/": of["metrics"] for view, of in told["aspects"].items()}
-    parts |= {f"{_safe(way['name'])}/": way["metrics"] for way in told.get("reranked", [])}
-    parts |= {
-        f"prompts/{'all' if one['template'] is None else number}/": one["accuracy"]
-        for number, one in enumerate(told.get("prompts", []))
-    }
-    for group, metrics in parts.items():
-        yield from _with_ends(group, metrics)
+def _named(group: str, parts: Iterable[tuple[str, Mapping[str, Number]]]) -> dict[str, float]:
+    """Each number with the ends of its interval, by the part that it is of."""
+    found: dict[str, float] = {}
+    for part, metrics in parts:
+        start = f"{group}/{'/'.join(map(_safe, part.split('/')))}/" if part else f"{group}/"
+        for name, one in metrics.items():
+            ends = {"": one.value, "_low": one.low, "_high": one.high}
+            found |= {f"{start}{name}{ending}": end for ending, end in ends.items() if end is not None}
+    return found
 
 
-def _crossed(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+def _cells(matrix: Matrix) -> Iterator[tuple[str, Mapping[str, Number]]]:
     """Of each cell that is not blank, such as `dorsal-right in palmar-left mirrored/rank1`: probe, then gallery."""
-    for cell in cells:
-        if cell["metrics"] is not None:
-            name = f"{cell['probe']} in {cell['gallery']}{' mirrored' if cell['mirrored'] else ''}"
-            metrics = {metric: cell["metrics"][metric] for metric in _OF_A_CELL if metric in cell["metrics"]}
-            yield from _with_ends(f"{_safe(name)}/", metrics)
-
-
-def _with_ends(group: str, metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    for name, of in metrics.items():
-        for ending, end in (("", "value"), ("_low", "low"), ("_high", "high")):
-            if of.get(end) is not None:
-                yield f"{group}{name}{ending}", of[end]
+    for cell in matrix.cells:
+        if cell.metrics is not None:
+            name = f"{cell.probe} in {cell.gallery}{' mirrored' if cell.mirrored else ''}"
+            yield name.replace("/", " "), {metric: cell.metrics[metric] for metric in SHOWN if metric in cell.metrics}
 
 
 def _safe(name: str) -> str:

@@ -5,7 +5,6 @@ A rung that is finished, with the same recipe and data, is not run again; one th
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from handreid.errors import HandreidError, RecipeError
 from handreid.evaluation.compare import Rung, compare
@@ -16,7 +15,7 @@ from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Tracker
 from handreid.recipe.load import check_names
 from handreid.runs.folder import open_run
-from handreid.runs.records import LADDER_FORMAT, read_evaluation
+from handreid.runs.results import LADDER_FORMAT, Ladder, LadderRung, read_evaluation
 from handreid.tracking.client import Sender
 from handreid.tracking.locations import check_installed
 from handreid.tracking.state import trackers_of
@@ -53,7 +52,8 @@ def climb(
             found = read_evaluation(run.evaluation)
             rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
             done(rungs[-1])
-    write_json(out / "ladder.json", {"format": LADDER_FORMAT, "rungs": [_entry(rung) for rung in rungs]})
+    kept = Ladder(format=LADDER_FORMAT, rungs=[LadderRung.of(rung.evaluation, rung.below) for rung in rungs])
+    write_json(out / "ladder.json", kept.model_dump(mode="json"))
     write_text(out / "ladder.md", markdown(rungs))
     return rungs
 
@@ -74,11 +74,3 @@ def _buildable(
         else:
             kept.append(recipe)
     return kept
-
-
-def _entry(rung: Rung) -> dict[str, Any]:
-    kept = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "prompts", "reranked")
-    entry = {k: rung.evaluation[k] for k in kept if k in rung.evaluation}
-    if "reranked" in entry:
-        entry["reranked"] = [{k: v for k, v in of.items() if k != "ranks"} for of in entry["reranked"]]
-    return {**entry, "below": rung.below}

@@ -8,19 +8,23 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from handreid.data.splits import Split
-from handreid.metrics.intervals import differences, verdict
+from handreid.evaluation.differences import differences_of
+from handreid.evaluation.sections.context import EvaluationContext
+from handreid.inference import composes
+from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, score, summarise
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Photos, embed_photos
 from handreid.models.promptsg_head import SemanticHead
 from handreid.recipe import Evaluate
+from handreid.runs.results import Difference, InferenceModes, Metric, ModeCost, ModeResult, Summary
 from handreid.types import Inference
 
 MODES: tuple[Inference, ...] = get_args(Inference)
@@ -28,9 +32,23 @@ TIMED = 256  # photos
 ROUNDS = 3
 
 
-def composes(embedder: Embedder) -> bool:
-    """Whether its head makes sentences."""
-    return isinstance(embedder.head, SemanticHead) and embedder.head.words is not None
+class InferenceModesSection:
+    name = "inference"
+
+    def __call__(self, context: EvaluationContext) -> InferenceModes | None:
+        """Of a head that makes sentences."""
+        if not composes(context.embedder):
+            return None
+        timed = context.shots.at(context.distinct[:TIMED])
+        return compare_modes(
+            context.embedder,
+            timed,
+            context.embed_again,
+            context.embeddings,
+            context.rows,
+            context.split,
+            context.recipe.evaluate,
+        )
 
 
 def compare_modes(
@@ -41,7 +59,7 @@ def compare_modes(
     rows: Int[np.ndarray, " row"],
     split: Split,
     chosen: Evaluate,
-) -> dict[str, Any]:
+) -> InferenceModes:
     """`composed` and `fixed`, each with metrics and cost, and the paired difference of the first to the second.
 
     `embeddings` are those of the head's own mode, of these rows; `embed` makes those of the mode that the head is in.
@@ -58,15 +76,15 @@ def compare_modes(
         scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
     milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored)
     needed = {"composed": parameters(embedder), "fixed": parameters(embedder) - head.composing}
-    modes: dict[str, Any] = {
-        mode: {
-            "metrics": _metrics(scores[mode], split, chosen.resamples),
-            "cost": {"milliseconds_per_photo": milliseconds[mode], "parameters": needed[mode]},
-        }
-        for mode in MODES
-    }
+    composed, fixed = (
+        ModeResult(
+            metrics=_metrics(scores[mode], split, chosen.resamples),
+            cost=ModeCost(milliseconds_per_photo=milliseconds[mode], parameters=needed[mode]),
+        )
+        for mode in ("composed", "fixed")
+    )
     difference = _difference(scores["composed"], scores["fixed"], split, chosen.resamples)
-    return {"chosen": head.inference, **modes, "difference": difference}
+    return InferenceModes(chosen=head.inference, composed=composed, fixed=fixed, difference=difference)
 
 
 @contextmanager
@@ -103,16 +121,15 @@ def parameters(embedder: Embedder) -> int:
     return sum(p.numel() for p in embedder.parameters()) + held
 
 
-def _metrics(scores: QueryScores, split: Split, resamples: int) -> dict[str, Any]:
+def _metrics(scores: QueryScores, split: Split, resamples: int) -> dict[str, Metric]:
     everything = np.ones(len(scores.rows), bool)
-    metrics: dict[str, Any] = summarise(scores, everything, split.subjects, resamples=resamples, seed=0)["metrics"]
-    return metrics
+    found = summarise(scores, everything, split.subjects, resamples=resamples, seed=0)
+    return Summary.model_validate(found).metrics
 
 
-def _difference(ours: QueryScores, theirs: QueryScores, split: Split, resamples: int) -> dict[str, Any]:
+def _difference(ours: QueryScores, theirs: QueryScores, split: Split, resamples: int) -> dict[str, Difference]:
     owner = np.unique([split.subjects[row] for row in ours.rows], return_inverse=True)[1]
-    found = differences(ours.metrics, theirs.metrics, owner, ours.draws, resamples=resamples)
-    return {name: {"value": d.value, "low": d.low, "high": d.high, "verdict": verdict(d)} for name, d in found.items()}
+    return differences_of(differences(ours.metrics, theirs.metrics, owner, ours.draws, resamples=resamples))
 
 
 def _wait() -> None:

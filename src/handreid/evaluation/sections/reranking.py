@@ -6,46 +6,43 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from handreid.build import build_ranker
-from handreid.data.splits import Split
-from handreid.metrics.intervals import differences, verdict
-from handreid.metrics.query_scores import QueryScores, score, scores_of_ranks, summarise
-from handreid.recipe import Evaluate, Rerank
+from handreid.evaluation.differences import differences_of
+from handreid.evaluation.sections.context import EvaluationContext
+from handreid.metrics.intervals import differences
+from handreid.metrics.query_scores import QueryScores, score, scores_of_ranks
+from handreid.recipe import Rerank
+from handreid.runs.results import Evaluation, Reranked
 
 
-def rerank_draws(
-    chosen: Evaluate,
-    embeddings: Float[np.ndarray, "photos dim"],
-    rows: Int[np.ndarray, " photos"],
-    plain: QueryScores,
-    views: np.ndarray,
-    split: Split,
-) -> list[dict[str, Any]]:
-    """An entry of evaluation.json's `reranked` for each way of the recipe. `views` has the view of every query."""
-    return [_entry(way, chosen.resamples, embeddings, rows, plain, views, split) for way in chosen.rerank]
+class RerankingSection:
+    name = "reranked"
+
+    def __call__(self, context: EvaluationContext) -> list[Reranked] | None:
+        """An entry for each way of the recipe."""
+        return [_entry(way, context) for way in context.recipe.evaluate.rerank] or None
 
 
-def read_reranked(evaluation: Mapping[str, Any], number: int) -> QueryScores:
+def read_reranked(evaluation: Evaluation, number: int) -> QueryScores:
     """Scores per query of one entry of `reranked`, from its ranks; rows are positions in `photos`."""
-    draws, entry = evaluation["draws"], evaluation["reranked"][number]
+    draws, entry = evaluation.draws, (evaluation.reranked or [])[number]
+    first = entry.identity_ranks
     return scores_of_ranks(
-        np.concatenate([np.array(draw["query"], np.int64) for draw in draws]),
-        np.repeat(np.arange(len(draws)), [len(draw["query"]) for draw in draws]),
-        [ranks for draw in entry["ranks"] for ranks in draw],
-        [rank for draw in entry["identity_ranks"] for rank in draw] if "identity_ranks" in entry else None,
+        np.concatenate([np.array(draw.query, np.int64) for draw in draws]),
+        np.repeat(np.arange(len(draws)), [len(draw.query) for draw in draws]),
+        [ranks for draw in entry.ranks or () for ranks in draw],
+        None if first is None else [rank for draw in first for rank in draw],
     )
 
 
-def remark(evaluation: Mapping[str, Any]) -> str:
+def remark(evaluation: Evaluation) -> str:
     """What has to be known of these galleries before re-ranking is believed; nothing where nothing has."""
-    most = max((len(ranks) for draw in evaluation["draws"] for ranks in draw["ranks"]), default=0)
-    if not evaluation.get("reranked") or most > 1:
+    most = max((len(ranks) for draw in evaluation.draws for ranks in draw.ranks), default=0)
+    if not evaluation.reranked or most > 1:
         return ""
     return (
         "no query has more than one right answer in its gallery; re-ranking and expansion rely on several, "
@@ -58,44 +55,27 @@ def file_part(ways: Sequence[Rerank]) -> str:
     return "-and-".join(re.sub(r"[^A-Za-z0-9.]+", "-", way.words) for way in ways) or "plain"
 
 
-def _entry(
-    way: Rerank,
-    resamples: int,
-    embeddings: Float[np.ndarray, "photos dim"],
-    rows: Int[np.ndarray, " photos"],
-    plain: QueryScores,
-    views: np.ndarray,
-    split: Split,
-) -> dict[str, Any]:
+def _entry(way: Rerank, context: EvaluationContext) -> Reranked:
+    split, plain, resamples = context.split, context.scores, context.recipe.evaluate.resamples
     start = time.perf_counter()
-    scores = score(embeddings, rows, split.test, split.identities, build_ranker(way), cameras=split.cameras)
+    ranker = build_ranker(way)
+    scores = score(context.embeddings, context.rows, split.test, split.identities, ranker, cameras=split.cameras)
     seconds = time.perf_counter() - start
     people = np.unique([split.subjects[row] for row in scores.rows], return_inverse=True)[1]
     gains = differences(scores.metrics, plain.metrics, people, scores.draws, resamples=resamples)
-    summary = {"resamples": resamples, "seed": 0}
-    return {
-        "name": way.words,
-        "how": way.model_dump(mode="json"),
-        "metrics": summarise(scores, np.ones(len(views), bool), split.subjects, **summary)["metrics"],
-        "against": {
-            k: {"value": d.value, "low": d.low, "high": d.high, "verdict": verdict(d)} for k, d in gains.items()
+    views, numbers, first = context.query_views, np.unique(scores.draws), scores.identity_ranks
+    return Reranked(
+        name=way.words,
+        how=way.model_dump(mode="json"),
+        metrics=context.summary(context.everything, scores).metrics,
+        against=differences_of(gains),
+        aspects={
+            str(view): context.summary(views == view, scores).metrics for view in np.unique(views[scores.answerable])
         },
-        "aspects": {
-            str(view): summarise(scores, views == view, split.subjects, **summary)["metrics"]
-            for view in np.unique(views[scores.answerable])
-        },
-        "seconds": round(seconds, 3),
-        "ranks": [
-            [list(ranks) for ranks, of in zip(scores.ranks, scores.draws, strict=True) if of == draw]
-            for draw in np.unique(scores.draws)
+        seconds=round(seconds, 3),
+        ranks=[
+            [list(ranks) for ranks, draw in zip(scores.ranks, scores.draws, strict=True) if draw == number]
+            for number in numbers
         ],
-        **(
-            {}
-            if scores.identity_ranks is None
-            else {
-                "identity_ranks": [
-                    scores.identity_ranks[scores.draws == draw].tolist() for draw in np.unique(scores.draws)
-                ]
-            }
-        ),
-    }
+        identity_ranks=None if first is None else [first[scores.draws == number].tolist() for number in numbers],
+    )

@@ -6,22 +6,28 @@ normalised text features are averaged and normalised again (Radford et al. 2021,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from handreid.data.manifest import Manifest
 from handreid.data.prompt_text import SURFACES, VIEWS
+from handreid.evaluation.sections.context import EvaluationContext
 from handreid.metrics.intervals import intervals
-from handreid.models.embedder import Embedder
-from handreid.models.extraction import Conditions, Photos, joint_features
-from handreid.progress import Progress
-from handreid.recipe import Prompts, Recipe
-from handreid.runs.folder import Run
+from handreid.models.extraction import joint_features
+from handreid.recipe import Prompts
 from handreid.runs.pretrained_weights import towers_of
+from handreid.runs.results import Metric, PromptResult
+
+
+class ZeroShotSection:
+    name = "prompts"
+
+    def __call__(self, context: EvaluationContext) -> list[PromptResult] | None:
+        """Where the recipe asks for it; no entries where no photo's view is known."""
+        prompts = context.recipe.evaluate.prompts
+        return None if prompts is None else score_prompts(context, prompts)
 
 
 @dataclass(frozen=True)
@@ -72,33 +78,27 @@ def _unit(features: Float[np.ndarray, "*batch joint"]) -> Float[np.ndarray, "*ba
     return unit
 
 
-def score_prompts(
-    run: Run,
-    recipe: Recipe,
-    prompts: Prompts,
-    embedder: Embedder,
-    photos: Photos,
-    conditions: Conditions | None,
-    manifest: Manifest,
-    rows: Int[np.ndarray, " photos"],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Accuracies with intervals over subjects, per template and of the ensemble; `rows` are those of the photos."""
-    table = manifest.table
+def score_prompts(context: EvaluationContext, prompts: Prompts) -> list[PromptResult]:
+    """Accuracies with intervals over subjects, per template and of the ensemble; each photo's content once."""
+    table, recipe, first = context.manifest.table, context.recipe, context.distinct
+    rows = context.rows[first]
     views = view_index(table["aspect"].gather(rows).to_list(), table["side"].gather(rows).to_list())
     known = views >= 0
     if not known.any():
         return []
-    text = towers_of(run, recipe).text.eval()
+    conditions = None if context.conditions is None else context.conditions[first]
+    text = towers_of(context.run, recipe).text.eval()
     with torch.inference_mode():
         size = recipe.evaluate.batch_size
-        images = joint_features(embedder, photos, conditions=conditions, batch_size=size, progress=progress)
+        images = joint_features(
+            context.embedder, context.photos, conditions=conditions, batch_size=size, progress=context.progress
+        )
         found = classify(images[known], views[known], prompts.templates, text.encode)
     owner = np.unique(table["subject"].gather(rows[known]).to_list(), return_inverse=True)[1]
     entries = []
     for one in found:
         values = {"view": one.view, "aspect": one.aspect, "side": one.side}
         bounds = intervals({k: v.astype(float) for k, v in values.items()}, owner, resamples=recipe.evaluate.resamples)
-        accuracies = {k: {"value": b.value, "low": b.low, "high": b.high} for k, b in bounds.items()}
-        entries.append({"template": one.template, "photos": int(known.sum()), "accuracy": accuracies})
+        accuracy = {k: Metric(value=b.value, low=b.low, high=b.high) for k, b in bounds.items()}
+        entries.append(PromptResult(template=one.template, photos=int(known.sum()), accuracy=accuracy))
     return entries

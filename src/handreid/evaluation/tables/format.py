@@ -1,42 +1,44 @@
-"""Numbers as text: percent, intervals, differences with their verdict, tables in Markdown."""
+"""Numbers as text, as the table of metrics wants each: shares in percent, others with digits; tables in Markdown."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from handreid.messages import markdown as as_markdown
+from handreid.recipe.metrics import METRICS, MetricInfo
+from handreid.runs.results import Difference, Number
 
 
-def number(of: Mapping[str, Any]) -> str:
-    """Three digits, with the interval if there is one; nothing where the number is not defined."""
-    if of["value"] is None:
+def number(name: str, of: Number, *, interval: bool = True) -> str:
+    """A metric's value, with its interval if there is one; nothing where it is not defined."""
+    if of.value is None:
         return ""
-    bounds = "" if of["low"] is None else f" [{_digits(of['low'])}, {_digits(of['high'])}]"
-    return _digits(of["value"]) + bounds
+    info = METRICS[name]
+    if not interval or of.low is None or of.high is None:
+        return _digits(info, of.value)
+    return f"{_digits(info, of.value)} [{_digits(info, of.low)}, {_digits(info, of.high)}]"
 
 
-def percent(metric: Mapping[str, float], *, interval: bool = True) -> str:
-    bounds = f" [{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]" if interval else ""
-    return f"{100 * metric['value']:.1f}{bounds}"
+def against(name: str, difference: Difference) -> str:
+    """The verdict on a metric's difference, and what it rests on."""
+    value, low, high = (_signed(METRICS[name], one) for one in (difference.value, difference.low, difference.high))
+    return f"{difference.verdict} {value} [{low}, {high}]"
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[bool]) -> list[str]:
-    """The lines of a table in Markdown; columns that hold no words are numbers, to the right."""
-    rule = "|" + "".join("---|" if word else "---:|" for word in words)
+def markdown_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[bool] | None = None
+) -> list[str]:
+    """The lines of a table in Markdown; columns that hold no `words` are numbers, to the right."""
+    rule = "|" + "".join("---|" if word else "---:|" for word in words or [True] * len(columns))
     told = [[as_markdown(cell) for cell in row] for row in (columns, *rows)]
     head, *body = ["| " + " | ".join(row) + " |" for row in told]
     return [head, rule, *body]
 
 
-def against(difference: Mapping[str, Any]) -> str:
-    bounds = f"[{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
-    return f"{difference['verdict']} {100 * difference['value']:+.1f} {bounds}"
+def _digits(info: MetricInfo, value: float) -> str:
+    """Numbers that are no share have fewer decimals where they are large."""
+    if info.unit == "percent":
+        return f"{100 * value:.{info.digits}f}"
+    return f"{value:.{info.digits}f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def gained(difference: Mapping[str, Any]) -> str:
-    bounds = f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
-    return f"{difference['verdict']} {difference['value']:+.3f} {bounds}"
-
-
-def _digits(value: float) -> str:
-    """Three decimals; fewer where the number is large."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def _signed(info: MetricInfo, value: float) -> str:
+    return f"{100 * value:+.{info.digits}f}" if info.unit == "percent" else f"{value:+.{info.digits}f}"

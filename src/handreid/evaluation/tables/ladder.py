@@ -1,39 +1,22 @@
 """A ladder in rows and columns: a row for each rung, and one for each re-ranking of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from handreid.evaluation.compare import Rung
 from handreid.evaluation.sections.reranking import remark
-from handreid.evaluation.tables.format import against, gained, markdown_table, number, percent
+from handreid.evaluation.tables.format import against, markdown_table, number
 from handreid.messages import markdown as as_markdown
-from handreid.metrics.separation import COMPARED, LOWER_IS_BETTER
-from handreid.recipe.metrics import METRICS
+from handreid.metrics.separation import COMPARED
+from handreid.recipe.metrics import METRICS, metrics_of, title
+from handreid.runs.results import Difference, Evaluation, Number, Reranked
 
-# metrics that may say no more than another: with one right answer, or one photo of each identity, they are the same
-_TWINS = {"r_precision": "rank1", "map_at_r": "rank1", "identity_rank5": "rank5"}
-
-
-SPACE = {
-    "intra": "within",
-    "inter": "nearest other",
-    "ratio": "ratio",
-    "fisher": "Fisher",
-    "silhouette": "silhouette",
-    "alignment": "alignment",
-    "uniformity": "uniformity",
-}
-
-
-SPACE_COLUMNS = (
-    "rung",
-    *(f"{name} ({'lower' if LOWER_IS_BETTER[key] else 'higher'})" for key, name in SPACE.items()),
-    *(f"{SPACE[key]} against the rung below" for key in COMPARED),
-)
+# columns of every table of rankings, and whether with their intervals: all of them would not fit
+SHOWN = {"rank1": True, "rank5": False, "map": True, "map_trapezoid": False, "minp": False}
+LEADING = "rank1"  # whose differences a ladder shows
 
 
 def columns(rungs: Sequence[Rung]) -> list[str]:
-    return ["rung", *metric_columns(_more(rungs)), "rank-1 against the rung below"]
+    return ["rung", *metric_columns(_more(rungs)), f"{title(LEADING)} against the rung below"]
 
 
 def rows(rungs: Sequence[Rung]) -> list[list[str]]:
@@ -43,23 +26,25 @@ def rows(rungs: Sequence[Rung]) -> list[list[str]]:
 
 
 def _rows(rung: Rung, more: Sequence[str]) -> list[list[str]]:
-    below = against(rung.below["rank1"]) if rung.below else ""
     return [
-        [rung.name, *cells(rung.evaluation["metrics"], more), below],
+        [rung.name, *cells(rung.evaluation.metrics, more), _gain(LEADING, rung.below)],
         *(
-            [f"+ {of['name']}", *cells(of["metrics"], more), against(of["against"]["rank1"])]
-            for of in rung.evaluation.get("reranked", [])
+            [f"+ {way.name}", *cells(way.metrics, more), _gain(LEADING, way.against)]
+            for way in rung.evaluation.reranked or ()
         ),
     ]
 
 
-def tell_more(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+def tell_more(evaluations: Sequence[Evaluation]) -> list[str]:
     """Metrics beside the usual ones that all evaluations have, and that are not the same as a usual one in all."""
-    found = [of["metrics"] for one in evaluations for of in (one, *one.get("reranked", []))]
+    parts: list[Evaluation | Reranked] = [of for one in evaluations for of in (one, *(one.reranked or ()))]
+    found = [part.metrics for part in parts]
     return [
         name
-        for name, twin in _TWINS.items()
-        if all(name in of for of in found) and any(of[name]["value"] != of[twin]["value"] for of in found)
+        for name in metrics_of("ranking")
+        if (twin := METRICS[name].twin)
+        and all(name in of for of in found)
+        and any(of[name].value != of[twin].value for of in found)
     ]
 
 
@@ -68,67 +53,74 @@ def _more(rungs: Sequence[Rung]) -> list[str]:
 
 
 def metric_columns(more: Sequence[str]) -> list[str]:
-    return [METRICS[name] for name in ("rank1", "rank5", "map", "map_trapezoid", "minp", *more)]
+    return [title(name) for name in (*SHOWN, *more)]
 
 
-def cells(metrics: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
+def cells(metrics: Mapping[str, Number], more: Sequence[str] = ()) -> list[str]:
     """The numbers of a row; percent, with 95 % intervals over subjects."""
+    shown = {**SHOWN, **dict.fromkeys(more, False)}
+    return [number(name, metrics[name], interval=interval) for name, interval in shown.items()]
+
+
+def section_columns(name: str) -> list[str]:
+    """Numbers of a section, each with what is better."""
+    return [METRICS[metric].column for metric in metrics_of(name)]
+
+
+def section_cells(name: str, numbers: Mapping[str, Number], *, interval: bool = True) -> list[str]:
+    """Blank where a number is not there, or not defined."""
     return [
-        percent(metrics["rank1"]),
-        percent(metrics["rank5"], interval=False),
-        percent(metrics["map"]),
-        percent(metrics["map_trapezoid"], interval=False),
-        percent(metrics["minp"], interval=False),
-        *(percent(metrics[name], interval=False) for name in more),
+        number(metric, numbers[metric], interval=interval) if metric in numbers else "" for metric in metrics_of(name)
     ]
 
 
-def space_cells(rung: Rung) -> list[str]:
-    """One row of the table of spaces; blank where an evaluation has none, or a number is not defined."""
-    numbers = rung.evaluation.get("space", {}).get("numbers", {})
-    against = (rung.below or {}).get("space", {})
-    return [
-        rung.name,
-        *(number(numbers[key]) if key in numbers else "" for key in SPACE),
-        *(gained(against[key]) if key in against else "" for key in COMPARED),
-    ]
+def section_names(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Sections with numbers, of any of them, in the order in which they come."""
+    return list(dict.fromkeys(name for one in evaluations for name in one.number_sections))
 
 
-def space_caption(rung: Rung) -> str:
-    """What the numbers of the space are of, in a line; nothing where there are none."""
-    space = rung.evaluation.get("space")
-    if space is None:
-        return ""
-    counts = space["counts"]
-    alone = f", {counts['alone']} of them with one photo" if counts["alone"] else ""
-    return (
-        f"distances are Euclidean between embeddings of unit length, of {counts['photos']} test photos of "
-        f"{counts['identities']} identities{alone}; lower or higher is better as the columns say; a ratio under 1 is "
-        "separable; 95 % intervals over subjects"
-    )
+def section_title(name: str) -> str:
+    return "the space" if name == "space" else name.replace("_", " ")
+
+
+def section_table(rungs: Sequence[Rung], name: str) -> tuple[list[str], list[list[str]]]:
+    """Column heads and a row for each rung; of the space, with what it gained on the rung below."""
+    compared = COMPARED if name == "space" else ()
+    heads = [f"{METRICS[metric].title} against the rung below" for metric in compared]
+    rows = []
+    for rung in rungs:
+        section = rung.evaluation.number_sections.get(name)
+        numbers = {} if section is None else section.numbers
+        rows.append([rung.name, *section_cells(name, numbers), *(_gain(metric, rung.below) for metric in compared)])
+    return ["rung", *section_columns(name), *heads], rows
+
+
+def section_caption(evaluations: Sequence[Evaluation], name: str) -> str:
+    """What a section's numbers are of, in a line: those of the last evaluation that has it."""
+    captions = [one.number_sections[name].caption for one in evaluations if name in one.number_sections]
+    return next(filter(None, reversed(captions)), "")
 
 
 def caption(rung: Rung) -> str:
     return caption_of(rung.evaluation)
 
 
-def caption_of(evaluation: Mapping[str, Any]) -> str:
+def caption_of(evaluation: Evaluation) -> str:
     """What the numbers are of, in a line."""
-    counts, hashes, protocol = evaluation["counts"], evaluation["hashes"], evaluation["protocol"]
-    queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
-    crossed = ", cameras crossed" if protocol.get("cameras") == "cross" else ""
-    left = f" ({counts['unanswerable']:,} of all draws without a right answer)" if counts.get("unanswerable") else ""
+    counts, hashes, protocol = evaluation.counts, evaluation.hashes, evaluation.protocol
+    crossed = ", cameras crossed" if protocol.cameras == "cross" else ""
+    left = f" ({counts.unanswerable:,} of all draws without a right answer)" if counts.unanswerable else ""
     return (
-        f"protocol {protocol['name']}, aspects {protocol['aspect']}, identity = {protocol['label']}{crossed}: "
-        f"{queries} queries{left} "
-        f"of {counts['subjects']} subjects in {counts['gallery']} gallery photos, mean of {counts['draws']} draws; "
-        f"percent, 95 % intervals over subjects; manifest {hashes['manifest'][:8]}, draws {hashes['draws'][:8]}"
+        f"protocol {protocol.name}, aspects {protocol.aspect}, identity = {protocol.label}{crossed}: "
+        f"{counts.most_queries} queries{left} "
+        f"of {counts.subjects} subjects in {counts.gallery} gallery photos, mean of {counts.draws} draws; "
+        f"percent, 95 % intervals over subjects; manifest {hashes.manifest[:8]}, draws {hashes.draws[:8]}"
     )
 
 
 def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
     """What rows that start with + are, and what has to be known of these galleries; nothing where there are none."""
-    if not any(rung.evaluation.get("reranked") for rung in rungs):
+    if not any(rung.evaluation.reranked for rung in rungs):
         return []
     told = "rows with + re-rank the same embeddings and are compared with the rung without re-ranking"
     return [told, *filter(None, dict.fromkeys(remark(rung.evaluation) for rung in rungs))]
@@ -139,11 +131,16 @@ def markdown(rungs: Sequence[Rung]) -> str:
     names = columns(rungs)
     first = markdown_table(names, rows(rungs), _words(len(names), 1))
     parts = [*first, "", as_markdown("; ".join(captions))]
-    if any("space" in rung.evaluation for rung in rungs):
-        words = _words(len(SPACE_COLUMNS), len(COMPARED))
-        spaces = markdown_table(SPACE_COLUMNS, [space_cells(rung) for rung in rungs], words)
-        parts += ["", *spaces, "", next(filter(None, map(space_caption, reversed(rungs))))]
-    return "\n".join(parts) + "\n"
+    evaluations = [rung.evaluation for rung in rungs]
+    for name in section_names(evaluations):
+        heads, body = section_table(rungs, name)
+        words = _words(len(heads), len(COMPARED) if name == "space" else 0)
+        parts += ["", *markdown_table(heads, body, words), "", as_markdown(section_caption(evaluations, name))]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _gain(metric: str, differences: Mapping[str, Difference] | None) -> str:
+    return against(metric, differences[metric]) if differences and metric in differences else ""
 
 
 def _words(columns: int, last: int) -> list[bool]:

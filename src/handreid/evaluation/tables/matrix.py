@@ -4,38 +4,38 @@ Rows are probes, and below each the same photos mirrored where that was asked; c
 a question that the photos cannot answer, and its reason is said below.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from handreid.evaluation.tables.format import against, percent
+from handreid.evaluation.tables.format import against, markdown_table, number
 from handreid.messages import markdown as as_markdown
+from handreid.recipe.metrics import title
+from handreid.runs.results import Matrix, MatrixCell, MatrixKind, SharedKind
 
-METRICS = {"rank1": "rank-1", "map": "mAP"}
+SHOWN = ("rank1", "map")
 BLANK = "-"
-Entry = Mapping[str, Any]
 
 
-def galleries(cells: Sequence[Entry]) -> list[str]:
-    return list(dict.fromkeys(cell["gallery"] for cell in cells))
+def galleries(cells: Sequence[MatrixCell]) -> list[str]:
+    return list(dict.fromkeys(cell.gallery for cell in cells))
 
 
-def probes(cells: Sequence[Entry]) -> list[tuple[str, bool]]:
+def probes(cells: Sequence[MatrixCell]) -> list[tuple[str, bool]]:
     """Names, and whether they are mirrored: right below the same as they are."""
-    there = {(cell["probe"], cell["mirrored"]) for cell in cells}
-    names = dict.fromkeys(cell["probe"] for cell in cells)
+    there = {(cell.probe, cell.mirrored) for cell in cells}
+    names = dict.fromkeys(cell.probe for cell in cells)
     return [(name, mirrored) for name in names for mirrored in (False, True) if (name, mirrored) in there]
 
 
-def cell_at(cells: Sequence[Entry], gallery: str, probe: tuple[str, bool]) -> Entry | None:
+def cell_at(cells: Sequence[MatrixCell], gallery: str, probe: tuple[str, bool]) -> MatrixCell | None:
     """None where the matrix has no such cell: nobody mirrors a hand to find the same."""
-    return next((c for c in cells if (c["gallery"], c["probe"], c["mirrored"]) == (gallery, *probe)), None)
+    return next((c for c in cells if (c.gallery, c.probe, c.mirrored) == (gallery, *probe)), None)
 
 
 def probe_name(probe: tuple[str, bool]) -> str:
     return f"{probe[0]}, mirrored" if probe[1] else probe[0]
 
 
-def grid(cells: Sequence[Entry], metric: str) -> tuple[list[str], list[list[str]]]:
+def grid(cells: Sequence[MatrixCell], metric: str) -> tuple[list[str], list[list[str]]]:
     """Column heads and rows of text, percent with intervals."""
     columns = galleries(cells)
     rows = [
@@ -45,25 +45,25 @@ def grid(cells: Sequence[Entry], metric: str) -> tuple[list[str], list[list[str]
     return ["query, by gallery", *columns], rows
 
 
-def size_grid(cells: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+def size_grid(cells: Sequence[MatrixCell]) -> tuple[list[str], list[list[str]]]:
     """Queries and subjects that search, and photos that are searched, of each cell."""
     columns = galleries(cells)
     rows = [[probe_name(one), *(_size(cell_at(cells, name, one)) for name in columns)] for one in probes(cells)]
     return ["query, by gallery", *columns], rows
 
 
-KIND_COLUMNS = ("gallery and query", "rank-1", "mAP", "cells", "queries", "subjects")
+KIND_COLUMNS = ("gallery and query", *map(title, SHOWN), "cells", "queries", "subjects")
 
 
-def kind_rows(kinds: Sequence[Entry]) -> list[list[str]]:
+def kind_rows(kinds: Sequence[MatrixKind]) -> list[list[str]]:
     """All cells of a kind together."""
     return [
         [
-            of["kind"] + (", mirrored" if of["mirrored"] else ""),
-            *(percent(of["metrics"][metric]) for metric in METRICS),
-            str(of["cells"]),
-            _count(of["counts"]["queries"]),
-            str(of["counts"]["subjects"]),
+            of.kind + (", mirrored" if of.mirrored else ""),
+            *(number(metric, of.metrics[metric]) for metric in SHOWN),
+            str(of.cells),
+            f"{of.counts.most_queries:,}",
+            str(of.counts.subjects),
         ]
         for of in kinds
     ]
@@ -71,134 +71,124 @@ def kind_rows(kinds: Sequence[Entry]) -> list[list[str]]:
 
 SHARED_COLUMNS = (
     "gallery and query",
-    "rank-1",
-    "mAP",
-    "rank-1 against the query's own kind",
-    "mAP against the query's own kind",
+    *map(title, SHOWN),
+    *(f"{title(metric)} against the query's own kind" for metric in SHOWN),
 )
 
 
-def shared_rows(kinds: Sequence[Entry]) -> list[list[str]]:
+def shared_rows(kinds: Sequence[SharedKind]) -> list[list[str]]:
     """Kinds over the same people, and what each loses to a gallery of the probes' own condition."""
-    lost = [of["against_same"] or {} for of in kinds]
+    lost = [of.against_same for of in kinds]
     return [
-        [*row[:3], *(against(of[metric]) if of else "" for metric in METRICS)]
+        [*row[:3], *(against(metric, of[metric]) if of else "" for metric in SHOWN)]
         for row, of in zip(kind_rows(kinds), lost, strict=True)
     ]
 
 
-def beside(matrices: Sequence[Entry], metric: str) -> tuple[list[str], list[list[str]]]:
+def beside(matrices: Sequence[Matrix], metric: str) -> tuple[list[str], list[list[str]]]:
     """Several runs' matrices as one table, what each was trained on down, and what it is asked across.
 
     Runs that met other people leave others out: where the draws differ, so do the people, and the numbers can be read
     side by side but not subtracted.
     """
-    kinds = list(dict.fromkeys((of["kind"], of["mirrored"]) for found in matrices for of in found["kinds"]))
+    kinds = list(dict.fromkeys((of.kind, of.mirrored) for found in matrices for of in found.kinds))
     rows = []
     for found in matrices:
-        known = {(of["kind"], of["mirrored"]): percent(of["metrics"][metric]) for of in found["kinds"]}
-        rows.append([trained_words(found), found["hashes"]["draws"][:8], *(known.get(kind, "") for kind in kinds)])
+        known = {(of.kind, of.mirrored): number(metric, of.metrics[metric]) for of in found.kinds}
+        rows.append([trained_words(found), found.hashes.draws[:8], *(known.get(kind, "") for kind in kinds)])
     return ["trained on", "draws", *(kind + (", mirrored" if mirrored else "") for kind, mirrored in kinds)], rows
 
 
-def trained_words(found: Entry) -> str:
+def trained_words(found: Matrix) -> str:
     """What the run learned from, in a line."""
-    of = found["trained_on"]
-    after = f", after {' and '.join(of['after'])}" if of["after"] else ""
-    if not of["photos"]:
-        return f"{of['recipe']}: not trained{after}"
-    aspect = "all views" if of["aspect"] == "all" else of["aspect"]
-    people = f"{of['subjects']} subjects, {of['photos']:,} photos"
-    return f"{of['recipe']}: trained on {of['dataset']}, {aspect} ({people}), identity = {of['label']}{after}"
+    of = found.trained_on
+    after = f", after {' and '.join(of.after)}" if of.after else ""
+    if not of.photos:
+        return f"{of.recipe}: not trained{after}"
+    aspect = "all views" if of.aspect == "all" else of.aspect
+    people = f"{of.subjects} subjects, {of.photos:,} photos"
+    return f"{of.recipe}: trained on {of.dataset}, {aspect} ({people}), identity = {of.label}{after}"
 
 
-def tested_words(found: Entry) -> str:
+def tested_words(found: Matrix) -> str:
     """On whom it is tested, in a line."""
     parts = []
-    for of in found["tested_on"]:
-        aspect = "" if of["aspect"] == "all" else f", {of['aspect']}"
-        parts.append(
-            f"{of['name']}, protocol {of['protocol']}{aspect} ({of['subjects']} subjects, {of['photos']:,} photos)"
-        )
+    for of in found.tested_on:
+        aspect = "" if of.aspect == "all" else f", {of.aspect}"
+        parts.append(f"{of.name}, protocol {of.protocol}{aspect} ({of.subjects} subjects, {of.photos:,} photos)")
     return "tested on " + "; ".join(parts)
 
 
-def numbers_words(found: Entry) -> str:
+def numbers_words(found: Matrix) -> str:
     """What the numbers are, and what they rest on, in a line."""
-    draws = max((cell["counts"].get("draws", 0) for cell in found["cells"]), default=0)
-    hashes = found["hashes"]
-    crossed = "cameras crossed, " if found.get("cameras") == "cross" else ""
+    draws = max((cell.counts.draws or 0 for cell in found.cells), default=0)
+    hashes = found.hashes
+    crossed = "cameras crossed, " if found.cameras == "cross" else ""
     return (
-        f"{crossed}mean of {draws} draws, percent, 95 % intervals over subjects; manifest {hashes['manifest'][:8]}, "
-        f"draws {hashes['draws'][:8]}"
+        f"{crossed}mean of {draws} draws, percent, 95 % intervals over subjects; manifest {hashes.manifest[:8]}, "
+        f"draws {hashes.draws[:8]}"
     )
 
 
-def caption(found: Entry) -> str:
+def caption(found: Matrix) -> str:
     """What the matrix is of, in sentences."""
     return " ".join(map(_sentence, (trained_words(found), tested_words(found), numbers_words(found))))
 
 
-def remarks(found: Entry) -> list[str]:
+def remarks(found: Matrix) -> list[str]:
     """Who was left out, why cells are blank, and what else is to be known."""
-    out = [f"left out: {of['subjects']} subjects of {of['dataset']}, {of['why']}" for of in found["left_out"]]
-    blanks = dict.fromkeys(cell["blank"] for cell in found["cells"] if cell["blank"])
-    return [*out, *(f"blank: {reason}" for reason in blanks), *found["notes"]]
+    out = [f"left out: {of.subjects} subjects of {of.dataset}, {of.why}" for of in found.left_out]
+    blanks = dict.fromkeys(cell.blank for cell in found.cells if cell.blank)
+    return [*out, *(f"blank: {reason}" for reason in blanks), *found.notes]
 
 
-def shared_words(found: Entry) -> str:
+def shared_words(found: Matrix) -> str:
     """Whom the second matrix is over; empty where there is none."""
-    shared = found["shared"]
+    shared = found.shared
     if shared is None:
         return ""
-    if not shared["cells"]:
+    if not shared.cells:
         return "no subject has photos of each, so there is no matrix over the same people"
-    if shared["identities"] == shared["of"]:
-        return f"all {shared['of']} identities have photos of each, so all galleries hold the same people"
+    if shared.identities == shared.of:
+        return f"all {shared.of} identities have photos of each, so all galleries hold the same people"
     return (
-        f"only the {shared['identities']} of {shared['of']} identities with photos of each, in every gallery: "
+        f"only the {shared.identities} of {shared.of} identities with photos of each, in every gallery: "
         "these cells can be compared with each other, not with those above, whose galleries are larger"
     )
 
 
-def markdown(found: Entry) -> str:
+def markdown(found: Matrix) -> str:
     """The whole matrix as a page of Markdown tables."""
-    title = as_markdown(f"{found['recipe']} by {found['by']}")
-    parts = [f"# {title}", as_markdown(caption(found)), _table(KIND_COLUMNS, kind_rows(found["kinds"]))]
-    for metric, name in METRICS.items():
-        parts += [f"## {name}", _table(*grid(found["cells"], metric))]
-    parts += ["## Queries / subjects, in gallery photos", _table(*size_grid(found["cells"]))]
-    if found["shared"] is not None:
+    heading = as_markdown(f"{found.recipe} by {found.by}")
+    parts = [f"# {heading}", as_markdown(caption(found)), _table(KIND_COLUMNS, kind_rows(found.kinds))]
+    for metric in SHOWN:
+        parts += [f"## {title(metric)}", _table(*grid(found.cells, metric))]
+    parts += ["## Queries / subjects, in gallery photos", _table(*size_grid(found.cells))]
+    if found.shared is not None:
         parts += ["## The same people", as_markdown(_sentence(shared_words(found)))]
-        if found["shared"]["cells"]:
-            parts.append(_table(SHARED_COLUMNS, shared_rows(found["shared"]["kinds"])))
-            for metric, name in METRICS.items():
-                parts += [f"### {name}", _table(*grid(found["shared"]["cells"], metric))]
+        if found.shared.cells:
+            parts.append(_table(SHARED_COLUMNS, shared_rows(found.shared.kinds)))
+            for metric in SHOWN:
+                parts += [f"### {title(metric)}", _table(*grid(found.shared.cells, metric))]
     parts.append("\n".join(f"- {as_markdown(remark)}" for remark in remarks(found)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _text(cell: Entry | None, metric: str) -> str:
+def _text(cell: MatrixCell | None, metric: str) -> str:
     if cell is None:
         return ""
-    return percent(cell["metrics"][metric]) if cell["metrics"] else BLANK
+    return number(metric, cell.metrics[metric]) if cell.metrics else BLANK
 
 
-def _size(cell: Entry | None) -> str:
+def _size(cell: MatrixCell | None) -> str:
     if cell is None:
         return ""
-    counts = cell["counts"]
-    return f"{_count(counts['queries'])} / {counts['subjects']} in {counts['gallery']}" if cell["metrics"] else BLANK
-
-
-def _count(queries: int | list[int]) -> str:
-    """Of a draw; the most, where draws differ."""
-    return f"{queries if isinstance(queries, int) else max(queries):,}"
+    counts = cell.counts
+    return f"{counts.most_queries:,} / {counts.subjects} in {counts.gallery}" if cell.metrics else BLANK
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(as_markdown, line))} |" for line in lines)
+    return "\n".join(markdown_table(columns, rows))
 
 
 def _sentence(words: str) -> str:

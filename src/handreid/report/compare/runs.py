@@ -9,7 +9,7 @@
 * Everything is read from run folders; a run made by an older version lacks what that version did not write.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import numpy as np
 
 from handreid.errors import RunError
 from handreid.evaluation.compare import read_scores
-from handreid.metrics.intervals import Interval, verdict
+from handreid.evaluation.differences import differences_of
 from handreid.metrics.simultaneous import simultaneous_differences
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe
@@ -26,7 +26,7 @@ from handreid.report.compare.cost import Cost, cost_of
 from handreid.report.compare.recipe_diff import recipe_changes
 from handreid.report.run_folders import run_folders as run_folders
 from handreid.runs.folder import Run, open_run
-from handreid.runs.records import read_evaluation
+from handreid.runs.results import Difference, Evaluation, read_evaluation
 
 CONFIDENCE = 0.95
 
@@ -34,15 +34,15 @@ CONFIDENCE = 0.95
 @dataclass(frozen=True, eq=False)
 class Compared:
     """`changed` has the same paths for all runs, with "" where a recipe has no such path; `name` and `about` are left
-    out. `against` is metric -> value, low, high, verdict; empty for the reference, and where there is no comparing.
+    out. `against` is by metric; empty for the reference, and where there is no comparing.
     """
 
     name: str  # unique among the runs
     folder: Path
     recipe: Recipe
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     changed: dict[str, str]
-    against: dict[str, dict[str, Any]]
+    against: dict[str, Difference]
     cost: Cost
 
 
@@ -82,7 +82,7 @@ def compare_runs(
     _check_metric(by, evaluations)
     names = _names(runs)
     alike = _same_test(names, runs, evaluations, different)
-    reference = max(alike, key=lambda n: evaluations[n]["metrics"][by]["value"]) if to == "best" else 0
+    reference = max(alike, key=lambda n: evaluations[n].metrics[by].value) if to == "best" else 0
     (progress or Silent()).say(f"comparing {len(runs)} runs with {names[reference]} ...")
     against = _against(evaluations, alike, reference, chosen=to == "best", resamples=resamples)
     costs = [cost_of(run) for run in runs]
@@ -109,7 +109,7 @@ def compare_runs(
     )
 
 
-def _evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _evaluations(runs: Sequence[Run]) -> list[Evaluation]:
     missing = [run.folder for run in runs if not run.evaluation.exists()]
     if missing:
         commands = "; ".join(f"handreid evaluate {folder}" for folder in missing)
@@ -117,8 +117,8 @@ def _evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [read_evaluation(run.evaluation) for run in runs]
 
 
-def _check_metric(by: str, evaluations: Sequence[Mapping[str, Any]]) -> None:
-    known = [name for name in evaluations[0]["metrics"] if all(name in one["metrics"] for one in evaluations)]
+def _check_metric(by: str, evaluations: Sequence[Evaluation]) -> None:
+    known = [name for name in evaluations[0].metrics if all(name in one.metrics for one in evaluations)]
     if by not in known:
         raise RunError(f"the runs have no metric {by!r}; they have {', '.join(known)}")
 
@@ -134,7 +134,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _same_test(
-    names: Sequence[str], runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], different: bool
+    names: Sequence[str], runs: Sequence[Run], evaluations: Sequence[Evaluation], different: bool
 ) -> list[int]:
     """The runs that can be compared with the first, itself among them. Raises RunError if not all can."""
     reasons = [_unlike(runs[0], evaluations[0], run, one) for run, one in zip(runs, evaluations, strict=True)]
@@ -147,27 +147,28 @@ def _same_test(
     return [number for number, reason in enumerate(reasons) if not reason]
 
 
-def _unlike(first: Run, theirs: Mapping[str, Any], run: Run, ours: Mapping[str, Any]) -> str:
+def _unlike(first: Run, theirs: Evaluation, run: Run, ours: Evaluation) -> str:
     """Why two runs cannot be compared; nothing if they can."""
-    if ours["hashes"]["draws"] == theirs["hashes"]["draws"] and _asked(ours) == _asked(theirs):
+    if ours.hashes.draws == theirs.hashes.draws and _asked(ours) == _asked(theirs):
         return ""
-    facts = {f"{key} {ours['protocol'][key]} for {theirs['protocol'][key]}": key for key in ("name", "label", "aspect")}
-    why = [f"protocol {text}" for text, key in facts.items() if ours["protocol"][key] != theirs["protocol"][key]]
-    rules = [one["protocol"].get("cameras", "ignore") for one in (ours, theirs)]  # older evaluations knew no rule
+    asked, before = ours.protocol, theirs.protocol
+    facts = {key: (getattr(asked, key), getattr(before, key)) for key in ("name", "label", "aspect")}
+    why = [f"protocol {key} {here} for {there}" for key, (here, there) in facts.items() if here != there]
+    rules = [asked.cameras, before.cameras]
     why += [f"cameras {rules[0]} for {rules[1]}"] if rules[0] != rules[1] else []
-    if ours["hashes"]["manifest"] != theirs["hashes"]["manifest"]:
-        why.append(f"manifest {ours['hashes']['manifest'][:8]} for {theirs['hashes']['manifest'][:8]}")
+    if ours.hashes.manifest != theirs.hashes.manifest:
+        why.append(f"manifest {ours.hashes.manifest[:8]} for {theirs.hashes.manifest[:8]}")
     for path in ("evaluate.draws", "data.seed", "data.test_share"):
         mine, other = _at(run.recipe, path), _at(first.recipe, path)
         why += [f"{path} {mine} for {other}"] if mine != other else []
-    draws = f"draws {ours['hashes']['draws'][:8]} for {theirs['hashes']['draws'][:8]}"
+    draws = f"draws {ours.hashes.draws[:8]} for {theirs.hashes.draws[:8]}"
     return draws + (f" ({', '.join(why)})" if why else "")
 
 
-def _asked(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _asked(evaluation: Evaluation) -> list[tuple[str, str | None]]:
     """Photo and subject of every query of every draw."""
-    photos, subjects = evaluation["photos"], evaluation["subjects"]
-    return [(photos[row], subjects[row]) for draw in evaluation["draws"] for row in draw["query"]]
+    photos, subjects = evaluation.photos, evaluation.subjects
+    return [(photos[row], subjects[row]) for draw in evaluation.draws for row in draw.query]
 
 
 def _at(recipe: Recipe, path: str) -> Any:
@@ -176,13 +177,13 @@ def _at(recipe: Recipe, path: str) -> Any:
 
 
 def _against(
-    evaluations: Sequence[Mapping[str, Any]], alike: Sequence[int], reference: int, *, chosen: bool, resamples: int
-) -> list[dict[str, dict[str, Any]]]:
-    found: list[dict[str, dict[str, Any]]] = [{} for _ in evaluations]
+    evaluations: Sequence[Evaluation], alike: Sequence[int], reference: int, *, chosen: bool, resamples: int
+) -> list[dict[str, Difference]]:
+    found: list[dict[str, Difference]] = [{} for _ in evaluations]
     if len(alike) < 2:
         return found
     scores = [read_scores(evaluations[number]) for number in alike]
-    subjects = evaluations[alike[0]]["subjects"]
+    subjects = evaluations[alike[0]].subjects
     people = np.unique([subjects[row] for row in scores[0].rows], return_inverse=True)[1]
     common = [name for name in scores[0].metrics if all(name in one.metrics for one in scores)]
     differing = simultaneous_differences(
@@ -195,18 +196,8 @@ def _against(
         resamples=resamples,
     )
     for number, differences in zip(alike, differing, strict=True):
-        found[number] = {name: _entry(one) for name, one in differences.items()}
+        found[number] = differences_of(differences, confidence=True)
     return found
-
-
-def _entry(difference: Interval) -> dict[str, Any]:
-    return {
-        "value": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "verdict": verdict(difference),
-        "confidence": difference.confidence,
-    }
 
 
 def _changes(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -226,7 +217,7 @@ def _corrected(count: int, *, chosen: bool) -> str:
 
 
 def _notes(
-    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], alike: Sequence[int], costs: Sequence[Cost]
+    runs: Sequence[Run], evaluations: Sequence[Evaluation], alike: Sequence[int], costs: Sequence[Cost]
 ) -> list[str]:
     notes = []
     if len(alike) < len(runs):
@@ -234,7 +225,7 @@ def _notes(
             f"{len(runs) - len(alike)} of {len(runs)} runs were tested on other draws than the first: their numbers "
             "stand beside the others and are not compared"
         )
-    if len({one["hashes"]["manifest"] for one in (evaluations[n] for n in alike)}) > 1:
+    if len({one.hashes.manifest for one in (evaluations[n] for n in alike)}) > 1:
         notes.append("the manifests differ, but who is searched for among whom is the same in all compared runs")
     if len({cost.device for cost in costs}) > 1:
         devices = ", ".join(dict.fromkeys(cost.device or "unknown" for cost in costs))

@@ -7,17 +7,26 @@
 
 import csv as table_format
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from handreid.evaluation.sections.reranking import remark
-from handreid.evaluation.tables.format import against, markdown_table, percent
-from handreid.evaluation.tables.ladder import caption_of, tell_more
+from handreid.evaluation.tables.format import against, markdown_table
+from handreid.evaluation.tables.format import number as written
+from handreid.evaluation.tables.ladder import (
+    caption_of,
+    section_cells,
+    section_columns,
+    section_names,
+    section_title,
+    tell_more,
+)
 from handreid.messages import csv_cell, json_text
 from handreid.messages import markdown as as_markdown
-from handreid.recipe.metrics import METRICS
+from handreid.recipe.metrics import title
 from handreid.report.compare.runs import Compared, Comparison
+from handreid.runs.results import Evaluation, Metric
 
 _AS_COLUMNS = 4  # runs that still fit beside each other
 
@@ -34,8 +43,14 @@ class Table:
 
 
 def tables(comparison: Comparison, *, narrow: bool = False) -> list[Table]:
-    """What is not empty of metrics (`narrow` ones fit in 100 columns), recipe changes and cost."""
-    found = [metrics_table(comparison, narrow=narrow), changes_table(comparison), cost_table(comparison)]
+    """What is not empty of metrics (`narrow` ones fit in 100 columns), other sections, recipe changes and cost."""
+    names = section_names([run.evaluation for run in comparison.runs])
+    found = [
+        metrics_table(comparison, narrow=narrow),
+        *(section_table(comparison, name, narrow=narrow) for name in names),
+        changes_table(comparison),
+        cost_table(comparison),
+    ]
     return [table for table in found if table.rows]
 
 
@@ -44,20 +59,33 @@ def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
     shown = list(dict.fromkeys([comparison.by, "rank1", "map"]))[: 2 if narrow else 3]
     more = () if narrow else ("rank5", "map_trapezoid", "minp", *tell_more([run.evaluation for run in comparison.runs]))
     short = [name for name in more if name not in shown]
-    columns = ["run", *(METRICS[name] for name in (*shown, *short))]
-    told = f"{METRICS[comparison.by]} against {comparison.reference}"
+    columns = ["run", *(title(name) for name in (*shown, *short))]
+    told = f"{title(comparison.by)} against {comparison.reference}"
     rows = []
     for number, run in enumerate(comparison.runs, 1):
         gained = run.against.get(comparison.by)
         named = _number(comparison, number) + run.name
-        rows.append([named, *_cells(run.evaluation["metrics"], shown, short), against(gained) if gained else ""])
-        for anew in run.evaluation.get("reranked", []):
-            cells = _cells(anew["metrics"], shown, short)
-            rows.append([f"+ {anew['name']}", *cells, against(anew["against"][comparison.by])])
+        rows.append(
+            [named, *_cells(run.evaluation.metrics, shown, short), against(comparison.by, gained) if gained else ""]
+        )
+        for anew in run.evaluation.reranked or ():
+            cells = _cells(anew.metrics, shown, short)
+            rows.append([f"+ {anew.name}", *cells, against(comparison.by, anew.against[comparison.by])])
     if not any(row[-1] for row in rows):
         return Table("metrics", columns, [True] + [False] * (len(columns) - 1), [row[:-1] for row in rows])
     words = [True] + [False] * (len(columns) - 1) + [True]
     return Table("metrics", [*columns, told], words, rows, whole=tuple(range(1, len(words))))
+
+
+def section_table(comparison: Comparison, name: str, *, narrow: bool = False) -> Table:
+    """A row per run that has the section, with the numbers that it declares; without intervals where it is `narrow`."""
+    rows = [
+        [run.name, *section_cells(name, run.evaluation.number_sections[name].numbers, interval=not narrow)]
+        for run in comparison.runs
+        if name in run.evaluation.number_sections
+    ]
+    columns = ["run", *section_columns(name)]
+    return Table(section_title(name), columns, [True] + [False] * (len(columns) - 1), rows)
 
 
 def changes_table(comparison: Comparison) -> Table:
@@ -99,7 +127,7 @@ def captions(comparison: Comparison, *, tables: bool = True, differences: bool =
             f"differences are paired over subjects, with {100 * comparison.confidence:g} % intervals "
             f"({comparison.corrected}); better and worse: the interval lies wholly on one side of 0"
         )
-    if tables and any(run.evaluation.get("reranked") for run in runs):
+    if tables and any(run.evaluation.reranked for run in runs):
         lines.append(
             "rows with + rank the same embeddings anew and are compared with the same run without, each by itself"
         )
@@ -138,7 +166,7 @@ def csv(comparison: Comparison) -> str:
 
 def content(comparison: Comparison) -> dict[str, Any]:
     """Everything, as values for JSON; of the evaluations what a ladder keeps, not the ranks of every query."""
-    kept = ("recipe", "protocol", "metrics", "counts", "hashes", "mirrored")
+    kept = {"recipe", "protocol", "metrics", "counts", "hashes", "mirrored"}
     return {
         "by": comparison.by,
         "reference": comparison.reference,
@@ -149,13 +177,14 @@ def content(comparison: Comparison) -> dict[str, Any]:
             {
                 "name": run.name,
                 "folder": str(run.folder),
-                **{key: run.evaluation[key] for key in kept if key in run.evaluation},
+                **run.evaluation.model_dump(mode="json", include=kept),
+                "sections": _numbers(run.evaluation),
                 "reranked": [
-                    {key: value for key, value in anew.items() if key != "ranks"}
-                    for anew in run.evaluation.get("reranked", [])
+                    anew.model_dump(mode="json", exclude={"ranks", "identity_ranks"})
+                    for anew in run.evaluation.reranked or ()
                 ],
                 "changed": run.changed,
-                "against": run.against,
+                "against": {name: one.model_dump(mode="json") for name, one in run.against.items()},
                 "cost": asdict(run.cost),
             }
             for run in comparison.runs
@@ -167,8 +196,16 @@ def as_json(comparison: Comparison) -> str:
     return json_text(content(comparison)) + "\n"
 
 
-def _cells(metrics: dict[str, Any], shown: Sequence[str], short: Sequence[str]) -> list[str]:
-    return [*(percent(metrics[n]) for n in shown), *(percent(metrics[n], interval=False) for n in short)]
+def _cells(metrics: Mapping[str, Metric], shown: Sequence[str], short: Sequence[str]) -> list[str]:
+    return [*(written(n, metrics[n]) for n in shown), *(written(n, metrics[n], interval=False) for n in short)]
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+    """What each section declares, without what else it writes."""
+    return {
+        name: {metric: one.model_dump(mode="json") for metric, one in section.numbers.items()}
+        for name, section in evaluation.number_sections.items()
+    }
 
 
 def _number(comparison: Comparison, number: int) -> str:
@@ -204,14 +241,16 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _flat_row(comparison: Comparison, run: Compared) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.name, "folder": str(run.folder), "recipe": run.recipe.name}
-    for name, metric in run.evaluation["metrics"].items():
-        row |= {name: metric["value"], f"{name}_low": metric["low"], f"{name}_high": metric["high"]}
+    for name, metric in run.evaluation.metrics.items():
+        row |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
+    for section in run.evaluation.number_sections.values():
+        row |= {name: one.value for name, one in section.numbers.items()}
     row["reference"] = comparison.reference
-    for name in run.evaluation["metrics"]:
-        gained = run.against.get(name, {})
-        row |= {f"{name}_difference{end}": gained.get(key) for key, end in _ENDS.items()}
+    for name in run.evaluation.metrics:
+        gained = run.against.get(name)
+        row |= {f"{name}_difference{end}": getattr(gained, key, None) for key, end in _ENDS.items()}
     row |= asdict(run.cost)
-    row |= {f"{key}_hash": run.evaluation["hashes"].get(key) for key in ("manifest", "draws", "model")}
+    row |= {f"{key}_hash": getattr(run.evaluation.hashes, key) for key in ("manifest", "draws", "model")}
     return row | {f"recipe.{path}": text for path, text in run.changed.items()}
 
 

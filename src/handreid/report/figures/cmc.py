@@ -20,6 +20,7 @@ from handreid.metrics.intervals import intervals
 from handreid.report.compare.runs import Comparison
 from handreid.report.figures import style
 from handreid.report.figures.captions import caption_of_figure
+from handreid.runs.results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,12 +40,12 @@ class Cmc:
     high: Float[np.ndarray, " rank"]
 
 
-def cmc_points(evaluation: dict[str, Any], up_to: int = 20, *, resamples: int = 2000) -> Cmc:
+def cmc_points(evaluation: Evaluation, up_to: int = 20, *, resamples: int = 2000) -> Cmc:
     """The curve of an evaluation.json, up to a rank or to the size of the gallery."""
     scores = read_scores(evaluation)
     first = np.array([of[0] if of else np.nan for of in scores.ranks])
-    people = np.unique([evaluation["subjects"][row] for row in scores.rows], return_inverse=True)[1]
-    ranks = np.arange(1, min(up_to, evaluation["counts"]["gallery"]) + 1)
+    people = np.unique([evaluation.subjects[row] for row in scores.rows], return_inverse=True)[1]
+    ranks = np.arange(1, min(up_to, evaluation.counts.gallery) + 1)
     found = {str(k): np.where(np.isnan(first), np.nan, (first <= k).astype(float)) for k in ranks}
     bounds = intervals(found, people, scores.draws, resamples=resamples).values()
     value, low, high = np.array([(one.value, one.low, one.high) for one in bounds]).T

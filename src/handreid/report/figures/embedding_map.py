@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ from handreid.data.tables import column_called
 from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
 from handreid.evaluation.embed import Known, embed_known, look_up, sources_of
-from handreid.evaluation.tables.format import number, percent
+from handreid.evaluation.tables.format import number
 from handreid.files import check_writable
 from handreid.progress import Progress, Silent
 from handreid.report.figures import style
@@ -31,7 +31,7 @@ from handreid.report.figures.scatter import Cloud, draw_html, draw_picture, spre
 from handreid.report.photos.test_photos import Tested
 from handreid.report.photos.thumbnails import sheet_of
 from handreid.runs.folder import Run
-from handreid.runs.records import read_evaluation
+from handreid.runs.results import read_evaluation
 
 Method = Literal["pca", "tsne"]
 PEOPLE = ("identity", "subject")
@@ -270,12 +270,14 @@ def _measured(run: Run, shown: Known) -> list[str]:
     if not run.evaluation.exists():
         return []
     found = read_evaluation(run.evaluation)
-    if found["hashes"]["manifest"] != shown.manifest.hash or found["hashes"]["model"] != shown.facts["model_hash"]:
+    if found.hashes.manifest != shown.manifest.hash or found.hashes.model != shown.facts["model_hash"]:
         return []
-    parts = [f"rank-1 {percent(found['metrics']['rank1'])} %"]
-    ratio: dict[str, Any] = found.get("space", {}).get("numbers", {}).get("ratio", {"value": None})
-    if ratio["value"] is not None:
-        parts.append(f"distance within an identity / to the nearest other {number(ratio)} (under 1 is separable)")
+    parts = [f"rank-1 {number('rank1', found.metrics['rank1'])} %"]
+    ratio = None if found.space is None else found.space.numbers.get("ratio")
+    if ratio is not None and ratio.value is not None:
+        parts.append(
+            f"distance within an identity / to the nearest other {number('ratio', ratio)} (under 1 is separable)"
+        )
     return [f"all test photos: {', '.join(parts)}"]
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handreid.files import check_writable
-from handreid.recipe.metrics import METRICS
+from handreid.recipe.metrics import title
 from handreid.report.compare.runs import Compared, Comparison
 from handreid.report.figures import style
 from handreid.report.figures.captions import caption_of_figure
+from handreid.runs.results import Difference, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,12 +58,12 @@ def ladder_figure(comparison: Comparison, out: Path, *, command: str = "") -> li
 
 def _panel(axes: "Axes", comparison: Comparison, metric: str, *, names: bool) -> None:
     runs = comparison.runs
-    scores = [run.evaluation["metrics"][metric] for run in runs]
+    scores = [run.evaluation.metrics[metric] for run in runs]
     _scale(axes, scores, len(runs))
-    reference = comparison[comparison.reference].evaluation["metrics"][metric]
+    reference = comparison[comparison.reference].evaluation.metrics[metric]
     if len(runs) > 1:
-        axes.axvspan(100 * reference["low"], 100 * reference["high"], color=style.INK, alpha=0.05, lw=0, zorder=0)
-        axes.axvline(100 * reference["value"], color=style.QUIET, lw=0.8, ls=(0, (2, 3)), zorder=1)
+        axes.axvspan(100 * reference.low, 100 * reference.high, color=style.INK, alpha=0.05, lw=0, zorder=0)
+        axes.axvline(100 * reference.value, color=style.QUIET, lw=0.8, ls=(0, (2, 3)), zorder=1)
     for row, (run, score) in enumerate(zip(runs, scores, strict=True)):
         _row(axes, row, score, _verdict(comparison, run, metric), run.against.get(metric))
     axes.set_yticks(range(len(runs)), [run.name for run in runs] if names else [])
@@ -70,16 +71,16 @@ def _panel(axes: "Axes", comparison: Comparison, metric: str, *, names: bool) ->
     axes.tick_params(axis="x", length=0, labelsize=9, labelcolor=style.QUIET)
     axes.grid(axis="x", color=style.HAIR, lw=0.6)
     axes.set_axisbelow(True)
-    axes.set_title(f"{METRICS[metric]}, %", loc="left", size=11, weight="bold", color=style.INK, pad=6)
+    axes.set_title(f"{title(metric)}, %", loc="left", size=11, weight="bold", color=style.INK, pad=6)
     if any(run.against for run in runs):
         axes.set_title("difference", loc="right", size=9, color=style.QUIET, pad=6)
     for side in ("left", "right", "top", "bottom"):
         axes.spines[side].set_visible(False)
 
 
-def _scale(axes: "Axes", scores: Sequence[dict[str, float]], rows: int) -> None:
+def _scale(axes: "Axes", scores: Sequence[Metric], rows: int) -> None:
     """Room on the right for numbers, without ticks below it."""
-    low, high = 100 * min(one["low"] for one in scores), 100 * max(one["high"] for one in scores)
+    low, high = 100 * min(one.low for one in scores), 100 * max(one.high for one in scores)
     room = max(high - low, 4.0)
     axes.set_xlim(low - 0.03 * room, low - 0.03 * room + 1.06 * room / _DRAWN)
     axes.set_ylim(rows - 0.3, -0.7)
@@ -87,8 +88,8 @@ def _scale(axes: "Axes", scores: Sequence[dict[str, float]], rows: int) -> None:
     axes.set_xticks(range(math.ceil(low / step) * step, math.floor(min(high, 100)) + 1, step))
 
 
-def _row(axes: "Axes", row: int, score: dict[str, float], verdict: str, gained: dict[str, Any] | None) -> None:
-    value, low, high = (100 * score[key] for key in ("value", "low", "high"))
+def _row(axes: "Axes", row: int, score: Metric, verdict: str, gained: Difference | None) -> None:
+    value, low, high = (100 * end for end in (score.value, score.low, score.high))
     mark, colour, filled = _VERDICTS[verdict]
     face = colour if filled else "white"
     axes.plot([low, high], [row, row], color=colour, lw=2.6, alpha=0.45, solid_capstyle="round", zorder=2)
@@ -97,14 +98,14 @@ def _row(axes: "Axes", row: int, score: dict[str, float], verdict: str, gained: 
     printed: Any = {"transform": across, "va": "center_baseline", "ha": "right"}
     axes.text(0.85, row, f"{value:.1f}", size=10.5, weight="bold", color=style.INK, **printed)
     if gained:
-        told = f"{100 * gained['value']:+.1f}".replace("-", "\u2212")
+        told = f"{100 * gained.value:+.1f}".replace("-", "\u2212")
         axes.text(1, row, told, size=9.5, color=colour, **printed)
 
 
 def _verdict(comparison: Comparison, run: Compared, metric: str) -> str:
     if run.name == comparison.reference:
         return "reference" if len(comparison.runs) > 1 else "not compared"
-    return str(run.against[metric]["verdict"]) if run.against else "not compared"
+    return run.against[metric].verdict if run.against else "not compared"
 
 
 def _legend(figure: Any, comparison: Comparison, height: float) -> None:
@@ -134,11 +135,10 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
 
 
 def _subtitle(comparison: Comparison) -> list[str]:
-    counts = comparison[comparison.reference].evaluation["counts"]
-    queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
+    counts = comparison[comparison.reference].evaluation.counts
     first = (
-        f"{queries:,} queries of {counts['subjects']:,} people among {counts['gallery']:,} gallery photos, mean of "
-        f"{counts['draws']} draws; bars are 95 % intervals over people"
+        f"{counts.most_queries:,} queries of {counts.subjects:,} people among {counts.gallery:,} gallery photos, mean "
+        f"of {counts.draws} draws; bars are 95 % intervals over people"
     )
     if len(comparison.runs) < 2:
         return [first]

@@ -8,11 +8,10 @@
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from handreid.errors import DataError
 from handreid.evaluation.tables.matrix import (
-    METRICS,
     caption,
     cell_at,
     galleries,
@@ -24,7 +23,9 @@ from handreid.evaluation.tables.matrix import (
     trained_words,
 )
 from handreid.files import check_writable
+from handreid.recipe.metrics import title
 from handreid.report.figures import style
+from handreid.runs.results import Matrix, MatrixCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,13 +39,13 @@ _CELL, _ROW, _GAP = 1.5, 0.6, 0.14  # inches
 _LEFT, _RIGHT, _TOP, _BOTTOM = 2.1, 0.35, 1.5, 0.6
 
 
-def matrix_figure(found: Mapping[str, Any], out: Path, *, metric: Metric = "rank1", shared: bool = False) -> list[Path]:
+def matrix_figure(found: Matrix, out: Path, *, metric: Metric = "rank1", shared: bool = False) -> list[Path]:
     """Writes `out` and its caption beside it; the files written.
 
     With `shared`, the cells over the same people. Raises DataError where there are none, or the file has no place.
     """
     check_writable(out, style.FORMATS)
-    cells = (found["shared"] or {}).get("cells") if shared else found["cells"]
+    cells = (found.shared.cells if found.shared else ()) if shared else found.cells
     if not cells:
         raise DataError(
             f"there is no matrix over the same people: {shared_words(found) or 'the data sets share no subjects'}"
@@ -55,7 +56,7 @@ def matrix_figure(found: Mapping[str, Any], out: Path, *, metric: Metric = "rank
     width, height = max(_LEFT + across + _RIGHT, 8.0), _TOP + down + _BOTTOM
     figure = style.new_figure("", [], width=width, height=height)
     same = ", the same people in every gallery" if shared else ""
-    _write_head(figure, f"{METRICS[metric]} by {found['by']}{same}", [trained_words(found), tested_words(found)])
+    _write_head(figure, f"{title(metric)} by {found.by}{same}", [trained_words(found), tested_words(found)])
     axes = figure.add_axes((_LEFT / width, _BOTTOM / height, across / width, down / height))
     _frame(axes, columns, {probe_name(probe): place for probe, place in rows.items()}, (across, down))
     for (gallery, x), (probe, y) in product(columns.items(), rows.items()):
@@ -64,9 +65,9 @@ def matrix_figure(found: Mapping[str, Any], out: Path, *, metric: Metric = "rank
     return style.save(figure, out, _caption(found, metric, shared=shared))
 
 
-def _is_merged(cells: Sequence[Mapping[str, Any]], gallery: str) -> bool:
+def _is_merged(cells: Sequence[MatrixCell], gallery: str) -> bool:
     """A column that is no condition of its own: it stands apart."""
-    return all(cell["probe"] != gallery for cell in cells)
+    return all(cell.probe != gallery for cell in cells)
 
 
 def _places(names: Sequence[tuple[_Name, bool]], size: float) -> dict[_Name, float]:
@@ -80,10 +81,10 @@ def _places(names: Sequence[tuple[_Name, bool]], size: float) -> dict[_Name, flo
     return places
 
 
-def _write_head(figure: "Figure", title: str, lines: Sequence[str]) -> None:
+def _write_head(figure: "Figure", head: str, lines: Sequence[str]) -> None:
     width, height = figure.get_size_inches()
-    title = f"{title[:1].upper()}{title[1:]}"
-    figure.text(0.2 / width, 1 - 0.2 / height, title, size=14, color=style.INK, weight="bold", va="top")
+    head = f"{head[:1].upper()}{head[1:]}"
+    figure.text(0.2 / width, 1 - 0.2 / height, head, size=14, color=style.INK, weight="bold", va="top")
     for number, line in enumerate(lines):
         figure.text(0.2 / width, 1 - (0.54 + 0.2 * number) / height, line, size=9, color=style.QUIET, va="top")
 
@@ -101,7 +102,7 @@ def _frame(axes: "Axes", columns: Mapping[str, float], rows: Mapping[str, float]
         spine.set_visible(False)
 
 
-def _draw(axes: "Axes", at: tuple[float, float], cell: Mapping[str, Any] | None, metric: Metric) -> None:
+def _draw(axes: "Axes", at: tuple[float, float], cell: MatrixCell | None, metric: Metric) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
@@ -109,27 +110,27 @@ def _draw(axes: "Axes", at: tuple[float, float], cell: Mapping[str, Any] | None,
         return
     x, y = at
     corner, size = (x - _CELL / 2 + 0.03, y - _ROW / 2 + 0.03), (_CELL - 0.06, _ROW - 0.06)
-    if cell["metrics"] is None:
+    if cell.metrics is None:
         axes.add_patch(Rectangle(corner, *size, facecolor="none", edgecolor=style.UNKNOWN, hatch="////", linewidth=0))
         return
-    of = cell["metrics"][metric]
-    edge = style.INK if cell["gallery"] == cell["probe"] else "none"
-    fill = colormaps[_COLOURS](0.06 + 0.86 * of["value"])
+    of = cell.metrics[metric]
+    edge = style.INK if cell.gallery == cell.probe else "none"
+    fill = colormaps[_COLOURS](0.06 + 0.86 * of.value)
     axes.add_patch(Rectangle(corner, *size, facecolor=fill, edgecolor=edge, linewidth=1.4))
-    colour = "white" if of["value"] > _DARK else style.INK
-    axes.text(x, y - 0.09, f"{100 * of['value']:.1f}", size=12, color=colour, ha="center", va="center")
-    bounds = f"[{100 * of['low']:.1f}, {100 * of['high']:.1f}]"
+    colour = "white" if of.value > _DARK else style.INK
+    axes.text(x, y - 0.09, f"{100 * of.value:.1f}", size=12, color=colour, ha="center", va="center")
+    bounds = f"[{100 * of.low:.1f}, {100 * of.high:.1f}]"
     axes.text(x, y + 0.14, bounds, size=8, color=colour, ha="center", va="center")
 
 
-def _legend(cells: Sequence[Mapping[str, Any]]) -> str:
-    hatched = "; hatched: nobody to find" if any(cell["metrics"] is None for cell in cells) else ""
+def _legend(cells: Sequence[MatrixCell]) -> str:
+    hatched = "; hatched: nobody to find" if any(cell.metrics is None for cell in cells) else ""
     framed = "framed: gallery and probe of one kind"
     return f"percent, 95 % intervals over subjects; darker is higher, 0 to 100; {framed}{hatched}"
 
 
-def _caption(found: Mapping[str, Any], metric: Metric, *, shared: bool) -> str:
-    about = f"{METRICS[metric]} by {found['by']}, galleries across and probes down."
+def _caption(found: Matrix, metric: Metric, *, shared: bool) -> str:
+    about = f"{title(metric)} by {found.by}, galleries across and probes down."
     same = f" Shown are {shared_words(found)}." if shared else ""
     notes = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(found))
     return f"{about[:1].upper()}{about[1:]} {caption(found)}{same}{notes}"

@@ -1,13 +1,13 @@
 """Numbers with intervals as dots on lines, in the page's own HTML: it prints, needs no script, follows the theme."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-Metric = Mapping[str, Any]  # value, and low and high, or None
+from handreid.runs.results import Difference, Number
 
 
 def dots(
-    rows: Sequence[tuple[str, Sequence[Metric | None], Metric | None]],
+    rows: Sequence[tuple[str, Sequence[Number | None], Difference | None]],
     *,
     scale: float = 100.0,
     digits: int = 1,
@@ -18,26 +18,26 @@ def dots(
     All share one axis, with round ticks; places are percent of its length. It begins no lower than `least`. None if no
     row has a number.
     """
-    found = [one for _, metrics, _ in rows for one in metrics if one is not None and one["value"] is not None]
-    if not found:
+    found = [one for _, metrics, _ in rows for one in metrics if one is not None]
+    ends = [scale * end for one in found for end in (one.value, one.low, one.high) if end is not None]
+    if not ends:
         return None
-    ends = [scale * one[end] for one in found for end in ("value", "low", "high") if one.get(end) is not None]
     ticks = _ticks(min(ends), max(ends), least)
     first, length = ticks[0], ticks[-1] - ticks[0]
 
     def at(value: float) -> float:
         return round(100 * (scale * value - first) / length, 2)
 
-    def drawn(one: Metric | None) -> dict[str, Any] | None:
-        if one is None or one["value"] is None:
+    def drawn(one: Number | None) -> dict[str, Any] | None:
+        if one is None or one.value is None:
             return None
-        bounded = one.get("low") is not None
+        low, high = one.low, one.high
         return {
-            "at": at(one["value"]),
-            "low": at(one["low"]) if bounded else None,
-            "high": at(one["high"]) if bounded else None,
-            "text": f"{scale * one['value']:.{digits}f}",
-            "range": f"[{scale * one['low']:.{digits}f}, {scale * one['high']:.{digits}f}]" if bounded else "",
+            "at": at(one.value),
+            "low": None if low is None else at(low),
+            "high": None if high is None else at(high),
+            "text": f"{scale * one.value:.{digits}f}",
+            "range": "" if low is None or high is None else f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]",
         }
 
     return {

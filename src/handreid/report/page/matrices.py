@@ -1,12 +1,13 @@
 """Matrices across aspects and data sets, as the page's tables: those that lie in the runs' folders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from handreid.evaluation.matrix import read_matrices
 from handreid.evaluation.tables.matrix import caption, cell_at, galleries, probe_name, probes, remarks
 from handreid.report.compare.runs import Compared
 from handreid.runs.folder import Run
+from handreid.runs.results import Matrix, MatrixCell
 
 
 def tables(runs: Sequence[Compared]) -> list[dict[str, Any]]:
@@ -14,11 +15,11 @@ def tables(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     return [_table(run.name, matrix) for run in runs for matrix in read_matrices(Run(run.folder))]
 
 
-def _table(name: str, matrix: Mapping[str, Any]) -> dict[str, Any]:
-    cells = matrix["cells"]
+def _table(name: str, matrix: Matrix) -> dict[str, Any]:
+    cells = matrix.cells
     columns = galleries(cells)
     return {
-        "title": f"{name}: rank-1 by {matrix['by']}",
+        "title": f"{name}: rank-1 by {matrix.by}",
         "caption": caption(matrix),
         "columns": columns,
         "rows": [
@@ -32,14 +33,14 @@ def _table(name: str, matrix: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cell(cell: Mapping[str, Any] | None) -> dict[str, str] | None:
-    if cell is None or not cell["metrics"]:
+def _cell(cell: MatrixCell | None) -> dict[str, str] | None:
+    if cell is None or not cell.metrics:
         return None
-    rank1 = cell["metrics"]["rank1"]
-    strength = round(45 * rank1["value"])  # of the accent, never so much that text is hard to read on it
+    rank1 = cell.metrics["rank1"]
+    strength = round(45 * rank1.value)  # of the accent, never so much that text is hard to read on it
     return {
-        "text": f"{100 * rank1['value']:.1f}",
-        "range": f"[{100 * rank1['low']:.1f}, {100 * rank1['high']:.1f}]",
-        "kind": cell["kind"],
+        "text": f"{100 * rank1.value:.1f}",
+        "range": f"[{100 * rank1.low:.1f}, {100 * rank1.high:.1f}]",
+        "kind": cell.kind,
         "colour": f"color-mix(in srgb, var(--accent) {strength}%, var(--surface))",
     }

@@ -3,7 +3,7 @@
 Without photos the same is said in names and marks; no pixel and no file name of a photo is in the page then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ from handreid.report.page.saliency import looks
 from handreid.report.photos.confusion import most_confused
 from handreid.report.photos.test_photos import Tested
 from handreid.report.photos.thumbnails import as_url, columns_of, data_url, sprite, thumbnails
+from handreid.runs.results import Evaluation
 
 _STRIP_SIDE, _MIXED_SIDE, _TILE = 96, 176, 56  # pixels
 _MOST_ON_MAP = 2000
@@ -120,7 +121,7 @@ def mixed(tested: Tested, shots: Shots) -> dict[str, Any] | None:
     }
 
 
-def space_map(tested: Tested, evaluation: Mapping[str, Any], *, photos: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def space_map(tested: Tested, evaluation: Evaluation, *, photos: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the template and what the script need of the map. Raises DataError where all photos have one embedding."""
     kept = _kept(tested)
     shares = _right_first(tested, evaluation)
@@ -165,14 +166,14 @@ def _plane(points: Any, groups: Any, method: Method) -> dict[str, Any]:
     }
 
 
-def _right_first(tested: Tested, evaluation: Mapping[str, Any]) -> dict[int, float]:
+def _right_first(tested: Tested, evaluation: Evaluation) -> dict[int, float]:
     """Each query's share of draws in which its first answer was right; photos that are no query have none."""
     place = {name: at for at, name in enumerate(tested.names)}
     told: dict[int, list[bool]] = {}
-    for draw in evaluation["draws"]:
-        for row, ranks in zip(draw["query"], draw["ranks"], strict=True):
+    for draw in evaluation.draws:
+        for row, ranks in zip(draw.query, draw.ranks, strict=True):
             if ranks:
-                told.setdefault(place[evaluation["photos"][row]], []).append(ranks[0] == 1)
+                told.setdefault(place[evaluation.photos[row]], []).append(ranks[0] == 1)
     return {photo: sum(right) / len(right) for photo, right in told.items()}
 
 

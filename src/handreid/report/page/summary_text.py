@@ -1,11 +1,9 @@
 """What was done, in a paragraph of plain words made from the recipe and the counts of the evaluation."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from handreid.recipe import Recipe
 from handreid.recipe.model import Backbone
 from handreid.report.compare.runs import Compared, Comparison
+from handreid.runs.results import Evaluation, Metric
 from handreid.training.phrases import counted, joined
 from handreid.training.stages.registry import stage_of
 
@@ -30,7 +28,7 @@ _PROTOCOLS = {
 IDENTITY = {"subject": "a person", "hand": "a hand", "aspect": "one view of a hand"}
 
 
-def tell(recipe: Recipe, evaluation: Mapping[str, Any] | None) -> str:
+def tell(recipe: Recipe, evaluation: Evaluation | None) -> str:
     """One run: tower, stages, and who was searched among whom."""
     said = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
     if not recipe.stages:
@@ -77,29 +75,26 @@ def _stage(number: int, recipe: Recipe) -> str:
     return f"{which}, {stage_of(recipe, number).describe()}."
 
 
-def _tested(evaluation: Mapping[str, Any]) -> str:
-    counts, protocol = evaluation["counts"], evaluation["protocol"]
-    queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
-    aspect = "" if protocol["aspect"] == "all" else f", {protocol['aspect'].replace('-', ' ')} hands only"
+def _tested(evaluation: Evaluation) -> str:
+    counts, protocol = evaluation.counts, evaluation.protocol
+    aspect = "" if protocol.aspect == "all" else f", {protocol.aspect.replace('-', ' ')} hands only"
     return (
-        f"It was tested by {_PROTOCOLS.get(protocol['name'], protocol['name'])}{aspect}: {queries:,} queries of "
-        f"{counts['subjects']:,} people whom training never saw, searched among {counts['gallery']:,} gallery photos "
-        f"in each of {counted(counts['draws'], 'seeded draw')}; an identity is {IDENTITY[protocol['label']]}."
+        f"It was tested by {_PROTOCOLS.get(protocol.name, protocol.name)}{aspect}: {counts.most_queries:,} queries of "
+        f"{counts.subjects:,} people whom training never saw, searched among {counts.gallery:,} gallery photos "
+        f"in each of {counted(counts.draws, 'seeded draw')}; an identity is {IDENTITY[protocol.label]}."
     )
 
 
 def lede(comparison: Comparison, shown: Compared) -> str:
     """The result in a sentence or two: the best run, and how it stands to what it is compared with."""
-    best = shown.evaluation["metrics"]
-    rank1 = (
-        f"{100 * best['rank1']['value']:.1f} % [{100 * best['rank1']['low']:.1f}, {100 * best['rank1']['high']:.1f}]"
-    )
+    best = shown.evaluation.metrics["rank1"]
+    rank1 = f"{100 * best.value:.1f} % {_range(best)}"
     said = f"{shown.name} finds the right hand first in {rank1} of the queries, on people whom training never saw."
     others = [run for run in comparison.runs if run.name != comparison.reference]
     if not others:
         return said
     told = [run.against.get(comparison.by) for run in others]
-    count = {word: sum(one["verdict"] == word for one in told if one) for word in ("better", "worse", "within noise")}
+    count = {word: sum(one.verdict == word for one in told if one) for word in ("better", "worse", "within noise")}
     if not any(count.values()):
         return said
     parts = [f"{number} {'is' if number == 1 else 'are'} {word}" for word, number in count.items() if number]
@@ -109,21 +104,20 @@ def lede(comparison: Comparison, shown: Compared) -> str:
 
 def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
     """The few numbers at the top."""
-    metrics, counts = shown.evaluation["metrics"], shown.evaluation["counts"]
-    queries = counts["queries"] if isinstance(counts["queries"], int) else max(counts["queries"])
+    metrics, counts = shown.evaluation.metrics, shown.evaluation.counts
     found = [
         {
             "name": name,
-            "value": f"{100 * metrics[key]['value']:.1f} %",
+            "value": f"{100 * metrics[key].value:.1f} %",
             "note": f"{_range(metrics[key])}, {shown.name}",
         }
         for name, key in (("rank-1", "rank1"), ("mAP", "map"))
     ]
     return [
         *found,
-        {"name": "people tested", "value": f"{counts['subjects']:,}", "note": f"{counts['identities']:,} identities"},
-        {"name": "queries", "value": f"{queries:,}", "note": f"in each of {counted(counts['draws'], 'draw')}"},
-        {"name": "gallery", "value": f"{counts['gallery']:,}", "note": "photos, one of each identity"},
+        {"name": "people tested", "value": f"{counts.subjects:,}", "note": f"{counts.identities:,} identities"},
+        {"name": "queries", "value": f"{counts.most_queries:,}", "note": f"in each of {counted(counts.draws, 'draw')}"},
+        {"name": "gallery", "value": f"{counts.gallery:,}", "note": "photos, one of each identity"},
         *(
             [{"name": "runs", "value": str(len(comparison.runs)), "note": "compared"}]
             if len(comparison.runs) > 1
@@ -143,5 +137,5 @@ def paragraphs(comparison: Comparison, shown: Compared) -> list[str]:
     return [several, tell(shown.recipe, shown.evaluation)]
 
 
-def _range(metric: Mapping[str, Any]) -> str:
-    return f"[{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"
+def _range(metric: Metric) -> str:
+    return f"[{100 * metric.low:.1f}, {100 * metric.high:.1f}]"

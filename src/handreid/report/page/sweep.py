@@ -7,7 +7,7 @@ from typing import Any
 
 from handreid.files import check_writable, write_atomic
 from handreid.recipe import Recipe, dump_recipe
-from handreid.recipe.metrics import METRICS
+from handreid.recipe.metrics import title
 from handreid.report.figures import style
 from handreid.report.figures.sweep import caption, draw
 from handreid.report.page import charts, data_card, summary_text
@@ -16,6 +16,7 @@ from handreid.report.page.rendering import rendered
 from handreid.report.photos.thumbnails import as_url
 from handreid.runs.folder import Run
 from handreid.runs.records import read_sweep
+from handreid.runs.results import Number
 
 _CURVES = 8  # trials, the best
 
@@ -72,7 +73,7 @@ def _best_trials(folder: Path, content: Mapping[str, Any]) -> list[_Trial]:
 def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
     best, trials = content["best"], content["trials"]
     count = {state: sum(trial["state"] == state for trial in trials) for state in ("finished", "stopped", "failed")}
-    metric = METRICS[content["metric"].removeprefix("validation_")]
+    metric = title(content["metric"].removeprefix("validation_"))
     return [
         *(
             [{"name": f"validation {metric}", "value": f"{100 * best['value']:.1f} %", "note": "of the best setting"}]
@@ -95,7 +96,9 @@ def _story(content: Mapping[str, Any], trials: Sequence[_Trial], best: Mapping[s
 def _sweep(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     found = content["importance"]
     names = {**content["short_names"], "seed": "seed"}
-    shares = [(names[name], [{"value": share, "low": None}], None) for name, share in found["parameters"].items()]
+    shares = [
+        (names[name], [Number(value=share, low=None, high=None)], None) for name, share in found["parameters"].items()
+    ]
     picture = style.as_png(draw(content)) if any(trial["value"] is not None for trial in content["trials"]) else None
     return {
         "sentence": "Every trial is an ordinary run folder. None has seen a test identity.",

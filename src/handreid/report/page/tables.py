@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handreid.evaluation.compare import Rung
 from handreid.evaluation.tables import ladder
-from handreid.metrics.separation import LOWER_IS_BETTER
-from handreid.recipe.metrics import METRICS
+from handreid.recipe.metrics import title
 from handreid.report.compare.runs import Comparison
 from handreid.report.compare.tables import captions, cost_table
-from handreid.report.page.interval_chart import Metric, dots
+from handreid.report.page.interval_chart import dots
+from handreid.runs.results import Number, Reranked
 
 _SHOWN = ("rank1", "rank5", "map", "minp")
 _BOUNDED = ("rank1", "map")  # intervals of all would hide the table's numbers
@@ -19,9 +18,9 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
     """Metrics of every run, those of its re-ranking below it, what it gained, and what it cost."""
     compared = len(comparison.runs) > 1
     keys = [*_SHOWN, *ladder.tell_more([run.evaluation for run in comparison.runs])]
-    columns = [METRICS[key] for key in keys]
+    columns = [title(key) for key in keys]
     if compared:
-        columns.append(f"{METRICS[comparison.by]} against {comparison.reference}")
+        columns.append(f"{title(comparison.by)} against {comparison.reference}")
     costs = cost_table(comparison)
     caption, *remarks = captions(comparison)
     rows = []
@@ -31,13 +30,13 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
                 "name": run.name,
                 "shown": compared and run.name == shown,
                 "again": False,
-                "metrics": _metrics(run.evaluation["metrics"], keys),
+                "metrics": _metrics(run.evaluation.metrics, keys),
                 "reference": compared and run.name == comparison.reference,
                 "against": run.against.get(comparison.by),
                 "costs": costs.rows[number][1:] if costs.rows else [],
             }
         )
-        again = run.evaluation.get("reranked", [])
+        again = run.evaluation.reranked or ()
         rows += [_reranked(of, comparison.by, len(costs.columns) - 1, keys) for of in again]
     return {
         "columns": columns,
@@ -49,20 +48,20 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
     }
 
 
-def _reranked(of: Mapping[str, Any], by: str, costs: int, keys: Sequence[str]) -> dict[str, Any]:
+def _reranked(of: Reranked, by: str, costs: int, keys: Sequence[str]) -> dict[str, Any]:
     return {
-        "name": f"+ {of['name']}",
+        "name": f"+ {of.name}",
         "shown": False,
         "again": True,
-        "metrics": _metrics(of["metrics"], keys),
+        "metrics": _metrics(of.metrics, keys),
         "reference": False,
-        "against": of["against"].get(by),
+        "against": of.against.get(by),
         "costs": [""] * costs,
     }
 
 
-def _metrics(found: Mapping[str, Any], keys: Sequence[str]) -> list[Metric]:
-    return [found[key] if key in _BOUNDED else {**found[key], "low": None} for key in keys]
+def _metrics(found: Mapping[str, Number], keys: Sequence[str]) -> list[Number]:
+    return [found[key] if key in _BOUNDED else Number(value=found[key].value, low=None, high=None) for key in keys]
 
 
 def sentence(text: str) -> str:
@@ -73,7 +72,7 @@ def sentence(text: str) -> str:
 def chart(comparison: Comparison) -> dict[str, Any] | None:
     """Rank-1 and mAP of every run, with intervals."""
     rows = [
-        (run.name, [run.evaluation["metrics"][key] for key in ("rank1", "map")], run.against.get(comparison.by))
+        (run.name, [run.evaluation.metrics[key] for key in _BOUNDED], run.against.get(comparison.by))
         for run in comparison.runs
     ]
     found = dots(rows, least=0.0)
@@ -81,26 +80,39 @@ def chart(comparison: Comparison) -> dict[str, Any] | None:
         return None
     said = "Percent, with 95 % intervals over people."
     if len(comparison.runs) > 1:
-        by = METRICS[comparison.by]
+        by = title(comparison.by)
         said += f" The words below a name compare its {by}, query by query, with that of {comparison.reference}."
-    return {**found, "names": ["rank-1", "mAP"], "caption": said}
+    return {**found, "names": [title(key) for key in _BOUNDED], "caption": said}
 
 
 def spaces(comparison: Comparison) -> dict[str, Any] | None:
     """The numbers of each run's space; None where no evaluation has them."""
-    runs = [run for run in comparison.runs if "space" in run.evaluation]
+    runs = [(run.name, run.evaluation.space) for run in comparison.runs if run.evaluation.space is not None]
     if not runs:
         return None
-    numbers = [run.evaluation["space"]["numbers"] for run in runs]
     return {
-        "caption": sentence(ladder.space_caption(Rung("", dict(runs[-1].evaluation), None))),
+        **_section(comparison, "space"),
         "key": "Distance within an identity by that to the nearest other: lower is better, under 1 is separable",
-        "chart": dots(
-            [(run.name, [of["ratio"]], None) for run, of in zip(runs, numbers, strict=True)], scale=1.0, digits=3
-        ),
-        "columns": [f"{name} ({'lower' if LOWER_IS_BETTER[key] else 'higher'})" for key, name in ladder.SPACE.items()],
+        "chart": dots([(name, [space.numbers["ratio"]], None) for name, space in runs], scale=1.0, digits=3),
+    }
+
+
+def sections(comparison: Comparison) -> list[dict[str, Any]]:
+    """The numbers of every other section that declares some, as the table of metrics has them written."""
+    names = ladder.section_names([run.evaluation for run in comparison.runs])
+    return [_section(comparison, name) for name in names if name != "space"]
+
+
+def _section(comparison: Comparison, name: str) -> dict[str, Any]:
+    having = [run for run in comparison.runs if name in run.evaluation.number_sections]
+    caption = ladder.section_caption([run.evaluation for run in having], name)
+    return {
+        "id": name.replace("_", "-"),
+        "title": ladder.section_title(name).capitalize(),
+        "caption": sentence(caption) if caption else "",
+        "columns": ladder.section_columns(name),
         "rows": [
-            {"name": run.name, "cells": [of.get(key) for key in ladder.SPACE]}
-            for run, of in zip(runs, numbers, strict=True)
+            {"name": run.name, "cells": ladder.section_cells(name, run.evaluation.number_sections[name].numbers)}
+            for run in having
         ],
     }

@@ -61,7 +61,7 @@ def write_report(
 
 def _shown(comparison: Comparison, wanted: str | None) -> Compared:
     if wanted is None:
-        return max(comparison.runs, key=lambda run: run.evaluation["metrics"][comparison.by]["value"])
+        return max(comparison.runs, key=lambda run: run.evaluation.metrics[comparison.by].value)
     for run in comparison.runs:
         if wanted in (run.name, run.folder.name):
             return run
@@ -90,6 +90,7 @@ def _content(
         "cmc": cmc_caption,
         "training": training,
         "spaces": tables.spaces(comparison),
+        "sections": tables.sections(comparison),
         "matrices": matrices.tables(comparison.runs),
         "cards": data_card.data_cards(comparison.runs),
         "environment": data_card.environments(comparison.runs),

@@ -1,0 +1,22 @@
+"""Whether photos of an identity are close together and far from those of others: `metrics/separation.py`."""
+
+from handreid.evaluation.duplicates import distinct_photos
+from handreid.evaluation.sections.context import EvaluationContext
+from handreid.metrics.separation import measure
+from handreid.runs.results import Separation
+
+
+class SeparationSection:
+    name = "space"
+
+    def __call__(self, context: EvaluationContext) -> Separation:
+        """Of each picture of an identity once."""
+        split, rows = context.split, context.rows
+        once = distinct_photos(context.contents.pictures, rows, split)
+        found = measure(
+            context.embeddings[once],
+            [split.identities[row] for row in rows[once]],
+            [split.subjects[row] for row in rows[once]],
+            resamples=context.recipe.evaluate.resamples,
+        )
+        return Separation.model_validate(found)

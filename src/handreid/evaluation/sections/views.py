@@ -1,0 +1,21 @@
+"""The same metrics for the queries of each view."""
+
+import numpy as np
+
+from handreid.evaluation.sections.context import EvaluationContext
+from handreid.runs.results import Summary
+
+
+class ViewsSection:
+    name = "aspects"
+
+    def __call__(self, context: EvaluationContext) -> dict[str, Summary]:
+        """A view without a query that has a right answer has no metrics, which is noted."""
+        views = context.query_views
+        answered = [str(view) for view in np.unique(views[context.scores.answerable])]
+        context.notes += [
+            f"no query of {view} has a right answer in its gallery, so it has no metrics"
+            for view in np.unique(views).tolist()
+            if view not in answered
+        ]
+        return {view: context.summary(views == view) for view in answered}

@@ -1,0 +1,25 @@
+"""Results as files have them: tests look into plain values, and make changed ones from them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from handreid.evaluation.evaluate import evaluate
+from handreid.evaluation.matrix import matrix_of
+from handreid.runs.folder import Run
+from handreid.runs.results import Evaluation
+
+
+def evaluated(run: Run, **options: Any) -> tuple[Path, dict[str, Any]]:
+    path, found = evaluate(run, **options)
+    return path, json.loads(found.model_dump_json())
+
+
+def crossed(run: Run, by: Any, **options: Any) -> tuple[Path, dict[str, Any]]:
+    path, found = matrix_of(run, by, **options)
+    return path, json.loads(found.model_dump_json())
+
+
+def typed(content: Mapping[str, Any]) -> Evaluation:
+    return Evaluation.model_validate(json.loads(json.dumps(content)))
