@@ -6,7 +6,7 @@ Everything here is done by `training`, `evaluation` and `inference`; what is sai
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,7 @@ from handreid.models.extraction import embed_photos
 from handreid.progress import Progress, Silent
 from handreid.recipe import Recipe, Rerank, load_recipe
 from handreid.runs.folder import Run, open_run
+from handreid.runs.results import Evaluation
 from handreid.runs.side_information import conditions_of
 from handreid.training.train import train as _train
 
@@ -62,7 +63,7 @@ def evaluate(
     data: Given | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Evaluation]:
     """Scores a run on people whom training never saw: the file written (`evaluation.json`) and what it holds.
 
     `data` is another manifest than the run's own; `rerank` re-ranks otherwise than the recipe says. Raises RunError for
