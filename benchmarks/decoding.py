@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from handreid.data.decoding import opened, upright
+from handreid.data.decoding import open_upright, opened
 from handreid.data.photo_checks import look
 from handreid.data.photo_hashes import pixel_hash
 
@@ -31,7 +31,7 @@ def plain(path: Path) -> object:
 
 
 def model(path: Path) -> object:
-    return upright(path, WANTED).resize((224, 224))
+    return open_upright(path, WANTED).resize((224, 224))
 
 
 def full(path: Path) -> object:

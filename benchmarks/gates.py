@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 from handreid.build import build_embedder, build_towers
 from handreid.data import sources
 from handreid.data.rendered import render
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import load_recipe
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
 from handreid.training.checks import check_stage
 from handreid.training.context import Handover, Job
@@ -37,9 +37,9 @@ def main() -> None:
         hands = render(Path(name) / "hands", identities=24, photos=8, size=128, workers=1)
         path = Path(name) / "hands.parquet"
         sources.csv(hands).write(path)
-        material, towers = read_material(recipe, path), build_towers(recipe)
+        material, towers = load_dataset(recipe, path), build_towers(recipe)
         embedder = build_embedder(recipe, towers)
-        job = Job(Run(Path(name)), recipe, Handover(embedder, towers.text), material, Silent())
+        job = Job(Run(Path(name)), recipe, Handover(embedder, towers.text), material, NullProgress())
         stage = stage_of(recipe, 0)
         probe = stage.probe(stage.module(job))
         before = peak()

@@ -53,7 +53,7 @@ def head_of(config: dict[str, Any], identities: int, space: JointSpace) -> Seman
     complete = Model.model_validate({"head": config}).head.model_dump()
     head = build_semantic_head(complete, {"joint": 512, "pooled": 768}, ("joint", "pooled"), (14, 14, 768), space)
     if head.graph is not None:
-        head.graph.meet(identities)
+        head.graph.set_identities(identities)
         if head.graph.edges == "attributes":
             attributes = [("view", str(n)) for n in range(20)]
             head.graph.describe(attributes, torch.randn(20, 512), torch.rand(identities, 20).softmax(1))

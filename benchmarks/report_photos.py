@@ -29,7 +29,7 @@ from handreid.report.figures.ranking_strip import caption, draw_strips
 from handreid.report.figures.strip_selection import choose
 from handreid.report.figures.style import save
 from handreid.report.photos.confusion import mistakes_by_relation, most_confused
-from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.test_photos import load_test_photos
 from handreid.report.photos.thumbnails import sprite, thumbnails
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -81,13 +81,13 @@ def measure(folder: Path) -> None:
     run = Run(folder / "run")
     if not run.embeddings.exists():
         timed("evaluate, which keeps the embeddings", lambda: evaluate(run, progress=Terminal()))
-    tested = timed("look_at, the photos' bytes hashed", lambda: look_at(run))
+    tested = timed("look_at, the photos' bytes hashed", lambda: load_test_photos(run))
     sizes = [path.stat().st_size for path in tested.paths]
     print(
         f"    {len(tested):,} photos, {np.mean(sizes) / 1e3:.0f} kB on average, embeddings of {tested.embeddings.shape}"
     )
     print(f"    embeddings file {run.embeddings.stat().st_size / 1e6:.2f} MB")
-    timed("look_at, another run on the same photos", lambda: look_at(run))
+    timed("look_at, another run on the same photos", lambda: load_test_photos(run))
     images = timed("thumbnails of 56 pixels, two threads", lambda: thumbnails(tested.paths, 56))
     content, _ = timed("sprite", lambda: sprite(images))
     print(f"    sprite {len(content) / 1e6:.2f} MB")

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from handreid.data.loading import decode_all
 from handreid.errors import WeightsError
-from handreid.explain.grad_cam import grad_cam, places_and_gradients
-from handreid.explain.occlusion import Fill, blank, tiling, worth
+from handreid.explain.grad_cam import activations_and_gradients, grad_cam
+from handreid.explain.occlusion import Fill, occlude, occlusion_map, tiling
 from handreid.explain.rollout import rollout
 from handreid.inference import load_embedder
 from handreid.models.embedder import Embedder
-from handreid.runs.dataset import Material, read_material
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 FILLS: tuple[Fill, Fill] = ("blur", "mean")
@@ -69,20 +69,20 @@ def main() -> None:
 
 def _read(run: Run, count: int, data: Path | None) -> Pairs:
     embedder = load_embedder(run).cpu()
-    material = read_material(run.recipe, data or Path(run.facts["manifest"]))
+    material = load_dataset(run.recipe, data or Path(run.facts["manifest"]))
     paths, table = material.manifest.paths(), material.manifest.table
     queries, answers = _chosen(material, count)
     found = []
     for side in (queries, answers):
         photos = torch.from_numpy(np.array(decode_all([paths[row] for row in side], embedder.preprocessing)))
-        known, _ = conditions_of(embedder, table[side])
+        known, _ = side_information_of(embedder, table[side])
         found.append((photos, None if known is None else torch.from_numpy(known)))
     own, right = (embedder.embed(*one) for one in found)
     subjects = np.unique([material.split.subjects[row] for row in queries], return_inverse=True)[1]
     return Pairs(embedder, *found[0], own.clone(), right.clone(), subjects)
 
 
-def _chosen(material: Material, count: int) -> tuple[list[int], list[int]]:
+def _chosen(material: RunDataset, count: int) -> tuple[list[int], list[int]]:
     split = material.split
     draw = split.test[0]
     right = {split.identities[row]: int(row) for row in draw.gallery}
@@ -122,7 +122,7 @@ def _worths(pairs: Pairs, window: int, fill: Fill) -> Float[np.ndarray, "photo r
     known = pairs.conditions
     return np.stack(
         [
-            worth(pairs.embedder, photo, None if known is None else known[n], window=window, fill=fill)[1]
+            occlusion_map(pairs.embedder, photo, None if known is None else known[n], window=window, fill=fill)[1]
             for n, photo in enumerate(pairs.photos)
         ]
     )
@@ -133,7 +133,7 @@ def _cheap_maps(pairs: Pairs, towards: Tensor, what: str) -> dict[str, Maps]:
     grid = tiling(embedder)
 
     def product(to: Tensor) -> np.ndarray:
-        places, gradient = places_and_gradients(embedder, photos, conditions, to)
+        places, gradient = activations_and_gradients(embedder, photos, conditions, to)
         return (places * gradient).sum(3).numpy()
 
     ways: dict[str, Callable[[], np.ndarray]] = {
@@ -166,7 +166,7 @@ def _at(maps: np.ndarray, grid: tuple[int, int]) -> Maps:
 
 def _contrast(photos: Tensor, grid: tuple[int, int]) -> np.ndarray:
     every = np.ones((len(photos), *grid), bool)
-    changed = (blank(photos, every).float() - photos.float()).abs().mean(1, keepdim=True)
+    changed = (occlude(photos, every).float() - photos.float()).abs().mean(1, keepdim=True)
     return F.adaptive_avg_pool2d(changed, grid)[:, 0].numpy()
 
 
@@ -183,7 +183,7 @@ def _falls(pairs: Pairs, towards: Tensor, maps: Maps, fill: Fill) -> Float[np.nd
     before = pairs.cosines(pairs.photos, towards)
     rank = np.argsort(np.argsort(-maps.reshape(len(maps), -1), axis=1, kind="stable"), axis=1).reshape(maps.shape)
     hidden = (rank < round(share * maps[0].size) for share in SHARES)
-    return np.mean([before - pairs.cosines(blank(pairs.photos, one, fill=fill), towards) for one in hidden], axis=0)
+    return np.mean([before - pairs.cosines(occlude(pairs.photos, one, fill=fill), towards) for one in hidden], axis=0)
 
 
 def _said(values: Float[np.ndarray, " pair"], subjects: Int[np.ndarray, " pair"]) -> str:

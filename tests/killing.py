@@ -9,7 +9,7 @@ from typing import Any
 
 from handreid.recipe import Recipe
 from handreid.training.train import train
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.forks import fork
 
 
@@ -29,7 +29,7 @@ def work(number: int, below: str, recipes: Recipe | Sequence[Recipe] | None, pho
     if recipes is None or isinstance(recipes, Recipe):
         train(recipes, photos, out, resume=recipes is None)
     else:
-        climb(recipes, photos, out)
+        run_ladder(recipes, photos, out)
 
 
 class _Hook:

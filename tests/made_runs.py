@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from handreid.files import file_hash, write_json
-from handreid.metrics.query_scores import scores_of_ranks, summarise
+from handreid.metrics.query_scores import scores_of_ranks, summarise_scores
 from handreid.recipe import dump_recipe, parse_recipe
 from handreid.runs.folder import Run
 from handreid.runs.records import RUN_FORMAT
@@ -58,7 +58,7 @@ def made_evaluation(name: str, ranks: Sequence[Sequence[int]], draws: str, manif
     rows, of_draw = np.tile(np.arange(queries), DRAWS), np.repeat(np.arange(DRAWS), queries)
     subjects = [f"p{row // EACH:02d}" for row in range(queries)]
     scores = scores_of_ranks(rows, of_draw, ranks)
-    summary = summarise(scores, np.ones(len(rows), bool), subjects, resamples=200, seed=0)
+    summary = summarise_scores(scores, np.ones(len(rows), bool), subjects, resamples=200, seed=0)
     summary["counts"] |= {"gallery": GALLERY, "identities": SUBJECTS, "draws": DRAWS, "dim": 8}
     return {
         "format": EVALUATION_FORMAT,

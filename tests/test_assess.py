@@ -15,17 +15,17 @@ from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.compare import Rung, compare, read_scores
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.sections.zero_shot import classify, view_index
-from handreid.evaluation.tables.format import number
+from handreid.evaluation.tables.format import format_number
 from handreid.evaluation.tables.ladder import markdown
 from handreid.files import read_json, write_text
-from handreid.metrics.query_scores import score, summarise
+from handreid.metrics.query_scores import score, summarise_scores
 from handreid.models.extraction import embed_photos
 from handreid.recipe import Recipe, parse_recipe
 from handreid.recipe.metrics import RANKING
 from handreid.runs.folder import open_run
 from handreid.runs.results import Number, read_evaluation
 from handreid.training.train import train
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.conftest import MICRO_RECIPE
 from tests.plain_results import evaluated, typed
 
@@ -80,7 +80,7 @@ class TestScores:
         rng = np.random.default_rng(1)
         draws = [Draw(rows(0, 1, 2, 6), rows(3, 4, 5)), Draw(rows(3, 4, 2, 6), rows(0, 1, 5))]
         scores = score(rng.normal(size=(7, 5)), np.arange(7), draws, self.IDENTITIES)
-        found = summarise(scores, np.ones(6, bool), self.IDENTITIES, resamples=500, seed=0)
+        found = summarise_scores(scores, np.ones(6, bool), self.IDENTITIES, resamples=500, seed=0)
         assert found["counts"] == {"queries": 3, "subjects": 2, "unanswerable": 0}
         for metric in found["metrics"].values():
             assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
@@ -143,11 +143,11 @@ class TestLadder:
     def test_it_climbs_compares_and_does_not_run_a_finished_rung_again(self, photos: Path, tmp_path: Path):
         zero = micro("name=zero", "stages=[]", "model.head={kind: linear}", "model.test_feature.neck=before")
         one = micro("name=one", "stages.0.epochs=2")
-        rungs = climb([zero, one], photos, tmp_path)
+        rungs = run_ladder([zero, one], photos, tmp_path)
         assert rungs[0].below is None
         assert set(rungs[1].below["rank1"].model_dump()) == {"value", "low", "high", "verdict"}
         made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
-        again = climb([zero, one], photos, tmp_path)
+        again = run_ladder([zero, one], photos, tmp_path)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")} == made
         assert [rung.evaluation for rung in again] == [rung.evaluation for rung in rungs]
         assert markdown(rungs) == (tmp_path / "ladder.md").read_text()
@@ -193,9 +193,9 @@ class TestLadder:
         assert markdown([Rung("old", old, None)]).count("| rung |") == 1
 
     def test_a_number_that_is_not_defined_is_a_blank(self):
-        assert number("ratio", Number(value=None, low=None, high=None)) == ""
-        assert number("ratio", Number(value=0.51234, low=None, high=None)) == "0.512"
-        assert number("fisher", Number(value=34.56, low=8.0, high=120.0)) == "34.6 [8.000, 120.0]"
+        assert format_number("ratio", Number(value=None, low=None, high=None)) == ""
+        assert format_number("ratio", Number(value=0.51234, low=None, high=None)) == "0.512"
+        assert format_number("fisher", Number(value=34.56, low=8.0, high=120.0)) == "34.6 [8.000, 120.0]"
 
     def test_different_draws_are_not_compared(self, run: Path):
         found = read_evaluation(run / "evaluation.json")
@@ -205,7 +205,7 @@ class TestLadder:
 
     def test_two_rungs_of_one_name_are_refused(self, photos: Path, tmp_path: Path):
         with pytest.raises(RunError, match="two rungs have the name 'micro'"):
-            climb([micro(), micro()], photos, tmp_path)
+            run_ladder([micro(), micro()], photos, tmp_path)
 
 
 class TestZeroShot:

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from handreid.build import build_augment, enlargement
 from handreid.data.augment import border_colour
-from handreid.data.background import ChangeBackground, drawn, find_table, part_of, read_backgrounds
+from handreid.data.background import ChangeBackground, find_table, read_backgrounds, sample_background, sample_patch
 from handreid.data.mixing import CutMix, Mixup
 from handreid.errors import DataError, PhotoError
 from handreid.recipe import parse_recipe
@@ -235,7 +235,7 @@ def test_backgrounds_change_as_often_as_is_asked():
 
 @pytest.mark.parametrize("size", [(32, 32), (50, 80), (201, 176)])
 def test_drawn_backgrounds_differ_and_fill_any_shape(size: tuple[int, int]):
-    pictures = [seeded(drawn, size, seed) for seed in range(30)]
+    pictures = [seeded(sample_background, size, seed) for seed in range(30)]
     assert {picture.size for picture in pictures} == {size}
     assert len({picture.tobytes() for picture in pictures}) == 30
     plain = [len(set(picture.get_flattened_data())) == 1 for picture in pictures]
@@ -247,7 +247,7 @@ def test_a_part_of_a_photo_keeps_its_proportions(tmp_path: Path):
     ramp = Image.fromarray(np.stack([across * 0.5, down * 0.5, across * 0], 2).astype(np.uint8))
     for seed in range(10):
         torch.manual_seed(seed)
-        part = np.asarray(part_of([ramp], (40, 80)), float)
+        part = np.asarray(sample_patch([ramp], (40, 80)), float)
         slopes = (part[40, 35, 0] - part[40, 5, 0]) / 30, (part[75, 20, 1] - part[5, 20, 1]) / 70
         assert slopes[0] == pytest.approx(slopes[1], rel=0.12)
         assert 0.5 * 1.25 - 0.1 <= slopes[1] <= 1.25 + 0.1  # 200 rows of 0.5 in 80 pixels, or half of them

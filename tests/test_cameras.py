@@ -19,7 +19,7 @@ from handreid.recipe import Recipe, parse_recipe, read_rerank
 from handreid.report.compare.runs import compare_runs
 from handreid.report.figures.strip_selection import strip_of
 from handreid.report.photos.confusion import most_confused
-from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.test_photos import load_test_photos
 from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
@@ -178,7 +178,7 @@ class TestARun:
             compare_runs([ignoring.folder, crossed.folder])
 
     def test_pictures_rank_as_the_evaluation_does(self, crossed: Run):
-        tested, found = look_at(crossed), json.loads(crossed.evaluation.read_text())
+        tested, found = load_test_photos(crossed), json.loads(crossed.evaluation.read_text())
         for number, draw in enumerate(found["draws"]):
             for row, ranks in zip(draw["query"], draw["ranks"], strict=True):
                 strip = strip_of(tested, found["photos"][row], draw=number)

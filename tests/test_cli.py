@@ -23,7 +23,7 @@ from handreid.data import sources
 from handreid.data.manifest import read
 from handreid.files import read_json
 from handreid.recipe import Data, builtin_names
-from handreid.training.epoch_callback import checkpoint_state
+from handreid.training.epoch_callback import read_checkpoint_progress
 from tests.conftest import MICRO_RECIPE
 from tests.forks import CommandLine
 
@@ -296,7 +296,7 @@ class TestTrain:
         assert (going.returncode, said) == (130, "")
         assert told.splitlines()[-1] == f"stopped; to continue: handreid train --resume --out {out}"
         assert "Traceback" not in told
-        done, finished = checkpoint_state(out / "stages/0-fine_tune") or (0, True)
+        done, finished = read_checkpoint_progress(out / "stages/0-fine_tune") or (0, True)
         assert 0 < done < epochs
         assert not finished
         assert complaint("evaluate", out) == (

@@ -10,7 +10,7 @@ from sklearn.metrics import calinski_harabasz_score, silhouette_samples
 from handreid.errors import DataError
 from handreid.metrics import separation
 from handreid.metrics.intervals import interval_of
-from handreid.metrics.separation import compare_spaces, measure
+from handreid.metrics.separation import compare_separation, separation_metrics
 from handreid.recipe.metrics import METRICS, metrics_of
 
 
@@ -65,7 +65,7 @@ def values(found: dict) -> dict[str, float]:
 @pytest.mark.parametrize("spread", [0.1, 0.5, 3.0])
 def test_every_number_is_its_definition_written_as_loops(spread: float):
     embeddings, identities, subjects = cloud(spread)
-    found = measure(embeddings, identities, subjects, resamples=50)
+    found = separation_metrics(embeddings, identities, subjects, resamples=50)
     assert values(found) == pytest.approx(looped(embeddings, identities), rel=1e-9)
     assert found["counts"] == {"photos": 45, "identities": 12, "subjects": 6, "alone": 1}
 
@@ -73,16 +73,16 @@ def test_every_number_is_its_definition_written_as_loops(spread: float):
 def test_silhouette_and_fisher_are_those_of_scikit_learn():
     embeddings, identities, subjects = cloud(0.6, seed=1)
     unit = embeddings / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
-    found = values(measure(embeddings, identities, subjects, resamples=50))
+    found = values(separation_metrics(embeddings, identities, subjects, resamples=50))
     alone = np.array([identities.count(name) == 1 for name in identities])
     assert found["silhouette"] == pytest.approx(silhouette_samples(unit, identities)[~alone].mean())
     assert found["fisher"] == pytest.approx(calinski_harabasz_score(unit, identities))
 
 
 def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch):
-    whole = measure(*cloud(), resamples=50)
+    whole = separation_metrics(*cloud(), resamples=50)
     monkeypatch.setattr(separation, "_ENTRIES", 7 * 45)
-    parts = measure(*cloud(), resamples=50)
+    parts = separation_metrics(*cloud(), resamples=50)
     assert values(parts) == pytest.approx(values(whole), rel=1e-12)
 
 
@@ -92,12 +92,14 @@ def test_order_length_and_rotation_of_embeddings_change_nothing():
     order = random.permutation(len(embeddings))
     rotation = np.linalg.qr(random.normal(size=(8, 8)))[0]
     moved = (embeddings.astype(np.float64) @ rotation * random.uniform(0.5, 2, (len(embeddings), 1)))[order]
-    again = measure(moved, [identities[i] for i in order], [subjects[i] for i in order], resamples=50)
-    assert values(again) == pytest.approx(values(measure(embeddings, identities, subjects, resamples=50)), rel=1e-5)
+    again = separation_metrics(moved, [identities[i] for i in order], [subjects[i] for i in order], resamples=50)
+    assert values(again) == pytest.approx(
+        values(separation_metrics(embeddings, identities, subjects, resamples=50)), rel=1e-5
+    )
 
 
 def test_compacter_is_better_by_every_number_but_uniformity():
-    loose, tight = (values(measure(*cloud(spread), resamples=50)) for spread in (0.8, 0.2))
+    loose, tight = (values(separation_metrics(*cloud(spread), resamples=50)) for spread in (0.8, 0.2))
     for name in metrics_of("space"):
         lower = not METRICS[name].higher_is_better
         if name != "uniformity":  # it asks for all photos to be apart, those of an identity too
@@ -106,14 +108,14 @@ def test_compacter_is_better_by_every_number_but_uniformity():
 
 class TestIntervals:
     def test_each_number_lies_in_its_interval(self):
-        for number in measure(*cloud(subjects=12), resamples=500)["numbers"].values():
+        for number in separation_metrics(*cloud(subjects=12), resamples=500)["numbers"].values():
             assert number["low"] < number["value"] < number["high"]
 
     def test_subjects_are_resampled_not_photos(self):
         embeddings, identities, subjects = cloud(photos=3)
         twice = np.concatenate([embeddings, embeddings])
         once, again = (
-            measure(rows, identities * n, subjects * n, resamples=2000)["numbers"]["inter"]
+            separation_metrics(rows, identities * n, subjects * n, resamples=2000)["numbers"]["inter"]
             for rows, n in ((embeddings, 1), (twice, 2))
         )
         assert again["value"] == pytest.approx(once["value"])
@@ -121,7 +123,9 @@ class TestIntervals:
 
     def test_a_pair_within_a_subject_does_not_move_the_middle(self):
         """With a weight squared, all resamples of uniformity would lie above its value."""
-        number = measure(*cloud(0.05, subjects=8, hands=1, photos=6), resamples=4000)["numbers"]["uniformity"]
+        number = separation_metrics(*cloud(0.05, subjects=8, hands=1, photos=6), resamples=4000)["numbers"][
+            "uniformity"
+        ]
         assert number["low"] < number["value"] < number["high"]
         below, above = number["value"] - number["low"], number["high"] - number["value"]
         assert 1 / 3 < below / above < 3
@@ -143,7 +147,7 @@ class TestIntervals:
 
 class TestNothingToMeasure:
     def one(self, embeddings: list[list[float]], identities: str, subjects: str) -> dict:
-        found = measure(np.array(embeddings, np.float32), list(identities), list(subjects), resamples=50)
+        found = separation_metrics(np.array(embeddings, np.float32), list(identities), list(subjects), resamples=50)
         json.dumps(found, allow_nan=False)
         assert all("why" in number for number in found["numbers"].values() if number["low"] is None)
         return found["numbers"]
@@ -195,53 +199,53 @@ class TestNothingToMeasure:
 
     def test_what_is_wrong_is_refused(self):
         with pytest.raises(DataError, match="no photos"):
-            measure(np.zeros((0, 2), np.float32), [], [])
+            separation_metrics(np.zeros((0, 2), np.float32), [], [])
         with pytest.raises(DataError, match="identity 'a' has photos of two subjects"):
-            measure(np.eye(2, dtype=np.float32), ["a", "a"], ["p", "q"])
+            separation_metrics(np.eye(2, dtype=np.float32), ["a", "a"], ["p", "q"])
         with pytest.raises(DataError, match="two or more"):
             interval_of(lambda weights: weights.sum(axis=1), 1)
 
 
 class TestComparison:
     def test_tighter_is_better_and_looser_worse(self):
-        tight, loose = (measure(*cloud(spread, subjects=10), resamples=200) for spread in (0.2, 0.8))
-        found = compare_spaces(tight, loose)
+        tight, loose = (separation_metrics(*cloud(spread, subjects=10), resamples=200) for spread in (0.2, 0.8))
+        found = compare_separation(tight, loose)
         assert set(found) == {"ratio", "silhouette"}
         for name, one in found.items():
             expected = values(tight)[name] - values(loose)[name]
             assert one["value"] == pytest.approx(expected, abs=1e-5)
             assert one["low"] < one["value"] < one["high"]
             assert one["verdict"] == "better"
-        assert {one["verdict"] for one in compare_spaces(loose, tight).values()} == {"worse"}
-        assert {one["verdict"] for one in compare_spaces(tight, tight).values()} == {"within noise"}
+        assert {one["verdict"] for one in compare_separation(loose, tight).values()} == {"worse"}
+        assert {one["verdict"] for one in compare_separation(tight, tight).values()} == {"within noise"}
 
     def test_it_is_paired_by_subject(self):
         """The same people, each a little tighter: far less noise than there is between people."""
         embeddings, identities, subjects = cloud(0.9, subjects=10, hands=1)
         centres = {name: embeddings[[i == name for i in identities]].mean(axis=0) for name in identities}
         tighter = embeddings + 0.05 * (np.array([centres[name] for name in identities], np.float32) - embeddings)
-        ours, theirs = (measure(rows, identities, subjects, resamples=500) for rows in (tighter, embeddings))
-        found = compare_spaces(ours, theirs)["ratio"]
+        ours, theirs = (separation_metrics(rows, identities, subjects, resamples=500) for rows in (tighter, embeddings))
+        found = compare_separation(ours, theirs)["ratio"]
         assert found["verdict"] == "better"
         alone = theirs["numbers"]["ratio"]
         assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 3
 
     def test_it_survives_being_written_down(self):
-        ours, theirs = (measure(*cloud(spread), resamples=50) for spread in (0.3, 0.4))
+        ours, theirs = (separation_metrics(*cloud(spread), resamples=50) for spread in (0.3, 0.4))
         again = [json.loads(json.dumps(one, allow_nan=False)) for one in (ours, theirs)]
-        assert compare_spaces(*again) == compare_spaces(ours, theirs)
+        assert compare_separation(*again) == compare_separation(ours, theirs)
 
     def test_what_one_of_them_lacks_is_left_out(self):
         points = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-        ours = measure(points, list("aabbcc"), list("ppqqrr"), resamples=50)
-        flat = measure(np.ones((6, 3), np.float32), list("aabbcc"), list("ppqqrr"), resamples=50)
-        assert set(compare_spaces(ours, flat)) == {"silhouette"}
-        lonely = measure(points, list("abcdef"), list("ppqqrr"), resamples=50)
-        assert compare_spaces(lonely, lonely) == {}
-        one = measure(points, list("aaaaaa"), list("pppppp"), resamples=50)
-        assert compare_spaces(one, one) == {}
+        ours = separation_metrics(points, list("aabbcc"), list("ppqqrr"), resamples=50)
+        flat = separation_metrics(np.ones((6, 3), np.float32), list("aabbcc"), list("ppqqrr"), resamples=50)
+        assert set(compare_separation(ours, flat)) == {"silhouette"}
+        lonely = separation_metrics(points, list("abcdef"), list("ppqqrr"), resamples=50)
+        assert compare_separation(lonely, lonely) == {}
+        one = separation_metrics(points, list("aaaaaa"), list("pppppp"), resamples=50)
+        assert compare_separation(one, one) == {}
 
     def test_other_photos_are_refused(self):
-        ours, theirs = (measure(*cloud(subjects=n), resamples=50) for n in (5, 6))
+        ours, theirs = (separation_metrics(*cloud(subjects=n), resamples=50) for n in (5, 6))
         with pytest.raises(DataError, match="different photos"):
-            compare_spaces(ours, theirs)
+            compare_separation(ours, theirs)

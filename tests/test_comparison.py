@@ -13,7 +13,7 @@ import pytest
 from handreid.errors import RunError
 from handreid.evaluation.compare import read_scores
 from handreid.files import read_json, write_json
-from handreid.metrics.intervals import differences, resampled
+from handreid.metrics.intervals import bootstrap_scores, differences
 from handreid.metrics.simultaneous import shared_confidence, simultaneous_differences
 from handreid.recipe import load_recipe, parse_recipe
 from handreid.report.compare import tables as compare_tables
@@ -23,8 +23,8 @@ from handreid.report.compare.runs import Comparison, compare_runs, run_folders
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
 from handreid.runs.results import LADDER_FORMAT, read_evaluation
-from handreid.training.peak_memory import forget_peak, peak_memory
-from handreid.workflows.ladder import climb
+from handreid.training.peak_memory import peak_memory, reset_peak_memory
+from handreid.workflows.ladder import run_ladder
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, write_metrics
 from tests.made_runs import made_ranks, made_run
@@ -79,7 +79,7 @@ class TestSimultaneous:
 
     def test_resamples_are_those_of_the_estimate_and_the_same_for_all_systems(self):
         ours, theirs, owner = self.systems(2)
-        mine, other = (resampled(one, owner, resamples=4000)["rank1"] for one in (ours, theirs))
+        mine, other = (bootstrap_scores(one, owner, resamples=4000)["rank1"] for one in (ours, theirs))
         found = differences(ours, theirs, owner, resamples=4000)["rank1"]
         assert np.mean(mine) == pytest.approx(ours["rank1"].mean(), abs=0.01)
         assert np.quantile(mine - other, [0.025, 0.975]) == pytest.approx([found.low, found.high], abs=0.03)
@@ -286,13 +286,13 @@ class TestCost:
         assert (cost.learning, cost.seconds, cost.photos_per_second) == (0, None, None)
 
     def test_memory_is_the_peak_since_one_looked(self):
-        forget_peak()  # of what other tests have taken and given back
+        reset_peak_memory()  # of what other tests have taken and given back
         before = peak_memory() or 0
         taken = np.ones(2**24)
         during = peak_memory() or 0
         assert during - before > 100 * 2**20  # 128 MiB, in bytes
         del taken
-        forget_peak()
+        reset_peak_memory()
         assert (peak_memory() or during) < during - 64 * 2**20
 
 
@@ -377,7 +377,7 @@ def test_a_ladder_that_was_climbed(photos: Path, tmp_path: Path):
     rerank = ["evaluate.rerank={kind: query_expansion, neighbours: 2}"]
     zero = ["name=z-zero", "stages=[]", *rerank]
     recipes = [parse_recipe(MICRO_RECIPE, "x", more) for more in (zero, ["name=trained", "stages.0.epochs=2"])]
-    climb(recipes, photos, tmp_path / "ladder")
+    run_ladder(recipes, photos, tmp_path / "ladder")
     found = compare_runs(run_folders([tmp_path / "ladder"]), resamples=200)
     zero_shot, trained = found.runs
     assert (zero_shot.name, trained.name) == ("z-zero", "trained")

@@ -14,7 +14,7 @@ from handreid.evaluation.evaluate import evaluate
 from handreid.models.heads import PlainHead
 from handreid.objectives.table import OBJECTIVES
 from handreid.objectives.triplet import Triplet
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import FineTune, Recipe, dump_recipe, parse_recipe
 from handreid.recipe.custom_term import CUSTOM, CustomTerm, fingerprint_of
 from handreid.recipe.objectives import AnyTerm, CrossEntropy
@@ -103,7 +103,7 @@ def with_object(module: nn.Module, **keys: object) -> Recipe:
     return recipe.model_copy(update={"stages": (stage.model_copy(update={"objectives": terms}),)})
 
 
-class Said(Silent):
+class Said(NullProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -222,9 +222,9 @@ class TestByName:
 
 
 def stopped(recipe: Recipe, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from handreid.training.epoch_callback import Keeper
+    from handreid.training.epoch_callback import EpochCallback
 
-    checkpoint = Keeper._checkpoint
+    checkpoint = EpochCallback._checkpoint
 
     def stop_after_the_second_epoch(self, trainer):
         checkpoint(self, trainer)
@@ -232,7 +232,7 @@ def stopped(recipe: Recipe, photos: Path, out: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "_checkpoint", stop_after_the_second_epoch)
+        patched.setattr(EpochCallback, "_checkpoint", stop_after_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, photos, out)
 

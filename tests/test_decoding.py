@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 
 import handreid
 from handreid.data import decoding
-from handreid.data.decoding import opened, upright
+from handreid.data.decoding import open_upright, opened
 from handreid.data.pixels import Look
 from handreid.errors import DataError, PhotoError
 from tests import profiles
@@ -37,7 +37,7 @@ def noise(height: int = 40, width: int = 56, channels: int = 3, seed: int = 0) -
 
 
 def rgb(path: Path, at_least: tuple[int, int] = FULL) -> np.ndarray:
-    photo = upright(path, at_least)
+    photo = open_upright(path, at_least)
     assert photo.mode == "RGB"
     return np.asarray(photo).astype(int)
 
@@ -110,7 +110,7 @@ class TestFormats:
     def test_others_are_refused_by_name(self, tmp_path: Path, kind: str):
         Image.fromarray(noise()).save(tmp_path / "a.jpg", kind)
         with pytest.raises(PhotoError, match=r"a\.jpg cannot be read as an image \(it is no JPEG, PNG, WEBP, .* file"):
-            upright(tmp_path / "a.jpg", FULL)
+            open_upright(tmp_path / "a.jpg", FULL)
 
     def test_no_program_is_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Image.fromarray(noise()).save(tmp_path / "a.jpg", "EPS")
@@ -118,7 +118,7 @@ class TestFormats:
             monkeypatch.setattr(f"subprocess.{name}", lambda *_, **__: pytest.fail("a program was started"))
         monkeypatch.setattr("os.system", lambda *_: pytest.fail("a program was started"))
         with pytest.raises(PhotoError):
-            upright(tmp_path / "a.jpg", FULL)
+            open_upright(tmp_path / "a.jpg", FULL)
 
     def test_two_pictures_of_a_phone_are_its_first(self, tmp_path: Path):
         one, other = Image.fromarray(noise()), Image.fromarray(noise(seed=1))
@@ -138,7 +138,7 @@ class TestFormats:
         (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
         monkeypatch.setattr(decoding, "_register_heic", lambda: False)
         with pytest.raises(PhotoError, match=r"a\.heic .*it is a HEIC photo; `pip install 'handreid\[heic\]'`"):
-            upright(tmp_path / "a.heic", FULL)
+            open_upright(tmp_path / "a.heic", FULL)
 
 
 class TestHeic:
@@ -161,14 +161,14 @@ class TestHeic:
 
     def test_its_thumbnail_is_not_the_photo(self, tmp_path: Path):
         Image.fromarray(noise(256, 256)).save(tmp_path / "a.heic", thumbnails=[128])
-        assert upright(tmp_path / "a.heic", (32, 32)).size == (256, 256)
+        assert open_upright(tmp_path / "a.heic", (32, 32)).size == (256, 256)
 
     def test_a_damaged_one_is_named(self, tmp_path: Path):
         Image.fromarray(noise(64, 96)).save(tmp_path / "a.heic")
         whole = (tmp_path / "a.heic").read_bytes()
         (tmp_path / "a.heic").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(PhotoError, match=r"a\.heic cannot be read"):
-            upright(tmp_path / "a.heic", FULL)
+            open_upright(tmp_path / "a.heic", FULL)
 
 
 HAND = (np.hypot(*(np.mgrid[:40, :56] - np.array([20, 28])[:, None, None])) < 14).astype(bool)
@@ -327,7 +327,7 @@ class TestBits:
                 bits = int(kind.split()[1])
                 path.write_bytes(tiff(bytes(bits // 2), 2, 2, bits=(bits,), format=(2,)))
         with pytest.raises(PhotoError, match=r"a\.tif .*(no stated range|numbers with a sign|it is no).*"):
-            upright(path, FULL)
+            open_upright(path, FULL)
 
 
 class TestTurned:
@@ -469,7 +469,7 @@ class TestSize:
             r"a\.png cannot be read as an image \(300 x 200 pixels are more than the limit of 59,999; set HANDREID_MAX"
         )
         with pytest.raises(PhotoError, match=told):
-            upright(tmp_path / "a.png", FULL)
+            open_upright(tmp_path / "a.png", FULL)
 
     @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.gif", "a.bmp", "a.avif"])
     def test_it_holds_for_every_format_and_can_be_raised(
@@ -478,20 +478,20 @@ class TestSize:
         Image.new("RGB", (300, 200)).save(tmp_path / name)
         monkeypatch.setattr(decoding, "LIMIT", 20_000)
         with pytest.raises(PhotoError, match=r"more .*than the limit of 20,000"):
-            upright(tmp_path / name, FULL)
+            open_upright(tmp_path / name, FULL)
         monkeypatch.setenv("HANDREID_MAX_PIXELS", "60000")
-        assert upright(tmp_path / name, FULL).size == (300, 200)
+        assert open_upright(tmp_path / name, FULL).size == (300, 200)
 
     def test_pillow_has_no_say_and_gets_its_settings_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
         for name in ("a.png", "a.tif", "a.webp"):
             Image.new("RGB", (64, 64)).save(tmp_path / name)
-            assert upright(tmp_path / name, FULL).size == (64, 64)
+            assert open_upright(tmp_path / name, FULL).size == (64, 64)
         cut = (tmp_path / "a.png").read_bytes()[:-30]
         (tmp_path / "cut.png").write_bytes(cut)
         with pytest.raises(PhotoError):
-            upright(tmp_path / "cut.png", FULL)
+            open_upright(tmp_path / "cut.png", FULL)
         assert Image.MAX_IMAGE_PIXELS == 100
         assert ImageFile.LOAD_TRUNCATED_IMAGES
 
@@ -502,7 +502,7 @@ class TestSize:
         with pytest.raises(
             DataError, match=r"HANDREID_MAX_PIXELS is .*; set it to the pixel count of the largest photo"
         ) as error:
-            upright(tmp_path / "a.png", FULL)
+            open_upright(tmp_path / "a.png", FULL)
         assert not isinstance(error.value, PhotoError)
 
     @pytest.mark.parametrize("kind", ["png rgba", "png palette", "png grey 16", "tif rgba"])
@@ -510,14 +510,14 @@ class TestSize:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
     ):
         path = cut_out(tmp_path, kind)
-        whole = upright(path, FULL)
+        whole = open_upright(path, FULL)
         monkeypatch.setattr(decoding, "LARGE", 100)
         monkeypatch.setattr(decoding, "_STRIP", 56 * 7)
-        assert np.array_equal(np.asarray(upright(path, FULL)), np.asarray(whole))
-        small = upright(path, (14, 10))
+        assert np.array_equal(np.asarray(open_upright(path, FULL)), np.asarray(whole))
+        small = open_upright(path, (14, 10))
         assert small.size == (14, 10)
         assert np.array_equal(np.asarray(small), np.asarray(whole.reduce(4)))
-        assert upright(path, (15, 10)).size == (19, 14)
+        assert open_upright(path, (15, 10)).size == (19, 14)
 
     @pytest.mark.parametrize("number", TURNS)
     def test_strips_are_the_photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
@@ -551,7 +551,7 @@ class TestSize:
 
         monkeypatch.setattr(Look, "rgb", slowly)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: upright(tmp_path / name, (8, 8)), ["a.png", "small.png"] * 8))
+            list(pool.map(lambda name: open_upright(tmp_path / name, (8, 8)), ["a.png", "small.png"] * 8))
         assert most["a.png"] == 1
         assert most["small.png"] > 1
 
@@ -595,7 +595,7 @@ class TestErrors:
         where = {"load": "PIL.ImageFile.ImageFile.load", "open": "PIL.Image.open"}
         monkeypatch.setattr(where.get(place, "PIL.JpegImagePlugin.JpegImageFile.draft"), wrong)
         with pytest.raises(PhotoError, match=r"a\.jpg cannot be read as an image \(.+\); run `handreid data check`"):
-            upright(tmp_path / "a.jpg", FULL)
+            open_upright(tmp_path / "a.jpg", FULL)
 
     def test_ctrl_c_is_no_fault_of_the_photo(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
@@ -605,13 +605,13 @@ class TestErrors:
 
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", stopped)
         with pytest.raises(KeyboardInterrupt):
-            upright(tmp_path / "a.jpg", FULL)
+            open_upright(tmp_path / "a.jpg", FULL)
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path):
         os.mkfifo(tmp_path / "a.jpg")
         with pytest.raises(PhotoError, match=r"a\.jpg .*it is a pipe or a device, not a file"):
-            upright(tmp_path / "a.jpg", FULL)
+            open_upright(tmp_path / "a.jpg", FULL)
 
     def test_what_is_no_file(self, tmp_path: Path):
         (tmp_path / "a.jpg").mkdir()
@@ -619,11 +619,11 @@ class TestErrors:
         (tmp_path / "c.jpg").touch()
         for name, told in {"a.jpg": "it is a folder", "b.jpg": "symbolic links", "c.jpg": "the file is empty"}.items():
             with pytest.raises(PhotoError, match=f"{name} .*{told}"):
-                upright(tmp_path / name, FULL)
+                open_upright(tmp_path / name, FULL)
         with pytest.raises(PhotoError, match=r"1\.jpg is missing"):
-            upright(tmp_path / "c.jpg" / "1.jpg", FULL)
+            open_upright(tmp_path / "c.jpg" / "1.jpg", FULL)
         with pytest.raises(PhotoError, match="File name too long"):
-            upright(tmp_path / ("a" * 300 + ".jpg"), FULL)
+            open_upright(tmp_path / ("a" * 300 + ".jpg"), FULL)
 
     def test_warnings_of_pillow_name_no_file_and_are_left_out(self, tmp_path: Path):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0")
@@ -631,8 +631,8 @@ class TestErrors:
         palette.save(tmp_path / "b.png", transparency=bytes([0, 128]))
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            upright(tmp_path / "a.jpg", FULL)
-            upright(tmp_path / "b.png", FULL)
+            open_upright(tmp_path / "a.jpg", FULL)
+            open_upright(tmp_path / "b.png", FULL)
             warnings.warn("of somebody else", UserWarning, stacklevel=1)
         assert [str(warning.message) for warning in heard] == ["of somebody else"]
 
@@ -707,7 +707,7 @@ def test_hundreds_of_broken_files_decode_or_are_named(tmp_path: Path, kind: str,
         for mutate in MUTATIONS.values():
             path.write_bytes(mutate(whole, rng))
             try:
-                assert upright(path, (8, 8)).mode == "RGB"
+                assert open_upright(path, (8, 8)).mode == "RGB"
             except PhotoError as error:
                 refused.append(str(error))
     assert len(refused) > 5

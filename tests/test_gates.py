@@ -25,21 +25,21 @@ from handreid.files import read_json
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.objectives.triplet import Triplet
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import Recipe, builtin_names, load_recipe
 from handreid.recipe.checks import GATES
 from handreid.runs import environment
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
 from handreid.runs.side_information import seen_combinations
 from handreid.training import checks
-from handreid.training.checks import Gate, before_run
-from handreid.training.checks.data import strangers
-from handreid.training.checks.restore import leaving_no_trace
-from handreid.training.checks.result import refuse
-from handreid.training.checks.small_batches import few
+from handreid.training.checks import CheckResult, before_run
+from handreid.training.checks.data import check_subject_disjoint
+from handreid.training.checks.restore import restored
+from handreid.training.checks.result import raise_failed
+from handreid.training.checks.small_batches import subsample
 from handreid.training.context import Handover, Job
-from handreid.training.prototype_attributes import introduce
+from handreid.training.prototype_attributes import attach_prototypes
 from handreid.training.stages.fine_tune.probe import FineTuneProbe
 from handreid.training.stages.fine_tune.stage import fine_tune_module
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
@@ -64,10 +64,10 @@ def triplets(*terms: str) -> list[str]:
 
 
 def job_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any) -> Job:
-    material, towers = read_material(recipe, photos), build_towers(recipe)
+    material, towers = load_dataset(recipe, photos), build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
-    introduce(embedder, recipe, material)
-    return Job(Run(folder), recipe, Handover(embedder, towers.text), material, Silent(), gates=tuple(gates))
+    attach_prototypes(embedder, recipe, material)
+    return Job(Run(folder), recipe, Handover(embedder, towers.text), material, NullProgress(), gates=tuple(gates))
 
 
 def stage_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any, number: int = 0) -> tuple[Job, Any]:
@@ -75,12 +75,12 @@ def stage_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any, number: in
     return job, kind_of(recipe, number).module(job)
 
 
-def check_stage(job: Job, module: Any, **options: bool) -> list[Gate]:
+def check_stage(job: Job, module: Any, **options: bool) -> list[CheckResult]:
     kind = LearnPromptsProbe if isinstance(module, LearnPromptsModule) else FineTuneProbe
     return checks.check_stage(job, kind(module), **options)
 
 
-def failed(gates: list[Gate]) -> dict[str, str]:
+def failed(gates: list[CheckResult]) -> dict[str, str]:
     return {gate.name: gate.found for gate in gates if not gate.passed}
 
 
@@ -254,7 +254,7 @@ class TestFrozen:
 
     def test_what_the_recipe_freezes_and_is_not_frozen(self, stage):
         job, module = stage("stages.0.freeze_blocks=1")
-        module.embedder.backbone.thaw()
+        module.embedder.backbone.unfreeze()
         wrong = failed(check_stage(job, module))["frozen"]
         assert "parameters that the recipe freezes are trainable: embedder.backbone.visual.class_embedding" in wrong
 
@@ -342,7 +342,7 @@ class TestTexts:
 
     def test_sentences_of_the_evaluation(self, photos: Path, monkeypatch):
         recipe = micro("stages=[]", "evaluate.prompts={}")
-        material, towers = read_material(recipe, photos), build_towers(recipe)
+        material, towers = load_dataset(recipe, photos), build_towers(recipe)
         given = recipe, build_embedder(recipe, towers), towers.text, material
         assert [gate.name for gate in before_run(*given)] == ["strangers", "texts"]
         monkeypatch.setattr(TextEncoder, "encode", lambda self, texts: torch.ones(len(texts), 32))
@@ -402,7 +402,7 @@ class TestPreprocessing:
 
 class TestStrangers:
     def test_test_subjects_who_train_or_validate(self, photos: Path, tmp_path: Path):
-        material = read_material(micro(), photos)
+        material = load_dataset(micro(), photos)
         split = material.split
         tested = split.test[0].query[:1]
         who = split.subjects[tested[0]]
@@ -410,21 +410,21 @@ class TestStrangers:
             ({"train": np.append(split.train, tested)}, "training"),
             ({"validation": (replace(split.validation[0], query=tested),)}, "validation"),
         ):
-            gate = strangers(replace(material, split=replace(split, **change)))
+            gate = check_subject_disjoint(replace(material, split=replace(split, **change)))
             assert not gate.passed
             assert f"1 test subjects are also in {where}: {who}" in gate.found
 
     def test_another_hand_of_a_tested_person(self, photos: Path):
         """Identities are disjoint, people are not."""
-        material = read_material(micro(), photos)
+        material = load_dataset(micro(), photos)
         split = material.split
         subjects = list(split.subjects)
         subjects[split.train[0]] = subjects[split.test[0].query[0]]
-        gate = strangers(replace(material, split=replace(split, subjects=tuple(subjects))))
+        gate = check_subject_disjoint(replace(material, split=replace(split, subjects=tuple(subjects))))
         assert gate.found.startswith("1 test subjects are also in training")
 
     def test_a_closed_set_is_fine_and_named(self, photos: Path):
-        gate = strangers(read_material(micro("data.validation=closed-set"), photos))
+        gate = check_subject_disjoint(load_dataset(micro("data.validation=closed-set"), photos))
         assert gate.passed
         assert "closed set" in gate.found
 
@@ -578,7 +578,7 @@ def test_what_is_put_back():
     part = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     part.notes, part.count = ["a"], 1
     before, numbers = everything(part), torch.random.get_rng_state()
-    with pytest.raises(RuntimeError), leaving_no_trace(part):  # noqa: PT012
+    with pytest.raises(RuntimeError), restored(part):  # noqa: PT012
         part(torch.randn(4, 2)).sum().backward()
         part.notes.append("b")
         part.count, part[0].weight.requires_grad, part[1].running_mean = 2, False, torch.ones(2)
@@ -604,7 +604,7 @@ class TestARun:
     def test_notes_what_was_found(self, photos: Path, tmp_path: Path):
         lines: list[str] = []
 
-        class Told(Silent):
+        class Told(NullProgress):
             def say(self, line: str) -> None:
                 lines.append(line)
 
@@ -631,16 +631,16 @@ class TestARun:
         assert not read_json(tmp_path / "run/stages/0-fine_tune/gates.json")["passed"]
 
     def test_that_goes_on_is_checked_but_for_the_fresh_classifier(self, photos: Path, tmp_path: Path, monkeypatch):
-        from handreid.training.epoch_callback import Keeper
+        from handreid.training.epoch_callback import EpochCallback
 
-        checkpoint = Keeper._checkpoint
+        checkpoint = EpochCallback._checkpoint
 
         def stop(self, trainer):
             checkpoint(self, trainer)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(Keeper, "_checkpoint", stop)
+            patched.setattr(EpochCallback, "_checkpoint", stop)
             with pytest.raises(KeyboardInterrupt):
                 train(micro("stages.0.epochs=2"), photos, tmp_path / "run")
         noted = tmp_path / "run/stages/0-fine_tune/gates.json"
@@ -718,16 +718,20 @@ class TestDoctor:
 class TestFew:
     def test_identities_with_pairs_come_first(self):
         labels = torch.tensor([0, 1, 2, 1, 3, 3, 3, 2])
-        chosen = few([(place, 0) for place in range(8)], labels, 2, 2)
+        chosen = subsample([(place, 0) for place in range(8)], labels, 2, 2)
         assert [place for place, _ in chosen] == [1, 3, 2, 7]
 
     def test_photos_that_are_alone_are_taken_too(self):
-        chosen = few([(place, 0) for place in range(5)], torch.arange(5), 3, 2)
+        chosen = subsample([(place, 0) for place in range(5)], torch.arange(5), 3, 2)
         assert len(chosen) == 5
 
 
 def test_all_that_failed_is_in_one_message():
-    gates = [Gate("loss", False, "begins at 9"), Gate("texts", True, "fine"), Gate("pairs", False, "none")]
+    gates = [
+        CheckResult("loss", False, "begins at 9"),
+        CheckResult("texts", True, "fine"),
+        CheckResult("pairs", False, "none"),
+    ]
     with pytest.raises(GateError, match=r"(?s)here: 2 of 3 .*loss: begins at 9.*pairs: none.*gates\.skip=\[loss\]"):
-        refuse(gates, "here")
-    refuse(gates[1:2], "here")
+        raise_failed(gates, "here")
+    raise_failed(gates[1:2], "here")

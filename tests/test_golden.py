@@ -12,9 +12,9 @@ import pytest
 from handreid.draw import Draw
 from handreid.metrics.k_reciprocal import rerank_matches
 from handreid.metrics.query_expansion import expand_matches
-from handreid.metrics.query_scores import score, summarise
+from handreid.metrics.query_scores import score, summarise_scores
 from handreid.metrics.ranking import Ranking, rank_matches
-from handreid.metrics.separation import measure
+from handreid.metrics.separation import separation_metrics
 
 IDENTITIES, EACH = 15, 6
 NAMES = tuple(f"i{row // EACH:02d}" for row in range(IDENTITIES * EACH))
@@ -97,13 +97,13 @@ def test_ranks_are_what_they_were(name: str):
 
 def test_metrics_and_intervals_are_what_they_were():
     scores = score(features(), np.arange(len(NAMES)), draws(), NAMES)
-    found = summarise(scores, np.ones(len(scores.rows), bool), PEOPLE, resamples=500, seed=0)
+    found = summarise_scores(scores, np.ones(len(scores.rows), bool), PEOPLE, resamples=500, seed=0)
     assert found["counts"] == {"queries": 60, "subjects": 8, "unanswerable": 0}
     for name, expected in METRICS.items():
         assert tuple(found["metrics"][name][end] for end in ("value", "low", "high")) == pytest.approx(expected, 1e-13)
 
 
 def test_the_space_is_what_it_was():
-    found = measure(features(), list(NAMES), PEOPLE, resamples=500)["numbers"]
+    found = separation_metrics(features(), list(NAMES), PEOPLE, resamples=500)["numbers"]
     for name, expected in SPACE.items():
         assert tuple(found[name][end] for end in ("value", "low", "high")) == pytest.approx(expected, 1e-13)

@@ -17,8 +17,8 @@ from handreid.errors import RecipeError
 from handreid.models.embedder import Embedder
 from handreid.models.prototype_graph import Graph, nearest
 from handreid.recipe import Recipe, load_recipe
-from handreid.runs.dataset import read_material
-from handreid.training.prototype_attributes import attributes_of, introduce, mirrored
+from handreid.runs.dataset import load_dataset
+from handreid.training.prototype_attributes import attach_prototypes, attributes_of, mirrored
 from handreid.training.train import train
 from tests.plain_results import evaluated
 from tests.test_training import fit, micro, module_of
@@ -158,7 +158,7 @@ class TestLeavingOut:
     def test_training_leaves_it_out_and_testing_needs_no_label(self, kind: str):
         """Trap 5, as a training shortcut."""
         embedder = embedder_of(f"model.head.edges={kind}")
-        embedder.head.meet(4)
+        embedder.head.set_identities(4)
         photos, labels = photos_of(8), torch.arange(8) % 4
         with torch.no_grad():
             for _ in range(3):
@@ -209,24 +209,24 @@ class TestNeighbours:
 class TestPrototypes:
     def test_they_are_running_means_of_directions(self):
         graph = Graph(2, edges="identity", neighbours=1, layers=1, temperature=0.1, decay=0.75, identities=3)
-        graph.observe(torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+        graph.update_prototypes(torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
         torch.testing.assert_close(graph.prototypes, torch.tensor([[0.5, 0.5], [0.0, 1.0], [0.0, 0.0]]))
-        graph.observe(torch.tensor([[0.0, 3.0]]), torch.tensor([0]))
+        graph.update_prototypes(torch.tensor([[0.0, 3.0]]), torch.tensor([0]))
         torch.testing.assert_close(graph.prototypes[0], torch.tensor([0.375, 0.625]))
         assert graph.counts.tolist() == [3, 1, 0]
 
     def test_more_identities_may_come_and_the_known_stay(self):
         graph = graph_of()
         before = graph(features())
-        graph.meet(9)
+        graph.set_identities(9)
         assert len(graph.prototypes) == len(graph.counts) == len(graph.shares) == 9
-        graph.meet(3)
+        graph.set_identities(3)
         assert len(graph.prototypes) == 9
         torch.testing.assert_close(graph(features()), before)
 
     def test_only_training_moves_them_and_after_the_photos_are_through(self):
         embedder, photos, labels = embedder_of(), photos_of(4), torch.tensor([0, 1, 2, 3])
-        embedder.head.meet(4)
+        embedder.head.set_identities(4)
         graph = embedder.head.graph
         with torch.no_grad():
             embedder(photos, labels=labels)
@@ -235,7 +235,7 @@ class TestPrototypes:
             assert graph.counts.tolist() == [1, 1, 1, 1]
             changed = torch.cat([photos[:1], photos[1:].bitwise_not()])
             fresh = embedder_of().train()
-            fresh.head.meet(4)
+            fresh.head.set_identities(4)
             torch.testing.assert_close(fresh(changed, labels=labels).texts[0], first[0], rtol=1e-4, atol=1e-5)
 
 
@@ -258,7 +258,7 @@ class TestUnseenHands:
     @pytest.fixture
     def trained(self) -> Embedder:
         embedder = embedder_of()
-        embedder.head.meet(4)
+        embedder.head.set_identities(4)
         with torch.no_grad():
             embedder.train()(photos_of(8), labels=torch.arange(8) % 4)
         return embedder.eval()
@@ -269,7 +269,7 @@ class TestUnseenHands:
         with torch.no_grad():
             for label in (0, 3):
                 outputs = trained(photos, labels=torch.full((3,), label))
-                assert torch.equal(F.normalize(trained.compared(outputs), dim=1), before)
+                assert torch.equal(F.normalize(trained.concat_features(outputs), dim=1), before)
         trained.head.graph.prototypes.neg_()
         assert (trained.embed(photos) - before).norm(dim=1).min() > 1e-5
 
@@ -394,7 +394,7 @@ class TestAttributes:
     def test_what_the_manifest_says_of_test_photos_changes_no_embedding(self, described: Path, tmp_path: Path):
         """Trap 5: attributes of test photos reach nothing; those of training photos reach the graph."""
         recipe = graph_recipe()
-        material = read_material(recipe, described)
+        material = load_dataset(recipe, described)
         table = material.manifest.table
         others = np.setdiff1d(np.arange(len(table)), material.split.train)
         changed = {}
@@ -404,14 +404,14 @@ class TestAttributes:
             Manifest(table.with_columns(age=pl.Series(ages)), material.manifest.root).write(
                 tmp_path / f"{name}.parquet"
             )
-            changed[name] = read_material(recipe, tmp_path / f"{name}.parquet")
+            changed[name] = load_dataset(recipe, tmp_path / f"{name}.parquet")
             assert changed[name].split.train.tolist() == material.split.train.tolist()
         found = {}
         for name, one in {"as it is": material, **changed}.items():
             embedder = build_embedder(recipe, build_towers(recipe))
-            introduce(embedder, recipe, one)
+            attach_prototypes(embedder, recipe, one)
             graph = embedder.head.graph
-            graph.observe(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), torch.arange(5))
+            graph.update_prototypes(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), torch.arange(5))
             found[name] = embedder.embed(photos_of(4))
             assert graph.shares.shape == (len(graph.prototypes), len(graph.attributes))
         assert torch.equal(found["as it is"], found["test"])

@@ -15,11 +15,11 @@ from handreid.errors import GateError, ProtocolError, RunError
 from handreid.evaluation.evaluate import evaluate
 from handreid.files import read_json
 from handreid.recipe import Recipe, parse_recipe
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.exposure import RECORD, exposure_of, exposures_of, read_record
 from handreid.runs.folder import Run
 from handreid.runs.leakage import check_validation_unseen, find_leaks, hashes_in, unseen
-from handreid.training.checks.data import strangers
+from handreid.training.checks.data import check_subject_disjoint
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit
@@ -39,7 +39,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def people(run: Run) -> dict[str, list[str]]:
     """Who trains, validates and is tested."""
-    split = read_material(run.recipe, Path(run.facts["manifest"])).split
+    split = load_dataset(run.recipe, Path(run.facts["manifest"])).split
     roles = {"train": split.train, "validation": split.validation_rows, "test": split.test[0].query}
     return {role: sorted({split.subjects[row] for row in rows}) for role, rows in roles.items()}
 
@@ -168,7 +168,7 @@ class TestByName:
             form: made.table.with_columns(subject=pl.col("subject") + unicodedata.normalize(form, "\u00e9"))
             for form in ("NFC", "NFD")
         }
-        own = exposure_of(read_material(micro(), written(made, tmp_path, spelt["NFC"], "own")))
+        own = exposure_of(load_dataset(micro(), written(made, tmp_path, spelt["NFC"], "own")))
         other = read(written(made, tmp_path, spelt["NFD"], "other"))
         leaks = find_leaks([own], other, range(len(other)), lambda rows: [None] * len(rows))
         assert sum(len(leak.subjects) for leak in leaks) == len(own.trained) + len(own.chosen_by)
@@ -241,7 +241,7 @@ class TestByContent:
 
     def test_other_photos_of_other_people_are_all_tested(self, run: Run, hard_photos: Path):
         made = read(hard_photos)
-        material = read_material(micro(), hard_photos)
+        material = load_dataset(micro(), hard_photos)
         elsewhere = replace(material, manifest=Manifest(made.table, made.root, "elsewhere"))
         own = replace(read_record(run)[0], dataset="here")
         assert not find_leaks([own], elsewhere.manifest, range(len(made)), hashes_in(elsewhere.manifest))
@@ -253,7 +253,7 @@ class TestBeforeTraining:
         shutil.copytree(made.root, tmp_path / "photos")
         path = tmp_path / "photos" / "manifest.parquet"
         replace(made, root=path.parent).write(path)
-        split = read_material(micro(), path).split
+        split = load_dataset(micro(), path).split
         trained, tested = split.paths[split.train[0]], split.paths[split.test[0].query[0]]
         with Image.open(path.parent / trained) as image:
             Image.fromarray(np.asarray(image.convert("RGB"))).save(path.parent / tested, format="PNG")
@@ -266,10 +266,10 @@ class TestBeforeTraining:
         shutil.copytree(made.root, tmp_path / "photos")
         path = tmp_path / "photos" / "manifest.parquet"
         replace(made, root=path.parent).write(path)
-        split = read_material(micro(), path).split
+        split = load_dataset(micro(), path).split
         trained, validates = split.paths[split.train[0]], split.paths[split.validation_rows[0]]
         shutil.copyfile(path.parent / trained, path.parent / validates)
-        gate = strangers(read_material(micro(), path))
+        gate = check_subject_disjoint(load_dataset(micro(), path))
         assert f"1 validation photos are copies of training photos under other names: {validates}" in gate.found
 
     def test_a_split_that_is_given_may_test_people_but_not_photos_that_train(self, photos: Path, tmp_path: Path):
@@ -278,13 +278,13 @@ class TestBeforeTraining:
         split = pl.when(trains).then(pl.lit("train")).otherwise(pl.lit("test"))
         given = made.table.with_columns(split=split)
         recipe = micro("data.protocol=prepared", "data.validation=closed-set")
-        material = read_material(recipe, written(made, tmp_path, given))
-        assert strangers(material).passed
+        material = load_dataset(recipe, written(made, tmp_path, given))
+        assert check_subject_disjoint(material).passed
         run = train(recipe, material.path, tmp_path / "run")
         assert evaluated(run)[1]["left_out"] == []
 
     def test_validation_of_a_sweep_and_its_test_share_no_photo(self, photos: Path):
-        material = read_material(micro(), photos)
+        material = load_dataset(micro(), photos)
         check_validation_unseen(material)
         query = material.split.test[0].query
         draws = (replace(material.split.validation[0], query=query[:1]),)
@@ -303,6 +303,6 @@ class TestBeforeTraining:
 
 def test_what_a_run_that_trains_nothing_tests_is_new(photos: Path, tmp_path: Path):
     run = train(micro("stages=[]"), photos, tmp_path / "zero")
-    material = read_material(run.recipe, photos)
+    material = load_dataset(run.recipe, photos)
     assert [one.photos for one in exposures_of(run)[0]] == [()]
     assert unseen(run, material) == (material, [], [])

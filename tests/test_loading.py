@@ -13,7 +13,7 @@ import handreid.data.loading as loading
 from handreid.data.loading import decode, decode_all
 from handreid.errors import OutputError, PhotoError
 from handreid.files import cache_folder, file_hash, write_json
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.types import Preprocessing
 
 HALF = ((0.5,) * 3, (0.5,) * 3)
@@ -255,7 +255,7 @@ class TestCacheFile:
         assert decode_all([], SMALL, cache="disk", folder=tmp_path / "cache").shape == (0, 3, 24, 32)
 
 
-class Heard(Silent):
+class Heard(NullProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 

@@ -191,7 +191,7 @@ class TestTraining:
         backbone.freeze(1)
         assert set(learning(backbone.visual)) == {name for name in names if "resblocks.1" in name}
         assert [sum(own.requires_grad for own in layer) for layer in backbone.layers] == [0, 0, 8, 0]
-        backbone.thaw()
+        backbone.unfreeze()
         assert set(learning(backbone.visual)) == names
 
     @pytest.mark.parametrize("merged_first", [True, False])
@@ -201,7 +201,7 @@ class TestTraining:
         names = set(learning(backbone.visual))
         backbone.freeze(1)
         add_lora(backbone.visual, rank=4, alpha=8.0, layers=BOTH)
-        for undo in [lambda: merge_lora(backbone.visual), backbone.thaw][:: 1 if merged_first else -1]:
+        for undo in [lambda: merge_lora(backbone.visual), backbone.unfreeze][:: 1 if merged_first else -1]:
             undo()
         assert set(learning(backbone.visual)) == names
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from handreid.data import manifest_files
 from handreid.data.manifest import CORE, Manifest, read, read_csv
 from handreid.data.rows import content_hash
-from handreid.data.tables import typed
+from handreid.data.tables import infer_types
 from handreid.errors import ManifestError, OutputError
 
 
@@ -268,17 +268,17 @@ def test_csv_of_a_spreadsheet(tmp_path: Path) -> None:
 
 @given(st.lists(st.none() | st.integers(-(10**17), 10**17), min_size=1))
 def test_whole_numbers_survive_a_table(values: list[int | None]) -> None:
-    assert typed(["" if value is None else str(value) for value in values]).to_list() == values
+    assert infer_types(["" if value is None else str(value) for value in values]).to_list() == values
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_floats_survive_a_table(values: list[float]) -> None:
-    assert typed([str(value) for value in values]).to_list() == values
+    assert infer_types([str(value) for value in values]).to_list() == values
 
 
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_text_is_never_changed_by_becoming_a_number(values: list[str]) -> None:
-    found = typed(values)
+    found = infer_types(values)
     assert found.dtype != pl.Int64 or [str(value) for value in found] == values
 
 

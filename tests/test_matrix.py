@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from handreid import inference
-from handreid.data.cross_condition import Cell, Crossing, cross_views, draw_everyone
+from handreid.data.cross_condition import Cell, Crossing, cross_views, draw_all_subjects
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation import matrix
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of, read_matrices, written_matrix
-from handreid.evaluation.matrix_cells import Embedded, against_same, by_kind, entries
-from handreid.evaluation.tables.matrix import beside, remarks
+from handreid.evaluation.matrix_cells import Embedded, difference_to_matched, pool_by_kind, score_cells
+from handreid.evaluation.tables.matrix import remarks, stack_matrices
 from handreid.files import read_json, write_json
 from handreid.recipe import Recipe, parse_recipe
 from handreid.report.figures.matrix import matrix_figure
@@ -169,7 +169,7 @@ class TestCells:
         assert at(cells, "dorsal-left", "dorsal-right").blank is not None
         assert at(cells, "dorsal-right", "dorsal-left").blank is None  # one is searched for, among six
         with pytest.raises(ProtocolError, match="gallery of the test holds one identity only"):
-            draw_everyone(manifest.filter(pl.col("subject") == "00"), "subject", None, seed=0, draws=1)
+            draw_all_subjects(manifest.filter(pl.col("subject") == "00"), "subject", None, seed=0, draws=1)
 
     def test_what_cannot_be_crossed_is_refused(self):
         with pytest.raises(ProtocolError, match="all test photos of made show dorsal-right"):
@@ -216,7 +216,7 @@ class TestNumbers:
     """
 
     def test_every_cell_has_the_number_it_must_have(self, manifest: Manifest, photos: Embedded):
-        found, _ = entries(photos, crossed(manifest).cells, 200)
+        found, _ = score_cells(photos, crossed(manifest).cells, 200)
         rank1 = {(cell["kind"], cell["mirrored"]): set() for cell in found}
         for cell in found:
             rank1[cell["kind"], cell["mirrored"]].add(cell["metrics"]["rank1"]["value"])
@@ -234,8 +234,8 @@ class TestNumbers:
 
     def test_kinds_are_the_mean_over_all_their_queries(self, manifest: Manifest, photos: Embedded):
         cells = crossed(manifest).cells
-        found, scored = entries(photos, cells, 200)
-        kinds = {(of["kind"], of["mirrored"]): of for of in by_kind(photos, cells, scored, 200)}
+        found, scored = score_cells(photos, cells, 200)
+        kinds = {(of["kind"], of["mirrored"]): of for of in pool_by_kind(photos, cells, scored, 200)}
         mirrored = kinds["other hand, same aspect", True]
         assert (mirrored["cells"], mirrored["counts"]["queries"], mirrored["counts"]["subjects"]) == (4, 4 * 18, 6)
         assert mirrored["metrics"]["rank1"]["value"] == 1.0
@@ -243,15 +243,15 @@ class TestNumbers:
 
     def test_people_are_the_unit_of_the_intervals(self, manifest: Manifest, photos: Embedded):
         """Of six people all right: the low end is the 2.5 % point of Beta(6, 1/2), however many photos they have."""
-        found, _ = entries(photos, crossed(manifest).cells, 4000)
+        found, _ = score_cells(photos, crossed(manifest).cells, 4000)
         bounds = at(found, "dorsal-right", "dorsal-right")["metrics"]["rank1"]
         assert (bounds["value"], bounds["high"]) == (1.0, 1.0)
         assert 0.6 < bounds["low"] < 0.75
 
     def test_losses_are_paired_with_the_probes_own_kind(self, manifest: Manifest, photos: Embedded):
         cells = crossed(manifest).shared
-        _, scored = entries(photos, cells, 200)
-        of_cells, of_kinds = against_same(photos, cells, scored, 200)
+        _, scored = score_cells(photos, cells, 200)
+        of_cells, of_kinds = difference_to_matched(photos, cells, scored, 200)
         named = {(c.gallery, c.probe, c.mirrored): of for c, of in zip(cells, of_cells, strict=True)}
         assert named["dorsal-right", "dorsal-right", False] is None
         lost = named["dorsal-right", "dorsal-left", False]["rank1"]
@@ -329,9 +329,9 @@ class TestARun:
         assert "| dorsal-left, mirrored | 100.0 [" in told
 
     def test_every_photo_is_embedded_once_and_once_mirrored(self, zero: Run, monkeypatch: pytest.MonkeyPatch):
-        seen, real = [], inference.embedded
+        seen, real = [], inference.embed_rows
         monkeypatch.setattr(
-            inference, "embedded", lambda photos, *rest: (seen.append(len(photos)), real(photos, *rest))[1]
+            inference, "embed_rows", lambda photos, *rest: (seen.append(len(photos)), real(photos, *rest))[1]
         )
         zero.embeddings.unlink(missing_ok=True)
         matrix_of(zero, "side")
@@ -419,7 +419,7 @@ class TestLeaks:
 
     def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
         other = crossed_by(back, "side")[1]
-        columns, rows = beside([found, other], "rank1")
+        columns, rows = stack_matrices([found, other], "rank1")
         assert [row[0].split(":")[0] for row in rows] == ["zero", "back"]
         assert "trained on hands11k, dorsal-right (13 subjects, 39 photos)" in rows[1][0]
         one = {(of["kind"], of["mirrored"]): of for of in found["kinds"]}["other hand, same aspect", True]

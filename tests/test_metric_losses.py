@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from handreid.errors import RecipeError
 from handreid.objectives.metric_learning import MetricLearning
 from handreid.objectives.objective import Objective
-from handreid.objectives.pml_adapter import ABSTRACT, DISTANCES, REDUCERS, REFUSED, Memory
+from handreid.objectives.pml_adapter import ABSTRACT, DISTANCES, REDUCERS, REFUSED, CrossBatchMemory
 from handreid.objectives.supcon import SupCon
 from handreid.objectives.triplet import Mining, Triplet
 from handreid.recipe.objectives import CLASSIFYING
@@ -500,7 +500,7 @@ def test_building_draws_the_same_parameters_whatever_is_tried_out() -> None:
     assert drawn("DistanceWeightedMiner") == drawn(None)
 
 
-@pytest.mark.parametrize("name", [name for name in Memory.supported_losses() if name != "NCALoss"])
+@pytest.mark.parametrize("name", [name for name in CrossBatchMemory.supported_losses() if name != "NCALoss"])
 def test_a_memory_that_holds_nothing_else_changes_nothing(name: str) -> None:
     alone, remembering = library_loss(name), library_loss(name, memory=64)
     assert value_of(remembering, ROOM, PAIRED).item() == pytest.approx(value_of(alone, ROOM, PAIRED).item(), rel=1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from handreid.data import sources
 from handreid.data.check import Finding, check
-from handreid.data.draws import chance
+from handreid.data.draws import hash_key
 from handreid.data.manifest import Manifest, read
 from handreid.data.names import nfc, visible
 from handreid.data.similar_names import similar_names
@@ -84,7 +84,7 @@ class TestOneSpelling:
             split = make_split(manifest, protocol="disjoint", label="subject")
             made[form] = (manifest.hash, split.hash, split.draws_hash)
         assert made["NFC"] == made["NFD"]
-        assert chance(0, "gallery", 1, APART) == chance(0, "gallery", 1, COMPOSED)
+        assert hash_key(0, "gallery", 1, APART) == hash_key(0, "gallery", 1, COMPOSED)
 
     def test_every_text_is_composed_and_an_unlike_metadata_value_is_not_two(self, tmp_path: Path) -> None:
         rows = [f"1.jpg,a,{APART},{APART}", f"2.jpg,b,{COMPOSED},{COMPOSED}"]

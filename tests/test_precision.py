@@ -8,13 +8,13 @@ import torch
 from handreid.errors import HandreidError, RecipeError
 from handreid.recipe import Recipe, parse_recipe
 from handreid.recipe.load_sweep import parse_sweep
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.sweep.checks import check_builds
 from handreid.training import precision
 from handreid.training.train import train
 from handreid.workflows.doctor import diagnose
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe
 
@@ -42,7 +42,7 @@ class TestWithoutAGpu:
         for begin in (
             lambda: train(asked, nowhere, tmp_path / "run"),
             lambda: diagnose(asked, nowhere),
-            lambda: climb([asked], nowhere, tmp_path / "ladder"),
+            lambda: run_ladder([asked], nowhere, tmp_path / "ladder"),
         ):
             with pytest.raises(RecipeError, match=ON_A_CPU):
                 begin()
@@ -69,7 +69,7 @@ class TestWithoutAGpu:
     def test_a_sweep_is_refused_here_and_not_on_a_cluster(self, photos: Path, tmp_path: Path):
         (tmp_path / "micro.yaml").write_text(MICRO_RECIPE)
         design = parse_sweep(SWEEP, "s", tmp_path)
-        material = read_material(micro(), photos)
+        material = load_dataset(micro(), photos)
         with pytest.raises(HandreidError, match=ON_A_CPU):
             check_builds(design, photos, material, tmp_path)
         check_builds(design, photos, material, tmp_path, elsewhere=True)

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from handreid.build import build_embedder, build_towers
 from handreid.cli.commands import app
-from handreid.data.prompt_text import attribute_phrases, fill
+from handreid.data.prompt_text import attribute_phrases, fill_templates
 from handreid.errors import RecipeError, RunError, WeightsError
 from handreid.models.clip import load_clip
 from handreid.models.embedder import Embedder
 from handreid.models.prompts import (
-    Beginning,
+    ContextInit,
     LearnedPrompts,
     PromptLearner,
     diversity,
@@ -36,7 +36,7 @@ from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.text_to_image import TextToImage
 from handreid.recipe import LearnPrompts, Recipe, load_recipe, parse_recipe
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
-from handreid.training.stages.learn_prompts.stage import learned
+from handreid.training.stages.learn_prompts.stage import load_prompts
 from handreid.training.train import train
 from handreid.types import Features, Mixed, Outputs, Targets
 from tests.conftest import MICRO_RECIPE
@@ -146,7 +146,7 @@ class TestWords:
     LABELS = np.array([0, 0, 1, 1])
 
     def test_places_are_filled_with_what_all_photos_of_an_identity_say(self):
-        filled, notes = fill(
+        filled, notes = fill_templates(
             ["a {context} {surface} of a {side} hand, {skin} .", "{context}"], self.PHOTOS, self.LABELS
         )
         assert filled == [["a {context} back of a hand, fair.", "a {context} of a left hand, dark."], ["{context}"] * 2]
@@ -155,7 +155,7 @@ class TestWords:
 
     def test_a_place_that_nothing_fills_is_refused_with_what_there_is(self):
         with pytest.raises(RecipeError, match=r"\{lens\}: the manifest has no such column; .*aspect, side, skin_color"):
-            fill(["a {context} {lens} hand"], self.PHOTOS, self.LABELS)
+            fill_templates(["a {context} {lens} hand"], self.PHOTOS, self.LABELS)
 
     def test_attributes_become_phrases(self):
         columns = ("skin", "age", "nails", "scar", "side")
@@ -227,12 +227,12 @@ class TestContexts:
 
     def test_they_begin_as_noise_or_as_words_and_no_two_alike(self, text: TextEncoder):
         torch.manual_seed(0)
-        noise = Beginning(0.02).drawn(2, 50, 4, 32)
+        noise = ContextInit(0.02).drawn(2, 50, 4, 32)
         assert abs(noise.std().item() - 0.02) < 0.001
         words = word_embeddings(text, "hand with long fingers", 6)
         assert torch.equal(words[4:], words[:2])  # four tokens, over again
         assert torch.equal(words[0], text.vocabulary[text.pieces("hand")[0]])
-        begun = Beginning(0.02, words.expand(3, -1, -1)).drawn(2, 3, 6, 32)
+        begun = ContextInit(0.02, words.expand(3, -1, -1)).drawn(2, 3, 6, 32)
         assert abs((begun - words).std().item() - 0.002) < 0.0002
         assert len({tuple(context.flatten().tolist()) for context in begun.flatten(0, 1)}) == 6
 
@@ -478,7 +478,7 @@ class TestTheStage:
 
     def test_texts_of_the_identities_differ_and_belong_to_their_names(self, photos: Path, tmp_path: Path):
         run = train(recipe_of(LEARN), photos, tmp_path / "run")
-        prompts = learned(run.stage(0, "learn_prompts"))
+        prompts = load_prompts(run.stage(0, "learn_prompts"))
         assert list(prompts.identities) == sorted(prompts.identities)
         assert prompts.texts.shape == (5, 32)
         unit = F.normalize(prompts.texts, dim=1)
@@ -493,11 +493,11 @@ class TestTheStage:
     def test_a_stage_that_is_stopped_and_resumed_ends_the_same(
         self, extra: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from handreid.training.epoch_callback import Keeper
+        from handreid.training.epoch_callback import EpochCallback
 
         recipe = recipe_of(LEARN[:-1] + extra + "}", TUNE)
         whole = train(recipe, photos, tmp_path / "elsewhere" / "whole")
-        checkpoint = Keeper._checkpoint
+        checkpoint = EpochCallback._checkpoint
 
         def stop(self, trainer):
             checkpoint(self, trainer)
@@ -505,7 +505,7 @@ class TestTheStage:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(Keeper, "_checkpoint", stop)
+            patched.setattr(EpochCallback, "_checkpoint", stop)
             with pytest.raises(KeyboardInterrupt):
                 train(recipe, photos, tmp_path / "stopped")
         stopped = train(None, None, tmp_path / "stopped", resume=True)
@@ -526,7 +526,7 @@ class TestTheStage:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(stage, "build_objectives", lambda *a: given.append(a[4]) or original(*a))
             run = train(recipe, photos, tmp_path / "run")
-        assert torch.equal(given[-1], learned(run.stage(len(learning) - 1, "learn_prompts")).texts)
+        assert torch.equal(given[-1], load_prompts(run.stage(len(learning) - 1, "learn_prompts")).texts)
         lines = history(run.folder)
         assert {"1_image_to_text", "2_text_to_image"} <= lines[-1].keys()
         assert lines[-1]["loss"] == pytest.approx(
@@ -547,7 +547,7 @@ class TestTheStage:
         init = init.replace("split", "texture")
         stage = LEARN[:-1].replace("epochs: 12", "epochs: 5") + f", init: {init}" + "}"
         run = train(recipe_of(stage), manifest, tmp_path / "run")
-        assert learned(run.stage(0, "learn_prompts")).texts.isfinite().all()
+        assert load_prompts(run.stage(0, "learn_prompts")).texts.isfinite().all()
 
     def test_shared_contexts_alone_are_refused_where_all_would_have_the_same_prompt(self, photos: Path, tmp_path: Path):
         with pytest.raises(RecipeError, match=r"every identity has the prompt 'A photo of a \{context\} hand\.'"):
@@ -596,7 +596,7 @@ class TestExplain:
         assert "not an explanation" in found["warning"]
         assert found["contexts"][0]["identity"] is None
         assert len(found["contexts"]) == 3
-        prompts = learned(run / "stages" / "0-learn_prompts")
+        prompts = load_prompts(run / "stages" / "0-learn_prompts")
         text = build_towers(recipe_of()).text
         entry = found["contexts"][1]
         context = prompts.contexts["identity"][0, prompts.identities.index(entry["identity"])]

@@ -17,19 +17,19 @@ from handreid.data.splits import evaluated_rows
 from handreid.errors import RecipeError
 from handreid.evaluation.embedding_cache import read_kept
 from handreid.evaluation.evaluate import evaluate
-from handreid.evaluation.sections.inference_modes import compare_modes, inferring, parameters, time_modes
+from handreid.evaluation.sections.inference_modes import compare_modes, inference_mode, parameters, time_modes
 from handreid.files import file_hash
 from handreid.inference import load_embedder
 from handreid.models.cross_attention import Block, Interaction
 from handreid.models.embedder import Embedder
-from handreid.models.pseudo_words import FrozenText, Words
+from handreid.models.pseudo_words import FrozenText, PseudoWordEncoder
 from handreid.models.text import TextEncoder
 from handreid.objectives.symmetric_contrast import SymmetricContrast
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import Recipe, load_recipe
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.results import InferenceModes
-from handreid.training.epoch_callback import Keeper
+from handreid.training.epoch_callback import EpochCallback
 from handreid.training.train import train
 from handreid.types import Features, Outputs, Targets
 from tests.plain_results import evaluated
@@ -60,9 +60,9 @@ def tower() -> TextEncoder:
 
 
 class TestWords:
-    def words(self, tokens: int = 1, template: str = "A photo of a {context} hand.") -> Words:
+    def words(self, tokens: int = 1, template: str = "A photo of a {context} hand.") -> PseudoWordEncoder:
         torch.manual_seed(0)
-        return Words(tower(), 32, template=template, tokens=tokens, hidden=16)
+        return PseudoWordEncoder(tower(), 32, template=template, tokens=tokens, hidden=16)
 
     @pytest.mark.parametrize("tokens", [1, 3])
     def test_two_photos_have_two_texts(self, tokens: int):
@@ -224,7 +224,7 @@ class TestHead:
         embedder.head.words.text.tower.clip.transformer.register_forward_hook(lambda *_: runs.append(1))
         embedder.embed(photos_of())
         assert len(runs) == 1
-        with inferring(embedder, "fixed"):
+        with inference_mode(embedder, "fixed"):
             fixed = embedder.embed(photos_of())
         assert len(runs) == 1
         assert not torch.allclose(fixed, embedder.embed(photos_of()), atol=1e-4)
@@ -280,14 +280,14 @@ class TestSaved:
     @pytest.mark.parametrize("mode", ["composed", "fixed"])
     def test_a_saved_model_gives_the_same_embeddings_in_both_modes(self, kind: str, mode: str, tmp_path: Path):
         embedder = embedder_of(f"model.head={{kind: {kind}, inference: {mode}}}")
-        embedder.head.meet(3)
+        embedder.head.set_identities(3)
         with torch.no_grad():
             embedder.train()(photos_of(), labels=torch.tensor([0, 1, 2, 0, 1, 2]))
         embedder.save(tmp_path / "model.safetensors")
         loaded = Embedder.load(tmp_path / "model.safetensors")
         assert loaded.head.inference == mode
         for each in ("composed", "fixed"):
-            with inferring(embedder, each), inferring(loaded, each):
+            with inference_mode(embedder, each), inference_mode(loaded, each):
                 assert torch.equal(loaded.embed(photos_of()), embedder.embed(photos_of()))
 
     def test_the_file_has_the_tower_without_its_vocabulary(self, tmp_path: Path):
@@ -307,7 +307,7 @@ class TestSaved:
         assert sum(p.numel() for p in slim.parameters()) == parameters(embedder) - embedder.head.composing
         sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("slim", "whole")]
         assert sizes[0] + 4 * embedder.head.composing < sizes[1]
-        with pytest.raises(RecipeError, match="was saved without its text tower"), inferring(slim, "composed"):
+        with pytest.raises(RecipeError, match="was saved without its text tower"), inference_mode(slim, "composed"):
             slim.embed(photos_of())
 
     def test_without_words_it_cannot_compose(self, tmp_path: Path):
@@ -340,7 +340,7 @@ class TestEvaluation:
 
     def test_the_difference_is_of_composed_to_fixed(self, photos: Path):
         recipe = promptsg()
-        split, embedder = read_material(recipe, photos).split, embedder_of()
+        split, embedder = load_dataset(recipe, photos).split, embedder_of()
         rows = evaluated_rows(split)
         numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
@@ -364,14 +364,14 @@ class TestEvaluation:
     def test_embeddings_of_one_mode_are_never_taken_for_the_others(self, found: Any, monkeypatch: pytest.MonkeyPatch):
         run, _ = found
         evaluate(run)
-        kept = read_kept(run, file_hash(run.model), Silent())
+        kept = read_kept(run, file_hash(run.model), NullProgress())
         by_mode = {
             mode: {key.file: one for key, one in zip(kept.keys, kept.embeddings, strict=True) if key.inference == mode}
             for mode in ("composed", "fixed")
         }
         assert by_mode["composed"].keys() == by_mode["fixed"].keys() != set()
         assert not any(np.allclose(by_mode["fixed"][file], one) for file, one in by_mode["composed"].items())
-        monkeypatch.setattr("handreid.inference.embedded", None)  # nothing is left to be embedded
+        monkeypatch.setattr("handreid.inference.embed_rows", None)  # nothing is left to be embedded
         evaluate(run)
 
     def test_costs_are_told(self, found: Any):
@@ -470,9 +470,9 @@ class TestRecipe:
 
 def test_validation_while_training_is_in_the_recipes_mode(photos: Path, tmp_path: Path, monkeypatch: Any):
     seen: list[Any] = []
-    validated = Keeper._checked
+    validated = EpochCallback._checked
     monkeypatch.setattr(
-        Keeper, "_checked", lambda self, t, m: seen.append(m.result.head.inference) or validated(self, t, m)
+        EpochCallback, "_checked", lambda self, t, m: seen.append(m.result.head.inference) or validated(self, t, m)
     )
     train(promptsg("stages.0.epochs=1", "model.head.inference=fixed"), photos, tmp_path / "run")
     assert seen == ["fixed"]

@@ -307,11 +307,11 @@ class TestEmbed:
         assert handreid.embed(run, reversed(manifest.paths())) == pytest.approx(rows[::-1], abs=1e-5)
 
     def test_they_are_those_of_the_evaluation(self, run: Run, photos: Path):
-        from handreid.evaluation.embed import embed_known, look_up
+        from handreid.evaluation.embed import embed_known, select_photos
 
         handreid.evaluate(run)
         assert run.evaluation.exists()
-        assert np.array_equal(handreid.embed(run, read(photos)), embed_known(run, look_up(run)))
+        assert np.array_equal(handreid.embed(run, read(photos)), embed_known(run, select_photos(run)))
 
     def test_photos_are_decoded_some_at_a_time(self, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
         import handreid.api as api

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from handreid.errors import DataError
 from handreid.metrics import ranking as r
-from handreid.metrics.arrays import exact_units
+from handreid.metrics.arrays import exact_unit_vectors
 
 
 def ints(*values):
@@ -329,7 +329,7 @@ def test_rounding_of_features_is_what_the_docstring_says():
         features = random.standard_normal((40, dim)).astype(np.float32)
         exact = features.astype(np.longdouble)
         exact /= np.sqrt((exact**2).sum(axis=1, keepdims=True))
-        units = exact_units(features, "query") / 2.0**26
+        units = exact_unit_vectors(features, "query") / 2.0**26
         moved = np.abs(units @ units.T - (exact @ exact.T).astype(np.float64))
         assert 0 < moved.max() <= 2.0**-26 * np.sqrt(dim)
     assert np.abs(units - exact).max() > 2.0**-28  # it does round what float32 tells apart

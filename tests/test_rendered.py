@@ -14,7 +14,7 @@ from PIL import Image
 from handreid.data.rendered import ASPECTS, render
 from handreid.data.rendered.anatomy import SKIN_WORDS, Person, person, stream
 from handreid.data.rendered.compose import compose
-from handreid.data.rendered.exposure import expose
+from handreid.data.rendered.exposure import apply_camera
 from handreid.data.rendered.pose import limbs
 from handreid.data.rendered.scene import Framing, Scene, sample_scene
 from handreid.data.rendered.shape import Grid
@@ -211,7 +211,9 @@ def test_skin_tones_cover_the_range() -> None:
     who, scene = shot(0)
     marks = surface(0, 0, who, "right", "dorsal")
     inside = compose(Grid(72, scene.framing), who, marks, scene).outline < -0.3
-    grey = [expose(replace(who, tone=tone), marks, scene, 72)[inside].mean() for tone in np.linspace(0, 1, 7).tolist()]
+    grey = [
+        apply_camera(replace(who, tone=tone), marks, scene, 72)[inside].mean() for tone in np.linspace(0, 1, 7).tolist()
+    ]
     assert all(np.diff(grey) < -5)
 
 
@@ -242,7 +244,7 @@ def test_the_hand_stands_out_from_the_background() -> None:
         who, scene = shot(identity)
         marks = surface(0, identity, who, "right", "dorsal")
         outline = compose(Grid(64, scene.framing), who, marks, scene).outline
-        photo = expose(who, marks, scene, 64).astype(float)
+        photo = apply_camera(who, marks, scene, 64).astype(float)
         hand, behind = photo[outline < -0.2], photo[outline > 0.4]
         assert len(hand) > 300
         assert len(behind) > 300

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from handreid.data.manifest import Manifest, read
-from handreid.evaluation.embed import Known
+from handreid.evaluation.embed import PhotoTable
 from handreid.evaluation.evaluate import evaluate
 from handreid.recipe import builtin_names, load_recipe, parse_recipe
 from handreid.report.page.data_card import short_command
 from handreid.report.page.interval_chart import dots
-from handreid.report.page.summary_text import tell
+from handreid.report.page.summary_text import describe_run
 from handreid.report.page.write import write_report
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -92,11 +92,11 @@ class TestWhatIsOnIt:
         from dataclasses import replace
 
         from handreid.report.page.data_card import _leaks
-        from handreid.runs.dataset import read_material
+        from handreid.runs.dataset import load_dataset
         from handreid.runs.folder import Run
 
         run = Run(ladder / "micro-fast")
-        material = read_material(run.recipe, Path(run.facts["manifest"]))
+        material = load_dataset(run.recipe, Path(run.facts["manifest"]))
         query = material.split.test[0].query[:1]
         leaking = replace(material, split=replace(material.split, train=query))
         assert "trained on: 1 of" in _leaks(leaking)[0]
@@ -165,7 +165,7 @@ class TestWhereSomethingIsMissing:
     def test_a_model_that_has_collapsed_has_rankings_and_no_map(
         self, ladder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        def alike(run: Run, known: Known, progress: object = None) -> np.ndarray:
+        def alike(run: Run, known: PhotoTable, progress: object = None) -> np.ndarray:
             return np.tile(np.eye(1, 8, dtype=np.float32), (len(known.rows), 1))
 
         monkeypatch.setattr("handreid.report.photos.test_photos.embed_known", alike)
@@ -215,7 +215,7 @@ class TestTheCommand:
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_every_recipe_can_be_told(name: str):
-    told = tell(load_recipe(name), None)
+    told = describe_run(load_recipe(name), None)
     assert told.startswith("The encoder is ")
     assert told.endswith(".")
     assert "{" not in told

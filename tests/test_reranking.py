@@ -14,7 +14,7 @@ from handreid.errors import DataError, RecipeError
 from handreid.evaluation import evaluate as assess
 from handreid.evaluation.compare import Rung
 from handreid.evaluation.evaluate import evaluate
-from handreid.evaluation.sections.reranking import read_reranked, remark
+from handreid.evaluation.sections.reranking import read_reranked, rerank_caveat
 from handreid.evaluation.tables.ladder import markdown
 from handreid.files import read_json
 from handreid.metrics import k_reciprocal, neighbours, query_expansion
@@ -23,7 +23,7 @@ from handreid.metrics.ranking import first_rank, hit, rank_from_blocks, rank_fro
 from handreid.recipe import KReciprocal, QueryExpansion, Recipe, dump_recipe, parse_recipe, read_rerank
 from handreid.runs.folder import Run, open_run
 from handreid.training.train import train
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.conftest import MICRO_RECIPE
 from tests.plain_results import evaluated, typed
 from tests.test_cli import complaint, handreid
@@ -609,7 +609,7 @@ class TestEvaluation:
                 assert gain["value"] == pytest.approx(of["metrics"][name]["value"] - found["metrics"][name]["value"])
                 assert gain["low"] <= gain["value"] <= gain["high"]
             assert of["seconds"] > 0
-        assert "no query has more than one right answer" in remark(typed(found))
+        assert "no query has more than one right answer" in rerank_caveat(typed(found))
 
     def test_the_plain_part_is_as_without(self, found: dict, run: Run, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Run, "recipe", micro("evaluate.rerank=[]"))
@@ -668,13 +668,15 @@ class TestEvaluation:
     def test_several_right_answers_are_no_reason_for_a_remark(self, found: dict):
         several = json.loads(json.dumps(found))
         several["draws"][0]["ranks"][0] = [1, 2]
-        assert remark(typed(several)) == ""
-        assert remark(typed({**found, "reranked": []})) == ""
+        assert rerank_caveat(typed(several)) == ""
+        assert rerank_caveat(typed({**found, "reranked": []})) == ""
 
 
 class TestLadder:
     def test_a_rung_has_its_re_rankings_below_it(self, photos: Path, tmp_path: Path):
-        rungs = climb([micro("name=one", BOTH), micro("name=two", "stages.0.epochs=2", "seed=1")], photos, tmp_path)
+        rungs = run_ladder(
+            [micro("name=one", BOTH), micro("name=two", "stages.0.epochs=2", "seed=1")], photos, tmp_path
+        )
         told = (tmp_path / "ladder.md").read_text()
         lines = [line.split(" | ") for line in told.splitlines()[2:6]]
         assert [line[0] for line in lines] == [
@@ -692,9 +694,9 @@ class TestLadder:
         assert "reranked" not in second
 
     def test_a_changed_setting_is_not_hidden_by_a_finished_rung(self, run: Run, photos: Path, tmp_path: Path):
-        climb([micro("name=one")], photos, tmp_path)
+        run_ladder([micro("name=one")], photos, tmp_path)
         with pytest.raises(Exception, match="was started with another recipe"):
-            climb([micro("name=one", BOTH)], photos, tmp_path)
+            run_ladder([micro("name=one", BOTH)], photos, tmp_path)
 
     def test_without_re_ranking_nothing_is_said_of_it(self, found: dict):
         plain = {name: value for name, value in found.items() if name != "reranked"}

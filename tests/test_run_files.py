@@ -33,14 +33,14 @@ from handreid.models.sealed import load_sealed, save_sealed
 from handreid.recipe import Recipe, dump_recipe
 from handreid.report.compare.cost import cost_of
 from handreid.report.compare.runs import run_folders
-from handreid.runs.dataset import photos_of, read_material
+from handreid.runs.dataset import load_dataset, photos_of
 from handreid.runs.epoch_metrics import append_metrics, read_metrics
 from handreid.runs.folder import Run, open_run
 from handreid.runs.records import read_sweep
 from handreid.runs.results import read_evaluation, read_ladder
-from handreid.training.epoch_callback import checkpoint_state
+from handreid.training.epoch_callback import read_checkpoint_progress
 from handreid.training.train import train
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.edits import edit, note
 from tests.killing import killed_at
 from tests.plain_results import evaluated
@@ -311,7 +311,7 @@ class TestOneReaderPerKind:
             ("metrics.jsonl", stopped, lambda run: train(None, None, run, resume=True)),
             (f"{PROMPTS}/stage.json", stopped, lambda run: train(None, None, run, resume=True)),
             (f"{TUNED}/checkpoint.json", stopped, lambda run: train(None, None, run, resume=True)),
-            (f"{TUNED}/last.ckpt", stopped, lambda run: checkpoint_state(run / TUNED)),
+            (f"{TUNED}/last.ckpt", stopped, lambda run: read_checkpoint_progress(run / TUNED)),
             ("ladder.json", finished, lambda run: run_folders([run.parent])),
             ("ladder.json", finished, lambda run: read_ladder(run.parent)),
             ("sweep.json", finished, lambda run: read_sweep(run.parent)),
@@ -437,7 +437,7 @@ class TestOtherPhotos:
         folder.mkdir()
         shutil.copy(trained_on(own_photos)[0], folder / "a.jpg")
         asked = micro(f"stages.0.augment=[{{kind: background, folder: {folder}}}]")
-        material = read_material(asked, own_photos)
+        material = load_dataset(asked, own_photos)
         before = photos_of(asked, material)
         shutil.copy(trained_on(own_photos)[-1], folder / "a.jpg")
         assert photos_of(asked, material) != before
@@ -445,7 +445,7 @@ class TestOtherPhotos:
 
 
 def trained_on(photos: Path) -> list[Path]:
-    material = read_material(micro(), photos)
+    material = load_dataset(micro(), photos)
     return [material.manifest.paths()[row] for row in material.split.train]
 
 
@@ -487,7 +487,7 @@ class TestKills:
         assert not (folder / "run.json").exists()
         with pytest.raises(RunError, match=r"no run to resume: give a recipe .*handreid train RECIPE --data"):
             train(None, None, folder, resume=True)
-        assert [rung.name for rung in climb(rungs, photos, tmp_path / "ladder")] == ["zero", "one"]
+        assert [rung.name for rung in run_ladder(rungs, photos, tmp_path / "ladder")] == ["zero", "one"]
 
     def test_what_older_versions_left_at_the_beginning_is_nothing_and_what_people_have_is_something(
         self, photos: Path, tmp_path: Path
@@ -691,6 +691,6 @@ class TestJson:
 def test_noting_keeps_what_is_on_the_disk(cut: Path):
     """A model that was edited on purpose is noted by whoever does so, and then is the run's."""
     path = cut / TUNED / "last.ckpt"
-    assert checkpoint_state(path.parent) == (1, False)
+    assert read_checkpoint_progress(path.parent) == (1, False)
     note(cut, "recipe.yaml")
     assert open_run(cut).recipe == recipe()

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from handreid.errors import DataError, WeightsError
-from handreid.evaluation.embed import look_up
+from handreid.evaluation.embed import select_photos
 from handreid.explain.grad_cam import grad_cam
-from handreid.explain.occlusion import _windows, blank, tiling, worth
-from handreid.explain.rollout import flow, rollout
+from handreid.explain.occlusion import _windows, occlude, occlusion_map, tiling
+from handreid.explain.rollout import attention_flow, rollout
 from handreid.explain.saliency import CAVEATS, _cover, _strongest, caveat, match_maps, saliency
 from handreid.models.backbone import Backbone
 from handreid.models.clip import build_image_tower, resize_input
@@ -26,8 +26,8 @@ from handreid.report.figures.match_map import match_figure
 from handreid.report.figures.overlay import enlarged, overlay
 from handreid.report.figures.saliency_map import attention_figure
 from handreid.report.photos.lookup import choose, find
-from handreid.report.photos.model_input import as_seen
-from handreid.runs.dataset import read_material
+from handreid.report.photos.model_input import model_input_image
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run, open_run
 from handreid.training.train import train
 from handreid.types import Preprocessing
@@ -120,7 +120,7 @@ class TestRollout:
                         mixed[i, j] = 0.5 * block[photo, i, j] + (0.5 if i == j else 0.0)
                     mixed[i] /= mixed[i].sum()
                 rolled = mixed @ rolled
-            torch.testing.assert_close(flow(weights)[photo], rolled)
+            torch.testing.assert_close(attention_flow(weights)[photo], rolled)
 
     @pytest.mark.parametrize("renewed", [1, 2, 3])
     def test_what_comes_from_prompts_leads_nowhere(self, renewed: int):
@@ -140,7 +140,7 @@ class TestRollout:
 
         for end in range(5):
             walk(end, end, 2, 1.0)
-        torch.testing.assert_close(flow(weights, prompts=2, renewed=renewed)[0], drawn[:, [0, 3, 4]])
+        torch.testing.assert_close(attention_flow(weights, prompts=2, renewed=renewed)[0], drawn[:, [0, 3, 4]])
 
     @pytest.mark.parametrize("depth", [None, "shallow", "deep"])
     def test_even_attention_gives_a_flat_map(self, depth: str | None):
@@ -175,7 +175,7 @@ class TestRollout:
         photos = noise(model)
         with torch.no_grad(), attention_weights(model.backbone.visual) as weights:
             model(photos)
-        expected = flow(weights)[:, 1:, 1:].mean(dim=1)
+        expected = attention_flow(weights)[:, 1:, 1:].mean(dim=1)
         torch.testing.assert_close(rollout(model, photos).flatten(1), expected / expected.sum(dim=1, keepdim=True))
         assert not torch.allclose(rollout(embedder(), photos), rollout(model, photos), atol=1e-3)
         assert not torch.allclose(
@@ -241,12 +241,12 @@ class TestOcclusion:
     def test_a_cell_is_worth_what_goes_with_it(self):
         model = embedder()
         photo = noise(model, 1)
-        own, parts = worth(model, photo[0], window=1)
+        own, parts = occlusion_map(model, photo[0], window=1)
         for row in range(4):
             for col in range(4):
                 cells = np.zeros((1, 4, 4), bool)
                 cells[0, row, col] = True
-                without = model.embed(blank(photo, cells))[0].double().numpy()
+                without = model.embed(occlude(photo, cells))[0].double().numpy()
                 np.testing.assert_allclose(parts[row, col], own - without, atol=1e-6)
 
     @pytest.mark.parametrize("fill", ["blur", "mean"])
@@ -255,7 +255,7 @@ class TestOcclusion:
         photo = noise(model, 1)
         cells = np.zeros((1, 4, 4), bool)
         cells[0, 1, 2] = True
-        changed = blank(photo, cells, fill=fill)
+        changed = occlude(photo, cells, fill=fill)
         same = (changed == photo).all(dim=1)[0]
         assert same[8:16, 16:24].float().mean() < 0.1
         same[8:16, 16:24] = True
@@ -264,7 +264,7 @@ class TestOcclusion:
         assert inside.std((1, 2)).max() < 8
         torch.testing.assert_close(inside.mean((1, 2)), photo[0].float().mean((1, 2)), atol=12, rtol=0)
         plain = torch.full_like(photo, 200)
-        assert (blank(plain, cells, fill=fill) == plain).all()
+        assert (occlude(plain, cells, fill=fill) == plain).all()
 
     @pytest.mark.parametrize("tower", ["vit", "resnet"])
     def test_a_mark_lights_up(self, tower: str):
@@ -290,11 +290,11 @@ class TestMatch:
     def test_a_pair_is_what_the_similarity_has_only_with_both(self):
         model = embedder()
         left, right = noise(model)
-        one, other = (worth(model, photo, window=1)[1] for photo in (left, right))
+        one, other = (occlusion_map(model, photo, window=1)[1] for photo in (left, right))
         cells = np.zeros((1, 4, 4), bool)
         cells[0, 2, 1] = True
         x, y = (model.embed(photo[None])[0].double() for photo in (left, right))
-        without_x, without_y = (model.embed(blank(photo[None], cells))[0].double() for photo in (left, right))
+        without_x, without_y = (model.embed(occlude(photo[None], cells))[0].double() for photo in (left, right))
         mixed = x @ y - without_x @ y - x @ without_y + without_x @ without_y
         assert one[2, 1] @ other[2, 1] == pytest.approx(mixed.item(), abs=1e-6)
 
@@ -444,7 +444,7 @@ class TestOverlay:
         gradient = np.linspace(0, 255, 200)[None, :, None] * np.ones((100, 1, 3))
         Image.fromarray(gradient.astype(np.uint8)).save(path)
         preprocessing = Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3, resize=resize)
-        large = as_seen(path, preprocessing, pixels=128)
+        large = model_input_image(path, preprocessing, pixels=128)
         assert large.size == (128, 128)
         small = np.asarray(large.resize((32, 32), Image.Resampling.BOX)).transpose(2, 0, 1).astype(int)
         assert np.abs(small - decode(path, preprocessing)).mean() < 3
@@ -484,13 +484,13 @@ class TestFigures:
         assert a != c
 
     def test_named_photos_may_be_of_any_part(self, run: Run, tmp_path: Path):
-        known = look_up(run)
+        known = select_photos(run)
         trained = known.table.filter(known.table["role"] == "train")["path"][0]
         attention_figure(run, tmp_path / "a.png", photos=[trained], method="occlusion")
         assert f"Photos: {trained}." in (tmp_path / "a.txt").read_text()
 
     def test_everybody_is_drawn_once_before_anybody_twice(self, run: Run):
-        tested = look_up(run, part="test")
+        tested = select_photos(run, part="test")
         people = set(tested.table["subject"])
         for seed in range(3):
             chosen = choose(tested, len(people), seed)
@@ -500,7 +500,7 @@ class TestFigures:
     def test_of_a_wrong_answer_the_right_one_is_shown_as_well(
         self, run: Run, query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        split = read_material(run.recipe, Path(run.facts["manifest"])).split
+        split = load_dataset(run.recipe, Path(run.facts["manifest"])).split
         asked = split.identities[split.paths.index(query)]
         right = [split.identities[row] == asked for row in split.test[0].gallery].index(True)
         similarity = np.full(5, 0.1)
@@ -533,7 +533,7 @@ class TestFigures:
         assert "has no photo 'p99/0.jpg'; did you mean p" in line
         assert "is 12 photos" in complaint("figure", "attention", run.folder, "--photos", "0.jpg", *out)
         assert "has no photo 'nobody'" in complaint("figure", "match", run.folder, query, "nobody", *out)
-        trained = look_up(run).table.filter(look_up(run).table["role"] == "train")["path"][0]
+        trained = select_photos(run).table.filter(select_photos(run).table["role"] == "train")["path"][0]
         line = complaint("figure", "match", run.folder, trained, *out)
         assert "not a query of the first test draw but a photo of 'train'" in line
         assert ".png or .svg or .pdf" in complaint("figure", "attention", run.folder, "--out", tmp_path / "x.jpg")
@@ -541,7 +541,7 @@ class TestFigures:
         assert not (tmp_path / "x.png").exists()
 
     def test_a_photo_is_found_by_its_path_or_its_end(self, run: Run):
-        known = look_up(run)
+        known = select_photos(run)
         paths = known.table["path"].to_list()
         assert find(known, paths[5]) == 5
         with pytest.raises(DataError, match="12 photos"):

@@ -24,13 +24,13 @@ from handreid.models.clip import build_image_tower
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos, joint_features
 from handreid.models.side_information import UNKNOWN, SideInformation, combinations_of
-from handreid.progress import Silent
-from handreid.runs.dataset import read_material
+from handreid.progress import NullProgress
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run, open_run
-from handreid.runs.side_information import conditions_of, seen_combinations
+from handreid.runs.side_information import seen_combinations, side_information_of
 from handreid.training.stages.fine_tune import stage
 from handreid.training.stages.fine_tune.module import FineTuneModule
-from handreid.training.stages.fine_tune.wise_ft import estimate_norms, walk
+from handreid.training.stages.fine_tune.wise_ft import interpolation_curve, recompute_batchnorm
 from handreid.training.train import train
 from tests.plain_results import evaluated
 from tests.test_lora import RESNET, VIT
@@ -184,7 +184,7 @@ class TestTheEmbedder:
         embedder.save(tmp_path / "m.safetensors")
         again = Embedder.load(tmp_path / "m.safetensors")
         rows = pl.DataFrame({"camera": ["c1", "c0", "c9"], "lens_mm": [50, 35, 35]})
-        conditions, remarks = conditions_of(again, rows)
+        conditions, remarks = side_information_of(again, rows)
         assert conditions.tolist() == [3, 0, UNKNOWN]
         assert remarks == ["side information: 1 of 3 photos get the mean, as their values did not train"]
         photos, known = torch.from_numpy(bytes_for(3)), torch.from_numpy(conditions)
@@ -228,7 +228,7 @@ class TestTheEmbedder:
         table = manifest.read(cameras).table
         others = [name for name in table.columns if name not in ("camera", "lens_mm")]
         shuffled = table.with_columns(table.select(others).reverse())
-        found, same = (conditions_of(told_embedder(), one)[0] for one in (table, shuffled))
+        found, same = (side_information_of(told_embedder(), one)[0] for one in (table, shuffled))
         assert found.tolist() == same.tolist()
         assert len(set(found.tolist())) == 4
 
@@ -248,7 +248,7 @@ class TestARun:
     def test_training_photos_come_with_the_conditions_of_their_rows(
         self, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        material, seen = read_material(micro(SIDE), cameras), []
+        material, seen = load_dataset(micro(SIDE), cameras), []
         step = FineTuneModule.training_step
 
         def noted(module, batch, index):
@@ -266,7 +266,7 @@ class TestARun:
         assert len(set(seen)) == len(rows)
 
     def test_every_vector_of_a_training_photo_has_moved(self, run: Run, cameras: Path):
-        recipe, material = run.recipe, read_material(run.recipe, cameras)
+        recipe, material = run.recipe, load_dataset(run.recipe, cameras)
         combinations = seen_combinations(recipe, material)
         before = build_embedder(recipe, build_towers(recipe), combinations).backbone.side_information.vectors
         after = Embedder.load(run.stage(0, "fine_tune") / "last.safetensors").backbone.side_information.vectors
@@ -274,15 +274,15 @@ class TestARun:
         assert not (before == after).all(dim=1).any()
 
     def test_validation_and_wise_ft_are_told(self, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        told, walked = noting(embed_photos), noting(walk)
+        told, walked = noting(embed_photos), noting(interpolation_curve)
         monkeypatch.setattr(stage, "embed_photos", told)
         monkeypatch.setattr(stage, "walk", walked)
         run = train(micro(SIDE, "stages.0.epochs=1", "stages.0.wise_ft={alphas: [0.5]}"), cameras, tmp_path / "run")
-        material = read_material(run.recipe, cameras)
+        material = load_dataset(run.recipe, cameras)
         draws = material.split.validation
         rows = np.unique(np.concatenate([part for draw in draws for part in (draw.gallery, draw.query)]))
         for seen, of in ((told.conditions, rows), (walked.conditions, material.split.train)):
-            expected = conditions_of(Embedder.load(run.model), material.manifest.table[of])[0]
+            expected = side_information_of(Embedder.load(run.model), material.manifest.table[of])[0]
             assert seen[0].tolist() == expected.tolist()
             assert len(set(seen[0].tolist())) > 1
 
@@ -290,19 +290,21 @@ class TestARun:
         told, named = noting(embed_photos), noting(joint_features)
         monkeypatch.setattr(inference, "embed_photos", told)
         monkeypatch.setattr("handreid.evaluation.sections.zero_shot.joint_features", named)
-        recipe, material = micro(SIDE, "evaluate.prompts={}"), read_material(run.recipe, cameras)
+        recipe, material = micro(SIDE, "evaluate.prompts={}"), load_dataset(run.recipe, cameras)
         seen = material.manifest.table.with_columns(aspect=pl.lit("dorsal"), side=pl.lit("left"))
         material = replace(material, manifest=replace(material.manifest, table=seen))
-        assess._assess(run, recipe, material, [], [], Silent())
+        assess._assess(run, recipe, material, [], [], NullProgress())
         rows = evaluated_rows(material.split)
-        expected = conditions_of(Embedder.load(run.model), seen[rows])[0].tolist()
+        expected = side_information_of(Embedder.load(run.model), seen[rows])[0].tolist()
         assert len(set(expected)) > 1
         assert told.conditions[0].tolist() == named.conditions[0].tolist() == expected
 
     def test_the_test_and_the_table_of_embeddings_are_told(self, run: Run, cameras: Path, tmp_path: Path):
         found = embed(open_run(run.folder), tmp_path / "e.parquet")
-        embedder, material = Embedder.load(run.model), read_material(run.recipe, cameras)
-        job = stage.Job(run, run.recipe, stage.Handover(embedder, build_towers(run.recipe).text), material, Silent())
+        embedder, material = Embedder.load(run.model), load_dataset(run.recipe, cameras)
+        job = stage.Job(
+            run, run.recipe, stage.Handover(embedder, build_towers(run.recipe).text), material, NullProgress()
+        )
         rows = np.arange(len(material.manifest))
         right, without = (embed_photos(embedder, job.decoded(rows), conditions=c) for c in (job.conditions(rows), None))
         assert np.allclose(np.array(found["embedding"].to_list()), right, atol=1e-4)
@@ -323,7 +325,7 @@ class TestARun:
     def test_statistics_for_wise_ft_are_of_features_that_were_told(self):
         embedder, photos = told_embedder(), bytes_for(9)
         conditions = np.array([0, 0, 0, 1, 1, 1, 3, 3, UNKNOWN])
-        estimate_norms(embedder, photos, conditions=conditions, batch_size=4)
+        recompute_batchnorm(embedder, photos, conditions=conditions, batch_size=4)
         with torch.no_grad():
             pooled = embedder(torch.from_numpy(photos), torch.from_numpy(conditions)).features.pooled
         assert torch.allclose(embedder.head.necks["pooled"].running_mean, pooled.mean(dim=0), atol=1e-5)

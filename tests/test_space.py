@@ -155,7 +155,7 @@ class TestEmbed:
 def ready(run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run, with embeddings made up: what is drawn does not hang on them."""
 
-    def made_up(_: object, known: embed.Known, __: object = None) -> np.ndarray:
+    def made_up(_: object, known: embed.PhotoTable, __: object = None) -> np.ndarray:
         points = np.random.default_rng(0).normal(size=(48, 6))[known.rows]
         return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 

@@ -20,10 +20,10 @@ from handreid.models.embedder import Embedder
 from handreid.models.extraction import joint_features
 from handreid.models.feature_cache import cached_joint_features
 from handreid.recipe import Recipe, parse_recipe
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
 from handreid.training.train import train
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit_recipe, note
 from tests.test_prompts import LEARN, TUNE, recipe_of
@@ -42,9 +42,9 @@ class Said:
         self.lines.append(line)
 
     def step(self, what: str, total: int, unit: str):
-        from handreid.progress import Silent
+        from handreid.progress import NullProgress
 
-        return Silent().step(what, total, unit)
+        return NullProgress().step(what, total, unit)
 
 
 def taken(run: Run) -> list[bool]:
@@ -89,7 +89,7 @@ class TestReuse:
                 recipe = recipe_of(LEARN, start="start", **weights)
                 train(micro("stages.0.epochs=1"), own_photos, tmp_path / "runs" / "start")
             case "a photo":
-                trained = read_material(recipe, own_photos).split.train[0]
+                trained = load_dataset(recipe, own_photos).split.train[0]
                 first = read(own_photos).paths()[trained]
                 first.write_bytes(first.read_bytes() + b"0")
             case "reuse=False":
@@ -158,11 +158,11 @@ class TestStart:
     def test_prompts_can_be_learned_for_the_encoder_of_an_earlier_rung(self, photos: Path, tmp_path: Path):
         one = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: one"), "x", ["stages.0.epochs=1"])
         two = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: two"), "x", [f"stages=[{LEARN}]", "start=one"])
-        rungs = climb([one, two], photos, tmp_path)
+        rungs = run_ladder([one, two], photos, tmp_path)
         assert [rung.name for rung in rungs] == ["one", "two"]
         facts = json.loads((tmp_path / "two" / "run.json").read_text())
         assert facts["start"] == str((tmp_path / "one").absolute())
-        assert climb([one, two], photos, tmp_path)[1].evaluation == rungs[1].evaluation  # nothing to be done again
+        assert run_ladder([one, two], photos, tmp_path)[1].evaluation == rungs[1].evaluation  # nothing to be done again
 
     def test_a_rung_that_cannot_be_built_is_known_before_the_first_and_left_out_if_nobody_asked_for_it(
         self, photos: Path, tmp_path: Path
@@ -174,10 +174,10 @@ class TestStart:
         with pytest.raises(
             RecipeError, match=r"^rung graph: .*the manifest has no values of.*; choose others with --rungs"
         ):
-            climb(asked, photos, tmp_path / "ladder")
+            run_ladder(asked, photos, tmp_path / "ladder")
         assert not (tmp_path / "ladder").exists()
         said = Said()
-        assert [rung.name for rung in climb(asked, photos, tmp_path / "ladder", progress=said, every=False)] == [
+        assert [rung.name for rung in run_ladder(asked, photos, tmp_path / "ladder", progress=said, every=False)] == [
             "plain"
         ]
         assert any(line.startswith("note: rung graph is left out: ") for line in said.lines)

@@ -127,11 +127,11 @@ RESUMED = {
 def test_a_run_that_is_stopped_and_resumed_ends_the_same(
     name: str, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from handreid.training.epoch_callback import Keeper
+    from handreid.training.epoch_callback import EpochCallback
 
     recipe = micro(*RESUMED[name])
     whole = train(recipe, cameras, tmp_path / "elsewhere" / "whole")  # beside it, its stages would be taken over
-    checkpoint = Keeper._checkpoint
+    checkpoint = EpochCallback._checkpoint
 
     def stop_after_the_second_epoch(self, trainer):
         checkpoint(self, trainer)
@@ -139,7 +139,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_the_same(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "_checkpoint", stop_after_the_second_epoch)
+        patched.setattr(EpochCallback, "_checkpoint", stop_after_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, cameras, tmp_path / "stopped")
     stopped = train(None, None, tmp_path / "stopped", resume=True)

@@ -27,15 +27,15 @@ from handreid.recipe import parse_recipe
 from handreid.recipe.load_sweep import Design, builtin_sweeps, dump_sweep, load_sweep
 from handreid.recipe.sweep import MEASURED, Asha, Axis, Sweep, number_words, short_names
 from handreid.report.figures.sweep import caption, draw
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
 from handreid.runs.leakage import check_validation_unseen
 from handreid.sweep import ray_cluster
 from handreid.sweep.checks import check_settings, idle_scheduler
 from handreid.sweep.importance import importance
 from handreid.sweep.results import outcome, series
-from handreid.sweep.search import Known, Setting, grid, propose, star
-from handreid.sweep.summary import settled
+from handreid.sweep.search import Known, Setting, grid, one_at_a_time, propose
+from handreid.sweep.summary import summarise_settings
 from tests.conftest import MICRO_RECIPE
 from tests.edits import write_metrics
 from tests.test_cli import complaint, handreid
@@ -231,7 +231,7 @@ class TestSearch:
         sweep = sweep_of(
             search="random", trials=2, space={LR: {"log_range": [1e-6, 1e-2]}, HEAD: {"choice": [1, 2, 3]}}
         )
-        assert star(sweep) == [
+        assert one_at_a_time(sweep) == [
             {LR: 1e-6, HEAD: "1"},
             {LR: 1e-4, HEAD: "1"},
             {LR: 1e-2, HEAD: "1"},
@@ -295,10 +295,10 @@ class TestWhatIsRefused:
         replace(made, table=made.table.with_columns(pl.Series("split", split))).write(path)
         recipe = parse_recipe(MICRO_RECIPE, "micro", ["data.protocol=prepared"])
         with pytest.raises(ProtocolError, match="this sweep would choose by test identities: 4 subjects"):
-            check_validation_unseen(read_material(recipe, path))
-        check_validation_unseen(read_material(parse_recipe(MICRO_RECIPE, "micro"), photos))
+            check_validation_unseen(load_dataset(recipe, path))
+        check_validation_unseen(load_dataset(parse_recipe(MICRO_RECIPE, "micro"), photos))
         closed = parse_recipe(MICRO_RECIPE, "micro", ["data.validation=closed-set"])
-        check_validation_unseen(read_material(closed, photos))
+        check_validation_unseen(load_dataset(closed, photos))
 
 
 @pytest.mark.parametrize("name", builtin_sweeps())
@@ -396,7 +396,7 @@ class TestWhatFollows:
             entry(4, 2, {LR: "2"}, 0.7, seed=1),
             entry(5, 3, {LR: "3"}, None, state="failed", message="no"),
         ]
-        found = settled(trials)
+        found = summarise_settings(trials)
         assert [one["setting"] for one in found] == [2, 1, 3]
         assert (found[0]["value"], found[0]["low"], found[0]["high"]) == (pytest.approx(0.65), 0.6, 0.7)
         assert found[2]["value"] is None
@@ -409,7 +409,7 @@ class TestWhatFollows:
         trials = [entry(n, n, setting, 0.05 * n) for n, setting in enumerate(drawn, 1)]
         trials[2] |= {"state": "stopped"}
         trials[3] |= {"state": "failed", "value": None}
-        found = settled(trials)
+        found = summarise_settings(trials)
         content = {
             "sweep": "s",
             "metric": "validation_map",
@@ -434,7 +434,7 @@ class TestWhatFollows:
 
 
 def test_a_scheduler_that_is_started_anew_decides_as_the_old_one():
-    from handreid.sweep.ray_tune import halving, replay
+    from handreid.sweep.ray_tune import asha_scheduler, replay
 
     def told(number: int, values: list[float], *, scheduler: Any) -> str:
         past = replay(scheduler, f"t{number}", "m", dict(enumerate(values[:-1], 1)))
@@ -443,7 +443,7 @@ def test_a_scheduler_that_is_started_anew_decides_as_the_old_one():
     asked = Asha(grace=2, reduction=2)
     rungs = {}
     for known in (True, False):
-        scheduler = halving(asked, "m", longest=9)
+        scheduler = asha_scheduler(asked, "m", longest=9)
         if known:
             replay(scheduler, "before", "m", {1: 0.1, 2: 0.5, 3: 0.6, 4: 0.7})
         behind, ahead = told(1, [0.9, 0.4], scheduler=scheduler), told(2, [0.1, 0.6], scheduler=scheduler)

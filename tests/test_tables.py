@@ -8,7 +8,7 @@ import pytest
 
 from handreid.data import sources
 from handreid.data.manifest import Manifest, read_csv
-from handreid.data.tables import read_text_table, typed
+from handreid.data.tables import infer_types, read_text_table
 from handreid.errors import ManifestError
 
 
@@ -142,7 +142,7 @@ DIGITS = "1" * 5000
 
 class TestLongNumbers:
     def test_as_metadata_is_text(self) -> None:
-        assert typed([DIGITS, "2"]).to_list() == [DIGITS, "2"]
+        assert infer_types([DIGITS, "2"]).to_list() == [DIGITS, "2"]
 
     @pytest.mark.parametrize("column", ["draw", "side", "sha256"])
     def test_as_a_value_is_told_shortly(self, tmp_path: Path, column: str) -> None:

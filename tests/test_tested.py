@@ -29,15 +29,15 @@ from handreid.evaluation.matrix import matrix_of
 from handreid.files import file_hash, read_json
 from handreid.metrics.query_scores import score
 from handreid.models.embedder import Embedder
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import parse_recipe
 from handreid.report.figures.embedding_map import projection
 from handreid.report.figures.ranking_strip import caption, draw_strips, write_strips
 from handreid.report.figures.strip_selection import ONCE, RULES, Strip, choose, strip_of
 from handreid.report.photos import confusion
 from handreid.report.photos.confusion import mistakes_by_relation, most_confused
-from handreid.report.photos.test_photos import Tested as Looked  # pytest would collect a name that begins with Test
-from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.test_photos import TestPhotos as Looked  # pytest would collect a name that begins with Test
+from handreid.report.photos.test_photos import load_test_photos
 from handreid.report.photos.thumbnails import BORDER, columns_of, data_url, encoded, sprite, thumbnail, thumbnails
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -89,7 +89,7 @@ def run(views: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def tested(run: Run) -> Looked:
-    return look_at(run)
+    return load_test_photos(run)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def at_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-class Said(Silent):
+class Said(NullProgress):
     """Progress that remembers its lines."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class TestKeptEmbeddings:
         assert {tuple(key[1:]) for key in facts["keys"]} == {(None, "photo", None)}
         embeddings = kept[[place[files[name]] for name in tested.names]]
         assert kept.dtype == np.float32
-        assert np.array_equal(embeddings, look_at(run).embeddings)
+        assert np.array_equal(embeddings, load_test_photos(run).embeddings)
         assert not at_work
         scores = score(embeddings, tested.rows, tested.split.test, tested.split.identities)
         assert scores.means()["map"] == pytest.approx(found["metrics"]["map"]["value"], abs=1e-12)
@@ -190,7 +190,7 @@ class TestKeptEmbeddings:
         evaluate(own, mirrored=True)
         evaluate(own)
         assert at_work["embedded"] == len(tested)
-        assert np.array_equal(look_at(own).embeddings, tested.embeddings)
+        assert np.array_equal(load_test_photos(own).embeddings, tested.embeddings)
 
     def test_a_matrix_keeps_mirror_images_too(self, own: Run, tested: Looked, at_work: Counter[str]):
         matrix_of(own, "aspect")
@@ -200,7 +200,7 @@ class TestKeptEmbeddings:
 
     def test_an_older_run_is_embedded_anew(self, own: Run, tested: Looked, at_work: Counter[str]):
         own.embeddings.unlink()
-        assert np.allclose(look_at(own).embeddings, tested.embeddings, atol=1e-6)
+        assert np.allclose(load_test_photos(own).embeddings, tested.embeddings, atol=1e-6)
         assert at_work["embedded"] == len(tested)
         assert not own.embeddings.exists()  # looking writes nothing into a run
 
@@ -210,7 +210,7 @@ class TestKeptEmbeddings:
         save_file(tensors, own.embeddings, {"handreid": json.dumps({**facts, "photos": ["a"], "contents": ["b"]})})
         evaluate(own)
         assert at_work["embedded"] == len(tested)
-        assert np.allclose(look_at(own).embeddings, tested.embeddings, atol=1e-6)
+        assert np.allclose(load_test_photos(own).embeddings, tested.embeddings, atol=1e-6)
         assert at_work["embedded"] == len(tested)
 
     def test_another_model_is_never_looked_at_with_old_embeddings(
@@ -221,7 +221,7 @@ class TestKeptEmbeddings:
             parameter.data += 0.1 * np.sin(parameter.numel())
         embedder.save(own.model)
         note(own.folder, own.model.name)
-        found = look_at(own)
+        found = load_test_photos(own)
         assert at_work["embedded"] == len(tested)
         assert found.model_hash == file_hash(own.model) != tested.model_hash
         assert not np.allclose(found.embeddings, tested.embeddings, atol=1e-3)
@@ -230,10 +230,10 @@ class TestKeptEmbeddings:
             assert len(file.get_tensor("embeddings")) == len(tested)  # those of the former model are gone
 
     def test_a_photo_changed_in_place_is_noticed(self, own: Run, tested: Looked, at_work: Counter[str]):
-        look_at(own)
+        load_test_photos(own)
         photo = Path(own.facts["manifest"]).parent / tested.names[3]
         Image.new("RGB", (44, 30), "red").save(photo)
-        changed = np.abs(look_at(own).embeddings - tested.embeddings).max(axis=1) > 1e-4
+        changed = np.abs(load_test_photos(own).embeddings - tested.embeddings).max(axis=1) > 1e-4
         assert at_work["embedded"] == 1
         assert np.flatnonzero(changed).tolist() == [3]
 
@@ -241,7 +241,7 @@ class TestKeptEmbeddings:
         before = read_json(own.evaluation)
         for name in tested.names:
             (Path(own.facts["manifest"]).parent / name).unlink(missing_ok=True)
-        assert np.array_equal(look_at(own).embeddings, tested.embeddings)
+        assert np.array_equal(load_test_photos(own).embeddings, tested.embeddings)
         _, found = evaluated(own)
         assert {key: found[key] for key in ("metrics", "space", "notes")} == {
             key: before[key] for key in ("metrics", "space", "notes")
@@ -249,7 +249,7 @@ class TestKeptEmbeddings:
         assert not at_work
         own.embeddings.unlink()
         with pytest.raises(PhotoError, match="is missing"):
-            look_at(own)
+            load_test_photos(own)
         with pytest.raises(PhotoError, match="is missing"):
             evaluate(own)
 
@@ -269,7 +269,7 @@ class TestKeptEmbeddings:
         path = Path(own.facts["manifest"])
         manifest = read(path)
         replace(manifest, table=manifest.table.reverse()).write(path)
-        found = look_at(own)
+        found = load_test_photos(own)
         assert found.rows.tolist() != tested.rows.tolist()
         assert dict(zip(found.names, found.embeddings[:, 0].tolist(), strict=True)) == dict(
             zip(tested.names, tested.embeddings[:, 0].tolist(), strict=True)
@@ -278,19 +278,19 @@ class TestKeptEmbeddings:
 
     def test_mirrored_photos_are_others(self, own: Run, tested: Looked, at_work: Counter[str]):
         edit_recipe(own.folder, "mirrored: false", "mirrored: true")
-        look_at(own)
+        load_test_photos(own)
         assert at_work["embedded"] == len(tested)
 
     @pytest.mark.parametrize("content", [b"", b"half of a file", b"\x02\0\0\0\0\0\0\0{}"])
     def test_a_broken_file_is_said_and_made_anew(self, own: Run, tested: Looked, content: bytes, at_work: Counter[str]):
         own.embeddings.write_bytes(content)
         told = Said()
-        look_at(own, progress=told)
+        load_test_photos(own, progress=told)
         assert at_work["embedded"] == len(tested)
         assert [line.startswith(f"note: {own.embeddings} is damaged (") for line in told.lines] == [True]
         evaluate(own)
         told.lines.clear()
-        look_at(own, progress=told)
+        load_test_photos(own, progress=told)
         assert not told.lines
         assert at_work["embedded"] == 2 * len(tested)
 
@@ -303,21 +303,29 @@ class TestKeptEmbeddings:
         content[int(where * len(content))] ^= 0x40
         own.embeddings.write_bytes(content)
         told = Said()
-        found = look_at(own, progress=told)
+        found = load_test_photos(own, progress=told)
         assert np.allclose(found.embeddings, tested.embeddings, atol=1e-6)
         assert at_work["embedded"] == len(tested)
         assert "damaged" in told.lines[0]
         evaluate(own)
-        assert np.allclose(look_at(own).embeddings, tested.embeddings, atol=1e-6)
+        assert np.allclose(load_test_photos(own).embeddings, tested.embeddings, atol=1e-6)
 
     def test_two_evaluations_at_once_lose_nothing_that_was_whole(self, own: Run, tested: Looked):
         """Both add to what is there when they write, not to what was there when they began."""
-        kept = read_kept(own, tested.model_hash, Silent())
+        kept = read_kept(own, tested.model_hash, NullProgress())
         everything = Contents(tuple(key.file for key in kept.keys), tuple(key.file for key in kept.keys))
         for shown in ("both", "mirror image"):
             keys = everything.keys(None, shown)
-            keep(own, tested.manifest, tested.rows, everything, [(keys, kept.embeddings)], tested.model_hash, Silent())
-        now = read_kept(own, tested.model_hash, Silent())
+            keep(
+                own,
+                tested.manifest,
+                tested.rows,
+                everything,
+                [(keys, kept.embeddings)],
+                tested.model_hash,
+                NullProgress(),
+            )
+        now = read_kept(own, tested.model_hash, NullProgress())
         assert {key.shown for key in now.keys} == {"photo", "both", "mirror image"}
         assert np.array_equal(now.embeddings[: len(kept.keys)], kept.embeddings)
 
@@ -371,13 +379,13 @@ class TestLookAt:
         manifest = read(path)
         replace(manifest, table=manifest.table[:-1]).write(path)
         with pytest.raises(RunError, match=r"has changed since .* was trained on it"):
-            look_at(own)
+            load_test_photos(own)
         path.unlink()
         with pytest.raises(DataError, match="no such file"):
-            look_at(own)
+            load_test_photos(own)
         (own.folder / "model.safetensors").unlink()
         with pytest.raises(RunError, match="--resume"):
-            look_at(own)
+            load_test_photos(own)
 
 
 def all_strips(tested: Looked) -> list[list[Strip]]:

@@ -32,16 +32,16 @@ from handreid.errors import RecipeError, RunError
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of
 from handreid.files import read_json
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe, parse_recipe, read_trackers
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
 from handreid.tracking import locations, payload, worker
 from handreid.tracking.client import Sender, follow
-from handreid.tracking.state import Memory, entries, remember, tracked, trackers_of
+from handreid.tracking.state import TrackingState, entries, register, resolve_trackers, tracked
 from handreid.tracking.worker import why
 from handreid.training.train import train
-from handreid.workflows.ladder import climb
+from handreid.workflows.ladder import run_ladder
 from tests.conftest import MICRO_RECIPE
 from tests.edits import note
 from tests.test_cli import handreid
@@ -60,7 +60,7 @@ def micro(*overrides: str) -> Recipe:
     return parse_recipe(MICRO_RECIPE, "micro", overrides)
 
 
-class Told(Silent):
+class Told(NullProgress):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ def lines_of(run: Run) -> dict[str, list[tuple[int, float]]]:
     """metrics.jsonl as points per name; micro runs have one stage."""
     points: dict[str, list[tuple[int, float]]] = {}
     for entry in read_metrics(run):
-        for name, value in payload.numbers(entry).items():
+        for name, value in payload.epoch_payload(entry).items():
             points.setdefault(name, []).append((entry["epoch"], value))
     return points
 
@@ -242,7 +242,7 @@ class TestALadderFromTheCommandLine:
     def test_nobody_reads_names_of_people_or_photos(self, ladder: Ladder):
         found = read_json(ladder.run("first").evaluation)
         named = [*found["photos"], *found["subjects"]]
-        _, told = payload.tested(ladder.run("first").evaluation)
+        _, told = payload.evaluation_payload(ladder.run("first").evaluation)
         sent = payload.as_file(told) + json.dumps(payload.settings(ladder.run("first")))
         assert named
         assert not [name for name in named if f'"{name}"' in sent]
@@ -433,7 +433,7 @@ class Script:
 class TestTheSender:
     def test_nothing_of_it_is_there_without_trackers(self, plain: Run, monkeypatch: pytest.MonkeyPatch):
         Script(monkeypatch, "raise SystemExit(1)")
-        with Sender() as sender, follow(plain, (), sender, Silent()) as told:
+        with Sender() as sender, follow(plain, (), sender, NullProgress()) as told:
             assert told == ()
             assert sender._child is None
         assert not (plain.folder / "tracking.json").exists()
@@ -484,7 +484,7 @@ class TestTheSender:
             return torch.get_rng_state().tolist(), drawn[1].tolist(), drawn[2]
 
         before = states()
-        with Sender() as sender, follow(copied, [MLflow(), Wandb()], sender, Silent()) as (watch,):
+        with Sender() as sender, follow(copied, [MLflow(), Wandb()], sender, NullProgress()) as (watch,):
             watch({"stage": 0, "epoch": 1})
         assert states() == before
 
@@ -497,7 +497,10 @@ class TestTheSender:
     ):
         told: list[tuple[Any, Any]] = []
         monkeypatch.setattr(Sender, "tell", lambda self, run, trackers, until, status: told.append((until, status)))
-        with contextlib.suppress(KeyboardInterrupt, ValueError), follow(copied, [MLflow()], None, Silent()) as (watch,):
+        with (
+            contextlib.suppress(KeyboardInterrupt, ValueError),
+            follow(copied, [MLflow()], None, NullProgress()) as (watch,),
+        ):
             watch({"stage": 0, "epoch": 1})
             if error is not None:
                 raise error
@@ -529,11 +532,11 @@ class TestWhatIsNoPartOfTheExperiment:
         assert [line for line in said.lines if "which trained the same" in line]
 
     def test_what_was_asked_comes_before_the_recipe(self):
-        assert trackers_of(None, micro("tracking=mlflow")) == (MLflow(),)
-        assert trackers_of((), micro("tracking=mlflow")) == ()
-        assert trackers_of((Wandb(),), micro("tracking=mlflow")) == (Wandb(),)
-        assert trackers_of(None, micro()) == ()
-        assert trackers_of(None, None) == ()
+        assert resolve_trackers(None, micro("tracking=mlflow")) == (MLflow(),)
+        assert resolve_trackers((), micro("tracking=mlflow")) == ()
+        assert resolve_trackers((Wandb(),), micro("tracking=mlflow")) == (Wandb(),)
+        assert resolve_trackers(None, micro()) == ()
+        assert resolve_trackers(None, None) == ()
 
 
 class TestFoldersOfOthers:
@@ -541,7 +544,7 @@ class TestFoldersOfOthers:
 
     @pytest.fixture
     def foreign(self, copied: Run) -> Run:
-        remember(copied, [MLflow(uri="http://somewhere.invalid:5000")])
+        register(copied, [MLflow(uri="http://somewhere.invalid:5000")])
         (copied.folder / "recipe.yaml").write_text(dump_recipe(micro("stages.0.epochs=1", "tracking=[wandb]")))
         note(copied.folder, "recipe.yaml")
         return copied
@@ -585,7 +588,7 @@ class TestFoldersOfOthers:
         self, foreign: Run, photos: Path, told: list[tuple[object, object]], tmp_path: Path
     ):
         shutil.copytree(foreign.folder, tmp_path / "ladder" / "micro")
-        climb([micro("stages.0.epochs=1", "tracking=[tensorboard]")], photos, tmp_path / "ladder")
+        run_ladder([micro("stages.0.epochs=1", "tracking=[tensorboard]")], photos, tmp_path / "ladder")
         assert {to for to, _ in told} == {(TensorBoard(),)}
         assert len(told) >= 2
 
@@ -597,9 +600,9 @@ class TestFoldersOfOthers:
 class TestMemory:
     def test_a_tracker_keeps_its_place(self, copied: Run):
         server = MLflow(uri="http://localhost:5000")
-        assert remember(copied, [MLflow(), TensorBoard()]) == [0, 1]
-        assert remember(copied, [server, MLflow()]) == [2, 0]
-        assert remember(copied, [MLflow(model=True)]) == [0]
+        assert register(copied, [MLflow(), TensorBoard()]) == [0, 1]
+        assert register(copied, [server, MLflow()]) == [2, 0]
+        assert register(copied, [MLflow(model=True)]) == [0]
         assert tracked(copied) == (MLflow(model=True), TensorBoard(), server)
 
     @pytest.mark.parametrize("text", ["{}", '{"trackers": [{"tracker": {"kind": "x"}}]}', '{"trackers": [3]}', "{"])
@@ -616,9 +619,9 @@ class TestMemory:
 
     def test_it_is_not_written_where_nothing_is_new(self, copied: Run):
         """The sending process may be writing it."""
-        remember(copied, [MLflow()])
+        register(copied, [MLflow()])
         before = (copied.folder / "tracking.json").stat().st_ino
-        remember(copied, [MLflow()])
+        register(copied, [MLflow()])
         assert (copied.folder / "tracking.json").stat().st_ino == before
 
 
@@ -694,8 +697,8 @@ class TestWhatIsSaid:
 
     def test_a_password_from_the_environment_is_not_shown(self, plain: Run, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db")
-        assert locations.store(MLflow(), plain) == "postgresql://me:secret@host/db"
-        assert locations.words(MLflow(), plain) == "mlflow at postgresql://host/db"
+        assert locations.tracking_uri(MLflow(), plain) == "postgresql://me:secret@host/db"
+        assert locations.describe(MLflow(), plain) == "mlflow at postgresql://host/db"
 
     def test_the_tools_own_settings_come_before_defaults_and_after_the_recipe(
         self, plain: Run, monkeypatch: pytest.MonkeyPatch
@@ -704,7 +707,7 @@ class TestWhatIsSaid:
         for name in ("MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT", "MLFLOW_TRACKING_URI"):
             monkeypatch.delenv(name, raising=False)
         assert (locations.experiment(MLflow(), plain), locations.project(Wandb(), plain)) == (group, group)
-        assert locations.store(MLflow(), plain) == f"sqlite:///{plain.folder.parent}/mlflow.db"
+        assert locations.tracking_uri(MLflow(), plain) == f"sqlite:///{plain.folder.parent}/mlflow.db"
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
         monkeypatch.setenv("WANDB_PROJECT", "ours")
         assert (locations.experiment(MLflow(), plain), locations.project(Wandb(), plain)) == ("mine", "ours")
@@ -725,13 +728,13 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
 
     working = []
 
-    def slow(self: worker.Teller) -> None:
+    def slow(self: worker.BackendThread) -> None:
         working.append(self.thread)
         list(self._words())
         time.sleep(0.5)
         self.say({"key": self.key, "done": ""})
 
-    monkeypatch.setattr(worker.Teller, "_work", slow)
+    monkeypatch.setattr(worker.BackendThread, "_work", slow)
     monkeypatch.setattr(worker, "PATIENCE", 0.0)
     word = {"run": str(tmp_path), "to": {"one": 0}, "until": [0, 1], "status": "finished"}
     (tmp_path / "heard").write_text(json.dumps(word) + "\n" + ending)
@@ -757,7 +760,7 @@ class TestEveryKindOfEvaluation:
 
     def test_a_matrix_is_told_cell_by_cell(self, crossed: Run):
         path = crossed.folder / "evaluation-matrix-aspect.json"
-        named, told = payload.tested(path)
+        named, told = payload.evaluation_payload(path)
         cells = {(cell["probe"], cell["gallery"]): cell for cell in read_json(path)["cells"] if cell["metrics"]}
         assert len(cells) > 3
         for (probe, gallery), cell in cells.items():
@@ -772,7 +775,7 @@ class TestEveryKindOfEvaluation:
 
     def test_a_file_of_another_kind_is_left_out_and_says_why(self, tmp_path: Path):
         (tmp_path / "evaluation-notes.json").write_text('{"metrics": "none yet"}')
-        named, told = payload.tested(tmp_path / "evaluation-notes.json")
+        named, told = payload.evaluation_payload(tmp_path / "evaluation-notes.json")
         assert not named
         assert "evaluation-notes.json is neither an evaluation nor a matrix" in told["left_out"]
 
@@ -784,9 +787,9 @@ class TestEveryKindOfEvaluation:
         shutil.copytree(crossed.folder, folder)
         (folder / "evaluation-of-mine.json").write_text('{"remark": "a file of a person"}')
         run = Run(folder)
-        (place,) = remember(run, [TensorBoard()])
-        page = worker.Page(worker.Word(run, place, payload.EVERYTHING, "finished"), Memory(run))
-        page.bring(worker.Word(run, place, payload.EVERYTHING, "finished"))
+        (place,) = register(run, [TensorBoard()])
+        page = worker.OpenRun(worker.Update(run, place, payload.EVERYTHING, "finished"), TrackingState(run))
+        page.bring(worker.Update(run, place, payload.EVERYTHING, "finished"))
         page.close()
         found = EventAccumulator(str(folder / "tensorboard"))
         found.Reload()

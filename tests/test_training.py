@@ -30,7 +30,7 @@ from handreid.errors import RunError, WeightsError
 from handreid.files import read_json
 from handreid.models.backbone import Backbone
 from handreid.models.embedder import Embedder
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import (
     ConstantSchedule,
     CosineSchedule,
@@ -40,10 +40,10 @@ from handreid.recipe import (
     Recipe,
     parse_recipe,
 )
-from handreid.runs.dataset import read_material
+from handreid.runs.dataset import load_dataset
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
-from handreid.training.epoch_callback import Check, Keeper, checkpoint_state
+from handreid.training.epoch_callback import EpochCallback, ValidationSpec, read_checkpoint_progress
 from handreid.training.optimizers import Part, parameter_groups, rate_factor
 from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.train import train
@@ -214,7 +214,9 @@ class TestWhen:
             seen.append(embedder.backbone.visual.conv1.weight.detach().clone())
             return {"map": 1.0 - 0.1 * len(seen), "rank1": 0.0}
 
-        keeper = Keeper(Run(tmp_path), 0, tmp_path, Check(validate, 1), Silent().say, lambda n: None)
+        keeper = EpochCallback(
+            Run(tmp_path), 0, tmp_path, ValidationSpec(validate, 1), NullProgress().say, lambda n: None
+        )
         fit(module, keeper)
         best = Embedder.load(tmp_path / "best.safetensors").backbone.visual.conv1.weight
         assert torch.equal(best, seen[0])
@@ -278,7 +280,7 @@ class TestTheRun:
         run = train(recipe, photos, tmp_path / "run")
         epochs = len(run.metrics.read_text().splitlines())
         assert epochs < 30
-        assert checkpoint_state(run.stage(0, "fine_tune")) == (epochs, True)
+        assert read_checkpoint_progress(run.stage(0, "fine_tune")) == (epochs, True)
         run.model.rename(tmp_path / "before.safetensors")  # as if killed between the decision to stop and the end
         again = train(None, None, run.folder, resume=True)
         assert len(run.metrics.read_text().splitlines()) == epochs
@@ -286,7 +288,7 @@ class TestTheRun:
 
     def test_validation_and_test_identities_never_train(self, photos: Path):
         """Trap 7: model selection on test identities."""
-        split = read_material(micro(), photos).split
+        split = load_dataset(micro(), photos).split
         people = {
             name: {split.subjects[row] for draw in draws for row in (*draw.query, *draw.gallery)}
             for name, draws in (("validation", split.validation), ("test", split.test))
@@ -322,7 +324,7 @@ class TestTheRun:
             going.wait_for(first)
             time.sleep(delay)
             going.send_signal(signal.SIGKILL)
-        assert checkpoint_state(first.parent) is not None
+        assert read_checkpoint_progress(first.parent) is not None
         assert not (killed / "model.safetensors").exists(), "killed too late to show anything"
         with CommandLine("train", "--resume", "--out", killed) as going:
             assert going.wait() == 0

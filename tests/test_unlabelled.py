@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from handreid import inference
 from handreid.data import sources
 from handreid.data.check import check
-from handreid.data.cross_condition import draw_everyone
+from handreid.data.cross_condition import draw_all_subjects
 from handreid.data.describe import describe
 from handreid.data.manifest import Manifest, names_of, read
 from handreid.data.splits import PROTOCOLS, VALIDATIONS, make_split
@@ -35,7 +35,7 @@ from handreid.report.figures.saliency_map import attention_figure
 from handreid.report.figures.strip_selection import strip_of
 from handreid.report.page.data_card import data_cards
 from handreid.report.photos.lookup import Shown
-from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.test_photos import load_test_photos
 from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
@@ -191,7 +191,7 @@ class TestSplits:
     def test_everyone_of_another_data_set(self):
         manifest = with_everything(own_data())
         named = manifest.table["subject"].is_not_null().to_list()
-        for draw in draw_everyone(manifest, "subject", None, seed=0, draws=2):
+        for draw in draw_all_subjects(manifest, "subject", None, seed=0, draws=2):
             assert all(named[row] for row in (*draw.gallery, *draw.query))
 
     def test_they_are_described(self):
@@ -237,9 +237,9 @@ class TestARun:
         """The run keeps those of its test photos: only the others are embedded."""
         evaluate(run)
         counted: list[int] = []
-        real = inference.embedded
-        monkeypatch.setattr(inference, "embedded", lambda *a: counted.append(len(a[0])) or real(*a))
-        look_at(run, asked=["unknown/0.jpg"])
+        real = inference.embed_rows
+        monkeypatch.setattr(inference, "embed_rows", lambda *a: counted.append(len(a[0])) or real(*a))
+        load_test_photos(run, asked=["unknown/0.jpg"])
         assert counted == [1]
 
     def test_evaluation_tests_none_of_them(self, run: Run):
@@ -311,7 +311,7 @@ class TestFigures:
         assert UNKNOWN in seen[-1]
         assert not [text for text in seen[-1] if FALSE.search(text)]
         assert "Query unknown/1.jpg: identity unknown" in (tmp_path / "s.txt").read_text()
-        tested = look_at(run, asked=["1.jpg"])
+        tested = load_test_photos(run, asked=["1.jpg"])
         strip = strip_of(tested, "unknown/1.jpg")
         assert (strip.rank, strip.matches, strip.unlabelled) == (None, 0, True)
         assert {hit.right for hit in strip.hits} == {None}
@@ -319,7 +319,7 @@ class TestFigures:
         assert similarities == sorted(similarities, reverse=True)
 
     def test_a_strip_of_others_is_as_before(self, run: Run):
-        plain, beside = look_at(run), look_at(run, asked=["unknown/0.jpg", "unknown/1.jpg"])
+        plain, beside = load_test_photos(run), load_test_photos(run, asked=["unknown/0.jpg", "unknown/1.jpg"])
         name = plain.names[plain.query(0)[0]]
         one, other = strip_of(plain, name), strip_of(beside, name)
         assert [plain.names[hit.photo] for hit in one.hits] == [beside.names[hit.photo] for hit in other.hits]

@@ -15,7 +15,7 @@ from handreid.models.clip import build_image_tower
 from handreid.models.embedder import Embedder
 from handreid.models.lora import merge_lora
 from handreid.models.visual_prompts import VisualPrompts
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.training.parameter_counts import count_all, count_parameters
 from handreid.training.train import train
 from tests.test_lora import RESNET, VIT
@@ -246,7 +246,7 @@ class TestFrozenEncoder:
             micro(PROMPTS % "deep", "stages=[]")
 
 
-class Heard(Silent):
+class Heard(NullProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 

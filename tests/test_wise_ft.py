@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from handreid.build import build_embedder, build_towers
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
-from handreid.training.stages.fine_tune.wise_ft import Curve, Point, estimate_norms, interpolate, walk
+from handreid.training.stages.fine_tune.wise_ft import (
+    Curve,
+    Point,
+    interpolate,
+    interpolation_curve,
+    recompute_batchnorm,
+)
 from tests.conftest import MICRO_RECIPE
 
 SHAPE = "{image_size: 64, layers: [1, 1, 1, 1], width: 8, patch_size: null, head_width: 32}"
@@ -123,7 +129,7 @@ class TestEstimateNorms:
         embedder = micro(*overrides)
         states(embedder)
         photos = photos_for(embedder)
-        estimate_norms(embedder, photos, batch_size=batch_size)
+        recompute_batchnorm(embedder, photos, batch_size=batch_size)
         with torch.no_grad():
             features = embedder(torch.from_numpy(photos)).before
         for name, neck in embedder.head.necks.items():
@@ -137,7 +143,7 @@ class TestEstimateNorms:
     def test_a_resnets_first_norm_gets_mean_and_variance_over_photos_and_places(self, batch_size: int):
         embedder = micro(RESNET)
         photos = photos_for(embedder)
-        estimate_norms(embedder, photos, batch_size=batch_size)
+        recompute_batchnorm(embedder, photos, batch_size=batch_size)
         visual = embedder.backbone.visual
         with torch.no_grad():
             maps = visual.conv1(embedder.normalise(torch.from_numpy(photos)))
@@ -148,7 +154,7 @@ class TestEstimateNorms:
         """One batch of everything makes batch statistics the statistics: then all 16 norms are exact."""
         embedder = micro(RESNET)
         photos = photos_for(embedder)
-        estimate_norms(embedder, photos, batch_size=len(photos))
+        recompute_batchnorm(embedder, photos, batch_size=len(photos))
         inputs: dict[str, Tensor] = {}
         for name, norm in norms(embedder.backbone).items():
             norm.register_forward_pre_hook(lambda module, given, name=name: inputs.__setitem__(name, given[0]))
@@ -165,7 +171,7 @@ class TestEstimateNorms:
     def test_only_statistics_change_and_modes_stay(self, overrides: tuple, training: bool):
         embedder = micro(*overrides).train(training)
         before = copy.deepcopy(embedder.state_dict())
-        estimate_norms(embedder, photos_for(embedder), batch_size=8)
+        recompute_batchnorm(embedder, photos_for(embedder), batch_size=8)
         for name, value in embedder.state_dict().items():
             if "tracked" not in name:
                 assert torch.equal(value, before[name]) != ("running" in name), name
@@ -177,7 +183,7 @@ class TestEstimateNorms:
         embedder = micro(RESNET)
         twice = []
         for _ in range(2):
-            estimate_norms(embedder, photos_for(embedder), batch_size=8, keep={"backbone.visual.bn1"})
+            recompute_batchnorm(embedder, photos_for(embedder), batch_size=8, keep={"backbone.visual.bn1"})
             twice.append({n: v.clone() for n, v in embedder.state_dict().items() if "tracked" not in n})
         assert same(*twice)
         assert not embedder.backbone.visual.bn1.running_mean.any()
@@ -188,7 +194,7 @@ class TestEstimateNorms:
         brightness: list[float] = []
         embedder.register_forward_pre_hook(lambda module, given: brightness.append(given[0].float().mean().item()))
         photos = photos_for(embedder, 40)
-        estimate_norms(embedder, photos, batch_size=10)
+        recompute_batchnorm(embedder, photos, batch_size=10)
         in_order = photos.reshape(4, -1).mean(1)
         assert len(brightness) == 4
         assert np.mean(brightness) == pytest.approx(photos.mean(), abs=0.1)
@@ -196,7 +202,7 @@ class TestEstimateNorms:
 
     def test_a_head_without_norms_needs_no_photos(self):
         embedder = micro("model.head={kind: linear}")
-        estimate_norms(embedder, photos_for(embedder)[:0])
+        recompute_batchnorm(embedder, photos_for(embedder)[:0])
 
 
 class TestWalk:
@@ -205,7 +211,9 @@ class TestWalk:
         embedder = micro(*overrides)
         start, tuned = states(embedder)
         validate = Validation(0.3, 0.1, 0.9, 0.2)
-        curve = walk(embedder.train(), start, (0.0, 0.5, 1.0), photos_for(embedder), validate, batch_size=8)
+        curve = interpolation_curve(
+            embedder.train(), start, (0.0, 0.5, 1.0), photos_for(embedder), validate, batch_size=8
+        )
         assert [point.alpha for point in curve.points] == [None, 1.0, 0.5, 0.0]
         assert curve.best == Point(0.5, {"rank1": 0.5, "map": 0.9})
         assert not any(module.training for module in embedder.modules())
@@ -219,14 +227,14 @@ class TestWalk:
         trained = copy.deepcopy(embedder.state_dict())
         validate = Validation(0.3, 0.1, 0.9)
         photos = photos_for(embedder)
-        walk(embedder, start, (0.0, 1.0), photos, validate, batch_size=8)
+        interpolation_curve(embedder, start, (0.0, 1.0), photos, validate, batch_size=8)
         assert same(validate.seen[0], trained)
         for seen, ends in zip(validate.seen[1:], (tuned, start), strict=True):
             assert same(encoder(seen), ends)
             alone = micro(*overrides)
             alone.load_state_dict(trained)
             alone.backbone.load_state_dict(ends)
-            estimate_norms(alone, photos, batch_size=8)
+            recompute_batchnorm(alone, photos, batch_size=8)
             assert same({name: value for name, value in alone.state_dict().items() if "tracked" not in name}, seen)
             assert same({n: v for n, v in trained.items() if "necks" in n and "bias" in n}, seen)
             assert not same({n: v for n, v in trained.items() if "necks" in n and "running" in n}, seen)
@@ -235,7 +243,9 @@ class TestWalk:
         embedder = micro(RESNET)
         start, _ = states(embedder)
         trained = copy.deepcopy(embedder.state_dict())
-        curve = walk(embedder, start, (0.5, 1.0), photos_for(embedder), Validation(0.8, 0.8, 0.8), batch_size=8)
+        curve = interpolation_curve(
+            embedder, start, (0.5, 1.0), photos_for(embedder), Validation(0.8, 0.8, 0.8), batch_size=8
+        )
         assert curve.best.alpha is None
         assert same(trained, embedder.state_dict())
 
@@ -243,7 +253,7 @@ class TestWalk:
         embedder = micro()
         start, _ = states(embedder)
         validate = Validation(0.8, 0.7, 0.9, 0.9)
-        curve = walk(embedder, start, (0.2, 0.8, 0.5, 0.5), photos_for(embedder), validate)
+        curve = interpolation_curve(embedder, start, (0.2, 0.8, 0.5, 0.5), photos_for(embedder), validate)
         assert [point.alpha for point in curve.points] == [None, 0.8, 0.5, 0.2]
         assert curve.best.alpha == 0.5
 
@@ -253,7 +263,7 @@ class TestWalk:
         frozen = {name: value for name, value in start.items() if name.startswith("visual.bn1.running")}
         embedder.backbone.load_state_dict({**tuned, **frozen})
         validate = Validation(0.1, 0.9)
-        walk(embedder, start, (0.5,), photos_for(embedder), validate, batch_size=8)
+        interpolation_curve(embedder, start, (0.5,), photos_for(embedder), validate, batch_size=8)
         assert same(frozen, embedder.backbone.state_dict())
         assert not torch.equal(embedder.backbone.visual.bn2.running_mean, tuned["visual.bn2.running_mean"])
 

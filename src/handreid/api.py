@@ -22,11 +22,11 @@ from handreid.evaluation.evaluate import evaluate as _evaluate
 from handreid.inference import load_embedder
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, Rerank, load_recipe
 from handreid.runs.folder import Run, open_run
 from handreid.runs.results import Evaluation
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 from handreid.training.train import train as _train
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def embed(
         raise DataError("there is no photo to embed: the list, manifest or folder is empty")
     if isinstance(batch_size, bool) or batch_size < 1:
         raise DataError(f"batch_size is {batch_size!r}; give how many photos the model sees at a time, 1 or more")
-    quiet = progress or Silent()
-    conditions, notes = conditions_of(embedder, table)
+    quiet = progress or NullProgress()
+    conditions, notes = side_information_of(embedder, table)
     for note in notes:
         quiet.say(f"note: {note}")
     both = recipe is not None and recipe.evaluate.mirrored if mirrored is None else mirrored

@@ -21,7 +21,7 @@ def load_embedder(run: Run) -> Embedder:
     return Embedder.load(finished_model(run)).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def decoded(
+def decode_rows(
     manifest: Manifest, rows: Int[np.ndarray, " photo"], recipe: Recipe, embedder: Embedder, progress: Progress
 ) -> Photos:
     """The photos of some rows, as the model wants them."""
@@ -29,7 +29,7 @@ def decoded(
     return decode_all([paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress)
 
 
-def embedded(
+def embed_rows(
     photos: Photos, conditions: Conditions | None, recipe: Recipe, embedder: Embedder, progress: Progress
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings as the recipe evaluates them, mirrored or not, in its batches."""
@@ -63,7 +63,7 @@ class Shots:
     def at(self, positions: Int[np.ndarray, " position"]) -> Photos:
         """Photos by their position in `rows`."""
         if self._last is None or not np.array_equal(self._last[0], positions):
-            photos = decoded(self.manifest, self.rows[positions], self.recipe, self.embedder, self.progress)
+            photos = decode_rows(self.manifest, self.rows[positions], self.recipe, self.embedder, self.progress)
             self._last = positions, photos
         return self._last[1]
 
@@ -73,4 +73,4 @@ class Shots:
         """Their embeddings; `conditions` are those of all `rows`. `mirror`: of the mirror images, and theirs."""
         photos = self.at(positions)
         told = None if conditions is None else conditions[positions]
-        return embedded(photos[..., ::-1] if mirror else photos, told, self.recipe, self.embedder, self.progress)
+        return embed_rows(photos[..., ::-1] if mirror else photos, told, self.recipe, self.embedder, self.progress)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from handreid import messages
 
 Advance = Callable[[int], None]
-Watch = Callable[[Mapping[str, Any]], None]  # is told each epoch's line of metrics.jsonl, once it is written
+EpochListener = Callable[[Mapping[str, Any]], None]  # is told each epoch's line of metrics.jsonl, once it is written
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Progress(Protocol):
     def say(self, line: str) -> None: ...
 
 
-class Silent:
+class NullProgress:
     def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         return nullcontext(_ignore)
 
@@ -89,8 +89,8 @@ class Terminal:
         self.say(_summary(what, done, unit, time.monotonic() - began))
 
 
-def for_people() -> Progress:
-    return Terminal() if sys.stderr is not None else Silent()
+def default_progress() -> Progress:
+    return Terminal() if sys.stderr is not None else NullProgress()
 
 
 def _summary(what: str, done: int, unit: str, seconds: float) -> str:

@@ -10,7 +10,7 @@ import typer
 from handreid.cli import output
 from handreid.data.names import printable
 from handreid.errors import ManifestError, OutputError
-from handreid.progress import for_people
+from handreid.progress import default_progress
 
 app = typer.Typer(help="Photos: prepare, check and describe manifests; render hands.", no_args_is_help=True)
 
@@ -59,7 +59,7 @@ def prepare(
             manifest = sources.folders(root, allow_missing=allow_missing)
         case Source.csv:
             manifest = sources.csv(root, allow_missing=allow_missing, outside_root=outside_root)
-    manifest = sources.hashed(manifest, for_people())
+    manifest = sources.hashed(manifest, default_progress())
     manifest.write(out)
     for note in manifest.notes:
         output.echo(f"note: {note}")
@@ -88,7 +88,7 @@ def check(
     from handreid.data.manifest import read
 
     found = read(manifest)
-    with for_people().step("checking photos", len(found) if pixels else 0, "photos") as advance:
+    with default_progress().step("checking photos", len(found) if pixels else 0, "photos") as advance:
         findings = check_manifest(found, pixels=pixels, progress=advance)
     for finding in findings:
         output.echo(f"{finding.severity}: {finding.message}")
@@ -129,11 +129,11 @@ def render(
         check_writable(out / "manifest.parquet")
     from handreid.data.rendered import render as render_hands
 
-    with for_people().step("rendering", identities * photos, "photos") as advance:
+    with default_progress().step("rendering", identities * photos, "photos") as advance:
         table = render_hands(out, identities=identities, photos=photos, seed=seed, size=size, progress=advance)
     from handreid.data import sources
 
-    manifest = sources.hashed(sources.csv(table), for_people())
+    manifest = sources.hashed(sources.csv(table), default_progress())
     path = out / "manifest.parquet"
     manifest.write(path)
     output.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")

@@ -133,8 +133,8 @@ def print_matrix(found: "Matrix") -> None:
     from handreid.evaluation.tables import matrix as of
     from handreid.recipe.metrics import title
 
-    output.echo(of.trained_words(found))
-    output.echo(of.tested_words(found))
+    output.echo(of.describe_training(found))
+    output.echo(of.describe_test(found))
     output.table(f"{found.recipe} by {found.by}", of.KIND_COLUMNS, of.kind_rows(found.kinds))
     for metric in of.SHOWN:
         _print_grid(title(metric), *of.grid(found.cells, metric))
@@ -144,10 +144,10 @@ def print_matrix(found: "Matrix") -> None:
         rows = of.shared_rows(shared.kinds)
         output.table("the same people in every gallery", of.SHARED_COLUMNS, rows, fold=(" [",))
     if shared:
-        output.echo(of.shared_words(found))
+        output.echo(of.describe_shared(found))
     for remark in of.remarks(found):
         output.echo(f"note: {remark}")
-    output.echo(of.numbers_words(found))
+    output.echo(of.describe_numbers(found))
 
 
 def _print_grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

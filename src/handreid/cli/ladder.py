@@ -8,7 +8,7 @@ import typer
 
 from handreid.cli import early, output, tables
 from handreid.cli.options import Data, Json, Out, Set, Track, begin, resumable, trackers
-from handreid.progress import Progress, for_people
+from handreid.progress import Progress, default_progress
 
 if TYPE_CHECKING:
     from handreid.evaluation.compare import Rung
@@ -79,7 +79,7 @@ def demo(
     from handreid.data import sources
     from handreid.data.rendered import render
 
-    progress = for_people()
+    progress = default_progress()
     hands = out / f"hands-{identities}-{photos}"
     with (
         resumable(f"handreid demo --out {out}"),
@@ -144,10 +144,10 @@ def _climb(
     track: "Sequence[Tracker] | None" = None,
 ) -> None:
     progress = begin()
-    from handreid.workflows.ladder import climb
+    from handreid.workflows.ladder import run_ladder
 
     with resumable("the same command"):
-        rungs = climb(recipes, data, out, progress=progress, every=every, track=track)
+        rungs = run_ladder(recipes, data, out, progress=progress, every=every, track=track)
         page = _report(out, photos, progress)
     if json:
         output.as_json({"rungs": [_as_json(rung) for rung in rungs]})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handreid.cli import output
-from handreid.progress import Progress, for_people
+from handreid.progress import Progress, default_progress
 
 if TYPE_CHECKING:
     from handreid.recipe import Tracker
@@ -89,7 +89,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def begin() -> Progress:
     """Tells a person who waits why: torch and Lightning take seconds to import."""
-    progress = for_people()
+    progress = default_progress()
     if sys.stderr.isatty():
         progress.say("loading torch ...")
     return progress

@@ -93,11 +93,11 @@ def write_page(folder: Path, out: Path) -> Path:
     """The sweep as a page; see `report.page.sweep`."""
     from handreid.report.page.sweep import write_sweep_report
     from handreid.runs.records import read_sweep
-    from handreid.sweep.summary import caution, columns, rows
+    from handreid.sweep.summary import columns, rows, selection_caveat
 
     content = read_sweep(folder, ended=True)
     return write_sweep_report(
-        folder, out, columns=columns(content), rows=rows(content), caution=caution(content, folder.name)
+        folder, out, columns=columns(content), rows=rows(content), caution=selection_caveat(content, folder.name)
     )
 
 
@@ -111,14 +111,14 @@ def _chosen(
 ) -> "tuple[Design, Path]":
     from handreid.errors import RecipeError
     from handreid.recipe.load_sweep import load_sweep
-    from handreid.sweep.trials import resumed
+    from handreid.sweep.trials import load_design
 
     if resume is not None:
         given = {"SWEEP": name, "--out": out, "--recipe": recipe, "--set": overrides}
         said = [option for option, value in given.items() if value]
         if said:
             raise RecipeError(f"--resume continues a sweep with its original settings: omit {', '.join(said)}")
-        return resumed(resume), resume
+        return load_design(resume), resume
     if name is None:
         raise RecipeError(
             "no sweep is given: use a name (`handreid sweeps` lists them), a YAML file, or --resume FOLDER"
@@ -128,7 +128,7 @@ def _chosen(
 
 
 def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool) -> None:
-    from handreid.sweep.checks import check_builds, check_settings, idle_scheduler, said, survey
+    from handreid.sweep.checks import check_builds, check_settings, describe_settings, idle_scheduler, load_inputs
     from handreid.sweep.search import grid, propose
 
     check_settings(design)
@@ -136,7 +136,7 @@ def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool
     if idle:
         output.echo(f"note: {idle}")
     if data is not None:
-        ground = survey(design, data)
+        ground = load_inputs(design, data)
         check_builds(design, ground.material.path, ground.material, folder, elsewhere=elsewhere)
     else:
         output.echo("note: without --data no model is built and the split is not checked")
@@ -146,11 +146,11 @@ def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool
     if sweep.search == "random":
         settings = [one for number in range(sweep.settings) if (one := propose(sweep, number, []))]
     for setting in settings:
-        output.echo(f"  {said(setting)}")
+        output.echo(f"  {describe_settings(setting)}")
 
 
 def _print(content: dict[str, Any], folder: Path) -> None:
-    from handreid.sweep.summary import caution, columns, importance_lines, rows
+    from handreid.sweep.summary import columns, importance_lines, rows, selection_caveat
 
     words = len(content["short_names"]) + 1
     output.table(f"sweep {content['sweep']}", columns(content), rows(content), left=words)
@@ -160,4 +160,4 @@ def _print(content: dict[str, Any], folder: Path) -> None:
         f"written to {folder / 'sweep.md'}, sweep.json, sweep.png, report.html"
         + (", best.yaml" if content["best"] else "")
     )
-    output.echo(caution(content, str(folder)))
+    output.echo(selection_caveat(content, str(folder)))

@@ -17,7 +17,7 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
     for rung in rungs:
         if rung.evaluation.prompts:
             _print_prompts(rung.name, rung.evaluation.prompts)
-    output.table("the ladder", of.columns(rungs), of.rows(rungs))
+    output.table("the ladder", of.columns(rungs), of.format_rows(rungs))
     for line in (of.caption(rungs[-1]), *of.reranked_captions(rungs)):
         output.echo(line)
     evaluations = [rung.evaluation for rung in rungs]
@@ -30,7 +30,7 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
 
 
 def print_evaluation(found: "Evaluation") -> None:
-    from handreid.evaluation.tables.format import number
+    from handreid.evaluation.tables.format import format_number
     from handreid.evaluation.tables.ladder import caption_of
     from handreid.recipe.metrics import metrics_of, title
 
@@ -38,7 +38,7 @@ def print_evaluation(found: "Evaluation") -> None:
     if len(found.aspects) > 1:
         parts |= {view: part.metrics for view, part in found.aspects.items()}
     rows = [
-        [title(name), *(number(name, metrics[name]) for metrics in parts.values())]
+        [title(name), *(format_number(name, metrics[name]) for metrics in parts.values())]
         for name in metrics_of("ranking")
         if name in found.metrics
     ]
@@ -56,14 +56,14 @@ def print_evaluation(found: "Evaluation") -> None:
 
 
 def _print_modes(modes: "InferenceModes") -> None:
-    from handreid.evaluation.tables.format import against, number
+    from handreid.evaluation.tables.format import format_difference, format_number
     from handreid.recipe.metrics import title
 
     shown = ("rank1", "map")
     rows = [
         (
             f"{name}{' (the recipe)' if name == modes.chosen else ''}",
-            *(number(metric, mode.metrics[metric]) for metric in shown),
+            *(format_number(metric, mode.metrics[metric]) for metric in shown),
             f"{mode.cost.milliseconds_per_photo:.2f}",
             f"{mode.cost.parameters / 1e6:.1f} M",
         )
@@ -72,36 +72,36 @@ def _print_modes(modes: "InferenceModes") -> None:
     columns = ("inference", *map(title, shown), "ms a photo", "parameters")
     output.table("inference with a sentence per photo, or one sentence for all", columns, rows)
     for metric in shown:
-        output.echo(f"composed against fixed, {title(metric)}: {against(metric, modes.difference[metric])}")
+        output.echo(f"composed against fixed, {title(metric)}: {format_difference(metric, modes.difference[metric])}")
 
 
 def _print_reranked(found: "Evaluation") -> None:
-    from handreid.evaluation.sections.reranking import remark
-    from handreid.evaluation.tables.format import against
-    from handreid.evaluation.tables.ladder import cells, metric_columns, tell_more
+    from handreid.evaluation.sections.reranking import rerank_caveat
+    from handreid.evaluation.tables.format import format_difference
+    from handreid.evaluation.tables.ladder import format_cells, metric_columns, tell_more
     from handreid.recipe.metrics import title
 
     if not found.reranked:
         return
     more, gained = tell_more([found]), ("rank1", "map")
-    rows = [["plain", *cells(found.metrics, more), "", ""]]
+    rows = [["plain", *format_cells(found.metrics, more), "", ""]]
     for way in found.reranked:
-        gains = [against(metric, way.against[metric]) for metric in gained]
-        rows.append([way.name, *cells(way.metrics, more), *gains])
+        gains = [format_difference(metric, way.against[metric]) for metric in gained]
+        rows.append([way.name, *format_cells(way.metrics, more), *gains])
     columns = ("ranking", *metric_columns(more), *(f"{title(metric)} gain" for metric in gained))
     output.table("re-ranked", columns, rows)
-    if remark(found):
-        output.echo(f"note: {remark(found)}")
+    if rerank_caveat(found):
+        output.echo(f"note: {rerank_caveat(found)}")
 
 
 def _print_section(name: str, section: "SectionResult") -> None:
     """Any section that declares numbers."""
-    from handreid.evaluation.tables.format import number
+    from handreid.evaluation.tables.format import format_number
     from handreid.evaluation.tables.ladder import section_title
     from handreid.recipe.metrics import METRICS
 
     shown = [(METRICS[metric], value) for metric, value in section.numbers.items() if metric in METRICS]
-    rows = [(info.title, info.about, info.better, number(info.name, value) or "-") for info, value in shown]
+    rows = [(info.title, info.about, info.better, format_number(info.name, value) or "-") for info, value in shown]
     output.table(section_title(name), ("measure", "meaning", "better", "value"), rows, left=3)
     for reason in section.remarks:
         output.echo(f"note: {reason}")
@@ -109,12 +109,12 @@ def _print_section(name: str, section: "SectionResult") -> None:
 
 
 def _print_prompts(name: str, prompts: "Sequence[PromptResult]") -> None:
-    from handreid.evaluation.tables.format import number
+    from handreid.evaluation.tables.format import format_number
     from handreid.recipe.metrics import metrics_of, title
 
     named = metrics_of("prompts")
     rows = [
-        (entry.template or "mean of all prompts", *(number(metric, entry.accuracy[metric]) for metric in named))
+        (entry.template or "mean of all prompts", *(format_number(metric, entry.accuracy[metric]) for metric in named))
         for entry in prompts
     ]
     columns = ("prompt", *map(title, named))

@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import nn
 
 from handreid.data.augment import border_colour
-from handreid.data.decoding import upright
+from handreid.data.decoding import open_upright
 from handreid.data.sources.files import files_below
 from handreid.errors import DataError
 
@@ -51,7 +51,9 @@ class ChangeBackground(nn.Module):
         table = find_table(photo)
         if table is None:
             return photo
-        return composed(photo, table, part_of(self.photos, photo.size) if self.photos else drawn(photo.size))
+        return composite(
+            photo, table, sample_patch(self.photos, photo.size) if self.photos else sample_background(photo.size)
+        )
 
 
 def find_table(photo: Image.Image) -> Shown | None:
@@ -100,7 +102,7 @@ def _grown(shown: Shown) -> Shown:
     return grown
 
 
-def composed(photo: Image.Image, table: Shown, behind: Image.Image) -> Image.Image:
+def composite(photo: Image.Image, table: Shown, behind: Image.Image) -> Image.Image:
     """The hand before `behind`, which gets the table's shadows. The hand's outermost pixel is half seen through, as
     it already holds some of the table.
     """
@@ -112,7 +114,7 @@ def composed(photo: Image.Image, table: Shown, behind: Image.Image) -> Image.Ima
     return Image.composite(photo, shaded, cover.point([max(0, 2 * level - 255) for level in range(256)]))
 
 
-def drawn(size: tuple[int, int]) -> Image.Image:
+def sample_background(size: tuple[int, int]) -> Image.Image:
     """Two random colours, and how they share a picture of (width, height): one alone, a gradient, stripes, or clouds
     that may be as fine as grain.
     """
@@ -147,7 +149,7 @@ def _along(size: tuple[int, int]) -> Plane:
     return np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y[:, None]
 
 
-def part_of(photos: list[Image.Image], size: tuple[int, int]) -> Image.Image:
+def sample_patch(photos: list[Image.Image], size: tuple[int, int]) -> Image.Image:
     """A random window of a random photo, in the shape of (width, height), half to all as large as fits."""
     photo = photos[int(torch.randint(len(photos), ()))]
     zoom, across, down = torch.rand(3).tolist()
@@ -178,7 +180,7 @@ def background_paths(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, side: int) -> Image.Image:
-    photo = upright(path, (side, side), advice="take it out of the folder of backgrounds")
+    photo = open_upright(path, (side, side), advice="take it out of the folder of backgrounds")
     scale = side / min(photo.size)
     if scale < 1:
         photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from handreid.data.manifest import Manifest
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
@@ -60,7 +60,7 @@ def _check_known(
         many = f"gives none of its {len(used):,} photos one" if len(missing) == len(used) else "lacks some"
         raise ProtocolError(
             f"cameras: cross needs the camera of every test and validation photo, but the manifest {many}: "
-            f"{len(missing):,} without, such as {listed((paths[row] for row in missing), 3)}. Fill in the column "
+            f"{len(missing):,} without, such as {format_list((paths[row] for row in missing), 3)}. Fill in the column "
             "'camera', or choose cameras: ignore"
         )
 

@@ -19,7 +19,7 @@ from handreid.data.manifest import LABEL_KINDS, Manifest, read
 from handreid.data.photo_checks import TAIL, Looked, look
 from handreid.data.protocols import hands11k_leak
 from handreid.data.similar_names import similar_names
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.errors import DataError, ManifestError
 
 Kind = Literal[
@@ -91,7 +91,7 @@ def _absent(manifest: Manifest) -> dict[int, str]:
 def _missing(manifest: Manifest, absent: Mapping[int, str]) -> Iterator[Finding]:
     rows = tuple(row for row, reason in absent.items() if not reason)
     if rows:
-        names = listed(_named(manifest, row) for row in rows)
+        names = format_list(_named(manifest, row) for row in rows)
         what = f"{len(rows):,} of {len(manifest):,} photos are not below {manifest.root}: {names}"
         yield Finding("error", "missing", what, rows)
     for row, reason in absent.items():
@@ -109,7 +109,7 @@ def _both_sides(manifest: Manifest) -> Iterator[Finding]:
         both = subjects[side] & subjects["test"]
         if both:
             rows = (manifest.table["subject"].is_in(both) & split.is_in([*sides[side], *sides["test"]])).arg_true()
-            message = f"{len(both)} subjects are both in {verb} and in the test: {listed(sorted(both))}"
+            message = f"{len(both)} subjects are both in {verb} and in the test: {format_list(sorted(both))}"
             yield Finding("error", "both-sides", message, tuple(rows))
 
 
@@ -139,7 +139,7 @@ def _single(manifest: Manifest) -> Iterator[Finding]:
         count = Counter(labels)
         rows = [row for row, label in enumerate(labels) if label is not None and count[label] == 1]
         if rows:
-            names = listed(str(labels[row]) for row in rows)
+            names = format_list(str(labels[row]) for row in rows)
             message = (
                 f"{len(rows)} of {len(count.keys() - {None})} identities (label {kind}) have one photo only: {names}"
             )
@@ -149,7 +149,7 @@ def _single(manifest: Manifest) -> Iterator[Finding]:
 def _unlabelled(manifest: Manifest) -> Iterator[Finding]:
     rows = manifest.table["subject"].is_null().arg_true().to_list()
     if rows:
-        names = listed((_named(manifest, row) for row in rows), 3)
+        names = format_list((_named(manifest, row) for row in rows), 3)
         message = f"{len(rows):,} photos without a subject, used neither for training nor for testing: {names}"
         yield Finding("warning", "unlabelled", message, tuple(rows))
 
@@ -197,7 +197,7 @@ def _doubtful(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Findin
 
     def told(rows: list[int], kind: Kind, what: str) -> Iterator[Finding]:
         if rows:
-            names = listed(_named(manifest, row) for row in rows)
+            names = format_list(_named(manifest, row) for row in rows)
             yield Finding("warning", kind, f"{len(rows):,} photos {what}: {names}", tuple(rows))
 
     yield from told([row for row, looked in seen.items() if looked.flat], "flat", "are of one colour only")
@@ -213,7 +213,7 @@ def _changed(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding
     stated = manifest.table["sha256"].to_list()
     rows = tuple(row for row, looked in seen.items() if stated[row] and looked.file != stated[row].lower())
     if rows:
-        names = listed(_named(manifest, row) for row in rows)
+        names = format_list(_named(manifest, row) for row in rows)
         what = (
             f"{len(rows):,} of {len(manifest):,} photos are not the files that the manifest was prepared with: {names}"
         )
@@ -224,7 +224,7 @@ def _same_pixels(table: pl.DataFrame, rows: Sequence[int]) -> Iterator[Finding]:
     if len(rows) < 2:
         return
     subjects = sorted({who for row in rows if (who := table["subject"][row]) is not None})  # None: nobody knows
-    names = listed(f"{table['path'][row]} ({table['origin'][row]})" for row in rows)
+    names = format_list(f"{table['path'][row]} ({table['origin'][row]})" for row in rows)
     if len(subjects) > 1:
         message = f"the same pixels under {len(subjects)} subjects ({', '.join(subjects)}): {names}"
         yield Finding("error", "same-pixels", message, tuple(rows))

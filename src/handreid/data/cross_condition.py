@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from handreid.data.draw_checks import check_galleries, check_queries
-from handreid.data.draws import gallery_draw, in_path_order, one_each
+from handreid.data.draws import gallery_draw, in_path_order, one_per_label
 from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
@@ -130,13 +130,15 @@ def cross_views(
     )
 
 
-def without(draws: Sequence[Draw], out: Collection[int]) -> tuple[Draw, ...]:
+def drop_rows(draws: Sequence[Draw], out: Collection[int]) -> tuple[Draw, ...]:
     """The draws without some rows, in whichever part."""
     left_out = np.array(sorted(out), np.int64)
     return tuple(Draw(*(part[~np.isin(part, left_out)] for part in (draw.gallery, draw.query))) for draw in draws)
 
 
-def draw_everyone(manifest: Manifest, label: LabelKind, view: str | None, *, seed: int, draws: int) -> tuple[Draw, ...]:
+def draw_all_subjects(
+    manifest: Manifest, label: LabelKind, view: str | None, *, seed: int, draws: int
+) -> tuple[Draw, ...]:
     """Draws that test every subject, for photos of which no model has seen any; distractors are in every gallery.
 
     Photos of nobody known are in none. Raises ProtocolError where everyone is one identity, or nobody has two photos.
@@ -196,7 +198,7 @@ def _cells(
     count = len(shots.paths)
     enrolled = {row: shots.enrolled_as(row) for row in shots.rows}
     labels = [enrolled.get(row, "") for row in range(count)]
-    chosen = [one_each(shots.rows, labels, shots.paths, seed, "gallery", draw) for draw in range(draws)]
+    chosen = [one_per_label(shots.rows, labels, shots.paths, seed, "gallery", draw) for draw in range(draws)]
     identities = tuple(shots.identity(row) for row in range(count)) * 2
     of = {name: [row for row in shots.rows if shots.condition(row) == name] for name in conditions}
     extra = {name: [row for row in shots.always if shots.condition(row) == name] for name in conditions}

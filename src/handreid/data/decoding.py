@@ -38,7 +38,7 @@ _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _one_large = threading.RLock()
 
 
-def upright(path: Path, at_least: tuple[int, int], *, advice: str = ADVICE) -> Image.Image:
+def open_upright(path: Path, at_least: tuple[int, int], *, advice: str = ADVICE) -> Image.Image:
     """One photo as people see it, RGB and of any size, but a JPEG at the smallest of its scales that is not below
     `at_least` (width, height), and another that is large at the smallest that whole numbers give.
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from handreid.data.manifest import LabelKind, Manifest
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
@@ -42,7 +42,8 @@ def check_galleries(draws: Sequence[Draw], labels: Sequence[str], purpose: str, 
         names = {labels[row] for row in draw.gallery}
         if len(names) < 2:
             raise ProtocolError(
-                f"the gallery of the {purpose} holds one identity only ({listed(names)}), so rank-1 is 100 % for any "
+                f"the gallery of the {purpose} holds one identity only ({format_list(names)}), so rank-1 is "
+                "100 % for any "
                 f"model: {advice}"
             )
 
@@ -53,7 +54,8 @@ def check_validation(draws: Sequence[Draw], labels: Sequence[str], advice: str) 
     names = {labels[row] for draw in draws for row in draw.query}
     if len(names) < 2:
         raise ProtocolError(
-            f"validation has queries of one identity only ({listed(names)}), too few to choose a model by: {advice}"
+            f"validation has queries of one identity only ({format_list(names)}), too few to choose a model "
+            f"by: {advice}"
         )
 
 

@@ -14,23 +14,23 @@ from handreid.data.names import nfc
 from handreid.draw import Draw
 
 
-def chance(seed: int, purpose: str, draw: int, key: str) -> str:
+def hash_key(seed: int, purpose: str, draw: int, key: str) -> str:
     """A number from 0 to 1 in disguise: 64 hex digits that order keys at random, however a disk spells them."""
     return hashlib.sha256(f"{seed}/{purpose}/{draw}/{nfc(key)}".encode()).hexdigest()
 
 
-def choose(keys: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
+def seeded_choice(keys: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
     """`count` of the keys, all choices being equally likely."""
-    return set(sorted(keys, key=lambda key: chance(seed, purpose, 0, key))[:count])
+    return set(sorted(keys, key=lambda key: hash_key(seed, purpose, 0, key))[:count])
 
 
-def one_each(
+def one_per_label(
     rows: Iterable[int], labels: Sequence[str], keys: Sequence[str], seed: int, purpose: str, draw: int
 ) -> set[int]:
     """One row of every label among the rows. `labels` and `keys` are looked up by row; keys are photo paths."""
     best: dict[str, tuple[str, int]] = {}
     for row in rows:
-        mine = (chance(seed, purpose, draw, keys[row]), row)
+        mine = (hash_key(seed, purpose, draw, keys[row]), row)
         best[labels[row]] = min(best.get(labels[row], mine), mine)
     return {row for _, row in best.values()}
 
@@ -51,7 +51,7 @@ def gallery_draw(
     """
     with_queries = {labels[row] for row in searched if row in queried}
     candidates = [row for row in searched if row in queried or labels[row] not in with_queries]
-    chosen = one_each(candidates, labels, keys, seed, purpose, draw)
+    chosen = one_per_label(candidates, labels, keys, seed, purpose, draw)
     gallery = [*chosen, *always]
     return Draw(in_path_order(gallery, keys), in_path_order(queried.intersection(searched) - chosen, keys))
 

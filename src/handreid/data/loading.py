@@ -19,13 +19,13 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from handreid.data.decoding import ADVICE, DECODER, naming
-from handreid.data.decoding import upright as upright
+from handreid.data.decoding import open_upright as open_upright
 from handreid.data.photo_cache import Decoded, kept
 from handreid.data.photo_hashes import file_hashes
 from handreid.data.pixels import WHITE
 from handreid.errors import PhotoError
 from handreid.files import cache_folder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.types import Preprocessing
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded photos that `auto` keeps in memory
@@ -34,9 +34,9 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
     """One photo as people see it, RGB, at `enlarge` times the model's input size. Raises PhotoError."""
-    height, width = enlarged(preprocessing.size, enlarge)
+    height, width = scaled_size(preprocessing.size, enlarge)
     # a JPEG is read at the smallest of its scales that is still twice as large as what is wanted
-    photo = upright(path, (2 * width, 2 * height))
+    photo = open_upright(path, (2 * width, 2 * height))
     resample = _FILTERS[preprocessing.interpolation]
     with naming(path):
         match preprocessing.resize:
@@ -49,7 +49,7 @@ def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UI
         return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
 
 
-def enlarged(size: tuple[int, int], factor: float) -> tuple[int, int]:
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
     return round(size[0] * factor), round(size[1] * factor)
 
 
@@ -66,8 +66,8 @@ def decode_all(
 
     `auto` keeps up to `MEMORY_LIMIT` bytes in memory and maps more from disk, in `folder` (see `cache_folder`).
     """
-    shape = (len(paths), 3, *enlarged(preprocessing.size, enlarge))
-    progress = progress or Silent()
+    shape = (len(paths), 3, *scaled_size(preprocessing.size, enlarge))
+    progress = progress or NullProgress()
 
     def decoded() -> Decoded:
         return _decoded(paths, preprocessing, enlarge, progress)

@@ -28,7 +28,7 @@ from handreid.data.rows import (
     raise_problems,
     with_core_columns,
 )
-from handreid.data.tables import listed, nearest, raise_all, read_text_table, typed
+from handreid.data.tables import closest_match, format_list, infer_types, raise_all, read_text_table
 from handreid.data.unlabelled import UNKNOWN, named, note
 from handreid.errors import ManifestError
 from handreid.files import check_writable, write_atomic
@@ -197,12 +197,12 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     columns, notes = {}, [*text.notes]
     for name, values in text.columns.items():
         if name not in CORE:
-            columns[name] = typed(values)
+            columns[name] = infer_types(values)
             continue
         stripped = [value.strip() for value in values]
         spaced = [place for place, old, new in zip(where, values, stripped, strict=True) if old != new]
         if spaced:
-            notes.append(f"{len(spaced)} values of {name} had spaces around them, dropped: {listed(spaced, 3)}")
+            notes.append(f"{len(spaced)} values of {name} had spaces around them, dropped: {format_list(spaced, 3)}")
         columns[name] = pl.Series([value or None for value in stripped], dtype=pl.String)
     columns.setdefault("origin", pl.Series(where, dtype=pl.String))
     notes += note(columns["subject"].to_list(), "subject")
@@ -213,16 +213,16 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     raise_all(draw_problems(table, where))
     raise_problems(lower_hashes(table), where, outside_root)
     extra = [name for name in columns if name not in CORE]
-    notes += [*turned, f"{table.height:,} photos; metadata columns: {listed(extra) or 'none'}"]
+    notes += [*turned, f"{table.height:,} photos; metadata columns: {format_list(extra) or 'none'}"]
     return Manifest(_spelled(table, root), root, "csv", tuple(notes), outside_root)
 
 
 def require_columns(found: Iterable[str], needed: Sequence[str], file: str) -> None:
     """Raise ManifestError for needed columns that are not there, with the ones that are."""
     names = list(found)
-    missing = [f"{column!r}{nearest(column, names)}" for column in needed if column not in names]
+    missing = [f"{column!r}{closest_match(column, names)}" for column in needed if column not in names]
     if missing:
-        raise ManifestError(f"{file}: no column {' and '.join(missing)}; its columns are {listed(names, 30)}")
+        raise ManifestError(f"{file}: no column {' and '.join(missing)}; its columns are {format_list(names, 30)}")
 
 
 def _spelled(table: pl.DataFrame, root: Path) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from PIL import Image
 from handreid.data.decoding import ADVICE, DECODER, Photo, check_regular, opened
 from handreid.errors import PhotoError
 from handreid.files import cache_folder, file_hash
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def file_hashes(paths: Sequence[Path], progress: Progress | None = None) -> list
     """SHA-256 of each file's bytes, in order; None where there is no such file. Raises PhotoError for one that cannot
     be read.
     """
-    with (progress or Silent()).step("hashing photos", len(paths), "photos") as advance, _threads() as pool:
+    with (progress or NullProgress()).step("hashing photos", len(paths), "photos") as advance, _threads() as pool:
         found = []
         for digest in pool.map(_file_hash, paths):
             found.append(digest)
@@ -50,7 +50,7 @@ def photo_hashes(
 
     `folder` is where known hashes are kept (see `cache_folder`).
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     files = file_hashes(paths, progress)
     by_file = {digest: path for digest, path in zip(files, paths, strict=True) if digest is not None}
     with contextlib.closing(_Known(folder or cache_folder())) as known:

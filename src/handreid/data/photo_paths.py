@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from handreid.data.names import spelled_on_disk
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 
 OUTSIDE = (
     "photos outside the folder of the table are taken only if you say so: `handreid data prepare csv TABLE "
@@ -45,7 +45,7 @@ def forward(paths: pl.Series, root: Path) -> tuple[pl.Series, list[str]]:
         other = _tidy(path.replace("\\", "/"))
         if not os.path.lexists(root / path) and (os.path.lexists(root / other) or spelled_on_disk(root, [other])):
             turned[path] = other
-    note = f"{len(turned):,} paths had backslashes, taken for forward slashes: {listed(turned.values(), 3)}"
+    note = f"{len(turned):,} paths had backslashes, taken for forward slashes: {format_list(turned.values(), 3)}"
     return _replaced(paths, {**tidy, **turned}), [note] if turned else []
 
 

@@ -17,7 +17,7 @@ SURFACES = {"dorsal": "back", "palmar": "palm"}
 _KEPT = "context"  # filled by what is learned
 
 
-def fill(
+def fill_templates(
     templates: Sequence[str], photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]
 ) -> tuple[list[list[str]], list[str]]:
     """For each template the sentence of each identity (label 0 and on), and notes on what was left out.

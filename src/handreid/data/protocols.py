@@ -12,9 +12,9 @@ import polars as pl
 from jaxtyping import Bool
 
 from handreid.data.draw_checks import labels_that_would_do
-from handreid.data.draws import choose, in_path_order
+from handreid.data.draws import in_path_order, seeded_choice
 from handreid.data.manifest import Manifest
-from handreid.data.tables import listed, nearest
+from handreid.data.tables import closest_match, format_list
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
@@ -99,12 +99,14 @@ def disjoint(manifest: Manifest, test_share: float, seed: int) -> Sides:
         raise ProtocolError(
             f"a test share of {test_share} of {len(subjects)} subjects leaves none for training or none for testing"
         )
-    chosen = choose(subjects, count, seed, "test")
+    chosen = seeded_choice(subjects, count, seed, "test")
     tests = manifest.table["subject"].is_in(chosen).to_numpy() & ~extra
     notes = [f"{count} of {len(subjects)} subjects are used for testing, the others for training"]
     ignored = sorted(set(manifest.table["split"].drop_nulls()) - {"distractor"})
     if ignored:
-        notes.append(f"the split of the manifest ({listed(ignored)}) is not used; the protocol prepared would use it")
+        notes.append(
+            f"the split of the manifest ({format_list(ignored)}) is not used; the protocol prepared would use it"
+        )
     return Sides(_rows(~tests & ~extra), _rows(tests), _rows(extra), notes=tuple(notes))
 
 
@@ -118,7 +120,8 @@ def prepared(manifest: Manifest, labels: Sequence[str]) -> Sides:
     if "train" not in rows or not rows.keys() & {"test", "query"}:
         raise ProtocolError(
             f"the protocol prepared needs photos with split 'train', and 'test' or 'query'; found "
-            f"{listed(sorted(rows)) or 'no split at all'}. Choose the protocol disjoint to split the subjects at random"
+            f"{format_list(sorted(rows)) or 'no split at all'}. Choose the protocol disjoint to split the "
+            "subjects at random"
         )
     notes = [f"{split.null_count()} photos without a split left out"] if split.null_count() else []
     given: tuple[Draw, ...] = ()
@@ -133,7 +136,7 @@ def prepared(manifest: Manifest, labels: Sequence[str]) -> Sides:
     tested = {subjects[row] for row in [*test, *(row for draw in given for row in draw.query)]}
     both = {subjects[row] for row in rows["train"]} & tested
     if both:
-        notes.append(f"LEAK: {len(both)} subjects are trained on and tested, as given: {listed(sorted(both))}")
+        notes.append(f"LEAK: {len(both)} subjects are trained on and tested, as given: {format_list(sorted(both))}")
     validation = [row for row in rows.get("validation", []) if subjects[row] not in tested]
     if len(validation) < len(rows.get("validation", [])):
         left = len(rows["validation"]) - len(validation)
@@ -147,8 +150,8 @@ def view_rows(manifest: Manifest, view: str | None) -> Bool[np.ndarray, " rows"]
         return np.ones(len(manifest), dtype=np.bool_)
     there = sorted({name for name in manifest.views if name})
     if view not in there:
-        known = listed(there) or "none: the manifest tells neither aspect nor side"
-        raise ProtocolError(f"no photo of view {view!r}{nearest(view, there)}; views in the manifest: {known}")
+        known = format_list(there) or "none: the manifest tells neither aspect nor side"
+        raise ProtocolError(f"no photo of view {view!r}{closest_match(view, there)}; views in the manifest: {known}")
     return np.array([name == view for name in manifest.views], dtype=np.bool_)
 
 
@@ -194,7 +197,7 @@ def _hands11k_sides(manifest: Manifest) -> tuple[Bool[np.ndarray, " rows"], Bool
     clean = _without_accessories(manifest)
     unknown = sorted({str(name) for name in manifest.views} - HANDS11K_LAST_TRAIN_ID.keys())
     if unknown:
-        raise ProtocolError(f"the protocol hands11k needs aspect and side of every photo; found {listed(unknown)}")
+        raise ProtocolError(f"the protocol hands11k needs aspect and side of every photo; found {format_list(unknown)}")
     last = [HANDS11K_LAST_TRAIN_ID[str(name)] for name in manifest.views]
     low = np.array(_numbers(manifest, "hands11k")) <= np.array(last)
     return low & clean, ~low & clean
@@ -219,7 +222,7 @@ def _numbers(manifest: Manifest, protocol: str) -> list[int]:
         {subject for subject in subjects if not (subject.isascii() and subject.isdigit() and len(subject) <= 18)}
     )
     if wrong:
-        raise ProtocolError(f"the protocol {protocol} splits by numeric subject ids; found {listed(wrong, 3)}")
+        raise ProtocolError(f"the protocol {protocol} splits by numeric subject ids; found {format_list(wrong, 3)}")
     return [int(subject) for subject in subjects]
 
 

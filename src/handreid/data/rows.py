@@ -8,7 +8,7 @@ from json.encoder import encode_basestring_ascii
 import polars as pl
 
 from handreid.data.photo_paths import path_problems
-from handreid.data.tables import nearest, raise_all, short
+from handreid.data.tables import closest_match, raise_all, short
 from handreid.errors import ManifestError
 
 CORE: dict[str, type[pl.DataType]] = {
@@ -69,7 +69,7 @@ def problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
             wrong = table[column].is_not_null() & ~table[column].is_in(known)
             for row in wrong.arg_true():
                 value = table[column][row]
-                choice = f"{column} {short(value)} is not one of {', '.join(known)}{nearest(value, known)}"
+                choice = f"{column} {short(value)} is not one of {', '.join(known)}{closest_match(value, known)}"
                 found.append((row, choice))
     found += [(row, "path is empty") for row in table["path"].is_null().arg_true()]
     spaced = table["subject"].str.strip_chars() != table["subject"]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch.utils.data import Sampler
 
-from handreid.data.sampling import Drawn, batch_count, up_to
+from handreid.data.sampling import Drawn, batch_count, round_up
 
 Every = Literal["identity", "photo"]
 
@@ -53,7 +53,7 @@ class PkBatches(Sampler[list[Drawn]]):
         self.hands = -(-self.photos.counts // images)  # of each identity, where every photo is seen
         self.batches = batch_count(len(self.hands), identities, world_size if every == "identity" else 1, "identities")
         if every == "photo":
-            self.batches = up_to(max(-(-int(self.hands.sum()) // identities), int(self.hands.max())), world_size)
+            self.batches = round_up(max(-(-int(self.hands.sum()) // identities), int(self.hands.max())), world_size)
 
     def __len__(self) -> int:
         return self.batches // self.world_size

@@ -101,7 +101,7 @@ class TrainingPhotos(Dataset[Batch]):
         return self.augment(Image.fromarray(np.ascontiguousarray(pixels)))
 
 
-def up_to(count: int, multiple: int) -> int:
+def round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
@@ -113,5 +113,5 @@ def batch_count(count: int, size: int, world_size: int, what: str) -> int:
     if count < 2 * world_size:
         where, fewer = (f" on each of {world_size} processes", ", or use fewer") if world_size > 1 else ("", "")
         raise ProtocolError(f"{what} to train on: {count}, but a batch needs two{where}: add photos{fewer}")
-    batches = up_to(-(-count // size), world_size)
+    batches = round_up(-(-count // size), world_size)
     return batches if count >= 2 * batches else count // 2 // world_size * world_size

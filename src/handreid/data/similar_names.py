@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from handreid.data.names import is_blank, is_invisible, visible
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 
 
 def similar_names(subjects: Sequence[str | None]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -20,7 +20,7 @@ def similar_names(subjects: Sequence[str | None]) -> Iterator[tuple[str, tuple[i
     groups = [names for names in alike.values() if len(names) > 1]
     if groups:
         every = {name for names in groups for name in names}
-        told = listed((" and ".join(map(visible, names)) for names in groups), separator="; ")
+        told = format_list((" and ".join(map(visible, names)) for names in groups), separator="; ")
         message = (
             f"{len(every)} names of subjects differ only by case, width, blanks or invisible characters, so that one "
             f"person may be several: {told}; give each person one name"

@@ -23,11 +23,11 @@ from jaxtyping import Bool, Int, Int64
 from handreid.data import protocols
 from handreid.data.cameras import Cameras, taken_by
 from handreid.data.draw_checks import check_galleries, check_queries, check_validation, counted
-from handreid.data.draws import choose, gallery_draw, in_path_order, one_each
+from handreid.data.draws import gallery_draw, in_path_order, one_per_label, seeded_choice
 from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.data.names import nfc
 from handreid.data.protocols import Sides, view_rows
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
@@ -245,7 +245,7 @@ class _Making:
                 "train on"
             )
         # whoever is in a test gallery, be it with another view, must not choose the model
-        back = choose(subjects - tested, count, self.seed, "validation")
+        back = seeded_choice(subjects - tested, count, self.seed, "validation")
         searched = [row for row in sides.train if self.subjects[row] in back]
         validations = self.drawn(searched, [], "validation")
         self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held out")
@@ -270,7 +270,7 @@ class _Making:
         train = self._seen(sides.train)
         tested = {self.labels[row] for draw in tests for row in draw.query}
         free = [row for row in self._with_company(train) if self.labels[row] not in tested]
-        chosen = one_each(free, self.labels, self.paths, self.seed, "closed-set", 0)
+        chosen = one_per_label(free, self.labels, self.paths, self.seed, "closed-set", 0)
         kept, query = in_path_order(set(train) - chosen, self.paths), in_path_order(chosen, self.paths)
         draws = (Draw(kept, query),)
         self.check_queries(draws, train, "validation", "one photo of each training identity")
@@ -338,7 +338,7 @@ def _among_all(split: Split, manifest: Manifest) -> Split:
         return tuple(replace(draw, gallery=rows[draw.gallery], query=rows[draw.query]) for draw in draws)
 
     parts = Counter(manifest.table["split"].filter(pl.Series(without)).drop_nulls())
-    given = f", {listed(f'{name} {count:,}' for name, count in sorted(parts.items()))} of them" if parts else ""
+    given = f", {format_list(f'{name} {count:,}' for name, count in sorted(parts.items()))} of them" if parts else ""
     note = f"{counted(int(without.sum()), 'photo')} without a subject left out, as each may show anybody{given}"
     return replace(
         split,

@@ -70,7 +70,7 @@ def read_text_table(path: Path, missing: str = "") -> TextTable:
     return TextTable(file, {names[n]: columns[n] for n in kept}, lines, tuple(notes))
 
 
-def typed(values: Sequence[str]) -> pl.Series:
+def infer_types(values: Sequence[str]) -> pl.Series:
     """Whole numbers, floats or true/false where every filled value is one; else text. Empty text is null."""
     filled = {value for value in values if value != ""}
     if not filled:
@@ -90,7 +90,7 @@ def raise_all(problems: Sequence[str], advice: str = "") -> None:
     raise ManifestError("\n".join([*problems[:SHOWN], *more, *([advice] if advice else [])]))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def closest_match(word: str, known: Iterable[str]) -> str:
     """`" (did you mean 'right'?)"`, or nothing where no known word is near."""
     names = {name.lower(): name for name in known}
     lower = word.strip().lower()
@@ -99,7 +99,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {short(names[close[0]])}?)" if close else ""
 
 
-def listed(names: Iterable[str], limit: int = SHOWN, separator: str = ", ") -> str:
+def format_list(names: Iterable[str], limit: int = SHOWN, separator: str = ", ") -> str:
     """Comma separated, the rest counted: `a, b, c and 4 more`."""
     every = [clipped(name) for name in names]
     return separator.join(every[:limit]) + (f" and {len(every) - limit:,} more" if len(every) > limit else "")

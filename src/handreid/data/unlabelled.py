@@ -7,7 +7,7 @@ validate or are tested, and no figure calls them right or wrong.
 import re
 from collections.abc import Sequence
 
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 
 UNKNOWN = "identity unknown"  # in the place of a name, for people to read
 NAMES = ("unknown", "unknowns", "unlabelled", "unlabeled", "unidentified", "unnamed")
@@ -35,4 +35,4 @@ def note(subjects: Sequence[str | None], what: str) -> tuple[str, ...]:
         return ()
     words = sorted({repr(subject) if subject else "empty" for subject in said})
     photos = "1 photo is" if len(said) == 1 else f"{len(said):,} photos are"
-    return (f"{photos} without a subject ({what} {listed(words)}): neither trained on nor tested",)
+    return (f"{photos} without a subject ({what} {format_list(words)}): neither trained on nor tested",)

@@ -8,7 +8,7 @@ from handreid.errors import RunError
 from handreid.evaluation.differences import differences_of
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, scores_of_ranks
-from handreid.metrics.separation import compare_spaces
+from handreid.metrics.separation import compare_separation
 from handreid.runs.results import Difference, Evaluation
 
 
@@ -43,7 +43,7 @@ def _space_differences(ours: Evaluation, theirs: Evaluation, resamples: int) -> 
     mine, other = ours.space, theirs.space
     if mine is None or other is None or any(mine.subjects[key] != other.subjects[key] for key in ("name", "photos")):
         return {}
-    found = compare_spaces(mine.model_dump(), other.model_dump(), resamples=resamples)
+    found = compare_separation(mine.model_dump(), other.model_dump(), resamples=resamples)
     return {name: Difference.model_validate(one) for name, one in found.items()}
 
 

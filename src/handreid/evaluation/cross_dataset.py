@@ -11,12 +11,12 @@ import numpy as np
 
 from handreid.data.cross_condition import Cell
 from handreid.draw import Draw
-from handreid.evaluation.unseen_test_set import Strangers
+from handreid.evaluation.unseen_test_set import UnseenTestSet
 
 OWN, OTHER = "the data set trained on", "another data set"
 
 
-def dataset_cells(tests: Sequence[Strangers]) -> list[Cell]:
+def dataset_cells(tests: Sequence[UnseenTestSet]) -> list[Cell]:
     """Probe by probe, the run's own data set being the first. Rows are numbered on from one data set to the next."""
     starts = [0, *accumulate(len(of.manifest) for of in tests)]
     identities = tuple(f"{of.name}: {name}" for of in tests for name in of.identities)
@@ -29,11 +29,11 @@ def dataset_cells(tests: Sequence[Strangers]) -> list[Cell]:
     ]
 
 
-def _own(probe: Strangers, at: int) -> tuple[Draw, ...]:
+def _own(probe: UnseenTestSet, at: int) -> tuple[Draw, ...]:
     return tuple(Draw(draw.gallery + at, draw.query + at) for draw in probe.draws)
 
 
-def _merged(probe: Strangers, at: int, other: Strangers, there: int) -> tuple[Draw, ...]:
+def _merged(probe: UnseenTestSet, at: int, other: UnseenTestSet, there: int) -> tuple[Draw, ...]:
     """A data set that comes with fewer draws than the probe's gives them again and again."""
     extra = _strangers_to(probe, other)
     return tuple(
@@ -42,7 +42,7 @@ def _merged(probe: Strangers, at: int, other: Strangers, there: int) -> tuple[Dr
     )
 
 
-def _strangers_to(probe: Strangers, other: Strangers) -> list[np.ndarray]:
+def _strangers_to(probe: UnseenTestSet, other: UnseenTestSet) -> list[np.ndarray]:
     """The other galleries, without people of the probe's names where both are of one data set: no distractors."""
     same = other.manifest.dataset == probe.manifest.dataset
     mine, theirs = probe.subjects, other.subjects

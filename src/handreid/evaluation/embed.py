@@ -21,12 +21,12 @@ from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.embedding_cache import Shown, contents_of, embeddings_of, kept_or_made, read_kept
 from handreid.files import check_writable, file_hash, write_atomic
 from handreid.inference import Shots, load_embedder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe
-from handreid.recipe.load import changed
-from handreid.runs.dataset import read_material
+from handreid.recipe.load import override_recipe
+from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run, check_finished, environment
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 
 Part = Literal["all", "train", "validation", "test", "unlabelled"]
 COLUMNS = ("identity", "role", "embedding")
@@ -34,7 +34,7 @@ METADATA = "handreid.embeddings"
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class PhotoTable:
     """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`.
 
     `split` is None for other data than the run's own that gives none.
@@ -47,9 +47,9 @@ class Known:
     split: Split | None
     facts: dict[str, Any]
 
-    def only(self, kept: Int[np.ndarray, " kept"]) -> "Known":
+    def only(self, kept: Int[np.ndarray, " kept"]) -> "PhotoTable":
         """Some of the photos, by position."""
-        return Known(self.table[kept], self.rows[kept], self.manifest, self.recipe, self.split, self.facts)
+        return PhotoTable(self.table[kept], self.rows[kept], self.manifest, self.recipe, self.split, self.facts)
 
 
 def embed(
@@ -67,7 +67,7 @@ def embed(
     (`read_facts`). Raises RunError for an unfinished run, DataError when the file has no place or `part` no photo.
     """
     check_writable(out, (".parquet",))
-    known = look_up(run, data=data, part=part, mirrored=mirrored, progress=progress)
+    known = select_photos(run, data=data, part=part, mirrored=mirrored, progress=progress)
     points = embed_known(run, known, progress)
     column = pl.Series("embedding", points, dtype=pl.Array(pl.Float32, points.shape[1]))
     table = known.table.with_columns(column)
@@ -87,17 +87,17 @@ def read_facts(path: Path) -> dict[str, Any]:
     return dict(json.loads(found))
 
 
-def look_up(
+def select_photos(
     run: Run,
     *,
     data: Path | None = None,
     part: Part = "all",
     mirrored: bool | None = None,
     progress: Progress | None = None,
-) -> Known:
+) -> PhotoTable:
     """Who is on each photo of a part, without opening one."""
     check_finished(run)
-    recipe = changed(run.recipe, {}, mirrored)
+    recipe = override_recipe(run.recipe, {}, mirrored)
     path = data or Path(run.facts["manifest"])
     manifest = read(path)
     own = manifest.hash == run.facts["manifest_hash"]
@@ -107,7 +107,7 @@ def look_up(
             f"{run.facts['manifest_hash'][:16]}; restore it, or give it as new data with --data "
             "where the command has that option"
         )
-    split = split_for(recipe, path, own=own, progress=progress or Silent())
+    split = split_for(recipe, path, own=own, progress=progress or NullProgress())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
     table = manifest.table.rename({name: f"manifest_{name}" for name in COLUMNS if name in manifest.table.columns})
     table = table.with_columns(
@@ -130,10 +130,10 @@ def look_up(
         "mirrored": recipe.evaluate.mirrored,
         "versions": environment()["versions"],
     }
-    return Known(table[rows], rows, manifest, recipe, split, facts)
+    return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
 
 
-def sources_of(known: Known) -> str:
+def provenance(known: PhotoTable) -> str:
     """A sentence that says of which run, model and manifest something is."""
     facts = known.facts
     return (
@@ -143,16 +143,16 @@ def sources_of(known: Known) -> str:
     )
 
 
-def embed_known(run: Run, known: Known, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
+def embed_known(run: Run, known: PhotoTable, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
     """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     kept = read_kept(run, known.facts["model_hash"], progress)
     contents = contents_of(known.manifest, known.rows, kept, progress)
     shown: Shown = "both" if known.recipe.evaluate.mirrored else "photo"
     if kept.of_pixels_alone and set(contents.keys(None, shown)) <= set(kept.keys):
         return kept_or_made(kept, contents.keys(None, shown), _nothing_to_make)  # without loading the model
     embedder = load_embedder(run)
-    conditions, remarks = conditions_of(embedder, known.manifest.table[known.rows])
+    conditions, remarks = side_information_of(embedder, known.manifest.table[known.rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
     shots = Shots(known.manifest, known.rows, known.recipe, embedder, progress)
@@ -166,10 +166,10 @@ def _nothing_to_make(_: object) -> Float[np.ndarray, "photo dim"]:
 def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:
     """The run's split; on other data by that data's own protocol, or none where it cannot give one."""
     if own:
-        return read_material(recipe, path).split
+        return load_dataset(recipe, path).split
     try:
-        asked = changed(recipe, {"protocol": "auto", "aspect": "all"}, None)
-        return read_material(asked, path, trains=False).split
+        asked = override_recipe(recipe, {"protocol": "auto", "aspect": "all"}, None)
+        return load_dataset(asked, path, trains=False).split
     except ProtocolError as error:
         progress.say(f"note: no photo gets the role test, as {path} cannot be split ({error})")
         return None

@@ -13,19 +13,19 @@ from handreid.evaluation import sections
 from handreid.evaluation.duplicates import remarks_on_copies
 from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
 from handreid.evaluation.sections.context import EvaluationContext
-from handreid.evaluation.sections.reranking import file_part
+from handreid.evaluation.sections.reranking import filename_suffix
 from handreid.files import check_folder_writable, file_hash, write_json
 from handreid.inference import Shots, load_embedder
 from handreid.metrics.query_scores import score
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, Rerank, Tracker
-from handreid.recipe.load import changed
-from handreid.runs.dataset import Material, read_material
+from handreid.recipe.load import override_recipe
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run, check_finished, environment
 from handreid.runs.leakage import Leak, unseen
 from handreid.runs.pretrained_weights import check_weights
 from handreid.runs.results import EVALUATION_FORMAT, Evaluation, Hashes, LeftOut, Protocol, Ranking
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 from handreid.tracking.client import Sender, follow
 from handreid.tracking.state import note_untold
 
@@ -50,12 +50,12 @@ def evaluate(
     """
     check_finished(run)
     check_folder_writable(run.folder, create=False)
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     recipe = run.recipe
-    own = read_material(recipe, Path(run.facts["manifest"])) if data is None else None
-    asked = changed(recipe, changes or {}, mirrored, rerank)
+    own = load_dataset(recipe, Path(run.facts["manifest"])) if data is None else None
+    asked = override_recipe(recipe, changes or {}, mirrored, rerank)
     place = data or Path(run.facts["manifest"])
-    material = own if own and asked.data == recipe.data else read_material(asked, place, trains=False)
+    material = own if own and asked.data == recipe.data else load_dataset(asked, place, trains=False)
     material, leaks, notes = unseen(run, material, progress)
     if asked.evaluate.prompts is not None:
         check_weights(run, asked)  # before the work: its text tower is read after it
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def _assess(
-    run: Run, recipe: Recipe, material: Material, leaks: Sequence[Leak], notes: Sequence[str], progress: Progress
+    run: Run, recipe: Recipe, material: RunDataset, leaks: Sequence[Leak], notes: Sequence[str], progress: Progress
 ) -> Evaluation:
     """Everything that the sections find."""
     context = _context(run, recipe, material, progress)
@@ -100,14 +100,14 @@ def _assess(
     )
 
 
-def _context(run: Run, recipe: Recipe, material: Material, progress: Progress) -> EvaluationContext:
+def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress) -> EvaluationContext:
     """Every test photo embedded, and every query ranked."""
     embedder, model_hash = load_embedder(run), file_hash(run.model)
     manifest, split = material.manifest, material.split
     rows = evaluated_rows(split)
     kept = read_kept(run, model_hash, progress)
     contents = contents_of(manifest, rows, kept, progress, pictures=True)
-    conditions, remarks = conditions_of(embedder, manifest.table[rows])
+    conditions, remarks = side_information_of(embedder, manifest.table[rows])
     shots = Shots(manifest, rows, recipe, embedder, progress)
     keys, embeddings = embeddings_of(shots, contents, kept, conditions)
     keep(run, manifest, rows, contents, [(keys, embeddings)], model_hash, progress)
@@ -130,7 +130,7 @@ def _context(run: Run, recipe: Recipe, material: Material, progress: Progress) -
     )
 
 
-def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: Material) -> bool:
+def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: RunDataset) -> bool:
     same = run.facts["draws_hash"] == material.split.draws_hash
     alike = recipe.evaluate.mirrored == asked.evaluate.mirrored and recipe.evaluate.rerank == asked.evaluate.rerank
     return same and alike and recipe.data.aspect == asked.data.aspect
@@ -144,5 +144,5 @@ def _named(run: Run, recipe: Recipe, asked: Recipe, content: Evaluation) -> Path
     if content.mirrored:
         parts.append("mirrored")
     if asked.evaluate.rerank != recipe.evaluate.rerank:
-        parts.append(file_part(asked.evaluate.rerank))
+        parts.append(filename_suffix(asked.evaluate.rerank))
     return run.folder / f"evaluation-{'-'.join(parts)}.json"

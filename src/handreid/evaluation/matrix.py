@@ -23,15 +23,15 @@ from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.cross_dataset import dataset_cells
 from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
-from handreid.evaluation.matrix_cells import Embedded, against_same, by_kind, entries
+from handreid.evaluation.matrix_cells import Embedded, difference_to_matched, pool_by_kind, score_cells
 from handreid.evaluation.tables.matrix import markdown
-from handreid.evaluation.unseen_test_set import Strangers, strangers_in, with_names
+from handreid.evaluation.unseen_test_set import UnseenTestSet, name_test_sets, unseen_test_set
 from handreid.files import check_folder_writable, file_hash, write_json, write_text
 from handreid.inference import Shots, load_embedder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe
-from handreid.recipe.load import changed
-from handreid.runs.exposure import exposures_of, own_material, trained_on
+from handreid.recipe.load import override_recipe
+from handreid.runs.exposure import exposures_of, load_run_dataset, training_summary
 from handreid.runs.folder import Run, check_finished, environment
 from handreid.runs.results import (
     MATRIX_FORMAT,
@@ -47,7 +47,7 @@ from handreid.runs.results import (
     TrainedOn,
     read_matrix,
 )
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 
 By = Literal["aspect", "side", "dataset"]
 BY: tuple[By, ...] = get_args(By)
@@ -72,23 +72,23 @@ def matrix_of(
     check_finished(run)
     check_folder_writable(run.folder, create=False)
     _check_asked(by, data, protocol)
-    progress = progress or Silent()
-    recipe = changed(run.recipe, {"protocol": protocol, "cameras": cameras}, mirrored)
-    own = own_material(run, data)
+    progress = progress or NullProgress()
+    recipe = override_recipe(run.recipe, {"protocol": protocol, "cameras": cameras}, mirrored)
+    own = load_run_dataset(run, data)
     exposures, notes = exposures_of(run, data, progress)
     if by == "dataset":
         paths = _each_once([own.path, *data])
-        tests = with_names([strangers_in(recipe, path, own, exposures, None, progress) for path in paths], paths)
+        tests = name_test_sets([unseen_test_set(recipe, path, own, exposures, None, progress) for path in paths], paths)
         found = _over_datasets(run, recipe, tests, progress)
     else:
-        pooled = changed(recipe, {"aspect": "all"}, None)
-        tests = [strangers_in(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
+        pooled = override_recipe(recipe, {"aspect": "all"}, None)
+        tests = [unseen_test_set(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
         found = _over_views(run, recipe, tests[0], by, progress)
     content = Matrix(
         format=MATRIX_FORMAT,
         recipe=recipe.name,
         by=by,
-        trained_on=TrainedOn.model_validate(trained_on(run, own)),
+        trained_on=TrainedOn.model_validate(training_summary(run, own)),
         tested_on=[_described(of) for of in tests],
         cells=found.cells,
         kinds=found.kinds,
@@ -151,38 +151,38 @@ class _Found:
     remarks: list[str]
 
 
-def _over_views(run: Run, recipe: Recipe, tested: Strangers, by: CrossedBy, progress: Progress) -> _Found:
+def _over_views(run: Run, recipe: Recipe, tested: UnseenTestSet, by: CrossedBy, progress: Progress) -> _Found:
     chosen = recipe.evaluate
     mirrors = not chosen.mirrored
     crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
     photos, remarks = _embedded(run, recipe, [tested], [crossing.rows], progress, mirrors=mirrors)
-    cells, scored = entries(photos, crossing.cells, chosen.resamples)
+    cells, scored = score_cells(photos, crossing.cells, chosen.resamples)
     same_cells, same_kinds = _shared(photos, crossing.shared, chosen.resamples)
     shared = SharedMatrix(identities=len(crossing.identities), of=crossing.people, cells=same_cells, kinds=same_kinds)
     if crossing.unknown:
         remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their aspect or side")
     if not mirrors:
         remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
-    kinds = by_kind(photos, crossing.cells, scored, chosen.resamples)
+    kinds = pool_by_kind(photos, crossing.cells, scored, chosen.resamples)
     return _Found(cells, kinds, shared, crossing.cells, remarks)
 
 
 def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> tuple[list[SharedCell], list[SharedKind]]:
-    """Cells and kinds over the same people, each with what it loses `against_same` condition."""
-    found, scored = entries(photos, cells, resamples)
-    kinds = by_kind(photos, cells, scored, resamples)
-    of_cells, of_kinds = against_same(photos, cells, scored, resamples)
+    """Cells and kinds over the same people, each with what it loses `difference_to_matched` condition."""
+    found, scored = score_cells(photos, cells, resamples)
+    kinds = pool_by_kind(photos, cells, scored, resamples)
+    of_cells, of_kinds = difference_to_matched(photos, cells, scored, resamples)
     return (
         [SharedCell(**dict(one), against_same=lost) for one, lost in zip(found, of_cells, strict=True)],
         [SharedKind(**dict(one), against_same=lost) for one, lost in zip(kinds, of_kinds, strict=True)],
     )
 
 
-def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progress: Progress) -> _Found:
+def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[UnseenTestSet], progress: Progress) -> _Found:
     made = dataset_cells(tests)
     photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
-    cells, scored = entries(photos, made, recipe.evaluate.resamples)
-    kinds = by_kind(photos, made, scored, recipe.evaluate.resamples)
+    cells, scored = score_cells(photos, made, recipe.evaluate.resamples)
+    kinds = pool_by_kind(photos, made, scored, recipe.evaluate.resamples)
     remarks.append("the gallery of another data set is added to the query's own: its people are distractors")
     return _Found(cells, kinds, None, made, remarks)
 
@@ -190,7 +190,7 @@ def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[Strangers], progres
 def _embedded(
     run: Run,
     recipe: Recipe,
-    tests: Sequence[Strangers],
+    tests: Sequence[UnseenTestSet],
     rows: Sequence[Int[np.ndarray, " _"]],
     progress: Progress,
     *,
@@ -204,10 +204,10 @@ def _embedded(
         contents = contents_of(tested.manifest, wanted, kept, progress)
         shots = Shots(tested.manifest, wanted, recipe, embedder, progress)
         table = tested.manifest.table[wanted]
-        conditions, said = conditions_of(embedder, table)
+        conditions, said = side_information_of(embedder, table)
         turns = [embeddings_of(shots, contents, kept, conditions)]
         if mirrors:
-            turned = conditions_of(embedder, _turned(table))[0]
+            turned = side_information_of(embedder, _turned(table))[0]
             turns.append(embeddings_of(shots, contents, kept, turned, mirror=True))
         keep(run, tested.manifest, wanted, contents, turns, model_hash, progress)
         for _, embeddings in turns:
@@ -219,7 +219,7 @@ def _embedded(
     return Embedded(np.concatenate(numbers), np.concatenate(found), subjects, _cameras(tests)), remarks
 
 
-def _cameras(tests: Sequence[Strangers]) -> list[str | None] | None:
+def _cameras(tests: Sequence[UnseenTestSet]) -> list[str | None] | None:
     """Of every row of every manifest, where they count."""
     if any(of.cameras is None for of in tests):
         return None
@@ -248,7 +248,7 @@ def _each_once(paths: Sequence[Path]) -> list[Path]:
     return list(reversed(found.values()))
 
 
-def _described(tested: Strangers) -> TestedOn:
+def _described(tested: UnseenTestSet) -> TestedOn:
     names = tested.subjects
     return TestedOn(
         name=tested.name,
@@ -259,7 +259,7 @@ def _described(tested: Strangers) -> TestedOn:
     )
 
 
-def _notes(tests: Sequence[Strangers]) -> list[str]:
+def _notes(tests: Sequence[UnseenTestSet]) -> list[str]:
     return [f"{of.name}: {note}" if len(tests) > 1 else note for of in tests for note in of.notes]
 
 

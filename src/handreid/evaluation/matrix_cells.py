@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from handreid.data.cross_condition import Cell
 from handreid.evaluation.differences import differences_of
 from handreid.metrics.intervals import differences
-from handreid.metrics.query_scores import QueryScores, score, summarise
+from handreid.metrics.query_scores import QueryScores, score, summarise_scores
 from handreid.runs.results import CellCounts, Difference, MatrixCell, MatrixKind, Summary
 
 COMPARED = ("rank1", "map")
@@ -41,7 +41,7 @@ class Embedded:
         return found if found.answerable.any() else None
 
 
-def entries(
+def score_cells(
     photos: Embedded, cells: Sequence[Cell], resamples: int
 ) -> tuple[list[MatrixCell], list[QueryScores | None]]:
     """What is written of each cell, and the scores behind it; a blank cell has null for metrics."""
@@ -49,7 +49,7 @@ def entries(
     return [_entry(photos, cell, of, resamples) for cell, of in zip(cells, scored, strict=True)], scored
 
 
-def by_kind(
+def pool_by_kind(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
 ) -> list[MatrixKind]:
     """All cells of a kind as one, the mean over their queries; kinds in the order in which they come first."""
@@ -62,10 +62,10 @@ def by_kind(
     return kinds
 
 
-def against_same(
+def difference_to_matched(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
 ) -> tuple[list[dict[str, Difference] | None], list[dict[str, Difference] | None]]:
-    """What probes lose to the cell whose gallery is of their own condition: per cell, and per kind as `by_kind`.
+    """What probes lose to the cell whose gallery is of their own condition: per cell, and per kind as `pool_by_kind`.
 
     None where there is nothing to compare. Only of use for cells over the same people: galleries must be of one size.
     """
@@ -120,7 +120,7 @@ def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: 
 
 def _summary(photos: Embedded, scores: QueryScores, resamples: int) -> Summary:
     everyone, all_of_them = [*photos.subjects, *photos.subjects], np.ones(len(scores.rows), bool)
-    return Summary.model_validate(summarise(scores, all_of_them, everyone, resamples=resamples, seed=0))
+    return Summary.model_validate(summarise_scores(scores, all_of_them, everyone, resamples=resamples, seed=0))
 
 
 def _pooled(scores: Sequence[QueryScores]) -> QueryScores:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from handreid.data.cameras import taken_by
-from handreid.data.cross_condition import draw_everyone, without
+from handreid.data.cross_condition import draw_all_subjects, drop_rows
 from handreid.data.draw_checks import check_galleries
 from handreid.data.manifest import Manifest, names_of, read
 from handreid.data.splits import natural_protocol
@@ -22,14 +22,14 @@ from handreid.draw import Draw
 from handreid.errors import ProtocolError
 from handreid.progress import Progress
 from handreid.recipe import Recipe
-from handreid.recipe.load import changed
-from handreid.runs.dataset import Material, read_material
+from handreid.recipe.load import override_recipe
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.exposure import Exposure
 from handreid.runs.leakage import find_leaks, hashes_in
 
 
 @dataclass(frozen=True, eq=False)
-class Strangers:
+class UnseenTestSet:
     """`draws` of one manifest, with the identity and the subject of every row; `out` says who was left out, and why."""
 
     name: str
@@ -52,14 +52,14 @@ class Strangers:
         return names_of(self.manifest, "subject")
 
 
-def strangers_in(
+def unseen_test_set(
     recipe: Recipe,
     path: Path,
-    own: Material,
+    own: RunDataset,
     exposures: Sequence[Exposure],
     protocol: str | None,
     progress: Progress | None = None,
-) -> Strangers:
+) -> UnseenTestSet:
     """`recipe` is the run's, `own` what it was trained on; `protocol` is asked for on other photos than its own.
 
     Raises ProtocolError where nobody is left.
@@ -67,7 +67,7 @@ def strangers_in(
     return _strangers(_everybody(recipe, path, own, protocol), exposures, progress)
 
 
-def with_names(tests: Sequence[Strangers], paths: Sequence[Path]) -> list[Strangers]:
+def name_test_sets(tests: Sequence[UnseenTestSet], paths: Sequence[Path]) -> list[UnseenTestSet]:
     """Each with a name of its own: the data set's where it is one's alone, else the file's."""
     sets = [of.manifest.dataset for of in tests]
     files = [path.absolute().parent.name if path.stem == "manifest" else path.stem for path in paths]
@@ -81,33 +81,35 @@ def with_names(tests: Sequence[Strangers], paths: Sequence[Path]) -> list[Strang
     return [replace(of, name=name) for of, name in zip(tests, names, strict=True)]
 
 
-def _everybody(recipe: Recipe, path: Path, own: Material, protocol: str | None) -> Strangers:
+def _everybody(recipe: Recipe, path: Path, own: RunDataset, protocol: str | None) -> UnseenTestSet:
     manifest = read(path)
     aspect = recipe.data.aspect if recipe.data.aspect in manifest.views else "all"
     if manifest.hash == own.manifest.hash:
-        split = read_material(recipe, path).split
+        split = load_dataset(recipe, path).split
     elif protocol is None and natural_protocol(manifest) == "disjoint":
         return _everyone(recipe, manifest, None if aspect == "all" else aspect)
     else:
         asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
-        split = read_material(changed(recipe, asked, None), path, trains=False).split
+        split = load_dataset(override_recipe(recipe, asked, None), path, trains=False).split
     how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
-    return Strangers(manifest.dataset, manifest, split.test, split.identities, how, split.notes, cameras=split.cameras)
+    return UnseenTestSet(
+        manifest.dataset, manifest, split.test, split.identities, how, split.notes, cameras=split.cameras
+    )
 
 
-def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> Strangers:
+def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> UnseenTestSet:
     label = manifest.label_kinds[-1]
-    draws = draw_everyone(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
+    draws = draw_all_subjects(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
     labels = names_of(manifest, label)
     cameras, notes = taken_by(manifest, recipe.data.cameras, {"test": draws}, labels)
     how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
-    return Strangers(manifest.dataset, manifest, draws, tuple(labels), how, (note, *notes), cameras=cameras)
+    return UnseenTestSet(manifest.dataset, manifest, draws, tuple(labels), how, (note, *notes), cameras=cameras)
 
 
-def _strangers(tested: Strangers, exposures: Sequence[Exposure], progress: Progress | None) -> Strangers:
+def _strangers(tested: UnseenTestSet, exposures: Sequence[Exposure], progress: Progress | None) -> UnseenTestSet:
     leaks = find_leaks(exposures, tested.manifest, tested.rows.tolist(), hashes_in(tested.manifest, progress))
-    draws = without(tested.draws, {row for leak in leaks for row in leak.rows})
+    draws = drop_rows(tested.draws, {row for leak in leaks for row in leak.rows})
     if not all(len(draw.query) for draw in draws):
         people = sum(len(leak.subjects) for leak in leaks)
         raise ProtocolError(

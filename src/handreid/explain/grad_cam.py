@@ -8,7 +8,7 @@ its channels, and what is negative is cut off.
   made of unit length, with a vector of unit length that is held fixed: the photo's own embedding, or that of the photo
   that it is compared with. With the own one this is the embedding's length. (Its cosine to itself would not do: it is
   at its maximum, and all of its gradients are zero.)
-* A ViT has no last map of channels. Its places are the patches that enter the last block; see `last_places`.
+* A ViT has no last map of channels. Its places are the patches that enter the last block; see `last_feature_map`.
 """
 
 import torch
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from handreid.models.embedder import Embedder
-from handreid.models.tower import last_places
+from handreid.models.tower import last_feature_map
 
 Map = Float[Tensor, "photo rows cols"]
 
@@ -30,11 +30,11 @@ def grad_cam(
     towards: Float[Tensor, "photo dim"] | None = None,
 ) -> Map:
     """Never negative, of no unit. `towards` is what a photo is compared with; None is itself."""
-    places, gradient = places_and_gradients(embedder, photos, conditions, towards)
+    places, gradient = activations_and_gradients(embedder, photos, conditions, towards)
     return (places * gradient.mean((1, 2), keepdim=True)).sum(3).relu()
 
 
-def places_and_gradients(
+def activations_and_gradients(
     embedder: Embedder,
     photos: UInt8[Tensor, "photo 3 height width"],
     conditions: Int[Tensor, " photo"] | None,
@@ -44,8 +44,8 @@ def places_and_gradients(
     only_early = set(embedder.test_features) == {"penultimate"}
     visual = embedder.backbone.visual
     with embedder.evaluating(), torch.inference_mode(False), torch.no_grad():
-        with last_places(visual, before=int(only_early)) as found:
-            compared = embedder.compared(embedder(photos, conditions)).float()
+        with last_feature_map(visual, before=int(only_early)) as found:
+            compared = embedder.concat_features(embedder(photos, conditions)).float()
         unit = F.normalize(compared.detach() if towards is None else towards.float(), dim=1)
         (gradient,) = torch.autograd.grad((compared * unit).sum(), found[0])
     return _as_grid(embedder, found[0].detach().float()), _as_grid(embedder, gradient.float())

@@ -35,7 +35,7 @@ def tiling(embedder: Embedder) -> tuple[int, int]:
     return min(max(height // down, 1), _MOST_CELLS), min(max(width // across, 1), _MOST_CELLS)
 
 
-def blank(
+def occlude(
     photos: UInt8[Tensor, "photo 3 height width"],
     cells: Bool[np.ndarray, "photo rows cols"],
     *,
@@ -46,7 +46,7 @@ def blank(
     return torch.where(mask, _fillings(photos, fill), photos)
 
 
-def worth(
+def occlusion_map(
     embedder: Embedder,
     photo: UInt8[Tensor, "3 height width"],
     condition: Int[Tensor, ""] | None = None,

@@ -34,14 +34,14 @@ def rollout(
         weights = [block.float() for block in found]
     starts = _starts(embedder, rows * cols, count, len(weights))
     rolled = sum(
-        share * flow(weights[:depth], prompts=count, renewed=renewed)[:, tokens].mean(dim=1)
+        share * attention_flow(weights[:depth], prompts=count, renewed=renewed)[:, tokens].mean(dim=1)
         for share, depth, tokens in starts
     )
     patches = torch.as_tensor(rolled)[:, 1:]
     return (patches / patches.sum(dim=1, keepdim=True)).reshape(-1, rows, cols)
 
 
-def flow(
+def attention_flow(
     weights: list[Float[Tensor, "photo token token"]], *, prompts: int = 0, renewed: int = 1
 ) -> Float[Tensor, "photo token place"]:
     """How each token draws on class token and patches of the input, through blocks whose attention is given.

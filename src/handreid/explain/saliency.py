@@ -18,10 +18,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from handreid.explain.grad_cam import grad_cam
-from handreid.explain.occlusion import worth
+from handreid.explain.occlusion import occlusion_map
 from handreid.explain.rollout import rollout
 from handreid.models.embedder import Embedder
-from handreid.models.tower import patch_places, prompt_places
+from handreid.models.tower import patch_places, prompt_spec
 
 Method = Literal["auto", "rollout", "grad-cam", "occlusion"]
 Cell = tuple[int, int]  # row and column
@@ -93,7 +93,7 @@ def saliency(
 
 def natural_method(embedder: Embedder) -> Literal["rollout", "grad-cam"]:
     """What papers show for such a tower."""
-    return "grad-cam" if prompt_places(embedder.backbone.visual) is None else "rollout"
+    return "grad-cam" if prompt_spec(embedder.backbone.visual) is None else "rollout"
 
 
 def caveat(embedder: Embedder, method: Method) -> str:
@@ -115,7 +115,7 @@ def match_maps(
     """`mirrored` as the embeddings are evaluated; see `Embedder.embed`."""
     known = (None, None) if conditions is None else (conditions[0], conditions[1])
     (one, of_one), (other, of_other) = (
-        worth(embedder, photo, condition, mirrored=mirrored, batch_size=batch_size)
+        occlusion_map(embedder, photo, condition, mirrored=mirrored, batch_size=batch_size)
         for photo, condition in zip((left, right), known, strict=True)
     )
     return Match(float(one @ other), of_one @ other, of_other @ one, _strongest(of_one, of_other), METHODS["occlusion"])
@@ -127,7 +127,9 @@ def _maps(
     if method == "occlusion":
         found = []
         for n, photo in enumerate(photos):
-            own, parts = worth(embedder, photo, None if conditions is None else conditions[n], batch_size=batch_size)
+            own, parts = occlusion_map(
+                embedder, photo, None if conditions is None else conditions[n], batch_size=batch_size
+            )
             found.append(parts @ own)
         return np.stack(found)
     made = (rollout if method == "rollout" else grad_cam)(embedder, photos, conditions)

@@ -19,7 +19,7 @@ UNIT = 2.0**26  # squared it is 2**52: any sum of products of two unit features 
 _NUMBERED = "np.unique(names, return_inverse=True)[1] makes numbers of names"
 
 
-def exact_units(
+def exact_unit_vectors(
     features: Float[np.ndarray, "photo dim"], name: str, unit: float = UNIT
 ) -> Float[np.ndarray, "photo dim"]:
     """Unit features times `unit`, rounded to whole numbers, as float64. `name` is what an error calls the photos.

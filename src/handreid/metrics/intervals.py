@@ -120,7 +120,7 @@ def differences(
     return compared
 
 
-def resampled(
+def bootstrap_scores(
     values: Mapping[str, Float[np.ndarray, " query"]],
     subjects: Int[np.ndarray, " query"],
     draws: Int[np.ndarray, " query"] | None = None,

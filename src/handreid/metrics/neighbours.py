@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from handreid.metrics.arrays import exact_units
+from handreid.metrics.arrays import exact_unit_vectors
 
 _UNIT = 2.0**25
 _TILE = 1024  # 8 MiB of distances, which stay in a processor's cache
@@ -61,7 +61,7 @@ class Nearest:
 
 def points_of(query: Float[np.ndarray, "query dim"], gallery: Float[np.ndarray, "gallery dim"]) -> Points:
     """Queries first, then the gallery. Raises `DataError` for a feature that is zero or not finite."""
-    units = np.concatenate([exact_units(query, "query", _UNIT), exact_units(gallery, "gallery", _UNIT)])
+    units = np.concatenate([exact_unit_vectors(query, "query", _UNIT), exact_unit_vectors(gallery, "gallery", _UNIT)])
     units += 0.0  # -0.0 has other bytes than 0.0
     as_bytes = units.view(np.dtype((np.void, units.shape[1] * units.itemsize)))[:, 0]
     _, chosen, of, copies = np.unique(as_bytes, return_index=True, return_inverse=True, return_counts=True)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from handreid.metrics.arrays import block_size, check_features, check_labels, exact_units
+from handreid.metrics.arrays import block_size, check_features, check_labels, exact_unit_vectors
 from handreid.metrics.neighbours import as_distance, factors
 from handreid.metrics.ranking import Ranking, rank_matches
 
@@ -67,7 +67,7 @@ def expand(
     Raises `DataError` for features that are zero, not finite or of two widths, or a block under 1.
     """
     check_features(query, gallery)
-    sought, searched = exact_units(query, "query", _UNIT), exact_units(gallery, "gallery", _UNIT)
+    sought, searched = exact_unit_vectors(query, "query", _UNIT), exact_unit_vectors(gallery, "gallery", _UNIT)
     return _summed(sought, sought, searched, neighbours, alpha, block)
 
 
@@ -76,7 +76,7 @@ def expand_gallery(
 ) -> Float[np.ndarray, "gallery dim"]:
     """Of each gallery photo the sum, of unit length, of itself and its nearest others; otherwise as `expand`."""
     check_features(gallery, gallery)
-    units = exact_units(gallery, "gallery", _UNIT)
+    units = exact_unit_vectors(gallery, "gallery", _UNIT)
     return _summed(np.zeros_like(units), units, units, neighbours, alpha, block, itself=True)
 
 

@@ -96,7 +96,7 @@ def scores_of_ranks(
     return QueryScores(rows, draws, metrics(Ranking(flat, offsets, first)), tuple(tuple(of) for of in ranks), first)
 
 
-def summarise(
+def summarise_scores(
     scores: QueryScores, chosen: Bool[np.ndarray, " entry"], subjects: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Metrics with 95 % intervals over subjects, and counts, of the chosen entries. `subjects` by manifest row.

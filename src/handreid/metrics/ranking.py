@@ -19,7 +19,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.errors import DataError
-from handreid.metrics.arrays import block_size, check_features, check_finite, check_labels, check_matrix, exact_units
+from handreid.metrics.arrays import (
+    block_size,
+    check_features,
+    check_finite,
+    check_labels,
+    check_matrix,
+    exact_unit_vectors,
+)
 from handreid.recipe.metrics import metrics_of
 
 _SORTING = 128  # sorting a number takes about as long as comparing 128
@@ -92,8 +99,8 @@ def rank_matches(
     check_labels(len(query), len(gallery), query_labels, gallery_labels, query_cameras, gallery_cameras)
     blocks = _blocks(len(query), block_size(block, _CELLS, len(gallery)))
     shelves = _shelve(query_labels, gallery_labels, query_cameras, gallery_cameras)
-    sought = exact_units(query, "query")
-    shelved = exact_units(gallery, "gallery")[shelves.order].T
+    sought = exact_unit_vectors(query, "query")
+    shelved = exact_unit_vectors(gallery, "gallery")[shelves.order].T
     return _rank((sought[some] @ shelved for some in blocks), shelves)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from handreid.errors import DataError
-from handreid.metrics.arrays import UNIT, block_size, check_features, exact_units
+from handreid.metrics.arrays import UNIT, block_size, check_features, exact_unit_vectors
 from handreid.metrics.given import as_features, as_labels, joint_numbers
 from handreid.metrics.k_reciprocal import encode, rerank_blocks
 from handreid.metrics.neighbours import points_of
@@ -58,7 +58,7 @@ def rank(
     """
     asked, searched = _features(query, gallery)
     people = _People.of(len(asked), len(searched), labels, query_labels)
-    sought, units = exact_units(asked, "query"), exact_units(searched, "gallery").T
+    sought, units = exact_unit_vectors(asked, "query"), exact_unit_vectors(searched, "gallery").T
     size = block_size(None, _CELLS, len(searched))
     blocks = (sought[first : first + size] @ units / UNIT**2 for first in range(0, len(sought), size))
     return _best(blocks, k, people, by)

@@ -59,7 +59,7 @@ class _Distances:
     kernel: Float[np.ndarray, "identity identity"]  # sums of exp(-2 d^2) over ordered pairs of different photos
 
 
-def measure(
+def separation_metrics(
     embeddings: Float[np.ndarray, "photo dim"],
     identities: Sequence[str],
     subjects: Sequence[str],
@@ -100,10 +100,11 @@ def measure(
     }
 
 
-def compare_spaces(
+def compare_separation(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Ours minus theirs for ratio and silhouette of the same photos, paired by subject, from what `measure` gave.
+    """Ours minus theirs for ratio and silhouette of the same photos, paired by subject, from what
+    `separation_metrics` gave.
 
     A number that either does not have is left out. The verdict knows that a lower ratio is the better one. Raises
     DataError when the subjects or their photos differ.

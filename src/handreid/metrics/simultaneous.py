@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, Int
 
-from handreid.metrics.intervals import Interval, differences, resampled
+from handreid.metrics.intervals import Interval, bootstrap_scores, differences
 
 Scores = Mapping[str, Float[np.ndarray, " query"]]
 
@@ -42,7 +42,7 @@ def simultaneous_differences(
     """
     options = {"resamples": resamples, "seed": seed}
     pairs = list(combinations(range(len(systems)), 2)) if chosen else _with(reference, len(systems))
-    drawn = [resampled(system, subjects, draws, **options) for system in systems] if len(pairs) > 1 else []
+    drawn = [bootstrap_scores(system, subjects, draws, **options) for system in systems] if len(pairs) > 1 else []
     each = {
         name: shared_confidence(np.stack([drawn[a][name] - drawn[b][name] for a, b in pairs], axis=1), confidence)
         if drawn

@@ -19,7 +19,7 @@ from handreid.models.tower import (
     joint_projection,
     layers_in_order,
     patch_grid,
-    prompt_places,
+    prompt_spec,
 )
 from handreid.models.visual_prompts import VisualPrompts
 from handreid.types import Features
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
 
     def freeze_layers(self, count: int) -> None:
         """The first `count` of `layers` learn nothing from here on, all others as they did before any freezing."""
-        self.thaw()
+        self.unfreeze()
         for layer in self.layers[:count]:
             for parameter in layer:
                 if parameter.requires_grad:
@@ -133,7 +133,7 @@ class Backbone(nn.Module):
                     self._frozen.append(parameter)
         self.train(self.training)
 
-    def thaw(self) -> None:
+    def unfreeze(self) -> None:
         """What was frozen may learn again; what never learned stays as it is."""
         while self._frozen:
             self._frozen.pop().requires_grad_(True)
@@ -148,7 +148,7 @@ class Backbone(nn.Module):
 
 
 def _prompts_for(visual: nn.Module, chosen: dict[str, Any]) -> VisualPrompts:
-    places = prompt_places(visual)
+    places = prompt_spec(visual)
     if places is None:
         raise RecipeError(
             "visual_prompts are extra tokens of a ViT, but this tower is a ResNet: remove them, or use a ViT"

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from handreid import messages
 from handreid.errors import WeightsError
 from handreid.files import found_file
-from handreid.models.clip_weights import adopt_grid, find_weights, load_weights, tags_of
+from handreid.models.clip_weights import find_weights, load_weights, resize_position_embedding, tags_of
 from handreid.models.text import TextEncoder
 
 TINY = "handreid-tiny"
@@ -93,7 +93,7 @@ def load_clip(
     if quick_gelu is not None:
         complete["quick_gelu"] = quick_gelu
     if state is not None:
-        adopt_grid(complete, state, weights)
+        resize_position_embedding(complete, state, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = _build(complete, name)

@@ -73,7 +73,7 @@ def _reachable(host: str) -> bool:
     return True
 
 
-def adopt_grid(config: dict[str, Any], state: State, weights: str) -> None:
+def resize_position_embedding(config: dict[str, Any], state: State, weights: str) -> None:
     """Builds the tower at the size the file was made for, when that is not the config's."""
     vision = config["vision_cfg"]
     resnet = isinstance(vision.get("layers"), list)

@@ -24,7 +24,7 @@ from handreid.models.backbone import Backbone
 from handreid.models.clip import build_text_tower
 from handreid.models.heads import Head, build_head
 from handreid.models.lora import merged_state
-from handreid.models.promptsg_head import KINDS, JointSpace, build_semantic_head, without_words
+from handreid.models.promptsg_head import KINDS, JointSpace, build_semantic_head, strip_text_tower
 from handreid.models.sealed import load_sealed, save_sealed
 from handreid.models.text import TextEncoder
 from handreid.types import FeatureName, Labels, Neck, Outputs, Preprocessing
@@ -110,7 +110,7 @@ class Embedder(nn.Module):
         """`labels` are those of training photos; in eval mode nothing reads them."""
         return self.head.outputs(self.backbone(self.normalise(photos), conditions), labels)
 
-    def compared(self, outputs: Outputs) -> Float[Tensor, "batch dim"]:
+    def concat_features(self, outputs: Outputs) -> Float[Tensor, "batch dim"]:
         """What an embedding is of, not yet of unit length."""
         named = outputs.at(self.test_neck)
         return torch.cat([named[name] for name in self.head.names(self.test_features)], dim=1)
@@ -129,12 +129,12 @@ class Embedder(nn.Module):
         where sides are told apart this mixes them. If `side` is side information, the mirror image has the other one.
         """
         with self.evaluating():
-            embedding = self.compared(self(photos, conditions))
+            embedding = self.concat_features(self(photos, conditions))
             if mirrored:
                 side = self.backbone.side_information
                 if side is not None and conditions is not None:
                     conditions = side.mirrored(conditions)
-                embedding = embedding + self.compared(self(photos.flip(-1), conditions))
+                embedding = embedding + self.concat_features(self(photos.flip(-1), conditions))
         return F.normalize(embedding.float(), dim=1)
 
     @contextmanager
@@ -160,7 +160,7 @@ class Embedder(nn.Module):
                 "inference: fixed"
             )
         whole = merged_state(self) | {_FROZEN + name: value for name, value in self.head.frozen().items()}
-        chosen = whole if words else without_words(whole, _FROZEN)
+        chosen = whole if words else strip_text_tower(whole, _FROZEN)
         save_sealed(path, chosen, _KEY, self.config(), before=before)
 
     @classmethod

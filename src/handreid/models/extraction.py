@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from handreid.models.embedder import Embedder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 
 Photos = UInt8[np.ndarray, "photos 3 height width"]
 Conditions = Int[np.ndarray, " photos"]  # see `Batch.conditions`
@@ -59,7 +59,7 @@ def _extract(
 ) -> Float[np.ndarray, "photos dim"]:
     device = embedder.mean.device
     found = []
-    with torch.inference_mode(), (progress or Silent()).step("embedding", len(photos), "photos") as advance:
+    with torch.inference_mode(), (progress or NullProgress()).step("embedding", len(photos), "photos") as advance:
         for start in range(0, len(photos), batch_size):
             here = slice(start, start + batch_size)
             batch = torch.from_numpy(np.array(photos[here])).to(device)

@@ -19,7 +19,7 @@ from handreid.files import cache_folder, write_atomic
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos, joint_features
 from handreid.models.sealed import digest_of
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 
 FORMAT = 2
 _SEAL = 32  # bytes
@@ -38,7 +38,7 @@ def cached_joint_features(
 
     A cache that cannot be read or written costs time, which is said, and nothing else.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     folder = folder or cache_folder()
     path = folder / f"features-{_key(embedder, photos, conditions)}.npy"
     if path.exists():

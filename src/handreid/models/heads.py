@@ -32,7 +32,7 @@ class Head(nn.Module, ABC):
         """All that comes out. `labels` are for a head that has to know in training whom a photo must not be shown."""
         return Outputs(features, *self(features))
 
-    def meet(self, identities: int) -> None:
+    def set_identities(self, identities: int) -> None:
         """Called before training on this many identities; for a head that keeps something of each."""
 
     @property

@@ -28,7 +28,7 @@ Contexts = Literal["identity", "shared", "both"]
 
 
 @dataclass(frozen=True)
-class Beginning:
+class ContextInit:
     """What contexts begin as: `words` per identity (embeddings), or noise of standard deviation `std` alone.
 
     A tenth of the noise is added to words.
@@ -42,9 +42,9 @@ class Beginning:
         return noise if self.words is None else self.words + noise / 10
 
     @property
-    def shared(self) -> "Beginning":
+    def shared(self) -> "ContextInit":
         """The same for a context of all identities: the mean of their words."""
-        return self if self.words is None else Beginning(self.std, self.words.mean(dim=0, keepdim=True))
+        return self if self.words is None else ContextInit(self.std, self.words.mean(dim=0, keepdim=True))
 
 
 class PromptLearner(nn.Module):
@@ -63,12 +63,12 @@ class PromptLearner(nn.Module):
         tokens: int,
         prompts: int = 1,
         contexts: Contexts = "identity",
-        beginning: Beginning | None = None,
+        beginning: ContextInit | None = None,
         dropout: float = 0.0,
         average: Literal["before", "after"] = "before",
     ) -> None:
         super().__init__()
-        beginning = beginning or Beginning()
+        beginning = beginning or ContextInit()
         self.sentences = sentences
         self.prompts = prompts
         self.identities = len(sentences) // prompts

@@ -22,7 +22,7 @@ from handreid.models.cross_attention import Interaction
 from handreid.models.heads import Head, Named, make_neck, named_features
 from handreid.models.parts import Grid
 from handreid.models.prototype_graph import Graph
-from handreid.models.pseudo_words import Words, sentence_feature
+from handreid.models.pseudo_words import PseudoWordEncoder, sentence_feature
 from handreid.models.text import TextEncoder
 from handreid.types import Features, Inference, Labels, Outputs
 
@@ -76,10 +76,10 @@ class SemanticHead(Head):
         self.necks = nn.ModuleDict({name: make_neck(width) for name, width in self.after.items()})
         self.fixed: Tensor
         self.register_buffer("fixed", torch.zeros(space.width))
-        self.words: Words | None = None
+        self.words: PseudoWordEncoder | None = None
         self.graph = graph
         if space.text is not None:
-            self.words = Words(space.text, space.width, template=template, tokens=tokens, hidden=hidden)
+            self.words = PseudoWordEncoder(space.text, space.width, template=template, tokens=tokens, hidden=hidden)
             self.fixed.copy_(sentence_feature(space.text, [fixed])[0])
         self._given = widths
 
@@ -95,12 +95,12 @@ class SemanticHead(Head):
         seen = self.interaction(query.to(features.joint.dtype), features.joint, features.patches)
         named = named_features(features, self._given) | {PART: seen}
         if self.training and labels is not None and self.graph is not None:
-            self.graph.observe(features.joint, labels)
+            self.graph.update_prototypes(features.joint, labels)
         return Outputs(features, named, {name: neck(named[name]) for name, neck in self.necks.items()}, texts)
 
-    def meet(self, identities: int) -> None:
+    def set_identities(self, identities: int) -> None:
         if self.graph is not None:
-            self.graph.meet(identities)
+            self.graph.set_identities(identities)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def build_semantic_head(
     return SemanticHead(widths, necked, grid, space, graph=graph, **arguments)
 
 
-def without_words(state: dict[str, Tensor], *others: str) -> dict[str, Tensor]:
+def strip_text_tower(state: dict[str, Tensor], *others: str) -> dict[str, Tensor]:
     """An embedder's state without what only a composed sentence needs, and what begins as `others` do."""
     return {
         name: value for name, value in state.items() if not name.startswith(("head.words.", "head.graph.", *others))

@@ -74,7 +74,7 @@ class Graph(nn.Module):
         """What has been learned of the data, as arguments."""
         return {"identities": len(self.prototypes), "attributes": self.attributes}
 
-    def meet(self, identities: int) -> None:
+    def set_identities(self, identities: int) -> None:
         """There are this many identities: those that are new have no prototype and no attributes yet."""
         more = max(0, identities - len(self.prototypes))
         for name in ("prototypes", "counts", "shares"):
@@ -88,12 +88,12 @@ class Graph(nn.Module):
         shares: Float[Tensor, "identities attributes"],
     ) -> None:
         """Column and phrase of each attribute, the phrases' features, and the share of each identity's photos."""
-        self.meet(len(shares))
+        self.set_identities(len(shares))
         self._name(attributes)
         self.phrases, self.shares = _unit(phrases).to(self.phrases), shares.to(self.shares)
 
     @torch.no_grad()
-    def observe(self, features: Float[Tensor, "batch joint"], labels: Int[Tensor, " batch"]) -> None:
+    def update_prototypes(self, features: Float[Tensor, "batch joint"], labels: Int[Tensor, " batch"]) -> None:
         """Prototypes move to their identities' photos: all the way at first, then by 1 - `decay`.
 
         Sums are products with a membership matrix: their order, and with it the result, is always the same.

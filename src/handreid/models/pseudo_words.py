@@ -58,7 +58,7 @@ class FrozenText(nn.Module):
         return self
 
 
-class Words(nn.Module):
+class PseudoWordEncoder(nn.Module):
     """A vector of the joint space to pseudo-words, and the sentence with them to its feature in the joint space.
 
     The inversion network is an MLP of three layers, as in PromptSG (Yang et al. 2024, there for one word). Ours are its

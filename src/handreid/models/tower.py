@@ -1,7 +1,8 @@
 """What is inside an image tower of open_clip, a ViT or a ResNet: one pass through it, widths, grid, layers.
 
 * open_clip is untyped: towers are `Any` in here.
-* Looking inside (`attention_weights`, `last_places`) is by hooks that are gone afterwards: a pass that somebody looks
+* Looking inside (`attention_weights`, `last_feature_map`) is by hooks that are gone afterwards: a pass that somebody
+  looks
   at is the same pass, whatever head reads it, and needs no second code for the tower.
 """
 
@@ -43,7 +44,7 @@ def joint_projection(visual: Any) -> Tensor | None:
     return visual.proj if isinstance(visual, VisionTransformer) else None
 
 
-def prompt_places(visual: Any) -> tuple[int, int, tuple[int, int]] | None:
+def prompt_spec(visual: Any) -> tuple[int, int, tuple[int, int]] | None:
     """Blocks, width and patch (height, width) of a ViT, what visual prompts are made for; None for a ResNet."""
     if not isinstance(visual, VisionTransformer):
         return None
@@ -101,7 +102,7 @@ def attention_weights(visual: Any) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def last_places(visual: Any, *, before: int = 0) -> Iterator[list[Tensor]]:
+def last_feature_map(visual: Any, *, before: int = 0) -> Iterator[list[Tensor]]:
     """A list that a pass inside puts one tensor into, a leaf that has a gradient: what is last known of each place.
 
     Of a ResNet the last map, "batch width rows cols"; of a ViT all tokens that enter the last block, "batch token

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from handreid.objectives.distances import at_least_fp32, euclidean, without_autocast
-from handreid.objectives.objective import Objective, share_of
+from handreid.objectives.objective import Objective, weighted_mean
 from handreid.types import Neck, Outputs, Targets
 
 Members = Float[Tensor, "batch identities"]
@@ -74,7 +74,7 @@ class Center(Objective):
                 centres.begin(features, members)
             places = centres.places
             pulls = [
-                share_of((features - F.embedding(labels, places)).square().sum(dim=1) / 2, share)
+                weighted_mean((features - F.embedding(labels, places)).square().sum(dim=1) / 2, share)
                 for labels, share in targets.parts()
             ]
             loss = torch.stack(pulls).sum()

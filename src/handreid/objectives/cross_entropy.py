@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from handreid.objectives.objective import Objective, share_of
+from handreid.objectives.objective import Objective, weighted_mean
 from handreid.types import Outputs, Targets
 
 
@@ -25,7 +25,9 @@ class CrossEntropy(Objective):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
         losses = [
-            share_of(F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none"), share)
+            weighted_mean(
+                F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none"), share
+            )
             for logits in (classifier(outputs.after[name]) for name, classifier in self.classifiers.items())
             for labels, share in targets.parts()
         ]

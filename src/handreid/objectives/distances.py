@@ -37,7 +37,9 @@ def cosines(features: Float[Tensor, "batch dim"]) -> Comparison:
     return unit @ unit.T
 
 
-def relations(labels: Int[Tensor, " batch"]) -> tuple[Bool[Tensor, "batch batch"], Bool[Tensor, "batch batch"]]:
+def positive_negative_masks(
+    labels: Int[Tensor, " batch"],
+) -> tuple[Bool[Tensor, "batch batch"], Bool[Tensor, "batch batch"]]:
     """Which photos (columns) are positives and which negatives of which (rows); a photo is neither of itself."""
     same = labels[:, None] == labels[None, :]
     return same.fill_diagonal_(False), labels[:, None] != labels[None, :]

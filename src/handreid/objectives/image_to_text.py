@@ -6,7 +6,7 @@ from torch import Tensor
 
 from handreid.objectives.contrast import similarities
 from handreid.objectives.distances import at_least_fp32, without_autocast
-from handreid.objectives.objective import Objective, share_of
+from handreid.objectives.objective import Objective, weighted_mean
 from handreid.types import Outputs, Targets
 
 
@@ -39,7 +39,7 @@ class ImageToText(Objective):
             logits = similarities(photos, self.texts, normalise=self.normalise, temperature=self.temperature)
             smoothing = self.label_smoothing
             losses = [
-                share_of(F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none"), share)
+                weighted_mean(F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none"), share)
                 for labels, share in targets.parts()
             ]
         return sum(losses[1:], losses[0])

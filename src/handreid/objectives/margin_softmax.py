@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from handreid.objectives.distances import at_least_fp32, without_autocast
-from handreid.objectives.objective import Objective, share_of
+from handreid.objectives.objective import Objective, weighted_mean
 from handreid.types import Outputs, Targets
 
 
@@ -59,7 +59,7 @@ class MarginSoftmax(Objective):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
         losses = [
-            share_of(self._losses(outputs.after[name], weight, labels), share)
+            weighted_mean(self._losses(outputs.after[name], weight, labels), share)
             for name, weight in self.weights.items()
             for labels, share in targets.parts()
         ]

@@ -43,7 +43,7 @@ class MetricLearning(Objective):
             build_loss,
             build_memory,
             build_miner,
-            try_out,
+            dry_run,
         )
 
         super().__init__()
@@ -56,7 +56,7 @@ class MetricLearning(Objective):
             sizes: dict[str, object] = {"num_classes": identities, "embedding_size": width, "descriptors_dim": width}
             made = build_loss(loss, arguments or {}, distance, reducer, sizes)
             mined = build_miner(miner, miner_arguments or {}, distance) if miner else None
-            try_out(made, mined, width, identities)
+            dry_run(made, mined, width, identities)
             self.losses[name] = build_memory(made, mined, memory, width) if memory else made
             if mined and not memory:
                 self.miners[name] = mined

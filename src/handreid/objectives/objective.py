@@ -27,6 +27,6 @@ class Objective(nn.Module, ABC):
         """Called before every step with the epochs that the stage has done; for what changes with time."""
 
 
-def share_of(loss: Float[Tensor, " batch"], share: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:
+def weighted_mean(loss: Float[Tensor, " batch"], share: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:
     """Mean over the batch of losses of photos, each weighted by its share; see `Targets.parts`."""
     return loss.mean() if share is None else (share * loss).mean()

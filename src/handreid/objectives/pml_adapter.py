@@ -53,7 +53,7 @@ class Mean(reducers.MeanReducer):  # type: ignore[misc]
         return losses.mean() if len(losses) else embeddings.sum() * 0
 
 
-class Memory(losses.CrossBatchMemory):  # type: ignore[misc]
+class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
     """With its position in the checkpoint; the library keeps the photos there, but not where the next one goes."""
 
     def get_extra_state(self) -> Tensor:
@@ -123,15 +123,15 @@ def build_miner(name: str, arguments: Arguments, distance: str) -> nn.Module:
     return _build(f"miner {name}", made, arguments, distance, tuple(DISTANCES))
 
 
-def build_memory(loss: nn.Module, miner: nn.Module | None, size: int, width: int) -> Memory:
+def build_memory(loss: nn.Module, miner: nn.Module | None, size: int, width: int) -> CrossBatchMemory:
     name = type(loss).__name__
-    known = [one for one in Memory.supported_losses() if one != NOT_COMPARED_TO_ITSELF]
+    known = [one for one in CrossBatchMemory.supported_losses() if one != NOT_COMPARED_TO_ITSELF]
     if name not in known:
         raise _error(f"loss {name} cannot use a memory: remove `memory`, or use {_listed(known)}")
-    return Memory(loss, width, memory_size=size, miner=miner)
+    return CrossBatchMemory(loss, width, memory_size=size, miner=miner)
 
 
-def try_out(loss: nn.Module, miner: nn.Module | None, width: int, identities: int) -> None:
+def dry_run(loss: nn.Module, miner: nn.Module | None, width: int, identities: int) -> None:
     """Raises RecipeError when the loss fails, or is not finite, on a few features. Draws no random numbers."""
     labels = torch.arange(8) // 2 % identities
     with torch.random.fork_rng(devices=[]):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from handreid.objectives.distances import at_least_fp32, cosines, relations, without_autocast
+from handreid.objectives.distances import at_least_fp32, cosines, positive_negative_masks, without_autocast
 from handreid.objectives.objective import Objective
 from handreid.types import Neck, Outputs, Targets
 
@@ -35,7 +35,7 @@ class SupCon(Objective):
             itself = torch.eye(len(labels), dtype=torch.bool, device=logits.device)
             # not -inf: the softmax of a photo that is alone would be 0 / 0
             log_sums = logits.masked_fill(itself, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
-            positive, _ = relations(labels)
+            positive, _ = positive_negative_masks(labels)
             counts = positive.sum(dim=1)
             losses = ((log_sums - logits) * positive).sum(dim=1) / counts.clamp(min=1)
             return losses.sum() / counts.count_nonzero().clamp(min=1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from handreid.objectives.distances import at_least_fp32, cosines, euclidean, relations, without_autocast
+from handreid.objectives.distances import at_least_fp32, cosines, euclidean, positive_negative_masks, without_autocast
 from handreid.objectives.objective import Objective
 from handreid.types import Neck, Outputs, Targets
 
@@ -65,7 +65,7 @@ class Triplet(Objective):
         with without_autocast(features):
             features = at_least_fp32(features)
             distances = euclidean(features) if self.distance == "euclidean" else 1 - cosines(features)
-            positive, negative = relations(labels)
+            positive, negative = positive_negative_masks(labels)
             if self.mining == "batch_hard":
                 hardness, chosen = _hardest(distances, positive, negative)
             else:

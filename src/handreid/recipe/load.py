@@ -151,7 +151,7 @@ def _value(override: str, text: str) -> Any:
         raise RecipeError(f"--set {shown(override, 120)}: {error}{advice}") from None
 
 
-def changed(
+def override_recipe(
     recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None, rerank: Sequence[Rerank] | None = None
 ) -> Recipe:
     """The recipe with other keys of `data`, None for those that stay, mirrored photos or not, re-ranked otherwise."""

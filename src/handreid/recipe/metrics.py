@@ -72,7 +72,9 @@ METRICS: dict[str, MetricInfo] = {
             lower=True,
         ),
         _distance("inter", "nearest other", "distance to the nearest photo of another identity", (0.0, 2.0)),
-        _distance("ratio", "ratio", "the first divided by the second; under 1 is separable", (0.0, _INFINITE), lower=True),
+        _distance(
+            "ratio", "ratio", "the first divided by the second; under 1 is separable", (0.0, _INFINITE), lower=True
+        ),
         _distance(
             "fisher",
             "Fisher ratio",

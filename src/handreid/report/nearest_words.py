@@ -16,7 +16,7 @@ from handreid.errors import RunError
 from handreid.models.prompts import LearnedPrompts, whole_words
 from handreid.runs.folder import Run
 from handreid.runs.pretrained_weights import towers_of
-from handreid.training.stages.learn_prompts.stage import learned
+from handreid.training.stages.learn_prompts.stage import load_prompts
 
 WARNING = (
     "These words are the nearest of the vocabulary, not an explanation: a learned embedding lies between words, and "
@@ -78,7 +78,7 @@ def _latest(run: Run) -> LearnedPrompts:
     folder = run.stage(numbers[-1], stages[numbers[-1]].kind)
     if not (folder / "last.safetensors").exists():
         raise RunError(f"{run.folder} has not finished learning prompts; continue with `handreid train --resume --out`")
-    return learned(folder)
+    return load_prompts(folder)
 
 
 def _nearest(

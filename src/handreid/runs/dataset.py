@@ -19,7 +19,7 @@ from handreid.recipe.augmentations import Background
 
 
 @dataclass(frozen=True)
-class Material:
+class RunDataset:
     """What a run works on: photos as a manifest, and who trains, validates and tests."""
 
     path: Path
@@ -38,7 +38,7 @@ class Material:
         }
 
 
-def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = None) -> Material:
+def load_dataset(recipe: Recipe, data: Path | None, *, trains: bool | None = None) -> RunDataset:
     """The photos, and their split by the recipe. `trains` says whether they are to be trained on (None: if the recipe
     has stages); else a validation that they cannot give is not missed.
     """
@@ -60,10 +60,10 @@ def read_material(recipe: Recipe, data: Path | None, *, trains: bool | None = No
         trains=bool(recipe.stages) if trains is None else trains,
         cameras=chosen.cameras,
     )
-    return Material(path, manifest, split)
+    return RunDataset(path, manifest, split)
 
 
-def photos_of(recipe: Recipe, material: Material, progress: Progress | None = None) -> dict[str, str]:
+def photos_of(recipe: Recipe, material: RunDataset, progress: Progress | None = None) -> dict[str, str]:
     """SHA-256 by path of every photo that trains, validates, or is a background; none where nothing is trained.
 
     Raises PhotoError for photos that are not there, or cannot be read, and DataError for folders of backgrounds.

@@ -20,7 +20,7 @@ from handreid.data.splits import Split
 from handreid.errors import HandreidError, RunError
 from handreid.files import read_json, write_json
 from handreid.progress import Progress
-from handreid.runs.dataset import Material, read_material
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run, open_run
 
 RECORD = "training-photos.json"
@@ -95,7 +95,7 @@ def same_people(one: str, other: str) -> bool:
 
 
 def exposure_of(
-    material: Material,
+    material: RunDataset,
     *,
     run: str = "this run",
     recipe: str = "",
@@ -134,13 +134,13 @@ def exposures_of(
     """
     if (run.folder / RECORD).exists():
         return read_record(run), []
-    found = [_looked_up(run, own_material(run, others), progress)]
+    found = [_looked_up(run, load_run_dataset(run, others), progress)]
     notes = [f"{run.folder.name} has no {RECORD} (an older version wrote it): its manifest was read instead"]
     older: Run | None = run
     while older is not None:
         try:
             older = _parent(older)
-            found += [_looked_up(older, own_material(older, others), progress)] if older else []
+            found += [_looked_up(older, load_run_dataset(older, others), progress)] if older else []
         except HandreidError as error:
             notes.append(
                 f"it could not be checked who was seen by the run that {run.folder.name} started from: {error}"
@@ -194,7 +194,7 @@ def changed_photos(run: Run, photos: Mapping[str, str]) -> list[str]:
     return [path for path, digest in photos.items() if then.get(path) not in (None, digest)]
 
 
-def own_material(run: Run, others: Sequence[Path] = ()) -> Material:
+def load_run_dataset(run: Run, others: Sequence[Path] = ()) -> RunDataset:
     """What the run was trained on, from where it was then or from one of the others, if that is the same.
 
     Raises RunError when neither is, as then nobody knows who was trained on.
@@ -204,7 +204,7 @@ def own_material(run: Run, others: Sequence[Path] = ()) -> Material:
     for path in (then, *others):
         try:
             if read(path).hash == wanted:
-                return read_material(run.recipe, path)
+                return load_dataset(run.recipe, path)
             problems.append(f"{path} has changed")
         except HandreidError as error:
             problems.append(str(error))
@@ -224,7 +224,7 @@ def before(run: Run) -> list[str]:
     return names
 
 
-def trained_on(run: Run, material: Material) -> dict[str, Any]:
+def training_summary(run: Run, material: RunDataset) -> dict[str, Any]:
     """What the run learned from, as a matrix says it in its header."""
     split, recipe = material.split, run.recipe
     rows = split.train if recipe.stages else np.empty(0, np.int64)
@@ -256,7 +256,7 @@ def _parent(run: Run) -> Run | None:
     return None if start is None else open_run(Path(start))
 
 
-def _looked_up(run: Run, material: Material, progress: Progress | None) -> Exposure:
+def _looked_up(run: Run, material: RunDataset, progress: Progress | None) -> Exposure:
     recipe = run.recipe
     rows: Mapping[int, Role] | None = None if recipe.stages else {}
     return exposure_of(material, run=run.folder.absolute().name, recipe=recipe.name, rows=rows, progress=progress)

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from handreid.data.cross_condition import without
+from handreid.data.cross_condition import drop_rows
 from handreid.data.draw_checks import check_galleries
 from handreid.data.manifest import Manifest
 from handreid.data.photo_hashes import PhotoHash, photo_hashes
 from handreid.data.similar_names import likeness
 from handreid.data.splits import Split
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.errors import ProtocolError
 from handreid.progress import Progress
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.exposure import Exposure, Role, exposure_of, exposures_of, validated_rows
 from handreid.runs.folder import Run
 
@@ -82,7 +82,7 @@ def hashes_in(manifest: Manifest, progress: Progress | None = None) -> Hashes:
     return lambda rows: photo_hashes([paths[row] for row in rows], progress=progress)
 
 
-def split_leaks(material: Material, progress: Progress | None = None) -> list[Leak]:
+def split_leaks(material: RunDataset, progress: Progress | None = None) -> list[Leak]:
     """Whom and what this split tests although it trains or validates with them: nobody, if it is right.
 
     People are those who are searched for: the papers' galleries hold others beside them (distractors) who may train
@@ -96,7 +96,7 @@ def split_leaks(material: Material, progress: Progress | None = None) -> list[Le
     return [*leaks, *find_leaks([own], material.manifest, sorted(beside), hashes, names=False)]
 
 
-def repeated_photos(material: Material, progress: Progress | None = None) -> list[str]:
+def repeated_photos(material: RunDataset, progress: Progress | None = None) -> list[str]:
     """Photos of validation, by path, that are photos of training under another name."""
     split = material.split
     trained = exposure_of(material, rows=dict.fromkeys(split.train.tolist(), "train"), progress=progress)
@@ -105,7 +105,7 @@ def repeated_photos(material: Material, progress: Progress | None = None) -> lis
     return [split.paths[row] for row, digest in zip(validated, known, strict=True) if trained.role_of(digest, None)]
 
 
-def check_validation_unseen(material: Material, progress: Progress | None = None) -> None:
+def check_validation_unseen(material: RunDataset, progress: Progress | None = None) -> None:
     """Raises ProtocolError when somebody who is searched for, or among, in validation is searched for in a test, or is
     a photo of it.
     """
@@ -122,7 +122,7 @@ def check_validation_unseen(material: Material, progress: Progress | None = None
         )
 
 
-def check_parent(parent: Run, material: Material, progress: Progress | None = None) -> list[str]:
+def check_parent(parent: Run, material: RunDataset, progress: Progress | None = None) -> list[str]:
     """Notes; raises ProtocolError when a run that this one begins with, or one before it, knows people whom this one
     tests, or was trained on people whom it validates with.
     """
@@ -147,7 +147,9 @@ def check_parent(parent: Run, material: Material, progress: Progress | None = No
     return [f"start: {note}" for note in notes] + other
 
 
-def unseen(run: Run, material: Material, progress: Progress | None = None) -> tuple[Material, list[Leak], list[str]]:
+def unseen(
+    run: Run, material: RunDataset, progress: Progress | None = None
+) -> tuple[RunDataset, list[Leak], list[str]]:
     """What is tested without people and photos that the run knows, who they are, and notes.
 
     On the photos that the run was trained on its own split keeps them apart: whoever it knows was asked for by another
@@ -167,7 +169,7 @@ def unseen(run: Run, material: Material, progress: Progress | None = None) -> tu
         return material, [], notes
     if run.facts.get("manifest_hash") == manifest.hash:
         raise ProtocolError(_refusal(leaks, len({split.subjects[row] for row in people})))
-    test = without(split.test, {row for leak in leaks for row in leak.rows})
+    test = drop_rows(split.test, {row for leak in leaks for row in leak.rows})
     if not all(len(draw.query) for draw in test):
         raise ProtocolError(
             f"{material.path}: no unseen subjects are left to test. {'; '.join(leak.sentence() for leak in leaks)}. "
@@ -191,7 +193,7 @@ def every_test_row(split: Split) -> list[int]:
     return sorted({int(row) for draw in split.test for part in (draw.gallery, draw.query) for row in part})
 
 
-def _given_together(exposure: Exposure, material: Material) -> bool:
+def _given_together(exposure: Exposure, material: RunDataset) -> bool:
     """Whether training and test are of one split that was given: it may test people who train, and its notes say so."""
     here = exposure.manifest_hash == material.manifest.hash
     return here and exposure.protocol == material.split.protocol == "prepared"
@@ -201,7 +203,7 @@ def _refusal(leaks: Sequence[Leak], tested: int) -> str:
     people = sorted({name for leak in leaks for name in leak.subjects})
     such = f" (such as {people[0]})" if people else ""
     verb = "trained on" if any(leak.role == "train" for leak in leaks) else "validated on"
-    runs = listed(dict.fromkeys(leak.run for leak in leaks))
+    runs = format_list(dict.fromkeys(leak.run for leak in leaks))
     copies = sum(leak.copies for leak in leaks)
     by_content = f" {copies} photos are copies of theirs;" if copies else ""
     return (

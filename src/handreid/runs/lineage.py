@@ -34,7 +34,7 @@ def parent_of(recipe: Recipe, out: Path) -> Run | None:
     return run
 
 
-def start_facts(parent: Run | None) -> dict[str, str]:
+def parent_record(parent: Run | None) -> dict[str, str]:
     """What a run says of the one that it began with."""
     return (
         {}
@@ -43,7 +43,7 @@ def start_facts(parent: Run | None) -> dict[str, str]:
     )
 
 
-def begin_with(embedder: Embedder, parent: Run) -> str:
+def initialise_from(embedder: Embedder, parent: Run) -> str:
     """Gives the embedder the parent's encoder, and its head if that fits; says which. Raises RunError if neither.
 
     What this recipe adds to the tower, and the parent has not, begins as it would have without a parent.

@@ -10,18 +10,18 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from handreid.data.tables import column_called, listed
+from handreid.data.tables import column_called, format_list
 from handreid.errors import RecipeError
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions
 from handreid.models.side_information import UNKNOWN, Values, combinations_of
 from handreid.recipe import Recipe
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 
 Combinations = tuple[tuple[str, ...], ...]
 
 
-def seen_combinations(recipe: Recipe, material: Material) -> Combinations | None:
+def seen_combinations(recipe: Recipe, material: RunDataset) -> Combinations | None:
     """Of the values of the recipe's side information, in the training photos; None where it has none.
 
     Raises RecipeError when the manifest does not give a column, or when what it gives tells the people apart.
@@ -46,7 +46,7 @@ def seen_combinations(recipe: Recipe, material: Material) -> Combinations | None
     return combinations
 
 
-def conditions_of(embedder: Embedder, photos: pl.DataFrame) -> tuple[Conditions | None, list[str]]:
+def side_information_of(embedder: Embedder, photos: pl.DataFrame) -> tuple[Conditions | None, list[str]]:
     """What the embedder takes beside these photos, None if nothing, and what is to be said of it."""
     side = embedder.backbone.side_information
     if side is None:
@@ -79,7 +79,7 @@ def _check_tells_nobody(columns: Sequence[str], values: Sequence[Values], subjec
         if None not in photo:
             people.setdefault(photo, set()).add(subject)
     if all(len(some) == 1 for some in people.values()):
-        examples = listed(("/".join(map(str, photo)) for photo in sorted(people, key=str)), 3)
+        examples = format_list(("/".join(map(str, photo)) for photo in sorted(people, key=str)), 3)
         raise RecipeError(
             f"model.side_information: each value of {' and '.join(columns)} ({examples}) occurs with one person "
             "only, so it would reveal who is on a photo: use columns about how it was taken, such as camera"

@@ -7,31 +7,31 @@ from typing import Any
 from handreid.errors import HandreidError, RecipeError
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.load_sweep import Design
-from handreid.runs.dataset import Material, read_material
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.leakage import check_parent, check_validation_unseen
 from handreid.runs.lineage import parent_of
 from handreid.sweep.results import epochs_of
-from handreid.sweep.search import Setting, grid, propose, star
-from handreid.sweep.trials import shown
-from handreid.training.train import check
+from handreid.sweep.search import Setting, grid, one_at_a_time, propose
+from handreid.sweep.trials import format_value
+from handreid.training.train import check_recipe
 
 
 @dataclass(frozen=True)
-class Ground:
+class SweepInputs:
     """What all trials stand on: the photos, and the run that they begin with where the recipe names one."""
 
-    material: Material
+    material: RunDataset
     facts: dict[str, Any]
 
 
-def survey(design: Design, data: Path | None) -> Ground:
+def load_inputs(design: Design, data: Path | None) -> SweepInputs:
     """The photos of a sweep. Raises what is wrong with the recipe's data, or ProtocolError when validating trials
     would look at test identities.
     """
-    material = read_material(design.recipe_of(star(design.sweep)[0]), data)
+    material = load_dataset(design.recipe_of(one_at_a_time(design.sweep)[0]), data)
     check_validation_unseen(material)
     kept = ("manifest", "manifest_hash", "split_hash", "notes")
-    return Ground(material, {name: material.facts[name] for name in kept})
+    return SweepInputs(material, {name: material.facts[name] for name in kept})
 
 
 def check_settings(design: Design) -> None:
@@ -40,7 +40,7 @@ def check_settings(design: Design) -> None:
     For random settings those that will be drawn are checked; for TPE, which chooses later, each value once.
     """
     sweep = design.sweep
-    tried: list[Setting] = star(sweep)
+    tried: list[Setting] = one_at_a_time(sweep)
     if sweep.search == "grid":
         tried += list(grid(sweep))
     elif sweep.search == "random":
@@ -52,7 +52,7 @@ def check_settings(design: Design) -> None:
             check_validated(recipe)
         except RecipeError as error:
             for line in str(error).splitlines():
-                found.setdefault(line, said(setting))
+                found.setdefault(line, describe_settings(setting))
     if found:
         lines = [f"{line} (with {where})" for line, where in found.items()]
         raise RecipeError("\n".join([f"sweep {sweep.name} cannot start:", *lines]))
@@ -66,7 +66,7 @@ def check_validated(recipe: Recipe) -> None:
 def idle_scheduler(design: Design) -> str | None:
     """Why the scheduler will end no trial, if it will not: none is validated between its grace and its end."""
     asked = design.sweep.scheduler
-    recipes = [design.recipe_of(setting) for setting in star(design.sweep)] if asked else []
+    recipes = [design.recipe_of(setting) for setting in one_at_a_time(design.sweep)] if asked else []
     if asked is None or any(_seen_early(recipe, asked.grace) for recipe in recipes):
         return None
     number, stage = recipes[0].validated[-1]
@@ -84,7 +84,7 @@ def _seen_early(recipe: Recipe, grace: int) -> bool:
     return any(before + epoch >= grace for epoch in range(stage.validate_every, stage.epochs, stage.validate_every))
 
 
-def check_builds(design: Design, data: Path, material: Material, out: Path, *, elsewhere: bool = False) -> None:
+def check_builds(design: Design, data: Path, material: RunDataset, out: Path, *, elsewhere: bool = False) -> None:
     """Builds what every value asks for, once each. Raises the errors that its training would, all in one.
 
     `elsewhere` says that trials are on a cluster, whose GPUs are not known here.
@@ -92,22 +92,22 @@ def check_builds(design: Design, data: Path, material: Material, out: Path, *, e
     gpu = False if design.sweep.gpus == 0 else True if elsewhere else None
     lines, seen = [], set()
     last: type[HandreidError] = RecipeError
-    for setting in star(design.sweep):
+    for setting in one_at_a_time(design.sweep):
         recipe = design.recipe_of(setting)
         if dump_recipe(recipe) in seen:
             continue
         seen.add(dump_recipe(recipe))
         try:
-            check(recipe, data, gpu=gpu)
-            beginning(recipe, material, out)
+            check_recipe(recipe, data, gpu=gpu)
+            resolve_start(recipe, material, out)
         except HandreidError as error:
             last = type(error)
-            lines.append(f"{error} (with {said(setting)})")
+            lines.append(f"{error} (with {describe_settings(setting)})")
     if lines:
         raise last("\n".join([f"sweep {design.sweep.name} cannot start:", *dict.fromkeys(lines)]))
 
 
-def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:
+def resolve_start(recipe: Recipe, material: RunDataset, out: Path) -> str | None:
     """The folder of the run that a recipe starts with, which lies beside the sweep's folder, or anywhere.
 
     Raises what begins wrong: a run that is missing or unfinished, or was trained on people who are tested.
@@ -119,5 +119,5 @@ def beginning(recipe: Recipe, material: Material, out: Path) -> str | None:
     return str(parent.folder.absolute())
 
 
-def said(setting: Setting) -> str:
-    return ", ".join(f"{name} {shown(value)}" for name, value in setting.items())
+def describe_settings(setting: Setting) -> str:
+    return ", ".join(f"{name} {format_value(value)}" for name, value in setting.items())

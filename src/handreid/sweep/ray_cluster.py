@@ -34,7 +34,7 @@ _QUIET = ("ray", "ray.tune", "ray.air", "ray.train")
 
 
 @dataclass(frozen=True)
-class Room:
+class Resources:
     """What each trial gets, how many there are at a time, and where Ray may keep what it keeps."""
 
     cpus: int
@@ -55,7 +55,7 @@ def prepare() -> None:
 @contextlib.contextmanager
 def running(
     address: str | None, storage: Path, *, cpus: int | None, gpus: float | None, concurrent: int | None
-) -> Iterator[Room]:
+) -> Iterator[Resources]:
     """Ray, if it is not running yet in this process, with room for trials. Raises RunError when there is none.
 
     `storage` is a folder that every machine of a cluster sees; it is removed afterwards.
@@ -113,7 +113,7 @@ def _cores() -> int:
 
 def _room(
     machines: list[Mapping[str, float]], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None
-) -> Room:
+) -> Resources:
     """Room on machines with so many `CPU` and `GPU`; a trial is on one of them."""
     share = (1.0 if any(of.get("GPU") for of in machines) else 0.0) if gpus is None else gpus
     usable = [of for of in machines if of.get("CPU", 0) >= 1 and of.get("GPU", 0) >= share]
@@ -127,4 +127,4 @@ def _room(
             f"a trial needs {each} cores and {share:g} GPUs of one machine, but there are {there}: lower `cpus` "
             "and `gpus` in the sweep"
         )
-    return Room(each, share, min(concurrent or room, room), storage)
+    return Resources(each, share, min(concurrent or room, room), storage)

@@ -12,19 +12,19 @@ from ray.tune.search import Searcher
 from handreid.progress import Advance
 from handreid.recipe import dump_recipe
 from handreid.recipe.sweep import Asha
-from handreid.sweep.ray_cluster import Room
+from handreid.sweep.ray_cluster import Resources
 from handreid.sweep.results import epochs_of
-from handreid.sweep.search import star
-from handreid.sweep.state import Going, ended
-from handreid.sweep.worker import work
+from handreid.sweep.search import one_at_a_time
+from handreid.sweep.state import SweepState, describe_end
+from handreid.sweep.worker import run_trial
 
 
-def tune_trials(going: Going, room: Room, advance: Advance) -> None:
+def tune_trials(going: SweepState, room: Resources, advance: Advance) -> None:
     """Trains what is left of a sweep; every trial is noted as it begins and ends."""
-    searcher = _Asked(going, room.cpus, advance)
+    searcher = SweepSearcher(going, room.cpus, advance)
     scheduler = _scheduler(going)
     tune.Tuner(
-        tune.with_resources(work, {"cpu": room.cpus, "gpu": room.gpus}),
+        tune.with_resources(run_trial, {"cpu": room.cpus, "gpu": room.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -34,17 +34,17 @@ def tune_trials(going: Going, room: Room, advance: Advance) -> None:
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=going.sweep.name, storage_path=str(room.storage), verbose=0, callbacks=[_Listening(going)]
+            name=going.sweep.name, storage_path=str(room.storage), verbose=0, callbacks=[ProgressCallback(going)]
         ),
     ).fit()
     if searcher.broken:
         raise searcher.broken
 
 
-class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
+class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
     """Gives Ray the trials that are next, and notes those that ended."""
 
-    def __init__(self, going: Going, threads: int, advance: Advance) -> None:
+    def __init__(self, going: SweepState, threads: int, advance: Advance) -> None:
         super().__init__(metric=going.sweep.metric, mode="max")
         self.going = going
         self.threads = threads
@@ -55,7 +55,7 @@ class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
     def __reduce__(self) -> Any:
         return str, ("the sweep's folder is what is known",)  # Ray writes down what it was given, and never reads it
 
-    def __deepcopy__(self, memo: Any) -> "_Asked":
+    def __deepcopy__(self, memo: Any) -> "SweepSearcher":
         return self
 
     def suggest(self, trial_id: str) -> Any:
@@ -82,7 +82,7 @@ class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         message = (result or {}).get("failed") or ("its process ended" if error else None)
         trial = self.going.settle(self.numbers[trial_id], message)
-        self.going.tell(trial, ended(trial))
+        self.going.tell(trial, describe_end(trial))
         self.advance(1)
 
     def save(self, checkpoint_path: str) -> None:
@@ -92,16 +92,16 @@ class _Asked(Searcher):  # type: ignore[misc, unused-ignore]
         """Nothing."""
 
 
-class _Listening(Callback):  # type: ignore[misc, unused-ignore]
+class ProgressCallback(Callback):  # type: ignore[misc, unused-ignore]
     """Tells each validation, and what a trial died of."""
 
-    def __init__(self, going: Going) -> None:
+    def __init__(self, going: SweepState) -> None:
         self.going = going
 
     def __reduce__(self) -> Any:
         return str, ("nothing to go on with",)
 
-    def __deepcopy__(self, memo: Any) -> "_Listening":
+    def __deepcopy__(self, memo: Any) -> "ProgressCallback":
         return self
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
@@ -122,20 +122,20 @@ def _died_of(error: Any) -> str:
     return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}".removesuffix(": ")
 
 
-def _scheduler(going: Going) -> TrialScheduler:
+def _scheduler(going: SweepState) -> TrialScheduler:
     """Ray's, which knows what all trials before have told."""
     asked, metric = going.sweep.scheduler, going.sweep.metric
     if asked is None:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
-    lengths = [epochs_of(going.design.recipe_of(setting)) for setting in star(going.sweep)]
-    scheduler = halving(asked, metric, longest=max([*(trial.epochs for trial in going.notes.trials), *lengths]))
+    lengths = [epochs_of(going.design.recipe_of(setting)) for setting in one_at_a_time(going.sweep)]
+    scheduler = asha_scheduler(asked, metric, longest=max([*(trial.epochs for trial in going.notes.trials), *lengths]))
     for trial in going.notes.trials:
         if trial.state in ("finished", "stopped"):
             replay(scheduler, f"before-{trial.number}", metric, going.values(trial))
     return scheduler
 
 
-def halving(asked: Asha, metric: str, *, longest: int) -> TrialScheduler:
+def asha_scheduler(asked: Asha, metric: str, *, longest: int) -> TrialScheduler:
     """Ray's ASHA over epochs; one that has come to the end of the `longest` trial is not stopped there."""
     return ASHAScheduler(
         time_attr="epoch",

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import RunError
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Tracker
 from handreid.recipe.load_sweep import Design
 from handreid.runs.records import read_sweep
-from handreid.sweep.checks import check_builds, check_settings, idle_scheduler, survey
-from handreid.sweep.state import Going
-from handreid.sweep.summary import conclude
-from handreid.sweep.trials import alone, begin, reopen
+from handreid.sweep.checks import check_builds, check_settings, idle_scheduler, load_inputs
+from handreid.sweep.state import SweepState
+from handreid.sweep.summary import write_summary
+from handreid.sweep.trials import create_sweep, exclusive_lock, open_sweep
 
 
 def run_sweep(
@@ -36,7 +36,7 @@ def run_sweep(
     tracked as `track` says, else as the recipe. Raises RunError when all trials failed, or `out` holds another sweep,
     and ProtocolError when it would look at test identities.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     check_settings(design)
     idle = idle_scheduler(design)
     if idle:
@@ -44,14 +44,14 @@ def run_sweep(
     begun = (out / "sweep.json").exists()
     if begun and data is None:
         data = Path(read_sweep(out)["manifest"])
-    ground = survey(design, data)
-    with alone(out):
+    ground = load_inputs(design, data)
+    with exclusive_lock(out):
         if begun:
-            notes = reopen(out, design, ground.facts, retry=retry)
+            notes = open_sweep(out, design, ground.facts, retry=retry)
         else:
             check_builds(design, ground.material.path, ground.material, out, elsewhere=address is not None)
-            notes = begin(out, design, ground.facts)
-        going = Going(design, notes, ground.material, progress, track)
+            notes = create_sweep(out, design, ground.facts)
+        going = SweepState(design, notes, ground.material, progress, track)
         if going.left:
             _train(going, address)
         if all(trial.state == "failed" for trial in notes.trials):
@@ -59,10 +59,10 @@ def run_sweep(
             raise RunError(
                 f"all {len(notes.trials)} trials failed; {first.name}: {first.message} (--retry runs them again)"
             )
-        return conclude(design, notes)
+        return write_summary(design, notes)
 
 
-def _train(going: "Going", address: str | None) -> None:
+def _train(going: "SweepState", address: str | None) -> None:
     """All that is left, with Ray."""
     from handreid.sweep.ray_cluster import prepare, running
 

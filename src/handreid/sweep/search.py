@@ -49,7 +49,7 @@ def grid(sweep: Sweep) -> Iterable[Setting]:
     return (dict(zip(sweep.space, values, strict=True)) for values in itertools.product(*axes))
 
 
-def star(sweep: Sweep) -> list[Setting]:
+def one_at_a_time(sweep: Sweep) -> list[Setting]:
     """Settings in which every value, and both ends and the middle of every range, stands once beside others' first."""
     values = {name: axis.listed or _three(axis) for name, axis in sweep.space.items()}
     first: Setting = {name: of[0] for name, of in values.items()}

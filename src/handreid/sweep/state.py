@@ -8,24 +8,24 @@ from handreid.errors import HandreidError
 from handreid.progress import Progress
 from handreid.recipe import Recipe, Tracker
 from handreid.recipe.load_sweep import Design
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
-from handreid.sweep.checks import beginning
+from handreid.sweep.checks import resolve_start
 from handreid.sweep.results import epochs_of, outcome, series
 from handreid.sweep.search import Known, propose
-from handreid.sweep.trials import Notes, Trial, shown, trial_name
-from handreid.tracking.state import trackers_of
+from handreid.sweep.trials import Trial, TrialLog, format_value, trial_name
+from handreid.tracking.state import resolve_trackers
 
 
-class Going:
+class SweepState:
     """A sweep that goes on: what has been tried, and what comes next."""
 
     def __init__(
         self,
         design: Design,
-        notes: Notes,
-        material: Material,
+        notes: TrialLog,
+        material: RunDataset,
         progress: Progress,
         track: Sequence[Tracker] | None = None,
     ) -> None:
@@ -77,10 +77,10 @@ class Going:
 
     def recipe(self, trial: Trial, seed: int | None) -> Recipe:
         """The run's recipe: its name says the trial, and it begins with a run whose place does not change."""
-        about = f"trial {trial.number} of sweep {self.sweep.name}: {words(self.notes, trial)}"
+        about = f"trial {trial.number} of sweep {self.sweep.name}: {describe_trial(self.notes, trial)}"
         keys: dict[str, object] = {"name": trial.name, "about": about} | ({} if seed is None else {"seed": seed})
         recipe = self.design.recipe_of(trial.parameters, **keys)
-        start = beginning(recipe, self.material, self.notes.folder)
+        start = resolve_start(recipe, self.material, self.notes.folder)
         return recipe.model_copy(update={"start": start})
 
     def written(self, trial: Trial) -> Recipe:
@@ -90,7 +90,7 @@ class Going:
 
     def trackers(self, trial: Trial) -> Sequence[Tracker]:
         """Whom the trial's run is told to; nobody whom only a folder that was there before names."""
-        return trackers_of(self.track, self.design.recipe_of(trial.parameters))
+        return resolve_trackers(self.track, self.design.recipe_of(trial.parameters))
 
     def known(self) -> list[Known]:
         return [Known(trial.parameters, trial.state, self.values(trial)) for trial in self.notes.trials]
@@ -121,17 +121,17 @@ class Going:
         return trial
 
     def tell(self, trial: Trial, line: str) -> None:
-        self.progress.say(f"[{trial.number}/{self.total}] {words(self.notes, trial)}: {line}")
+        self.progress.say(f"[{trial.number}/{self.total}] {describe_trial(self.notes, trial)}: {line}")
 
 
-def words(notes: Notes, trial: Trial) -> str:
+def describe_trial(notes: TrialLog, trial: Trial) -> str:
     """A trial's parameters, as people say them."""
     short = notes.facts["short_names"]
-    said = [f"{short[name]} {shown(value)}" for name, value in trial.parameters.items()]
+    said = [f"{short[name]} {format_value(value)}" for name, value in trial.parameters.items()]
     return ", ".join([*said, *([f"seed {trial.seed}"] if len(notes.facts["seeds"]) > 1 else [])])
 
 
-def ended(trial: Trial) -> str:
+def describe_end(trial: Trial) -> str:
     """How a trial ended, in words."""
     reached = "" if trial.value is None else f", {trial.value:.1%}"
     match trial.state:

@@ -12,15 +12,15 @@ from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.load_sweep import Design
 from handreid.recipe.metrics import METRICS
 from handreid.sweep.importance import importance
-from handreid.sweep.trials import Notes, shown
+from handreid.sweep.trials import TrialLog, format_value
 
 _ORDER = ("finished", "stopped", "failed", "running")
 
 
-def conclude(design: Design, notes: Notes) -> dict[str, Any]:
+def write_summary(design: Design, notes: TrialLog) -> dict[str, Any]:
     """Writes sweep.json, sweep.md and best.yaml; gives the content of the first."""
     entries = notes.write()["trials"]
-    settings = settled(entries)
+    settings = summarise_settings(entries)
     best = _best(settings, max(1, len(notes.facts["seeds"])))
     content = notes.write(settled=settings, best=best, importance=importance(design.sweep, entries))
     write_text(notes.folder / "sweep.md", markdown(content, str(notes.folder)))
@@ -29,7 +29,7 @@ def conclude(design: Design, notes: Notes) -> dict[str, Any]:
     return content
 
 
-def settled(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarise_settings(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each setting mean, lowest and highest metric of its finished trials; best mean first, without any last."""
     found = []
     for number in sorted({trial["setting"] for trial in trials}):
@@ -71,17 +71,17 @@ def rows(content: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             str(trial["number"]),
-            *(shown(trial["parameters"][name]) for name in content["short_names"]),
+            *(format_value(trial["parameters"][name]) for name in content["short_names"]),
             *([str(trial["seed"])] if len(content["seeds"]) > 1 else []),
             percent(trial["value"]),
-            said_of(trial),
+            describe_setting(trial),
             f"{trial['seconds']:,.0f}",
         ]
         for trial in ordered(content["trials"])
     ]
 
 
-def said_of(trial: Mapping[str, Any]) -> str:
+def describe_setting(trial: Mapping[str, Any]) -> str:
     """How a trial ended, in a few words."""
     match trial["state"]:
         case "finished":
@@ -98,7 +98,7 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def caution(content: Mapping[str, Any], folder: str) -> str:
+def selection_caveat(content: Mapping[str, Any], folder: str) -> str:
     """What the numbers may be used for, and what comes next."""
     best = content["best"]
     if best is None:
@@ -124,7 +124,7 @@ def markdown(content: Mapping[str, Any], folder: str) -> str:
             + "; as a recipe: best.yaml.",
             "",
         ]
-    lines += [as_markdown(caution(content, folder)), ""]
+    lines += [as_markdown(selection_caveat(content, folder)), ""]
     if len(content["seeds"]) > 1:
         lines += [*_settings(content), ""]
     lines += [*markdown_table(columns(content), rows(content)), ""]
@@ -136,7 +136,7 @@ def _settings(content: Mapping[str, Any]) -> list[str]:
     title = f"{_metric(content)}, mean over seeds"
     body = [
         [
-            *(shown(one["parameters"][name]) for name in names),
+            *(format_value(one["parameters"][name]) for name in names),
             percent(one["value"]),
             f"{percent(one['low'])} to {percent(one['high'])}" if one["value"] is not None else "",
             f"{one['finished']} of {len(one['trials'])}",
@@ -186,4 +186,4 @@ def _spread(best: Mapping[str, Any]) -> str:
 
 
 def _said(parameters: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
-    return ", ".join(f"{(names or {}).get(name, name)} {shown(value)}" for name, value in parameters.items())
+    return ", ".join(f"{(names or {}).get(name, name)} {format_value(value)}" for name, value in parameters.items())

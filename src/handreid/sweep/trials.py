@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass
-class Notes:
+class TrialLog:
     """The folder's sweep.json, written anew with every change."""
 
     folder: Path
@@ -87,14 +87,14 @@ class Notes:
         return {**asdict(trial), "folder": f"trials/{trial.name}"}
 
 
-def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
+def create_sweep(folder: Path, design: Design, facts: Mapping[str, Any]) -> TrialLog:
     """A fresh sweep folder. Raises RunError when it holds something else."""
     if not is_free(folder, "sweep.json"):
         raise RunError(f"{folder} is not empty and holds no sweep; choose another --out")
     sweep = design.sweep
     said = {"sweep": sweep.name, "about": sweep.about, "metric": sweep.metric, "search": sweep.search}
     about = {"settings": sweep.settings, "seeds": list(sweep.seeds or ()), "short_names": short_names([*sweep.space])}
-    notes = Notes(
+    notes = TrialLog(
         folder,
         {
             **said,
@@ -112,7 +112,7 @@ def begin(folder: Path, design: Design, facts: Mapping[str, Any]) -> Notes:
     return notes
 
 
-def resumed(out: Path) -> Design:
+def load_design(out: Path) -> Design:
     """The sweep that a folder holds. Raises RunError when it holds none."""
     if not (out / "sweep.json").exists():
         raise RunError(
@@ -122,7 +122,7 @@ def resumed(out: Path) -> Design:
     return load_sweep(out / "sweep.yaml")
 
 
-def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: bool) -> Notes:
+def open_sweep(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: bool) -> TrialLog:
     """A sweep that was begun. Raises RunError when it was another, or on other photos.
 
     With `retry`, trials that failed are as if they had not ended.
@@ -145,24 +145,24 @@ def reopen(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: boo
         trials = [replace(one, state="running", message=None) if one.state == "failed" else one for one in trials]
     for result in ("best", "settled", "importance"):
         content.pop(result, None)
-    return Notes(folder, content, trials)
+    return TrialLog(folder, content, trials)
 
 
 def trial_name(sweep: Sweep, number: int, parameters: Mapping[str, str | int | float], seed: int) -> str:
     """A folder's name: a number, and what sets the trial apart, as far as it is short."""
     short = short_names([*sweep.space])
-    words = [f"{short[name]}-{shown(value)}" for name, value in parameters.items()]
+    words = [f"{short[name]}-{format_value(value)}" for name, value in parameters.items()]
     words += [f"seed-{seed}"] if sweep.seeds and len(sweep.seeds) > 1 else []
     slug = re.sub(r"-*[^A-Za-z0-9._]+-*", "-", "-".join(words)).strip("-.")[:80].rstrip("-.")
     return f"{number:03d}-{slug}"
 
 
-def shown(value: str | int | float) -> str:
+def format_value(value: str | int | float) -> str:
     return value if isinstance(value, str) else number_words(value)
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Nobody else works on this sweep meanwhile. Raises RunError."""
     check_folder_writable(folder)
     try:

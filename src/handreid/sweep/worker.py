@@ -18,7 +18,7 @@ from handreid.sweep.results import epochs_of, series
 from handreid.training.train import train
 
 
-def work(config: Mapping[str, Any]) -> None:
+def run_trial(config: Mapping[str, Any]) -> None:
     """Trains, or goes on with, the run in `folder`; what goes wrong on purpose is told and no trace."""
     import torch
     from ray import tune

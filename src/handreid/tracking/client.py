@@ -12,14 +12,14 @@ from typing import Any
 
 import handreid
 from handreid.errors import HandreidError, RunError
-from handreid.progress import Progress, Silent, Watch
+from handreid.progress import EpochListener, NullProgress, Progress
 from handreid.recipe import Tracker
 from handreid.runs.folder import Run
 from handreid.tracking import locations
 from handreid.tracking.backends.base import Status
 from handreid.tracking.locations import check_installed
 from handreid.tracking.payload import EVERYTHING, NOTHING, Epoch
-from handreid.tracking.state import remember, tracked
+from handreid.tracking.state import register, tracked
 
 HURRY = 5.0  # after Ctrl-C
 FOREVER = 1e6
@@ -34,7 +34,7 @@ class Sender:
     """
 
     def __init__(self, progress: Progress | None = None, *, patience: float | None = None, notes: bool = True) -> None:
-        self.progress = progress or Silent()
+        self.progress = progress or NullProgress()
         self.notes = notes
         self.patience = _patience() if patience is None else patience
         self.failed: dict[str, str] = {}  # key of a tracker: why
@@ -58,10 +58,10 @@ class Sender:
             return
         run = Run(run.folder.absolute())
         keyed = {tracker.model_dump_json(): tracker for tracker in trackers}
-        self._told |= {key: (locations.words(tracker, run), run) for key, tracker in keyed.items()}
+        self._told |= {key: (locations.describe(tracker, run), run) for key, tracker in keyed.items()}
         try:
             self._start()
-            to = dict(zip(keyed, remember(run, trackers), strict=True))
+            to = dict(zip(keyed, register(run, trackers), strict=True))
             self._write({"run": str(run.folder), "to": to, "until": until, "status": status})
         except (OSError, HandreidError) as error:
             for key in keyed:
@@ -186,7 +186,7 @@ def _patience() -> float:
 @contextlib.contextmanager
 def follow(
     run: Run, trackers: Sequence[Tracker], sender: Sender | None, progress: Progress, *, ended: bool = False
-) -> Iterator[tuple[Watch, ...]]:
+) -> Iterator[tuple[EpochListener, ...]]:
     """While a run goes on: whom to tell of its epochs. Its trackers learn how it ended, however that is.
 
     Without a `sender`, which others share, the trackers are waited for at the end. With `ended` the run is finished
@@ -229,5 +229,5 @@ def send(runs: Sequence[Run], trackers: Sequence[Tracker] | None, progress: Prog
     if sender.failed:
         raise RunError("; ".join(f"{sender.name(key)}: {why}" for key, why in sender.failed.items()))
     return list(
-        dict.fromkeys(locations.words(tracker, run) for run, of in zip(runs, chosen, strict=True) for tracker in of)
+        dict.fromkeys(locations.describe(tracker, run) for run, of in zip(runs, chosen, strict=True) for tracker in of)
     )

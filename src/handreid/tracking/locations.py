@@ -21,7 +21,7 @@ def check_installed(trackers: Iterable[Tracker]) -> None:
         )
 
 
-def store(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
+def tracking_uri(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
     """MLflow's address for this run. `given` is what a person has set: MLflow sets what it reads to what it uses."""
     beside = run.folder.absolute().parent / "mlflow.db"
     return tracker.uri or given.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
@@ -46,18 +46,18 @@ def group(run: Run) -> str:
     return run.folder.absolute().parent.name or "handreid"
 
 
-def events(tracker: TensorBoard, run: Run) -> Path:
+def log_dir(tracker: TensorBoard, run: Run) -> Path:
     """The folder of TensorBoard's files."""
     return Path(tracker.folder).absolute() / run.folder.name if tracker.folder else run.folder / "tensorboard"
 
 
-def words(tracker: Tracker, run: Run) -> str:
+def describe(tracker: Tracker, run: Run) -> str:
     """The tracker as a note names it; without a password that its address may hold."""
     match tracker:
         case MLflow():
-            return f"mlflow at {_shown(store(tracker, run))}"
+            return f"mlflow at {_shown(tracking_uri(tracker, run))}"
         case TensorBoard():
-            return f"tensorboard in {events(tracker, run)}"
+            return f"tensorboard in {log_dir(tracker, run)}"
         case Wandb():
             return f"wandb, project {project(tracker, run)}"
 

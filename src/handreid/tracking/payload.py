@@ -45,7 +45,7 @@ def epochs(run: Run, recipe: Recipe, sent: Epoch, until: Epoch) -> Iterator[tupl
     for entry in read_metrics(run):
         place = (entry["stage"], entry["epoch"])
         if sent < place <= until:
-            yield place, step_of(recipe, place), numbers(entry)
+            yield place, step_of(recipe, place), epoch_payload(entry)
 
 
 def step_of(recipe: Recipe, place: Epoch) -> int:
@@ -54,7 +54,7 @@ def step_of(recipe: Recipe, place: Epoch) -> int:
     return sum(earlier.epochs for earlier in recipe.stages[: max(0, stage)]) + epoch
 
 
-def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+def epoch_payload(entry: Mapping[str, Any]) -> dict[str, float]:
     """A line of metrics.jsonl, each number under its name; validation and learning rates in groups of their own.
 
     `step` is the optimizer's, which trackers would take for the epoch's, so it has a longer name.
@@ -64,7 +64,7 @@ def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     return named
 
 
-def tested(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
+def evaluation_payload(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """What was measured of a run: numbers, each with the ends of its interval; the content without people and photos.
 
     A file is read as what it holds: an evaluation, a matrix with the numbers of its cells, or neither, of which nothing

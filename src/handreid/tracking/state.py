@@ -18,7 +18,7 @@ from handreid.messages import listed
 from handreid.progress import Progress
 from handreid.recipe import Recipe, Tracker
 from handreid.runs.folder import Run
-from handreid.tracking.locations import words
+from handreid.tracking.locations import describe
 from handreid.tracking.payload import NOTHING, Epoch
 
 _TRACKER: TypeAdapter[Tracker] = TypeAdapter(Tracker)
@@ -55,7 +55,7 @@ def entries(run: Run) -> list[Entry]:
         ) from None
 
 
-def trackers_of(asked: Sequence[Tracker] | None, recipe: Recipe | None) -> Sequence[Tracker]:
+def resolve_trackers(asked: Sequence[Tracker] | None, recipe: Recipe | None) -> Sequence[Tracker]:
     """Those asked for now, else those of the recipe that was named now.
 
     Never those that a run folder names, in its recipe or in tracking.json: it may come from anybody, and the address
@@ -78,7 +78,7 @@ def note_untold(run: Run, asked: Sequence[Tracker] | None, told: Sequence[Tracke
     named: list[Tracker] = []
     with contextlib.suppress(HandreidError):  # a folder that cannot be read names nobody
         named = [*tracked(run), *run.recipe.tracking]
-    untold = dict.fromkeys(words(one, run) for one in named if not any(_same(one, other) for other in told))
+    untold = dict.fromkeys(describe(one, run) for one in named if not any(_same(one, other) for other in told))
     if untold:
         progress.say(
             f"note: {listed(untold, 3)}: named by the folder {run.folder}, and not told, as a folder may be anybody's; "
@@ -86,7 +86,7 @@ def note_untold(run: Run, asked: Sequence[Tracker] | None, told: Sequence[Tracke
         )
 
 
-def remember(run: Run, trackers: Sequence[Tracker]) -> list[int]:
+def register(run: Run, trackers: Sequence[Tracker]) -> list[int]:
     """Places of the trackers in tracking.json, new ones at its end."""
     known = entries(run)
     places = []
@@ -102,7 +102,7 @@ def remember(run: Run, trackers: Sequence[Tracker]) -> list[int]:
     return places
 
 
-class Memory:
+class TrackingState:
     """The sending process's hold on a run's tracking.json, for its trackers together.
 
     No two processes send the same run: the second waits for the first, which a resumed run may have left behind.

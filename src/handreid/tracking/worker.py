@@ -27,9 +27,9 @@ from typing import Any, TextIO
 from handreid.recipe import MLflow, Recipe, TensorBoard, Wandb, dump_recipe
 from handreid.runs.folder import Run, finished_model
 from handreid.tracking import locations, payload
-from handreid.tracking.backends.base import Book, Status
+from handreid.tracking.backends.base import Status, TrackingBackend
 from handreid.tracking.payload import NOTHING, Epoch
-from handreid.tracking.state import Entry, Memory
+from handreid.tracking.state import Entry, TrackingState
 
 _GIVEN = dict(os.environ)  # as a person has set it: libraries change it
 PATIENCE = 60.0  # seconds that trackers may take where whoever was training is no more
@@ -43,7 +43,7 @@ _CALM = {  # a tracker that cannot be reached is said to be so within seconds; w
 
 
 @dataclass(frozen=True)
-class Word:
+class Update:
     """How far a run is."""
 
     run: Run
@@ -52,19 +52,21 @@ class Word:
     status: Status | None  # None while it goes on
 
 
-class Teller:
+class BackendThread:
     """Brings one tracker to the last word on each run, one run after another."""
 
-    def __init__(self, key: str, memory_of: Callable[[Run], Memory], say: Callable[[Mapping[str, str]], None]) -> None:
+    def __init__(
+        self, key: str, memory_of: Callable[[Run], TrackingState], say: Callable[[Mapping[str, str]], None]
+    ) -> None:
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.key = key
         self.memory_of = memory_of
         self.say = say
-        self.words: dict[Path, Word] = {}
+        self.words: dict[Path, Update] = {}
         self.news = threading.Condition()
         self.ended = False
 
-    def tell(self, word: Word) -> None:
+    def tell(self, word: Update) -> None:
         with self.news:
             self.words[word.run.folder] = word
             self.news.notify()
@@ -75,13 +77,13 @@ class Teller:
             self.news.notify()
 
     def _work(self) -> None:
-        page: Page | None = None
+        page: OpenRun | None = None
         try:
             for word in self._words():
                 if page is None or page.run.folder != word.run.folder:
                     if page is not None:
                         page.close()
-                    page = Page(word, self.memory_of(word.run))
+                    page = OpenRun(word, self.memory_of(word.run))
                     self.say({"key": self.key, "opened": page.book.where})
                 page.bring(word)
             if page is not None:
@@ -91,7 +93,7 @@ class Teller:
         else:
             self.say({"key": self.key, "done": ""})
 
-    def _words(self) -> Iterator[Word]:
+    def _words(self) -> Iterator[Update]:
         while True:
             with self.news:
                 self.news.wait_for(lambda: self.words or self.ended)
@@ -101,10 +103,10 @@ class Teller:
             yield word
 
 
-class Page:
+class OpenRun:
     """One run in one tracker, open."""
 
-    def __init__(self, word: Word, memory: Memory) -> None:
+    def __init__(self, word: Update, memory: TrackingState) -> None:
         self.run, self.place, self.memory = word.run, word.place, memory
         self.recipe = self.run.recipe
         self.status: Status = "killed"  # what is so if nobody says otherwise
@@ -121,7 +123,7 @@ class Page:
         self.book.settings(payload.settings(self.run), dump_recipe(self.recipe), again=again)
         self._note(settings=True, sent=self.sent)
 
-    def bring(self, word: Word) -> None:
+    def bring(self, word: Update) -> None:
         for place, step, named in payload.epochs(self.run, self.recipe, self.sent, word.until):
             self.book.numbers(named, step)
             self.sent = place
@@ -140,7 +142,7 @@ class Page:
         self._note(status=self.status)
 
     def _tested(self, path: Path) -> None:
-        named, told = payload.tested(path)
+        named, told = payload.evaluation_payload(path)
         step = payload.step_of(self.recipe, (len(self.recipe.stages), 0))
         content = payload.as_file(told).encode()
 
@@ -164,18 +166,18 @@ class Page:
         self.memory.note(self.place, **changes)
 
 
-def _open(entry: Entry, run: Run, recipe: Recipe) -> Book:
+def _open(entry: Entry, run: Run, recipe: Recipe) -> TrackingBackend:
     name = payload.title(run, recipe)
     match entry.tracker:
         case MLflow() as tracker:
             from handreid.tracking.backends.mlflow import MLflowBook
 
             group, files = locations.experiment(tracker, run, _GIVEN), locations.artifacts(tracker, run, _GIVEN)
-            return MLflowBook(locations.store(tracker, run, _GIVEN), group, name, files, entry.id)
+            return MLflowBook(locations.tracking_uri(tracker, run, _GIVEN), group, name, files, entry.id)
         case TensorBoard() as tracker:
             from handreid.tracking.backends.tensorboard import TensorBoardBook
 
-            return TensorBoardBook(locations.events(tracker, run), payload.step_of(recipe, entry.sent) + 1)
+            return TensorBoardBook(locations.log_dir(tracker, run), payload.step_of(recipe, entry.sent) + 1)
         case Wandb() as tracker:
             from handreid.tracking.backends.wandb import WandbBook
 
@@ -214,15 +216,15 @@ def main() -> None:
 
 
 def _serve(heard: TextIO, said: TextIO) -> None:
-    tellers: dict[str, Teller] = {}
-    memories: dict[Path, Memory] = {}
+    tellers: dict[str, BackendThread] = {}
+    memories: dict[Path, TrackingState] = {}
     lock, speaking = threading.Lock(), threading.Lock()
     patience = PATIENCE
 
-    def memory_of(run: Run) -> Memory:
+    def memory_of(run: Run) -> TrackingState:
         with lock:
             if run.folder not in memories:
-                memories[run.folder] = Memory(run)
+                memories[run.folder] = TrackingState(run)
             return memories[run.folder]
 
     def say(line: Mapping[str, str]) -> None:
@@ -238,9 +240,9 @@ def _serve(heard: TextIO, said: TextIO) -> None:
         run = Run(Path(message["run"]))
         for key, place in message["to"].items():
             if key not in tellers:
-                tellers[key] = Teller(key, memory_of, say)
+                tellers[key] = BackendThread(key, memory_of, say)
                 tellers[key].thread.start()
-            tellers[key].tell(Word(run, place, tuple(message["until"]), message["status"]))
+            tellers[key].tell(Update(run, place, tuple(message["until"]), message["status"]))
     end = time.monotonic() + patience
     for teller in tellers.values():
         teller.end()

@@ -12,11 +12,11 @@ from handreid.data.loading import decode_all
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos
 from handreid.models.text import TextEncoder
-from handreid.progress import Progress, Watch
+from handreid.progress import EpochListener, Progress
 from handreid.recipe import Recipe
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.folder import Run
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 
 LongGate = Literal["overfit"]  # checks that take long, and are made only when asked for
 
@@ -46,9 +46,9 @@ class Job:
     run: Run
     recipe: Recipe
     handover: Handover
-    material: Material
+    material: RunDataset
     progress: Progress
-    watch: tuple[Watch, ...] = ()
+    watch: tuple[EpochListener, ...] = ()
     gates: tuple[LongGate, ...] = ()
 
     @property
@@ -70,7 +70,7 @@ class Job:
         )
 
     def conditions(self, rows: np.ndarray) -> Conditions | None:
-        return conditions_of(self.embedder, self.material.manifest.table[rows])[0]
+        return side_information_of(self.embedder, self.material.manifest.table[rows])[0]
 
     def folder(self, number: int) -> Path:
         return self.run.stage(number, self.recipe.stages[number].kind)
@@ -80,7 +80,7 @@ class Job:
         return self.recipe.seed * 1000 + number
 
 
-def labels_of(material: Material) -> Int[np.ndarray, " train"]:
+def labels_of(material: RunDataset) -> Int[np.ndarray, " train"]:
     """A number for the identity of every training photo, in the order of their names."""
     identities = [material.split.identities[row] for row in material.split.train]
     labels: Int[np.ndarray, " train"] = np.unique(identities, return_inverse=True)[1]

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from handreid.errors import RunError
 from handreid.files import write_atomic
 from handreid.models.embedder import Embedder
-from handreid.progress import Advance, Watch
+from handreid.progress import Advance, EpochListener
 from handreid.runs import stage_weights
 from handreid.runs.epoch_metrics import append_metrics
 from handreid.runs.folder import Run
-from handreid.training.peak_memory import forget_peak, peak_memory
+from handreid.training.peak_memory import peak_memory, reset_peak_memory
 from handreid.training.precision import named
 from handreid.training.stage_module import StageModule
 
@@ -34,7 +34,7 @@ _ANEW = "remove the stage's folder and resume the run, which repeats this stage 
 
 
 @dataclass(frozen=True)
-class Check:
+class ValidationSpec:
     """What is measured of a stage's result every so many epochs, and at the last. `name` goes before its numbers.
 
     With a `monitor`, the result for which that number is highest is kept as the best. `quiet` epochs are not told.
@@ -48,7 +48,7 @@ class Check:
     quiet: bool = False
 
 
-class Keeper(L.Callback):
+class EpochCallback(L.Callback):
     """Notes every epoch of a stage, and keeps what a resumed run and the next stage need."""
 
     def __init__(
@@ -56,10 +56,10 @@ class Keeper(L.Callback):
         run: Run,
         number: int,
         folder: Path,
-        check: Check,
+        check: ValidationSpec,
         say: Callable[[str], None],
         advance: Advance,
-        watch: Sequence[Watch] = (),
+        watch: Sequence[EpochListener] = (),
     ) -> None:
         self.run = run
         self.number = number
@@ -86,7 +86,7 @@ class Keeper(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began, self.seen = time.monotonic(), 0
-        forget_peak()
+        reset_peak_memory()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -173,7 +173,7 @@ class _Checkpoint(BaseModel):
     loops: dict[str, Any]
 
 
-def checkpoint_state(folder: Path) -> tuple[int, bool] | None:
+def read_checkpoint_progress(folder: Path) -> tuple[int, bool] | None:
     """Epochs done and whether the stage is finished, by its last checkpoint; None when there is none.
 
     Raises RunError for a checkpoint that is not as it was written.

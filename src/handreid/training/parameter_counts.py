@@ -34,7 +34,7 @@ def count_all(embedder: Embedder, objectives: nn.ModuleDict) -> int:
     return sum(own.numel() for part in (embedder, *objectives.values()) for own in part.parameters())
 
 
-def note_parameters(folder: Path, learning: dict[str, int], every: int, say: Callable[[str], None]) -> None:
+def write_parameter_counts(folder: Path, learning: dict[str, int], every: int, say: Callable[[str], None]) -> None:
     """Says and writes what learns in a stage that is about to begin, as `parameters.json` in its folder."""
     total = sum(learning.values())
     named = ", ".join(f"{name} {count:,}" for name, count in learning.items() if count)
@@ -42,7 +42,7 @@ def note_parameters(folder: Path, learning: dict[str, int], every: int, say: Cal
     write_json(folder / "parameters.json", {"learning": learning, "learning_in_all": total, "in_all": every})
 
 
-def check_learns(stage: FineTune, embedder: Embedder, objectives: nn.ModuleDict) -> None:
+def check_trainable(stage: FineTune, embedder: Embedder, objectives: nn.ModuleDict) -> None:
     """Raises RecipeError for a stage with a frozen encoder in which nothing else has parameters that learn."""
     others = {name: count for name, count in count_parameters(embedder, objectives).items() if name != "encoder"}
     if stage.freeze_encoder and not any(others.values()):

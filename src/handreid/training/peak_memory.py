@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 
-def forget_peak() -> None:
+def reset_peak_memory() -> None:
     """From here on it counts anew."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

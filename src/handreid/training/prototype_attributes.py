@@ -19,14 +19,14 @@ from handreid.models.promptsg_head import SemanticHead
 from handreid.models.pseudo_words import sentence_feature
 from handreid.recipe import Recipe
 from handreid.recipe.model import PromptSgGraph
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 
 MOST = 12  # values of a column; more are no attribute
 AGES = ((30, "young"), (60, "adult"))
 Attribute = tuple[str, str]  # column and phrase
 
 
-def introduce(embedder: Embedder, recipe: Recipe, material: Material) -> None:
+def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) -> None:
     """Tells a head that keeps prototypes of the training identities; for any other it does nothing.
 
     Raises RecipeError when attributes are asked for and the manifest has none.
@@ -39,7 +39,7 @@ def introduce(embedder: Embedder, recipe: Recipe, material: Material) -> None:
     photos = material.manifest.table[material.split.train]
     if any(stage.chirality == "mirror_as_new_identity" for _, stage in recipe.fine_tunes):
         photos, labels = mirrored(photos, labels)
-    head.meet(int(labels.max()) + 1)
+    head.set_identities(int(labels.max()) + 1)
     if asked.edges == "attributes" and head.words is not None:
         attributes, shares = attributes_of(photos, labels, asked.phrases)
         features = sentence_feature(head.words.text.tower, [phrase for _, phrase in attributes])
@@ -58,7 +58,7 @@ def attributes_of(
     counts = np.bincount(labels)
     for name, phrase in phrases.items():
         column = column_called(name, photos.columns)
-        words = None if column is None else as_words(photos[column], name)
+        words = None if column is None else attribute_values(photos[column], name)
         if words is None or words.null_count() == len(words):
             continue
         known = np.bincount(labels[words.is_not_null().to_numpy()], minlength=len(counts))
@@ -74,7 +74,7 @@ def attributes_of(
     return attributes, torch.from_numpy(np.stack(shares, axis=1)).float()
 
 
-def as_words(values: pl.Series, name: str) -> pl.Series | None:
+def attribute_values(values: pl.Series, name: str) -> pl.Series | None:
     """The values as they go into a phrase; None for a column that has no few words for its photos."""
     if name == "age" and values.dtype.is_numeric():
         return _named(values, _age)

@@ -9,23 +9,23 @@ from typing import Any
 from handreid.build import build_embedder, build_towers
 from handreid.errors import DataError, OutputError, RunError
 from handreid.files import BEGINNING, locked, remove_stale
-from handreid.progress import Progress, Silent, Watch
+from handreid.progress import EpochListener, NullProgress, Progress
 from handreid.recipe import Recipe, Tracker
-from handreid.runs.dataset import Material, photos_hash, photos_of, read_material
+from handreid.runs.dataset import RunDataset, load_dataset, photos_hash, photos_of
 from handreid.runs.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
 from handreid.runs.folder import Run, check_place, check_same, note_finished, open_run, start_run
 from handreid.runs.leakage import check_parent
-from handreid.runs.lineage import begin_with, parent_of, start_facts
+from handreid.runs.lineage import initialise_from, parent_of, parent_record
 from handreid.runs.pretrained_weights import check_weights, take_text, weights_facts
 from handreid.runs.side_information import seen_combinations
 from handreid.tracking.client import Sender, follow
 from handreid.tracking.locations import check_installed
-from handreid.tracking.state import note_untold, trackers_of
+from handreid.tracking.state import note_untold, resolve_trackers
 from handreid.training.checks import before_run
 from handreid.training.context import Handover, Job, LongGate
 from handreid.training.custom_objectives import note_imports, recipe_to_resume
 from handreid.training.precision import check_precision, precisions
-from handreid.training.prototype_attributes import introduce
+from handreid.training.prototype_attributes import attach_prototypes
 from handreid.training.stages.run import check_stages, run_stage
 
 
@@ -37,7 +37,7 @@ def train(
     resume: bool = False,
     reuse: bool = True,
     progress: Progress | None = None,
-    watch: Sequence[Watch] = (),
+    watch: Sequence[EpochListener] = (),
     track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
     gates: Sequence[LongGate] = (),
@@ -51,7 +51,7 @@ def train(
     `out` holds something and `resume` is not given, when it was started otherwise, or another process trains there, and
     GateError when a check fails.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     began = open_run(out) if resume and Run(out).begun else None
     own = recipe_to_resume(began, recipe) if began else recipe
     if own is None:
@@ -59,7 +59,7 @@ def train(
             f"{out} holds no run to resume: give a recipe and its photos to start "
             f"it (handreid train RECIPE --data MANIFEST --out {out})"
         )
-    trackers = trackers_of(track, recipe)
+    trackers = resolve_trackers(track, recipe)
     check_installed(trackers)
     if began is not None:
         note_untold(began, track, trackers, progress)
@@ -77,7 +77,7 @@ def train(
             handover, notes = _untrained(own, material, parent, progress)
         else:
             check_place(out, own)
-            material = read_material(own, data)
+            material = load_dataset(own, data)
             handover, notes = _untrained(own, material, parent, progress)
             # before the folder: what cannot be had or built leaves nothing
             check_stages(own, handover.embedder, handover.text, material)
@@ -105,13 +105,13 @@ def _save(job: Job) -> None:
     left.embedder.save(run.model, before=lambda model: note_finished(run, model, text))
 
 
-def check(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
+def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
     """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first.
 
     `gpu` says whether it will train on one, for recipes that train elsewhere; None is as it is here.
     """
     check_precision(recipe, gpu=gpu)
-    material = read_material(recipe, data)
+    material = load_dataset(recipe, data)
     handover, _ = _untrained(recipe, material)
     check_stages(recipe, handover.embedder, handover.text, material)
     before_run(recipe, handover.embedder, handover.text, material)
@@ -136,23 +136,23 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _facts(recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> dict[str, Any]:
+def _facts(recipe: Recipe, material: RunDataset, parent: Run | None, progress: Progress) -> dict[str, Any]:
     """What run.json says of what the run stands on."""
     photos = {"photos_hash": photos_hash(photos_of(recipe, material, progress))}
     precision = {"precision": precisions(recipe)}
-    return material.facts | photos | start_facts(parent) | weights_facts(recipe) | precision
+    return material.facts | photos | parent_record(parent) | weights_facts(recipe) | precision
 
 
 def _same_material(
     run: Run, recipe: Recipe | None, data: Path | None, parent: Run | None, progress: Progress
-) -> Material:
+) -> RunDataset:
     """What the run was started on. Raises RunError when that, or the recipe, is another now, down to a photo's bytes.
 
     Of a finished run, photos that are gone are not missed.
     """
     own = recipe or run.recipe
-    material = read_material(own, data or Path(run.facts["manifest"]))
-    check_same(run, recipe, material.facts | ({} if run.finished else start_facts(parent)))
+    material = load_dataset(own, data or Path(run.facts["manifest"]))
+    check_same(run, recipe, material.facts | ({} if run.finished else parent_record(parent)))
     check_weights(run, own)
     try:
         photos = photos_of(own, material, progress)
@@ -171,7 +171,7 @@ def _same_material(
     return material
 
 
-def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run | None, progress: Progress) -> None:
+def _record_exposure(run: Run, recipe: Recipe, material: RunDataset, parent: Run | None, progress: Progress) -> None:
     """Writes down whom the run's weights will know, and whom those that it begins with know, unless that is done."""
     if (run.folder / RECORD).exists():
         return
@@ -182,14 +182,14 @@ def _record_exposure(run: Run, recipe: Recipe, material: Material, parent: Run |
 
 
 def _untrained(
-    recipe: Recipe, material: Material, parent: Run | None = None, progress: Progress | None = None
+    recipe: Recipe, material: RunDataset, parent: Run | None = None, progress: Progress | None = None
 ) -> tuple[Handover, list[str]]:
     """The model as the run begins, and notes on what it begins with."""
     notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
     towers = build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
-    introduce(embedder, recipe, material)
+    attach_prototypes(embedder, recipe, material)
     if parent:
-        notes.append(begin_with(embedder, parent))
+        notes.append(initialise_from(embedder, parent))
     trained = parent is not None and take_text(towers.text, parent)
     return Handover(embedder, towers.text, text_trained=trained), notes

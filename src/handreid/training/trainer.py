@@ -14,7 +14,7 @@ from handreid.recipe import Stage
 from handreid.runs.epoch_metrics import truncate_metrics
 from handreid.runs.stage_weights import checked, forget, settle
 from handreid.training.context import Job
-from handreid.training.epoch_callback import Check, Keeper, checkpoint_state
+from handreid.training.epoch_callback import EpochCallback, ValidationSpec, read_checkpoint_progress
 from handreid.training.precision import LIGHTNING, precision_of
 from handreid.training.stage_module import StageModule
 
@@ -28,10 +28,10 @@ class _InPlace(TorchCheckpointIO):
         torch.save(checkpoint, path)
 
 
-def unfinished(job: Job, number: int) -> bool:
+def prepare_resume(job: Job, number: int) -> bool:
     """Whether a stage has epochs left to do; lines of epochs that will be done again are dropped."""
     folder = job.folder(number)
-    done = checkpoint_state(folder)
+    done = read_checkpoint_progress(folder)
     if done is None:
         begin_anew(job, number)
         return True
@@ -49,14 +49,14 @@ def begin_anew(job: Job, number: int) -> None:
     truncate_metrics(job.run, number, 0)
 
 
-def fit(job: Job, number: int, module: StageModule, check: Check) -> None:
+def fit(job: Job, number: int, module: StageModule, check: ValidationSpec) -> None:
     """Does the epochs of a stage that are left; its files are then in the stage's folder."""
     folder, stage = job.folder(number), job.recipe.stages[number]
-    done = checkpoint_state(folder)
+    done = read_checkpoint_progress(folder)
     epochs_done = done[0] if done else 0
     total = (stage.epochs - epochs_done) * module.photos_per_epoch
     with job.progress.step(f"{job.recipe.name} {stage.kind}", total, "photos") as advance:
-        keeper = Keeper(job.run, number, folder, check, job.progress.say, advance, job.watch)
+        keeper = EpochCallback(job.run, number, folder, check, job.progress.say, advance, job.watch)
         trainer = build_trainer(stage, [keeper])
         checkpoint = checked(folder / "last.ckpt") if epochs_done else None
         module.train()

@@ -22,15 +22,15 @@ from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.errors import ProtocolError
 from handreid.files import cache_folder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, load_recipe
-from handreid.runs.dataset import Material, read_material
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run
 from handreid.runs.side_information import seen_combinations
-from handreid.training.checks import Gate, before_run, check_stage
+from handreid.training.checks import CheckResult, before_run, check_stage
 from handreid.training.context import Handover, Job, LongGate
 from handreid.training.precision import check_precision
-from handreid.training.prototype_attributes import introduce
+from handreid.training.prototype_attributes import attach_prototypes
 from handreid.training.stages.registry import stage_of
 from handreid.training.stages.run import check_stages
 
@@ -45,7 +45,7 @@ class Checked:
     """The checks of a stage, or of the recipe before any."""
 
     where: str
-    gates: tuple[Gate, ...]
+    gates: tuple[CheckResult, ...]
 
 
 def diagnose(
@@ -56,7 +56,7 @@ def diagnose(
     progress: Progress | None = None,
 ) -> list[Checked]:
     """What each check found; none is raised. Raises HandreidError for a recipe that cannot be built on these photos."""
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     chosen = recipe or load_recipe(RECIPE)
     check_precision(chosen)
     with tempfile.TemporaryDirectory(prefix="handreid-doctor-") as name, _caches_in(Path(name) / "cache"):
@@ -65,12 +65,12 @@ def diagnose(
 
 
 def _checked(
-    recipe: Recipe, material: Material, folder: Path, gates: tuple[LongGate, ...], progress: Progress
+    recipe: Recipe, material: RunDataset, folder: Path, gates: tuple[LongGate, ...], progress: Progress
 ) -> Iterator[Checked]:
     some = _some(material)
     towers = build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
-    introduce(embedder, recipe, some)
+    attach_prototypes(embedder, recipe, some)
     check_stages(recipe, embedder, towers.text, material)
     yield Checked("recipe", tuple(before_run(recipe, embedder, towers.text, material, refusing=False)))
     job = Job(Run(folder), recipe, Handover(embedder, towers.text), some, progress, gates=gates)
@@ -84,9 +84,9 @@ def _checked(
         yield Checked(f"stage {number} ({settings.kind})", tuple(found))
 
 
-def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progress) -> Material:
+def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progress) -> RunDataset:
     if data is not None or recipe.data.manifest is not None:
-        return read_material(recipe, data)
+        return load_dataset(recipe, data)
     with progress.step("drawing hands", IDENTITIES * PHOTOS, "photos") as advance:
         table = render(
             folder / "hands", identities=IDENTITIES, photos=PHOTOS, size=SIZE, seed=0, workers=1, progress=advance
@@ -94,12 +94,12 @@ def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progres
     path = folder / "hands.parquet"
     sources.csv(table).write(path)
     try:
-        return read_material(recipe, path)
+        return load_dataset(recipe, path)
     except ProtocolError as error:
         raise ProtocolError(f"rendered hands do not suit this recipe ({error}): give --data") from None
 
 
-def _some(material: Material) -> Material:
+def _some(material: RunDataset) -> RunDataset:
     """The same with a few training identities; who validates and who is tested stays."""
     split = material.split
     names = set(split.train_identities()[:TRAINED])

@@ -11,18 +11,18 @@ from handreid.evaluation.compare import Rung, compare
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.tables.ladder import markdown
 from handreid.files import write_json, write_text
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, Tracker
 from handreid.recipe.load import check_names
 from handreid.runs.folder import open_run
 from handreid.runs.results import LADDER_FORMAT, Ladder, LadderRung, read_evaluation
 from handreid.tracking.client import Sender
 from handreid.tracking.locations import check_installed
-from handreid.tracking.state import trackers_of
-from handreid.training.train import check, train
+from handreid.tracking.state import resolve_trackers
+from handreid.training.train import check_recipe, train
 
 
-def climb(
+def run_ladder(
     recipes: Sequence[Recipe],
     data: Path | None,
     out: Path,
@@ -37,9 +37,9 @@ def climb(
     A rung that cannot be built, such as one whose manifest lacks what it asks for, is known before the first begins:
     an error, or without `every` left out with a note. Raises RunError for two recipes of one name.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     check_names(recipes)
-    check_installed(tracker for recipe in recipes for tracker in trackers_of(track, recipe))
+    check_installed(tracker for recipe in recipes for tracker in resolve_trackers(track, recipe))
     recipes = _buildable(recipes, data, out, None if every else progress.say)
     rungs: list[Rung] = []
     with Sender(progress) as sender:
@@ -47,7 +47,7 @@ def climb(
             progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
             run = train(recipe, data, out / recipe.name, resume=True, progress=progress, track=track, sender=sender)
             if not run.evaluation.exists():
-                told = trackers_of(track, recipe)
+                told = resolve_trackers(track, recipe)
                 evaluate(open_run(run.folder), data=data, progress=progress, track=told, sender=sender)
             found = read_evaluation(run.evaluation)
             rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
@@ -66,7 +66,7 @@ def _buildable(
     for recipe in recipes:
         try:
             if not (out / recipe.name / "run.json").exists():
-                check(recipe, data)
+                check_recipe(recipe, data)
         except HandreidError as error:
             if say is None or not isinstance(error, RecipeError):
                 raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None

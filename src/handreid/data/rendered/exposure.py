@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from handreid.data.rendered.anatomy import Person
 from handreid.data.rendered.backdrop import backdrop
 from handreid.data.rendered.compose import Canvas, compose
-from handreid.data.rendered.scene import Finish, Light, Scene
+from handreid.data.rendered.scene import Light, Postprocessing, Scene
 from handreid.data.rendered.shape import Grid
 from handreid.data.rendered.skin_marks import Surface
 
@@ -25,7 +25,7 @@ STEPS = 2048  # of the tone curve, up to twice white
 FINE_UP_TO = 192  # pictures up to this side are painted at one and a half times their size
 
 
-def expose(who: Person, marks: Surface, scene: Scene, size: int) -> Photo:
+def apply_camera(who: Person, marks: Surface, scene: Scene, size: int) -> Photo:
     grid = Grid(size * 3 // 2 if size <= FINE_UP_TO else size, scene.framing)
     canvas = compose(grid, who, marks, scene)
     cover = np.clip(canvas.outline * np.float32(-grid.pixels_per_cm) + np.float32(0.5), 0, 1)
@@ -127,7 +127,7 @@ def _sensed(picture: Planes, scene: Scene) -> Photo:
     return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
-def _shaken(picture: Planes, finish: Finish) -> Planes:
+def _shaken(picture: Planes, finish: Postprocessing) -> Planes:
     """The camera moved while the shutter was open."""
     length, angle = finish.motion
     if not length:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
 from handreid.data.rendered.captions import caption, scar_place
-from handreid.data.rendered.exposure import expose
+from handreid.data.rendered.exposure import apply_camera
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
 from handreid.data.rendered.skin import surface
 from handreid.data.rendered.skin_marks import Surface
@@ -186,7 +186,7 @@ def _follow(wait_for_parent: Callable[[], None]) -> None:
 def _draw(out: Path, request: Request, identity: int, photos: list[int]) -> tuple[int, list[Row]]:
     for photo in photos:
         shot = _shot(request, identity, photo)
-        picture = expose(shot.who, shot.marks, shot.scene, request.size)
+        picture = apply_camera(shot.who, shot.marks, shot.scene, request.size)
         quality = shot.scene.finish.quality
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0 if quality >= FULL_COLOUR else 2)

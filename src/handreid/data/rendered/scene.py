@@ -100,7 +100,7 @@ class Background:
 
 
 @dataclass(frozen=True)
-class Worn:
+class Accessories:
     """What covers skin. Places are cm: the cuff's edge below the wrist, the ring along its digit."""
 
     sleeve: str | None
@@ -111,7 +111,7 @@ class Worn:
 
 
 @dataclass(frozen=True)
-class Finish:
+class Postprocessing:
     blur: float
     motion: tuple[float, float]  # length as a share of the side, angle
     noise: float
@@ -130,8 +130,8 @@ class Scene:
     camera: Camera
     light: Light
     background: Background
-    worn: Worn
-    finish: Finish
+    worn: Accessories
+    finish: Postprocessing
 
 
 def sample_scene(rng: np.random.Generator, hand: Hand, aspect: Aspect, session: int, polish: str | None) -> Scene:
@@ -224,7 +224,7 @@ def _background(rng: np.random.Generator) -> Background:
     )
 
 
-def _worn(rng: np.random.Generator, framing: Framing, pose: Pose, polish: str | None) -> Worn:
+def _worn(rng: np.random.Generator, framing: Framing, pose: Pose, polish: str | None) -> Accessories:
     names, metals = list(CLOTHS), list(METALS)
     cuff = float(rng.uniform(0.3, 3.0))
     # named only where it shows: a cuff's edge outside the picture is no sleeve
@@ -232,7 +232,7 @@ def _worn(rng: np.random.Generator, framing: Framing, pose: Pose, polish: str | 
     shows = 0.03 < x < 0.97 and 0.03 < y < 0.97
     sleeve = names[int(rng.integers(len(names)))]
     ring = metals[int(rng.integers(len(metals)))]
-    return Worn(
+    return Accessories(
         sleeve=sleeve if shows and rng.uniform() < 0.8 else None,
         cuff=cuff,
         ring=ring if rng.uniform() < 0.05 else None,
@@ -241,9 +241,9 @@ def _worn(rng: np.random.Generator, framing: Framing, pose: Pose, polish: str | 
     )
 
 
-def _finish(rng: np.random.Generator, camera: Camera) -> Finish:
+def _finish(rng: np.random.Generator, camera: Camera) -> Postprocessing:
     moving = rng.uniform() < 0.06
-    return Finish(
+    return Postprocessing(
         blur=float(rng.uniform(*camera.blur)),
         motion=(float(rng.uniform(0.01, 0.03)) if moving else 0.0, float(rng.uniform(0, math.pi))),
         noise=float(rng.uniform(*camera.noise)),

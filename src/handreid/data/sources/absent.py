@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from handreid.data.manifest import Manifest
 from handreid.data.names import Spellings, folded
-from handreid.data.tables import clipped, listed, raise_all
+from handreid.data.tables import clipped, format_list, raise_all
 from handreid.errors import ManifestError
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -45,7 +45,7 @@ def without_absent(manifest: Manifest, table: str, allow_missing: bool) -> Manif
 def lost(before: Manifest, after: Manifest) -> list[str]:
     """A note on people of whom no photo is left."""
     gone = sorted(set(before.table["subject"].drop_nulls()) - set(after.table["subject"]))
-    return [f"{len(gone):,} subjects are left out, as none of their photos exists: {listed(gone)}"] if gone else []
+    return [f"{len(gone):,} subjects are left out, as none of their photos exists: {format_list(gone)}"] if gone else []
 
 
 def _trouble(path: os.PathLike[str]) -> str | None:
@@ -67,7 +67,7 @@ def _named(manifest: Manifest, rows: Sequence[int]) -> str:
         path, origin = manifest.table["path"][row], manifest.table["origin"][row]
         near = alike.every(path.replace("\\", "/")) if count < _SUGGESTED else []
         told.append(f"{clipped(path)} ({origin}" + (f"; did you mean {near[0]}?)" if near else ")"))
-    return listed(told, 5)
+    return format_list(told, 5)
 
 
 def _backslashes(manifest: Manifest, rows: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from handreid.data.names import is_utf8, printable
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.errors import ManifestError
 
 _HEIF = (".heic", ".heif", ".hif")
@@ -61,24 +61,24 @@ class Files:
         if self.unread:
             found.append(
                 f"{len(self.unread)} photos that cannot be read left out: {by_kind(self.unread)} "
-                f"({listed(self.unread, 3)}); save them as JPEG or PNG{_heif_advice(self.unread)}"
+                f"({format_list(self.unread, 3)}); save them as JPEG or PNG{_heif_advice(self.unread)}"
             )
         if self.others:
             found.append(f"{len(self.others)} files that are not photos left out: {by_kind(self.others)}")
         if self.links:
-            told = listed(
+            told = format_list(
                 (f"{link} is {where or 'the folder itself'}" for link, where in sorted(self.links.items())), 3
             )
             found.append(f"{len(self.links)} links to folders that are already included, left out: {told}")
         if self.hidden:
-            found.append(f"{len(self.hidden)} hidden folders ignored: {listed(sorted(self.hidden), 3)}")
+            found.append(f"{len(self.hidden)} hidden folders ignored: {format_list(sorted(self.hidden), 3)}")
         return tuple(found)
 
     def without_dangling(self, allow_missing: bool) -> tuple[str, ...]:
         """Notes on links to nothing. Raises ManifestError unless they may be missing."""
         if not self.dangling:
             return ()
-        what = f"{len(self.dangling)} photos or folders are broken links: {listed(self.dangling)}"
+        what = f"{len(self.dangling)} photos or folders are broken links: {format_list(self.dangling)}"
         if allow_missing:
             return (f"{what}; left out",)
         raise ManifestError(f"{self.root}: {what}. Repair the links, or leave these photos out with --allow-missing")
@@ -96,7 +96,7 @@ class Files:
                 continue
             if path in self.linked or (self.root / path).stat().st_nlink > 1:  # else numbers of a poor file system
                 twice[path] = first
-        told = listed((f"{path} is {first}" for path, first in sorted(twice.items())), 3)
+        told = format_list((f"{path} is {first}" for path, first in sorted(twice.items())), 3)
         note = (f"{len(twice)} links to photos that are already included, left out: {told}",)
         return [path for path in self.photos if path not in twice], note if twice else ()
 
@@ -110,7 +110,7 @@ class Files:
             for depth in depths:
                 left.setdefault(_top(path, depth), []).append(path)
         gone = sorted(person for person in depth_of if person not in with_photo)
-        told = listed(f"{printable(person)} ({self._instead(person, left.get(person, []))})" for person in gone)
+        told = format_list(f"{printable(person)} ({self._instead(person, left.get(person, []))})" for person in gone)
         return (
             (f"{len(gone)} identity folders hold no readable photo, so these identities are left out: {told}",)
             if gone
@@ -128,7 +128,9 @@ class Files:
 def by_kind(paths: Iterable[str]) -> str:
     """`2 .heic, 1 .txt`: the most frequent first."""
     counts = Counter(_kind(path) for path in paths)
-    return listed(f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return format_list(
+        f"{count:,} {kind}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
 
 
 def files_below(folder: Path, memory: Callable[[str], str] = lambda _: "") -> Files:
@@ -143,7 +145,8 @@ def files_below(folder: Path, memory: Callable[[str], str] = lambda _: "") -> Fi
     strange = sorted(printable(path) for path in (*found.photos, *found.dangling) if not is_utf8(path))
     if strange:
         raise ManifestError(
-            f"{printable(folder)}: {len(strange)} photos have names that are not UTF-8: {listed(strange, 3)}; rename "
+            f"{printable(folder)}: {len(strange)} photos have names that are not UTF-8: "
+            f"{format_list(strange, 3)}; rename "
             "them, for instance with `convmv -f latin1 -t utf8 -r --notest`"
         )
     for paths in (found.photos, found.unread, found.others, found.dangling, found.folders, found.hidden):

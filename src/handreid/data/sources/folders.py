@@ -16,7 +16,7 @@ import polars as pl
 from handreid.data.manifest import Manifest
 from handreid.data.names import nfc
 from handreid.data.sources.files import Files, files_below
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.data.unlabelled import named, note, says_nothing
 from handreid.errors import ManifestError
 
@@ -55,7 +55,8 @@ def folders(root: Path | str, allow_missing: bool = False) -> Manifest:
     strangers = [top for top in tops if places and top not in places and not says_nothing(top)]
     if strangers:
         raise ManifestError(
-            f"{root}: {listed(places)} are splits, {listed(strangers)} are not; move the latter away, or rename them "
+            f"{root}: {format_list(places)} are splits, {format_list(strangers)} are not; move the latter "
+            "away, or rename them "
             "to train, val, test, queryN, galleryN, galleryN_all or distractors"
         )
     dropped = _replaced(list(places.values()))
@@ -127,7 +128,8 @@ def _all_in_folders(root: Path, photos: Sequence[str], places: dict[str, _Place]
     flat = [path for path in photos if path.count("/") < (2 if path.split("/")[0] in places else 1)]
     if flat:
         raise ManifestError(
-            f"{root}: {len(flat)} photos are beside the identity folders instead of in one ({listed(flat, 3)}); move "
+            f"{root}: {len(flat)} photos are beside the identity folders instead of in one "
+            f"({format_list(flat, 3)}); move "
             "each photo into a folder named after its identity, or list the identities in a CSV file and use "
             "`handreid data prepare csv`"
         )

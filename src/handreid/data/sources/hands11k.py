@@ -13,7 +13,7 @@ from handreid.data.manifest import Manifest, require_columns
 from handreid.data.names import Spellings, folded
 from handreid.data.sources.absent import lost
 from handreid.data.sources.files import files_below
-from handreid.data.tables import TextTable, listed, nearest, raise_all, read_text_table, short, typed
+from handreid.data.tables import TextTable, closest_match, format_list, infer_types, raise_all, read_text_table, short
 from handreid.errors import ManifestError
 
 _METADATA = {
@@ -45,7 +45,7 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     if absent and not allow_missing:
         raise ManifestError(
             f"{root}: {len(absent):,} of the {len(manifest):,} photos in {table} are missing "
-            f"({listed(absent, 20)}). Complete the folder, or leave these photos out with --allow-missing"
+            f"({format_list(absent, 20)}). Complete the folder, or leave these photos out with --allow-missing"
         )
     found = manifest.filter(pl.col("path").is_in(there))
     if not len(found):
@@ -53,12 +53,12 @@ def hands11k(root: Path | str, allow_missing: bool = False) -> Manifest:
     notes = [*manifest.notes, *renamed, f"{len(found):,} photos of {len(manifest):,} in {table} found"]
     if absent:
         notes += [
-            f"{len(absent):,} photos are missing, their rows are left out: {listed(absent, 20)}",
+            f"{len(absent):,} photos are missing, their rows are left out: {format_list(absent, 20)}",
             *lost(manifest, found),
         ]
     unnamed = sorted(there - set(manifest.table["path"]))
     if unnamed:
-        notes.append(f"{len(unnamed):,} photos that are not in {table}, left out: {listed(unnamed, 3)}")
+        notes.append(f"{len(unnamed):,} photos that are not in {table}, left out: {format_list(unnamed, 3)}")
     notes += [note for files in below.values() for note in files.notes()]
     return Manifest(found.table, root.absolute(), "hands11k", tuple(notes))
 
@@ -89,7 +89,7 @@ def _as_on_disk(manifest: Manifest, there: Collection[str]) -> tuple[Manifest, l
         alike = files.get(folded(path), [])
         found.append(alike[0] if path not in there and len(alike) == 1 else path)
     renamed = [new for old, new in zip(named, found, strict=True) if old != new]
-    note = [f"{len(renamed):,} photos have names that differ in case: {listed(renamed, 3)}"] if renamed else []
+    note = [f"{len(renamed):,} photos have names that differ in case: {format_list(renamed, 3)}"] if renamed else []
     return replace(manifest, table=manifest.table.with_columns(path=pl.Series(found, dtype=pl.String))), note
 
 
@@ -109,11 +109,11 @@ def hands11k_metadata(path: Path | str) -> Manifest:
             "side": [side for _, side in views],
             "aspect": [aspect for aspect, _ in views],
             "origin": text.where(),
-            **{name: typed(text.columns[published]) for published, name in _METADATA.items()},
-            **{name: typed(values) for name, values in text.columns.items() if name not in _known()},
+            **{name: infer_types(text.columns[published]) for published, name in _METADATA.items()},
+            **{name: infer_types(values) for name, values in text.columns.items() if name not in _known()},
         }
     )
-    notes = (f"{len(mended)} ids had a space, dropped: {listed(mended, 3)}",) if mended else ()
+    notes = (f"{len(mended)} ids had a space, dropped: {format_list(mended, 3)}",) if mended else ()
     return Manifest(table, path.parent.absolute(), "hands11k", (*text.notes, *notes))
 
 
@@ -127,7 +127,7 @@ def _problems(text: TextTable) -> list[str]:
         view, number = text.columns["aspectOfHand"][row], text.columns["id"][row].strip()
         if view not in _VIEWS:
             found.append(
-                f"{where}: aspectOfHand {short(view)} is not one of {', '.join(_VIEWS)}{nearest(view, _VIEWS)}"
+                f"{where}: aspectOfHand {short(view)} is not one of {', '.join(_VIEWS)}{closest_match(view, _VIEWS)}"
             )
         if not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
             found.append(f"{where}: id {short(number)} is not a number")

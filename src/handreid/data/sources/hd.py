@@ -12,7 +12,7 @@ import polars as pl
 
 from handreid.data.manifest import Manifest
 from handreid.data.sources.files import Files, files_below
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.errors import ManifestError
 
 PEOPLE, DISTRACTORS = "1-501", "502-712"
@@ -34,7 +34,7 @@ def hd(root: Path | str, allow_missing: bool = False) -> Manifest:
         if wanted not in folder.values():
             here = sorted({path.split("/")[0] for path in (*files.photos, *files.unread, *files.others)})
             raise ManifestError(
-                f"{root}: no folder {wanted!r} with photos; found {listed(here) or 'nothing'}. "
+                f"{root}: no folder {wanted!r} with photos; found {format_list(here) or 'nothing'}. "
                 "Both folders of the data set are needed: without the distractors the gallery would be easier."
             )
     once, again = files.once(lambda path: (folder[path], path.rsplit("/", 1)[-1].split("_")[0]))
@@ -64,7 +64,7 @@ def _ids(root: Path, photos: Sequence[str]) -> list[int]:
     matches = [_NAME.fullmatch(path.rsplit("/", 1)[-1]) for path in photos]
     wrong = [path for path, match in zip(photos, matches, strict=True) if match is None]
     if wrong:
-        raise ManifestError(f"{root}: {len(wrong)} photos are not named ID_n, such as 12_3.jpg: {listed(wrong)}")
+        raise ManifestError(f"{root}: {len(wrong)} photos are not named ID_n, such as 12_3.jpg: {format_list(wrong)}")
     return [int(match["id"]) for match in matches if match is not None]
 
 
@@ -73,7 +73,8 @@ def _no_collision(root: Path, subjects: Sequence[str], extra: Sequence[bool]) ->
     both = people & {subject for subject, more in zip(subjects, extra, strict=True) if more}
     if both:
         raise ManifestError(
-            f"{root}: ids of {PEOPLE} collide with ids of {DISTRACTORS} + {DISTRACTOR_OFFSET}: {listed(sorted(both))}"
+            f"{root}: ids of {PEOPLE} collide with ids of {DISTRACTORS} + {DISTRACTOR_OFFSET}: "
+            f"{format_list(sorted(both))}"
         )
 
 
@@ -87,14 +88,14 @@ def _counts(subjects: Sequence[str], extra: Sequence[bool]) -> tuple[str, ...]:
 
 def _elsewhere(photos: Sequence[str], folder: dict[str, str | None]) -> tuple[str, ...]:
     others = [path for path in photos if folder[path] is None]
-    return (f"{len(others)} photos in other folders left out: {listed(others, 3)}",) if others else ()
+    return (f"{len(others)} photos in other folders left out: {format_list(others, 3)}",) if others else ()
 
 
 def _lost(files: Files, photos: Sequence[str]) -> tuple[str, ...]:
     """Whose photos are all in formats that are not read."""
     there = {_person(path) for path in photos}
     gone = sorted({found for path in files.unread if (found := _person(path)) and found not in there})
-    told = listed(f"{number} of {folder}" for folder, number in gone)
+    told = format_list(f"{number} of {folder}" for folder, number in gone)
     return (f"{len(gone)} ids are left out, as none of their photos exists: {told}",) if gone else ()
 
 

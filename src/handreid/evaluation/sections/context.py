@@ -11,7 +11,7 @@ from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
 from handreid.evaluation.embedding_cache import Contents, Kept, Key, embeddings_of, first_of_each
 from handreid.inference import Shots
-from handreid.metrics.query_scores import QueryScores, summarise
+from handreid.metrics.query_scores import QueryScores, summarise_scores
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos
 from handreid.progress import Progress
@@ -68,7 +68,7 @@ class EvaluationContext:
 
     def summary(self, chosen: Bool[np.ndarray, " entry"], scores: QueryScores | None = None) -> Summary:
         """Metrics and counts of some queries, of other `scores` than the plain ranking's where they are given."""
-        found = summarise(
+        found = summarise_scores(
             scores or self.scores, chosen, self.split.subjects, resamples=self.recipe.evaluate.resamples, seed=0
         )
         return Summary.model_validate(found)

@@ -19,7 +19,7 @@ from handreid.evaluation.differences import differences_of
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.inference import composes
 from handreid.metrics.intervals import differences
-from handreid.metrics.query_scores import QueryScores, score, summarise
+from handreid.metrics.query_scores import QueryScores, score, summarise_scores
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Photos, embed_photos
 from handreid.models.promptsg_head import SemanticHead
@@ -71,7 +71,7 @@ def compare_modes(
     for mode in MODES:
         found = embeddings
         if mode != head.inference:
-            with inferring(embedder, mode):
+            with inference_mode(embedder, mode):
                 found = embed()
         scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
     milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored)
@@ -88,7 +88,7 @@ def compare_modes(
 
 
 @contextmanager
-def inferring(embedder: Embedder, mode: Inference) -> Iterator[None]:
+def inference_mode(embedder: Embedder, mode: Inference) -> Iterator[None]:
     """The embedder tests in this mode within the context."""
     before = embedder.head.inference
     embedder.head.inference = mode
@@ -105,7 +105,7 @@ def time_modes(
     best = dict.fromkeys(MODES, float("inf"))
     for _ in range(1 + ROUNDS):
         for mode in MODES:
-            with inferring(embedder, mode):
+            with inference_mode(embedder, mode):
                 _wait()
                 began = time.perf_counter()
                 embed_photos(embedder, photos, batch_size=batch_size, mirrored=mirrored)
@@ -123,7 +123,7 @@ def parameters(embedder: Embedder) -> int:
 
 def _metrics(scores: QueryScores, split: Split, resamples: int) -> dict[str, Metric]:
     everything = np.ones(len(scores.rows), bool)
-    found = summarise(scores, everything, split.subjects, resamples=resamples, seed=0)
+    found = summarise_scores(scores, everything, split.subjects, resamples=resamples, seed=0)
     return Summary.model_validate(found).metrics
 
 

@@ -39,7 +39,7 @@ def read_reranked(evaluation: Evaluation, number: int) -> QueryScores:
     )
 
 
-def remark(evaluation: Evaluation) -> str:
+def rerank_caveat(evaluation: Evaluation) -> str:
     """What has to be known of these galleries before re-ranking is believed; nothing where nothing has."""
     most = max((len(ranks) for draw in evaluation.draws for ranks in draw.ranks), default=0)
     if not evaluation.reranked or most > 1:
@@ -50,7 +50,7 @@ def remark(evaluation: Evaluation) -> str:
     )
 
 
-def file_part(ways: Sequence[Rerank]) -> str:
+def filename_suffix(ways: Sequence[Rerank]) -> str:
     """The ways, as part of a file's name."""
     return "-and-".join(re.sub(r"[^A-Za-z0-9.]+", "-", way.words) for way in ways) or "plain"
 

@@ -2,7 +2,7 @@
 
 from handreid.evaluation.duplicates import distinct_photos
 from handreid.evaluation.sections.context import EvaluationContext
-from handreid.metrics.separation import measure
+from handreid.metrics.separation import separation_metrics
 from handreid.runs.results import Separation
 
 
@@ -13,7 +13,7 @@ class SeparationSection:
         """Of each picture of an identity once."""
         split, rows = context.split, context.rows
         once = distinct_photos(context.contents.pictures, rows, split)
-        found = measure(
+        found = separation_metrics(
             context.embeddings[once],
             [split.identities[row] for row in rows[once]],
             [split.subjects[row] for row in rows[once]],

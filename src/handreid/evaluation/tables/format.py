@@ -7,7 +7,7 @@ from handreid.recipe.metrics import METRICS, MetricInfo
 from handreid.runs.results import Difference, Number
 
 
-def number(name: str, of: Number, *, interval: bool = True) -> str:
+def format_number(name: str, of: Number, *, interval: bool = True) -> str:
     """A metric's value, with its interval if there is one; nothing where it is not defined."""
     if of.value is None:
         return ""
@@ -17,7 +17,7 @@ def number(name: str, of: Number, *, interval: bool = True) -> str:
     return f"{_digits(info, of.value)} [{_digits(info, of.low)}, {_digits(info, of.high)}]"
 
 
-def against(name: str, difference: Difference) -> str:
+def format_difference(name: str, difference: Difference) -> str:
     """The verdict on a metric's difference, and what it rests on."""
     value, low, high = (_signed(METRICS[name], one) for one in (difference.value, difference.low, difference.high))
     return f"{difference.verdict} {value} [{low}, {high}]"

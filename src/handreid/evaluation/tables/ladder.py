@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from handreid.evaluation.compare import Rung
-from handreid.evaluation.sections.reranking import remark
-from handreid.evaluation.tables.format import against, markdown_table, number
+from handreid.evaluation.sections.reranking import rerank_caveat
+from handreid.evaluation.tables.format import format_difference, format_number, markdown_table
 from handreid.messages import markdown as as_markdown
 from handreid.metrics.separation import COMPARED
 from handreid.recipe.metrics import METRICS, metrics_of, title
@@ -19,7 +19,7 @@ def columns(rungs: Sequence[Rung]) -> list[str]:
     return ["rung", *metric_columns(_more(rungs)), f"{title(LEADING)} against the rung below"]
 
 
-def rows(rungs: Sequence[Rung]) -> list[list[str]]:
+def format_rows(rungs: Sequence[Rung]) -> list[list[str]]:
     """A row for each rung, and below it one for each re-ranking of it, compared with the rung itself."""
     more = _more(rungs)
     return [row for rung in rungs for row in _rows(rung, more)]
@@ -27,9 +27,9 @@ def rows(rungs: Sequence[Rung]) -> list[list[str]]:
 
 def _rows(rung: Rung, more: Sequence[str]) -> list[list[str]]:
     return [
-        [rung.name, *cells(rung.evaluation.metrics, more), _gain(LEADING, rung.below)],
+        [rung.name, *format_cells(rung.evaluation.metrics, more), _gain(LEADING, rung.below)],
         *(
-            [f"+ {way.name}", *cells(way.metrics, more), _gain(LEADING, way.against)]
+            [f"+ {way.name}", *format_cells(way.metrics, more), _gain(LEADING, way.against)]
             for way in rung.evaluation.reranked or ()
         ),
     ]
@@ -56,10 +56,10 @@ def metric_columns(more: Sequence[str]) -> list[str]:
     return [title(name) for name in (*SHOWN, *more)]
 
 
-def cells(metrics: Mapping[str, Number], more: Sequence[str] = ()) -> list[str]:
+def format_cells(metrics: Mapping[str, Number], more: Sequence[str] = ()) -> list[str]:
     """The numbers of a row; percent, with 95 % intervals over subjects."""
     shown = {**SHOWN, **dict.fromkeys(more, False)}
-    return [number(name, metrics[name], interval=interval) for name, interval in shown.items()]
+    return [format_number(name, metrics[name], interval=interval) for name, interval in shown.items()]
 
 
 def section_columns(name: str) -> list[str]:
@@ -70,7 +70,8 @@ def section_columns(name: str) -> list[str]:
 def section_cells(name: str, numbers: Mapping[str, Number], *, interval: bool = True) -> list[str]:
     """Blank where a number is not there, or not defined."""
     return [
-        number(metric, numbers[metric], interval=interval) if metric in numbers else "" for metric in metrics_of(name)
+        format_number(metric, numbers[metric], interval=interval) if metric in numbers else ""
+        for metric in metrics_of(name)
     ]
 
 
@@ -123,13 +124,13 @@ def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
     if not any(rung.evaluation.reranked for rung in rungs):
         return []
     told = "rows with + re-rank the same embeddings and are compared with the rung without re-ranking"
-    return [told, *filter(None, dict.fromkeys(remark(rung.evaluation) for rung in rungs))]
+    return [told, *filter(None, dict.fromkeys(rerank_caveat(rung.evaluation) for rung in rungs))]
 
 
 def markdown(rungs: Sequence[Rung]) -> str:
     captions = [caption(rungs[-1]), *reranked_captions(rungs)]
     names = columns(rungs)
-    first = markdown_table(names, rows(rungs), _words(len(names), 1))
+    first = markdown_table(names, format_rows(rungs), _words(len(names), 1))
     parts = [*first, "", as_markdown("; ".join(captions))]
     evaluations = [rung.evaluation for rung in rungs]
     for name in section_names(evaluations):
@@ -140,7 +141,7 @@ def markdown(rungs: Sequence[Rung]) -> str:
 
 
 def _gain(metric: str, differences: Mapping[str, Difference] | None) -> str:
-    return against(metric, differences[metric]) if differences and metric in differences else ""
+    return format_difference(metric, differences[metric]) if differences and metric in differences else ""
 
 
 def _words(columns: int, last: int) -> list[bool]:

@@ -6,7 +6,7 @@ a question that the photos cannot answer, and its reason is said below.
 
 from collections.abc import Sequence
 
-from handreid.evaluation.tables.format import against, markdown_table, number
+from handreid.evaluation.tables.format import format_difference, format_number, markdown_table
 from handreid.messages import markdown as as_markdown
 from handreid.recipe.metrics import title
 from handreid.runs.results import Matrix, MatrixCell, MatrixKind, SharedKind
@@ -60,7 +60,7 @@ def kind_rows(kinds: Sequence[MatrixKind]) -> list[list[str]]:
     return [
         [
             of.kind + (", mirrored" if of.mirrored else ""),
-            *(number(metric, of.metrics[metric]) for metric in SHOWN),
+            *(format_number(metric, of.metrics[metric]) for metric in SHOWN),
             str(of.cells),
             f"{of.counts.most_queries:,}",
             str(of.counts.subjects),
@@ -80,12 +80,12 @@ def shared_rows(kinds: Sequence[SharedKind]) -> list[list[str]]:
     """Kinds over the same people, and what each loses to a gallery of the probes' own condition."""
     lost = [of.against_same for of in kinds]
     return [
-        [*row[:3], *(against(metric, of[metric]) if of else "" for metric in SHOWN)]
+        [*row[:3], *(format_difference(metric, of[metric]) if of else "" for metric in SHOWN)]
         for row, of in zip(kind_rows(kinds), lost, strict=True)
     ]
 
 
-def beside(matrices: Sequence[Matrix], metric: str) -> tuple[list[str], list[list[str]]]:
+def stack_matrices(matrices: Sequence[Matrix], metric: str) -> tuple[list[str], list[list[str]]]:
     """Several runs' matrices as one table, what each was trained on down, and what it is asked across.
 
     Runs that met other people leave others out: where the draws differ, so do the people, and the numbers can be read
@@ -94,12 +94,12 @@ def beside(matrices: Sequence[Matrix], metric: str) -> tuple[list[str], list[lis
     kinds = list(dict.fromkeys((of.kind, of.mirrored) for found in matrices for of in found.kinds))
     rows = []
     for found in matrices:
-        known = {(of.kind, of.mirrored): number(metric, of.metrics[metric]) for of in found.kinds}
-        rows.append([trained_words(found), found.hashes.draws[:8], *(known.get(kind, "") for kind in kinds)])
+        known = {(of.kind, of.mirrored): format_number(metric, of.metrics[metric]) for of in found.kinds}
+        rows.append([describe_training(found), found.hashes.draws[:8], *(known.get(kind, "") for kind in kinds)])
     return ["trained on", "draws", *(kind + (", mirrored" if mirrored else "") for kind, mirrored in kinds)], rows
 
 
-def trained_words(found: Matrix) -> str:
+def describe_training(found: Matrix) -> str:
     """What the run learned from, in a line."""
     of = found.trained_on
     after = f", after {' and '.join(of.after)}" if of.after else ""
@@ -110,7 +110,7 @@ def trained_words(found: Matrix) -> str:
     return f"{of.recipe}: trained on {of.dataset}, {aspect} ({people}), identity = {of.label}{after}"
 
 
-def tested_words(found: Matrix) -> str:
+def describe_test(found: Matrix) -> str:
     """On whom it is tested, in a line."""
     parts = []
     for of in found.tested_on:
@@ -119,7 +119,7 @@ def tested_words(found: Matrix) -> str:
     return "tested on " + "; ".join(parts)
 
 
-def numbers_words(found: Matrix) -> str:
+def describe_numbers(found: Matrix) -> str:
     """What the numbers are, and what they rest on, in a line."""
     draws = max((cell.counts.draws or 0 for cell in found.cells), default=0)
     hashes = found.hashes
@@ -132,7 +132,7 @@ def numbers_words(found: Matrix) -> str:
 
 def caption(found: Matrix) -> str:
     """What the matrix is of, in sentences."""
-    return " ".join(map(_sentence, (trained_words(found), tested_words(found), numbers_words(found))))
+    return " ".join(map(_sentence, (describe_training(found), describe_test(found), describe_numbers(found))))
 
 
 def remarks(found: Matrix) -> list[str]:
@@ -142,7 +142,7 @@ def remarks(found: Matrix) -> list[str]:
     return [*out, *(f"blank: {reason}" for reason in blanks), *found.notes]
 
 
-def shared_words(found: Matrix) -> str:
+def describe_shared(found: Matrix) -> str:
     """Whom the second matrix is over; empty where there is none."""
     shared = found.shared
     if shared is None:
@@ -165,7 +165,7 @@ def markdown(found: Matrix) -> str:
         parts += [f"## {title(metric)}", _table(*grid(found.cells, metric))]
     parts += ["## Queries / subjects, in gallery photos", _table(*size_grid(found.cells))]
     if found.shared is not None:
-        parts += ["## The same people", as_markdown(_sentence(shared_words(found)))]
+        parts += ["## The same people", as_markdown(_sentence(describe_shared(found)))]
         if found.shared.cells:
             parts.append(_table(SHARED_COLUMNS, shared_rows(found.shared.kinds)))
             for metric in SHOWN:
@@ -177,7 +177,7 @@ def markdown(found: Matrix) -> str:
 def _text(cell: MatrixCell | None, metric: str) -> str:
     if cell is None:
         return ""
-    return number(metric, cell.metrics[metric]) if cell.metrics else BLANK
+    return format_number(metric, cell.metrics[metric]) if cell.metrics else BLANK
 
 
 def _size(cell: MatrixCell | None) -> str:

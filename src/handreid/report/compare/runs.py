@@ -20,7 +20,7 @@ from handreid.errors import RunError
 from handreid.evaluation.compare import read_scores
 from handreid.evaluation.differences import differences_of
 from handreid.metrics.simultaneous import simultaneous_differences
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe
 from handreid.report.compare.cost import Cost, cost_of
 from handreid.report.compare.recipe_diff import recipe_changes
@@ -83,7 +83,7 @@ def compare_runs(
     names = _names(runs)
     alike = _same_test(names, runs, evaluations, different)
     reference = max(alike, key=lambda n: evaluations[n].metrics[by].value) if to == "best" else 0
-    (progress or Silent()).say(f"comparing {len(runs)} runs with {names[reference]} ...")
+    (progress or NullProgress()).say(f"comparing {len(runs)} runs with {names[reference]} ...")
     against = _against(evaluations, alike, reference, chosen=to == "best", resamples=resamples)
     costs = [cost_of(run) for run in runs]
     changes = _changes(runs)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from handreid.evaluation.sections.reranking import remark
-from handreid.evaluation.tables.format import against, markdown_table
-from handreid.evaluation.tables.format import number as written
+from handreid.evaluation.sections.reranking import rerank_caveat
+from handreid.evaluation.tables.format import format_difference, markdown_table
+from handreid.evaluation.tables.format import format_number as written
 from handreid.evaluation.tables.ladder import (
     caption_of,
     section_cells,
@@ -66,11 +66,15 @@ def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
         gained = run.against.get(comparison.by)
         named = _number(comparison, number) + run.name
         rows.append(
-            [named, *_cells(run.evaluation.metrics, shown, short), against(comparison.by, gained) if gained else ""]
+            [
+                named,
+                *_cells(run.evaluation.metrics, shown, short),
+                format_difference(comparison.by, gained) if gained else "",
+            ]
         )
         for anew in run.evaluation.reranked or ():
             cells = _cells(anew.metrics, shown, short)
-            rows.append([f"+ {anew.name}", *cells, against(comparison.by, anew.against[comparison.by])])
+            rows.append([f"+ {anew.name}", *cells, format_difference(comparison.by, anew.against[comparison.by])])
     if not any(row[-1] for row in rows):
         return Table("metrics", columns, [True] + [False] * (len(columns) - 1), [row[:-1] for row in rows])
     words = [True] + [False] * (len(columns) - 1) + [True]
@@ -131,7 +135,7 @@ def captions(comparison: Comparison, *, tables: bool = True, differences: bool =
         lines.append(
             "rows with + rank the same embeddings anew and are compared with the same run without, each by itself"
         )
-        lines += filter(None, dict.fromkeys(remark(run.evaluation) for run in runs))
+        lines += filter(None, dict.fromkeys(rerank_caveat(run.evaluation) for run in runs))
     if tables and any(run.cost.seconds is not None for run in runs):
         lines.append("training is the time of the epochs, without validation; photos/s those of the last stage")
     return [*lines, *(f"note: {note}" for note in comparison.notes)]

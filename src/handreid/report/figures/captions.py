@@ -1,6 +1,6 @@
 """What a figure of runs shows, as text: what, of how many, on which draws, how sure, and by which command."""
 
-from handreid.evaluation.tables.format import against
+from handreid.evaluation.tables.format import format_difference
 from handreid.recipe.metrics import title
 from handreid.report.compare.runs import Comparison
 from handreid.report.compare.tables import captions
@@ -19,5 +19,9 @@ def caption_of_figure(what: str, comparison: Comparison, command: str, *, differ
 def _gained(comparison: Comparison, name: str) -> str:
     """The difference to the reference, in words for those who cannot see the marks."""
     gained = comparison[name].against
-    parts = [f"{title(metric)} {against(metric, gained[metric])}" for metric in ("rank1", "map") if metric in gained]
+    parts = [
+        f"{title(metric)} {format_difference(metric, gained[metric])}"
+        for metric in ("rank1", "map")
+        if metric in gained
+    ]
     return f"{name} against {comparison.reference}: {', '.join(parts)}" if parts else ""

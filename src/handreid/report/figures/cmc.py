@@ -113,7 +113,7 @@ def _label(axes: "Axes", names: Sequence[str], curves: Sequence[Cmc], height: fl
     ends = np.array([(100 * curve.value[-1] - low) / (high - low) * box for curve in curves])
     starts = [curve.value[0] for curve in curves]
     order = sorted(range(len(names)), key=lambda n: (ends[n], starts[n]))
-    places = spread(ends[order], 0.2, box)
+    places = confidence_band(ends[order], 0.2, box)
     for place, number in zip(places, order, strict=True):
         curve, look = curves[number], _look(number)
         end = (curve.ranks[-1], 100 * curve.value[-1])
@@ -130,7 +130,7 @@ def _label(axes: "Axes", names: Sequence[str], curves: Sequence[Cmc], height: fl
         )  # fmt: skip
 
 
-def spread(wanted: Float[np.ndarray, " label"], apart: float, room: float) -> Float[np.ndarray, " label"]:
+def confidence_band(wanted: Float[np.ndarray, " label"], apart: float, room: float) -> Float[np.ndarray, " label"]:
     """Places near the wanted ones, which ascend, at least `apart` (less if the room is too small), in 0 to `room`.
 
     Least squares: labels that meet become a block around the mean of what its members want.

@@ -18,17 +18,17 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from handreid.data.draws import chance
+from handreid.data.draws import hash_key
 from handreid.data.tables import column_called
 from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
-from handreid.evaluation.embed import Known, embed_known, look_up, sources_of
-from handreid.evaluation.tables.format import number
+from handreid.evaluation.embed import PhotoTable, embed_known, provenance, select_photos
+from handreid.evaluation.tables.format import format_number
 from handreid.files import check_writable
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.report.figures import style
 from handreid.report.figures.scatter import Cloud, draw_html, draw_picture, spread_colours
-from handreid.report.photos.test_photos import Tested
+from handreid.report.photos.test_photos import TestPhotos
 from handreid.report.photos.thumbnails import sheet_of
 from handreid.runs.folder import Run
 from handreid.runs.results import read_evaluation
@@ -68,9 +68,9 @@ def embedding_figure(
     Coloured by identity or subject, the `identities` of them with the most photos are shown; by another column, all.
     Raises DataError where nothing can be seen: no such column, too many values, too few photos, or a collapsed model.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     check_writable(out, (*style.FORMATS, ".html"))
-    every = look_up(run, data=data, mirrored=mirrored, progress=progress)
+    every = select_photos(run, data=data, mirrored=mirrored, progress=progress)
     tested = _of_role(every, "test")
     of = _coloured(tested, colour)
     shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
@@ -94,7 +94,7 @@ def embedding_figure(
     return [*written, html]
 
 
-def _caption(cloud: Cloud, shown: Known, method: Method, seed: int) -> str:
+def _caption(cloud: Cloud, shown: PhotoTable, method: Method, seed: int) -> str:
     how = {
         "tsne": f"t-SNE by cosine, seed {seed}, which keeps neighbours and not distances",
         "pca": f"PCA, {cloud.axes[0]}, {cloud.axes[1]}",
@@ -103,13 +103,13 @@ def _caption(cloud: Cloud, shown: Known, method: Method, seed: int) -> str:
         [
             f"{cloud.title}: {'; '.join(cloud.subtitle)}.",
             f"Embeddings of unit length in the plane by {how}. Marks are views.",
-            sources_of(shown),
+            provenance(shown),
         ]
     )
 
 
 def projection(
-    tested: Tested, method: Method, *, seed: int = 0
+    tested: TestPhotos, method: Method, *, seed: int = 0
 ) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
     """Where a run's test photos lie in the plane, and what the axes are (see `project`)."""
     return project(tested.embeddings, method, seed=seed)
@@ -143,7 +143,7 @@ def project(
     return found.astype(np.float64), (f"t-SNE, perplexity {perplexity:.0f}; axes have no unit", "")
 
 
-def _coloured(known: Known, colour: str) -> Colouring:
+def _coloured(known: PhotoTable, colour: str) -> Colouring:
     """What each photo is coloured by. `aspect` is the view, with its side, as in recipes."""
     column = _column(known, colour)
     values = _views(known) if column == "aspect" else [_text(value) for value in known.table[column].to_list()]
@@ -160,14 +160,14 @@ def _coloured(known: Known, colour: str) -> Colouring:
     )
 
 
-def _column(known: Known, colour: str) -> str:
+def _column(known: PhotoTable, colour: str) -> str:
     column = column_called(colour, [name for name in known.table.columns if name not in ("path", "origin")])
     if column is None:
         raise DataError(f"{known.facts['manifest']} has no column {colour!r} to colour by; {_others(known)}")
     return column
 
 
-def _others(known: Known) -> str:
+def _others(known: PhotoTable) -> str:
     """The columns that could be coloured by instead."""
     few = [
         name
@@ -185,13 +185,13 @@ def _in_order(found: set[str], count: Counter[str]) -> list[str]:
     return sorted(found, key=lambda name: (-count[name], name))
 
 
-def _most_photos(known: Known, of: Colouring, wanted: int) -> tuple[Known, Colouring]:
+def _most_photos(known: PhotoTable, of: Colouring, wanted: int) -> tuple[PhotoTable, Colouring]:
     names = [name for name in of.names if name != "unknown"][:wanted]
     kept = np.array([row for row, value in enumerate(of.values) if value in set(names)], np.int64)
     return known.only(kept), Colouring(of.column, [of.values[row] for row in kept], sorted(names))
 
 
-def _of_role(every: Known, role: str, *, needed: bool = True) -> Known:
+def _of_role(every: PhotoTable, role: str, *, needed: bool = True) -> PhotoTable:
     found = every.only(np.flatnonzero(every.table["role"].to_numpy() == role))
     if needed and not len(found.rows):
         roles = ", ".join(sorted(set(every.table["role"])))
@@ -199,10 +199,12 @@ def _of_role(every: Known, role: str, *, needed: bool = True) -> Known:
     return found
 
 
-def _with_unlabelled(every: Known, shown: Known, of: Colouring, nobody: Known, seed: int) -> tuple[Known, Colouring]:
+def _with_unlabelled(
+    every: PhotoTable, shown: PhotoTable, of: Colouring, nobody: PhotoTable, seed: int
+) -> tuple[PhotoTable, Colouring]:
     """Photos of nobody known beside those shown, at most as many of them, drawn by the seed."""
     paths = nobody.table["path"].to_list()
-    drawn = sorted(range(len(paths)), key=lambda at: chance(seed, "unlabelled", 0, paths[at]))[: len(shown.rows)]
+    drawn = sorted(range(len(paths)), key=lambda at: hash_key(seed, "unlabelled", 0, paths[at]))[: len(shown.rows)]
     rows = np.concatenate([shown.rows, nobody.rows[sorted(drawn)]])
     values = [*of.values, *[UNKNOWN] * len(drawn)]
     return every.only(np.searchsorted(every.rows, rows)), Colouring(of.column, values, [*of.names, UNKNOWN])
@@ -210,8 +212,8 @@ def _with_unlabelled(every: Known, shown: Known, of: Colouring, nobody: Known, s
 
 def _cloud(
     run: Run,
-    tested: Known,
-    shown: Known,
+    tested: PhotoTable,
+    shown: PhotoTable,
     of: Colouring,
     plane: Float[np.ndarray, "photo 2"],
     axes: tuple[str, str],
@@ -250,7 +252,7 @@ def _colours(of: Colouring, plane: Float[np.ndarray, "photo 2"], groups: Int[np.
     return [*found, *[style.UNKNOWN] * (len(of.names) - len(known))]
 
 
-def _subtitle(run: Run, tested: Known, shown: Known, of: Colouring, unlabelled: int) -> list[str]:
+def _subtitle(run: Run, tested: PhotoTable, shown: PhotoTable, of: Colouring, unlabelled: int) -> list[str]:
     count, every = len(set(of.values) - {UNKNOWN}), tested.table[of.column].n_unique()
     if of.column in PEOPLE:
         many = "identities" if of.column == "identity" else "subjects"
@@ -265,23 +267,23 @@ def _subtitle(run: Run, tested: Known, shown: Known, of: Colouring, unlabelled: 
     return [said, *_measured(run, shown)]
 
 
-def _measured(run: Run, shown: Known) -> list[str]:
+def _measured(run: Run, shown: PhotoTable) -> list[str]:
     """What evaluation.json says, if it is of this model and these photos."""
     if not run.evaluation.exists():
         return []
     found = read_evaluation(run.evaluation)
     if found.hashes.manifest != shown.manifest.hash or found.hashes.model != shown.facts["model_hash"]:
         return []
-    parts = [f"rank-1 {number('rank1', found.metrics['rank1'])} %"]
+    parts = [f"rank-1 {format_number('rank1', found.metrics['rank1'])} %"]
     ratio = None if found.space is None else found.space.numbers.get("ratio")
     if ratio is not None and ratio.value is not None:
         parts.append(
-            f"distance within an identity / to the nearest other {number('ratio', ratio)} (under 1 is separable)"
+            f"distance within an identity / to the nearest other {format_number('ratio', ratio)} (under 1 is separable)"
         )
     return [f"all test photos: {', '.join(parts)}"]
 
 
-def _hovers(shown: Known, of: Colouring) -> list[str]:
+def _hovers(shown: PhotoTable, of: Colouring) -> list[str]:
     rows = zip(shown.table["identity"], shown.table["path"], _views(shown), of.values, strict=True)
     own = of.column not in ("identity", "aspect")
     return [
@@ -291,7 +293,7 @@ def _hovers(shown: Known, of: Colouring) -> list[str]:
     ]
 
 
-def _views(known: Known) -> list[str]:
+def _views(known: PhotoTable) -> list[str]:
     return [known.manifest.views[row] or "unknown" for row in known.rows]
 
 

@@ -16,15 +16,15 @@ from jaxtyping import Float, Int
 
 from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
-from handreid.evaluation.embed import Known, embed_known, look_up, sources_of, split_for
+from handreid.evaluation.embed import PhotoTable, embed_known, provenance, select_photos, split_for
 from handreid.explain.saliency import CAVEATS, Match, match_maps
 from handreid.files import check_writable
 from handreid.inference import load_embedder
 from handreid.models.embedder import Embedder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.report.figures import style
 from handreid.report.figures.overlay import colours, overlay
-from handreid.report.figures.saliency_map import put
+from handreid.report.figures.saliency_map import draw_on
 from handreid.report.photos.lookup import Shown, find, show
 from handreid.runs.folder import Run
 
@@ -64,9 +64,9 @@ def match_figure(
     Raises DataError for a photo that the manifest does not have and, without `gallery`, for one that is no query of the
     first draw and not of nobody known.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     check_writable(out, style.FORMATS)
-    known = look_up(run, data=data, mirrored=mirrored, progress=progress)
+    known = select_photos(run, data=data, mirrored=mirrored, progress=progress)
     asked = find(known, query)
     embedder = load_embedder(run)
     answers = _found(run, known, asked, progress) if gallery is None else [Answer(find(known, gallery), "Named")]
@@ -93,7 +93,7 @@ def _relation(shown: Shown, number: int, label: str) -> str:
     return "another identity"
 
 
-def _found(run: Run, known: Known, asked: int, progress: Progress) -> list[Answer]:
+def _found(run: Run, known: PhotoTable, asked: int, progress: Progress) -> list[Answer]:
     """The nearest of the first draw's gallery, and the right one if it is another and there."""
     gallery = _gallery(run, known, asked, progress)
     points = embed_known(run, known.only(np.concatenate([[asked], gallery])), progress)
@@ -108,7 +108,7 @@ def _found(run: Run, known: Known, asked: int, progress: Progress) -> list[Answe
     return answers
 
 
-def _gallery(run: Run, known: Known, asked: int, progress: Progress) -> Int[np.ndarray, " gallery"]:
+def _gallery(run: Run, known: PhotoTable, asked: int, progress: Progress) -> Int[np.ndarray, " gallery"]:
     own = known.manifest.hash == run.facts["manifest_hash"]
     split = split_for(known.recipe, Path(known.facts["manifest"]), own=own, progress=progress)
     path, role = known.table["path"][asked], known.table["role"][asked]
@@ -131,7 +131,7 @@ def _match(embedder: Embedder, shown: Shown, number: int, *, mirrored: bool) -> 
     return match_maps(embedder, shown.photos[0], shown.photos[number], known, mirrored=mirrored)
 
 
-def _caption(known: Known, shown: Shown, matches: Sequence[Match], said: Sequence[str]) -> str:
+def _caption(known: PhotoTable, shown: Shown, matches: Sequence[Match], said: Sequence[str]) -> str:
     rows = [
         f"{one}, cosine {match.similarity:.3f}, {name}"
         for one, match, name in zip(said, matches, shown.names[1:], strict=True)
@@ -141,12 +141,12 @@ def _caption(known: Known, shown: Shown, matches: Sequence[Match], said: Sequenc
             f"Which parts made photos alike, by {matches[0].method}. Query {shown.names[0]}. {'; '.join(rows)}.",
             _HOW_TO_READ,
             CAVEATS["occlusion"],
-            sources_of(known),
+            provenance(known),
         ]
     )
 
 
-def _draw(known: Known, shown: Shown, matches: Sequence[Match], said: Sequence[str]) -> "Figure":
+def _draw(known: PhotoTable, shown: Shown, matches: Sequence[Match], said: Sequence[str]) -> "Figure":
     shape = shown.pictures[0].height / shown.pictures[0].width
     head, line, foot = 0.95, 0.68, 0.70
     height = head + len(matches) * (_SIDE * shape + line) + foot
@@ -177,7 +177,7 @@ def _draw_row(figure: "Figure", shown: Shown, number: int, match: Match, text: s
         shown.pictures[number],
     ]
     axes = [
-        put(figure, (place / _WIDTH, bottom / height, _SIDE / _WIDTH, tall / height), picture)
+        draw_on(figure, (place / _WIDTH, bottom / height, _SIDE / _WIDTH, tall / height), picture)
         for place, picture in zip(places, pictures, strict=True)
     ]
     _join(axes[1], axes[2], match)

@@ -14,13 +14,13 @@ from handreid.errors import DataError
 from handreid.evaluation.tables.matrix import (
     caption,
     cell_at,
+    describe_shared,
+    describe_test,
+    describe_training,
     galleries,
     probe_name,
     probes,
     remarks,
-    shared_words,
-    tested_words,
-    trained_words,
 )
 from handreid.files import check_writable
 from handreid.recipe.metrics import title
@@ -48,7 +48,7 @@ def matrix_figure(found: Matrix, out: Path, *, metric: Metric = "rank1", shared:
     cells = (found.shared.cells if found.shared else ()) if shared else found.cells
     if not cells:
         raise DataError(
-            f"there is no matrix over the same people: {shared_words(found) or 'the data sets share no subjects'}"
+            f"there is no matrix over the same people: {describe_shared(found) or 'the data sets share no subjects'}"
         )
     columns = _places([(name, _is_merged(cells, name)) for name in galleries(cells)], _CELL)
     rows = _places([(probe, not probe[1]) for probe in probes(cells)], _ROW)
@@ -56,7 +56,7 @@ def matrix_figure(found: Matrix, out: Path, *, metric: Metric = "rank1", shared:
     width, height = max(_LEFT + across + _RIGHT, 8.0), _TOP + down + _BOTTOM
     figure = style.new_figure("", [], width=width, height=height)
     same = ", the same people in every gallery" if shared else ""
-    _write_head(figure, f"{title(metric)} by {found.by}{same}", [trained_words(found), tested_words(found)])
+    _write_head(figure, f"{title(metric)} by {found.by}{same}", [describe_training(found), describe_test(found)])
     axes = figure.add_axes((_LEFT / width, _BOTTOM / height, across / width, down / height))
     _frame(axes, columns, {probe_name(probe): place for probe, place in rows.items()}, (across, down))
     for (gallery, x), (probe, y) in product(columns.items(), rows.items()):
@@ -131,6 +131,6 @@ def _legend(cells: Sequence[MatrixCell]) -> str:
 
 def _caption(found: Matrix, metric: Metric, *, shared: bool) -> str:
     about = f"{title(metric)} by {found.by}, galleries across and probes down."
-    same = f" Shown are {shared_words(found)}." if shared else ""
+    same = f" Shown are {describe_shared(found)}." if shared else ""
     notes = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(found))
     return f"{about[:1].upper()}{about[1:]} {caption(found)}{same}{notes}"

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
 from handreid.files import check_writable
 from handreid.progress import Progress
 from handreid.report.figures import style
 from handreid.report.figures.strip_selection import ONCE, RULES, Hit, Rule, Strip, choose, strip_of
-from handreid.report.photos.test_photos import Tested, look_at
+from handreid.report.photos.test_photos import TestPhotos, load_test_photos
 from handreid.report.photos.thumbnails import thumbnails
 from handreid.runs.folder import Run
 
@@ -53,7 +53,7 @@ def write_strips(
     Raises DataError where the file has no place, or for a draw or a query that there is not.
     """
     check_writable(out, style.FORMATS)
-    tested = look_at(run, asked=queries, progress=progress)
+    tested = load_test_photos(run, asked=queries, progress=progress)
     if queries:
         strips = [strip_of(tested, query, draw=draw) for query in dict.fromkeys(queries)]
     else:
@@ -64,7 +64,7 @@ def write_strips(
     return style.save(figure, out, caption(tested, strips, seed))
 
 
-def draw_strips(tested: Tested, strips: Sequence[Strip], progress: Progress | None = None) -> "Figure":
+def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress | None = None) -> "Figure":
     top = max(len(strip.hits) for strip in strips)
     groups = [(rule, list(some)) for rule, some in groupby(strips, key=lambda strip: strip.rule)]
     draws = sorted({strip.draw for strip in strips})
@@ -92,7 +92,7 @@ def draw_strips(tested: Tested, strips: Sequence[Strip], progress: Progress | No
     return figure
 
 
-def caption(tested: Tested, strips: Sequence[Strip], seed: int = 0) -> str:
+def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
     """What is shown and by which rule, as text for a paper."""
     rules = list(dict.fromkeys(strip.rule for strip in strips))
     draws = sorted({strip.draw for strip in strips})
@@ -102,7 +102,8 @@ def caption(tested: Tested, strips: Sequence[Strip], seed: int = 0) -> str:
         for rule in rules
     )
     unlabelled = (
-        f"Query {listed(tested.names[strip.query] for strip in strips if strip.unlabelled)}: identity unknown, so no "
+        f"Query {format_list(tested.names[strip.query] for strip in strips if strip.unlabelled)}: identity "
+        "unknown, so no "
         "answer is right or wrong; below each stands whose photo it is. "
         if any(strip.unlabelled for strip in strips)
         else ""
@@ -126,7 +127,7 @@ def _across(top: int) -> float:
     return _LEFT + _QUERY + _APART + top * (_CELL + _GAP) - _GAP
 
 
-def _pictures(tested: Tested, strips: Sequence[Strip], progress: Progress | None) -> dict[int, np.ndarray]:
+def _pictures(tested: TestPhotos, strips: Sequence[Strip], progress: Progress | None) -> dict[int, np.ndarray]:
     shown = sorted({photo for strip in strips for photo in (strip.query, *(hit.photo for hit in _hits(strip)))})
     images = thumbnails([tested.paths[photo] for photo in shown], _PIXELS, progress=progress)
     return {photo: np.asarray(image) for photo, image in zip(shown, images, strict=True)}
@@ -150,7 +151,7 @@ def _head(axes: "Axes", text: str, down: float, width: float) -> None:
 
 
 def _draw_strip(
-    axes: "Axes", tested: Tested, strip: Strip, pictures: dict[int, np.ndarray], down: float, top: int
+    axes: "Axes", tested: TestPhotos, strip: Strip, pictures: dict[int, np.ndarray], down: float, top: int
 ) -> None:
     _draw_photo(axes, pictures[strip.query], _LEFT, down, _QUERY)
     _frame(axes, _LEFT, down, _QUERY, style.INK, "-", 1.6)

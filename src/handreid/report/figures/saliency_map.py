@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from handreid.evaluation.embed import look_up, sources_of
+from handreid.evaluation.embed import provenance, select_photos
 from handreid.explain.saliency import Method, caveat, saliency
 from handreid.files import check_writable
 from handreid.inference import load_embedder
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.report.figures import style
 from handreid.report.figures.overlay import overlay
 from handreid.report.photos.lookup import Shown, choose, find, show
@@ -49,9 +49,9 @@ def attention_figure(
     Raises DataError for a photo that the manifest does not have, or where there is no test photo to choose from;
     WeightsError for rollout of a ResNet.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     check_writable(out, style.FORMATS)
-    known = look_up(run, data=data, part="all" if photos else "test", progress=progress)
+    known = select_photos(run, data=data, part="all" if photos else "test", progress=progress)
     chosen = [find(known, name) for name in photos] if photos else choose(known, count, seed).tolist()
     embedder = load_embedder(run)
     shown = show(known, chosen, embedder, progress)
@@ -69,7 +69,7 @@ def attention_figure(
             f"{words[0].upper()}{words[1:]} of {len(shown.names)} photos, {which}, on a grid of {rows} x {cols}.",
             _HOW_TO_READ,
             warning,
-            sources_of(known),
+            provenance(known),
             f"Photos: {', '.join(shown.names)}.",
         ]
     )
@@ -93,12 +93,12 @@ def _draw(shown: Shown, overlays: Sequence[Image.Image], title: str, subtitle: l
         bottom = height - head - row * (side * shape + line) - side * shape
         for place, one in enumerate((picture, laid)):
             box = ((left + place * side) / _WIDTH, bottom / height, side / _WIDTH, side * shape / height)
-            put(figure, box, one)
+            draw_on(figure, box, one)
         figure.text(left / _WIDTH, (bottom - 0.05) / height, shown.label(number), size=6.5, color=style.QUIET, va="top")
     return figure
 
 
-def put(figure: "Figure", box: tuple[float, float, float, float], picture: Image.Image) -> "Axes":
+def draw_on(figure: "Figure", box: tuple[float, float, float, float], picture: Image.Image) -> "Axes":
     """A picture in a thin frame; `box` in shares of the page."""
     axes = figure.add_axes(box)
     axes.imshow(np.asarray(picture))

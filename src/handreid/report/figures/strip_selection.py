@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from handreid.data.draws import chance
-from handreid.data.tables import listed, nearest
+from handreid.data.draws import hash_key
+from handreid.data.tables import closest_match, format_list
 from handreid.errors import DataError
 from handreid.metrics.ranking import Ranking, average_precision, first_rank, rank_matches
-from handreid.report.photos.test_photos import Tested
+from handreid.report.photos.test_photos import TestPhotos
 
 Rule = Literal["worst", "median", "random", "asked"]
 RULES: dict[Rule, str] = {
@@ -53,7 +53,7 @@ class Strip:
     unlabelled: bool = False
 
 
-def choose(tested: Tested, draw: int = 0, each: int = 3, top: int = 10, seed: int = 0) -> list[Strip]:
+def choose(tested: TestPhotos, draw: int = 0, each: int = 3, top: int = 10, seed: int = 0) -> list[Strip]:
     """Up to `each` strips by each of worst, median, random (see RULES and ONCE). Raises DataError for no such draw."""
     queries, gallery = tested.query(draw), tested.gallery(draw)
     ranking = _ranked(tested, queries, gallery)
@@ -62,7 +62,7 @@ def choose(tested: Tested, draw: int = 0, each: int = 3, top: int = 10, seed: in
     orders: dict[Rule, list[int]] = {
         "worst": order,
         "median": [order[at] for at in sorted(range(len(order)), key=lambda at: (abs(at - middle), at))],
-        "random": sorted(order, key=lambda at: chance(seed, "strip", draw, tested.names[queries[at]])),
+        "random": sorted(order, key=lambda at: hash_key(seed, "strip", draw, tested.names[queries[at]])),
     }
     return [
         _strip(tested, photo, draw, gallery, top, rule)
@@ -71,7 +71,7 @@ def choose(tested: Tested, draw: int = 0, each: int = 3, top: int = 10, seed: in
     ]
 
 
-def strip_of(tested: Tested, query: str, *, draw: int = 0, top: int = 10) -> Strip:
+def strip_of(tested: TestPhotos, query: str, *, draw: int = 0, top: int = 10) -> Strip:
     """The strip of one query photo, by its path in the manifest, or the end of it where that is enough.
 
     Raises DataError where there is no such photo, more than one, or where it is no query of the draw.
@@ -81,12 +81,12 @@ def strip_of(tested: Tested, query: str, *, draw: int = 0, top: int = 10) -> Str
         others = [str(number) for number in range(len(tested.split.test)) if photo in tested.query(number)]
         raise DataError(
             f"{tested.names[photo]} is not a query of draw {draw}; "
-            f"it is a query of {f'draw {listed(others)}' if others else 'no draw'}"
+            f"it is a query of {f'draw {format_list(others)}' if others else 'no draw'}"
         )
     return _strip(tested, photo, draw, tested.gallery(draw), top, "asked")
 
 
-def _ranked(tested: Tested, queries: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]) -> Ranking:
+def _ranked(tested: TestPhotos, queries: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]) -> Ranking:
     embeddings, labels, cameras = tested.embeddings, tested.labels, tested.cameras
     return rank_matches(
         embeddings[queries],
@@ -104,7 +104,7 @@ def _from_worst_to_best(ranking: Ranking, names: Sequence[str]) -> list[int]:
     return sorted(answerable, key=lambda at: (precision[at], -first[at], names[at]))
 
 
-def _one_per_subject(tested: Tested, photos: Iterable[int], count: int) -> list[int]:
+def _one_per_subject(tested: TestPhotos, photos: Iterable[int], count: int) -> list[int]:
     chosen: dict[str, int] = {}
     for photo in photos:
         if len(chosen) == count:
@@ -113,7 +113,9 @@ def _one_per_subject(tested: Tested, photos: Iterable[int], count: int) -> list[
     return list(chosen.values())
 
 
-def _strip(tested: Tested, query: int, draw: int, gallery: Int[np.ndarray, " gallery"], top: int, rule: Rule) -> Strip:
+def _strip(
+    tested: TestPhotos, query: int, draw: int, gallery: Int[np.ndarray, " gallery"], top: int, rule: Rule
+) -> Strip:
     gallery = gallery[~tested.left_out(np.array([query]), gallery)[0]]
     similarity: Float[np.ndarray, " gallery"] = tested.units[gallery] @ tested.units[query]
     right = tested.labels[gallery] == tested.labels[query]
@@ -126,13 +128,13 @@ def _strip(tested: Tested, query: int, draw: int, gallery: Int[np.ndarray, " gal
     return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond, nobody)
 
 
-def _found(tested: Tested, wanted: str) -> int:
+def _found(tested: TestPhotos, wanted: str) -> int:
     if wanted in tested.names:
         return tested.names.index(wanted)
     ends = [at for at, name in enumerate(tested.names) if f"/{name}".endswith(f"/{wanted}")]
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise DataError(f"{wanted} could be {listed(tested.names[at] for at in ends)}: give more of its path")
+        raise DataError(f"{wanted} could be {format_list(tested.names[at] for at in ends)}: give more of its path")
     endings = (name.rsplit("/", 1)[-1] for name in tested.names)
-    raise DataError(f"no test photo of {tested.run.folder} has the path {wanted!r}{nearest(wanted, endings)}")
+    raise DataError(f"no test photo of {tested.run.folder} has the path {wanted!r}{closest_match(wanted, endings)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from handreid.files import check_writable
 from handreid.report.figures import style
-from handreid.report.figures.cmc import spread
+from handreid.report.figures.cmc import confidence_band
 from handreid.report.figures.training_series import Panel, StageSeries, training_series
 from handreid.runs.folder import Run
 
@@ -130,7 +130,7 @@ def _name_lines(axes: "Axes", panel: Panel, stage: StageSeries, factor: int) -> 
     if panel.name == "validation" and stage.kept:
         labels.append((0.0, f"kept: epoch {stage.kept}", style.QUIET))
     labels.sort()
-    places = spread(np.array([at for at, _, _ in labels]), 0.17, box.height / dpi)
+    places = confidence_band(np.array([at for at, _, _ in labels]), 0.17, box.height / dpi)
     for at, (_, told, colour) in zip(places, labels, strict=True):
         height = at * dpi / box.height
         axes.text(1.03, height, _cut(told), size=8.5, va="center", color=colour, transform=axes.transAxes)

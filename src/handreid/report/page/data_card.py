@@ -10,7 +10,7 @@ from handreid.data.manifest import Manifest
 from handreid.errors import HandreidError
 from handreid.recipe import Recipe
 from handreid.report.page.summary_text import IDENTITY
-from handreid.runs.dataset import Material, read_material
+from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run
 from handreid.runs.records import read_run
 
@@ -46,7 +46,7 @@ def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
     told = [("manifest", PurePath(facts["manifest"]).name)]
     told += [(f"hash of the {name}", facts[f"{name}_hash"][:16]) for name in ("manifest", "split", "draws")]
     try:
-        material = read_material(run.recipe, Path(facts["manifest"]))
+        material = load_dataset(run.recipe, Path(facts["manifest"]))
     except HandreidError as error:
         gone = f"The manifest cannot be read any more, so nothing is counted anew: {error}"
         return {"runs": [run.name], "facts": told, "parts": [], "leaks": [gone, *map(str, facts.get("notes", []))]}
@@ -69,7 +69,7 @@ def _photos_of(manifest: Manifest) -> str:
     return f"{len(manifest):,} of {people:,} people" + (f", {unlabelled:,} without a subject" if unlabelled else "")
 
 
-def _parts(material: Material) -> list[dict[str, Any]]:
+def _parts(material: RunDataset) -> list[dict[str, Any]]:
     split = material.split
     queries = np.unique(np.concatenate([draw.query for draw in split.test]))
     gallery = np.unique(np.concatenate([draw.gallery for draw in split.test]))
@@ -85,7 +85,7 @@ def _parts(material: Material) -> list[dict[str, Any]]:
     ]
 
 
-def _leaks(material: Material) -> list[str]:
+def _leaks(material: RunDataset) -> list[str]:
     """Whether anybody who is searched for has been seen before, counted from the split itself."""
     split = material.split
     tested = {split.subjects[row] for draw in split.test for row in draw.query}

@@ -19,7 +19,7 @@ from handreid.report.figures.scatter import spread_colours
 from handreid.report.figures.strip_selection import ONCE, RULES, Hit, Strip, choose
 from handreid.report.page.saliency import looks
 from handreid.report.photos.confusion import most_confused
-from handreid.report.photos.test_photos import Tested
+from handreid.report.photos.test_photos import TestPhotos
 from handreid.report.photos.thumbnails import as_url, columns_of, data_url, sprite, thumbnails
 from handreid.runs.results import Evaluation
 
@@ -30,10 +30,10 @@ _MIXED = 9
 
 
 def sections(
-    tested: Tested, shown: Compared, photos: bool, progress: Progress
+    tested: TestPhotos, shown: Compared, photos: bool, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
     """The template's sections about photos, what the script needs of the map, and why there is none where none is."""
-    shots, larger = Shots(tested, photos, _STRIP_SIDE), Shots(tested, photos, _MIXED_SIDE)
+    shots, larger = ThumbnailSet(tested, photos, _STRIP_SIDE), ThumbnailSet(tested, photos, _MIXED_SIDE)
     chosen = choose(tested)
     found: dict[str, Any] = {"strips": strips(chosen, shots, shown.name), "mixed": mixed(tested, larger), "looks": None}
     data, problem = None, None
@@ -46,10 +46,10 @@ def sections(
     return found, data, problem
 
 
-class Shots:
+class ThumbnailSet:
     """Thumbnails of test photos as data URLs, each made once; none where photos are left out."""
 
-    def __init__(self, tested: Tested, wanted: bool, side: int) -> None:
+    def __init__(self, tested: TestPhotos, wanted: bool, side: int) -> None:
         self.tested = tested
         self.wanted = wanted
         self.side = side
@@ -69,7 +69,7 @@ class Shots:
         return f"{identity}, {PurePosixPath(self.tested.names[photo]).name}" if self.wanted else identity
 
 
-def strips(chosen: Sequence[Strip], shots: Shots, name: str) -> dict[str, Any]:
+def strips(chosen: Sequence[Strip], shots: ThumbnailSet, name: str) -> dict[str, Any]:
     """Rankings of some queries, chosen by a rule."""
     shots.prepare([photo for strip in chosen for photo in (strip.query, *(hit.photo for _, hit in _hits(strip)))])
     rules = "; ".join(f"{rule}: {words}" for rule, words in RULES.items() if rule != "asked")
@@ -81,7 +81,7 @@ def strips(chosen: Sequence[Strip], shots: Shots, name: str) -> dict[str, Any]:
     }
 
 
-def _strip(strip: Strip, shots: Shots) -> dict[str, Any]:
+def _strip(strip: Strip, shots: ThumbnailSet) -> dict[str, Any]:
     hits = [
         {"right": hit.right, "rank": rank, "similarity": hit.similarity, "later": hit is strip.first}
         | shots.of(hit.photo)
@@ -97,7 +97,7 @@ def _hits(strip: Strip) -> list[tuple[int, Hit]]:
     return [*enumerate(strip.hits, 1), *first]
 
 
-def mixed(tested: Tested, shots: Shots) -> dict[str, Any] | None:
+def mixed(tested: TestPhotos, shots: ThumbnailSet) -> dict[str, Any] | None:
     """Pairs of identities that are mixed up most; None where every first answer is right."""
     found = most_confused(tested, top=_MIXED)
     if not found:
@@ -121,7 +121,7 @@ def mixed(tested: Tested, shots: Shots) -> dict[str, Any] | None:
     }
 
 
-def space_map(tested: Tested, evaluation: Evaluation, *, photos: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def space_map(tested: TestPhotos, evaluation: Evaluation, *, photos: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the template and what the script need of the map. Raises DataError where all photos have one embedding."""
     kept = _kept(tested)
     shares = _right_first(tested, evaluation)
@@ -166,7 +166,7 @@ def _plane(points: Any, groups: Any, method: Method) -> dict[str, Any]:
     }
 
 
-def _right_first(tested: Tested, evaluation: Evaluation) -> dict[int, float]:
+def _right_first(tested: TestPhotos, evaluation: Evaluation) -> dict[int, float]:
     """Each query's share of draws in which its first answer was right; photos that are no query have none."""
     place = {name: at for at, name in enumerate(tested.names)}
     told: dict[int, list[bool]] = {}
@@ -177,7 +177,7 @@ def _right_first(tested: Tested, evaluation: Evaluation) -> dict[int, float]:
     return {photo: sum(right) / len(right) for photo, right in told.items()}
 
 
-def _kept(tested: Tested) -> list[int]:
+def _kept(tested: TestPhotos) -> list[int]:
     """All test photos, or those of as many identities, drawn by seed 0, as come to the most that a map shows."""
     if len(tested.rows) <= _MOST_ON_MAP:
         return list(range(len(tested.rows)))
@@ -187,7 +187,7 @@ def _kept(tested: Tested) -> list[int]:
     return sorted(by_identity[:_MOST_ON_MAP])
 
 
-def _map_caption(tested: Tested, kept: Sequence[int], photos: bool) -> str:
+def _map_caption(tested: TestPhotos, kept: Sequence[int], photos: bool) -> str:
     count = f"{len(kept):,}" + (f" of {len(tested.rows):,}" if len(kept) < len(tested.rows) else "")
     people = len({tested.identities[photo] for photo in kept})
     pointing = "shows the photo" if photos else "names its identity"
@@ -199,7 +199,7 @@ def _map_caption(tested: Tested, kept: Sequence[int], photos: bool) -> str:
     )
 
 
-def _words(tested: Tested, photo: int, share: float | None, photos: bool) -> str:
+def _words(tested: TestPhotos, photo: int, share: float | None, photos: bool) -> str:
     lines = [f"<b>{escape(tested.identities[photo])}</b>"]
     if photos:
         lines.append(escape(PurePosixPath(tested.names[photo]).name))

@@ -14,16 +14,16 @@ from handreid.models.embedder import Embedder
 from handreid.progress import Progress
 from handreid.report.figures.overlay import overlay
 from handreid.report.figures.strip_selection import Strip
-from handreid.report.photos.model_input import as_seen
-from handreid.report.photos.test_photos import Tested
+from handreid.report.photos.model_input import model_input_image
+from handreid.report.photos.test_photos import TestPhotos
 from handreid.report.photos.thumbnails import data_url
-from handreid.runs.side_information import conditions_of
+from handreid.runs.side_information import side_information_of
 
 _SIDE = 224  # pixels
 _PER_RULE = 2  # queries of each rule; so many pairs, too
 
 
-def looks(tested: Tested, strips: Sequence[Strip], progress: Progress) -> dict[str, Any]:
+def looks(tested: TestPhotos, strips: Sequence[Strip], progress: Progress) -> dict[str, Any]:
     """Maps over the first queries of each rule, and over these and their first answers."""
     embedder = load_embedder(tested.run)
     chosen = _chosen(strips)
@@ -51,15 +51,15 @@ def _chosen(strips: Sequence[Strip]) -> list[Strip]:
     return [strip for rule in rules for strip in [one for one in strips if one.rule == rule][:_PER_RULE]]
 
 
-def _taken(tested: Tested, embedder: Embedder, photos: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _taken(tested: TestPhotos, embedder: Embedder, photos: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """As the model takes them, with what it is told beside the pixels."""
     pixels = np.stack([decode(tested.paths[photo], embedder.preprocessing) for photo in photos])
-    known, _ = conditions_of(embedder, tested.manifest.table[tested.rows[list(photos)]])
+    known, _ = side_information_of(embedder, tested.manifest.table[tested.rows[list(photos)]])
     return torch.from_numpy(pixels), None if known is None else torch.from_numpy(known)
 
 
-def _photo(tested: Tested, embedder: Embedder, strip: Strip, values: np.ndarray) -> dict[str, Any]:
-    seen = as_seen(tested.paths[strip.query], embedder.preprocessing, pixels=_SIDE)
+def _photo(tested: TestPhotos, embedder: Embedder, strip: Strip, values: np.ndarray) -> dict[str, Any]:
+    seen = model_input_image(tested.paths[strip.query], embedder.preprocessing, pixels=_SIDE)
     return {
         "words": f"{strip.rule}: {_name(tested, strip.query)}",
         "plain": data_url(seen),
@@ -67,14 +67,14 @@ def _photo(tested: Tested, embedder: Embedder, strip: Strip, values: np.ndarray)
     }
 
 
-def _pair(tested: Tested, embedder: Embedder, strip: Strip) -> dict[str, Any]:
+def _pair(tested: TestPhotos, embedder: Embedder, strip: Strip) -> dict[str, Any]:
     first = strip.hits[0]
     photos, known = _taken(tested, embedder, [strip.query, first.photo])
     match = match_maps(embedder, photos[0], photos[1], known, mirrored=tested.recipe.evaluate.mirrored)
     scale = max(float(np.abs(match.left).max()), float(np.abs(match.right).max()))
 
     def shown(photo: int, values: np.ndarray) -> str:
-        seen = as_seen(tested.paths[photo], embedder.preprocessing, pixels=_SIDE)
+        seen = model_input_image(tested.paths[photo], embedder.preprocessing, pixels=_SIDE)
         return data_url(overlay(seen, values, scale=scale, signed=True))
 
     return {
@@ -87,5 +87,5 @@ def _pair(tested: Tested, embedder: Embedder, strip: Strip) -> dict[str, Any]:
     }
 
 
-def _name(tested: Tested, photo: int) -> str:
+def _name(tested: TestPhotos, photo: int) -> str:
     return f"{tested.identities[photo]}, {PurePosixPath(tested.names[photo]).name}"

@@ -28,7 +28,7 @@ _PROTOCOLS = {
 IDENTITY = {"subject": "a person", "hand": "a hand", "aspect": "one view of a hand"}
 
 
-def tell(recipe: Recipe, evaluation: Evaluation | None) -> str:
+def describe_run(recipe: Recipe, evaluation: Evaluation | None) -> str:
     """One run: tower, stages, and who was searched among whom."""
     said = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
     if not recipe.stages:
@@ -85,7 +85,7 @@ def _tested(evaluation: Evaluation) -> str:
     )
 
 
-def lede(comparison: Comparison, shown: Compared) -> str:
+def headline(comparison: Comparison, shown: Compared) -> str:
     """The result in a sentence or two: the best run, and how it stands to what it is compared with."""
     best = shown.evaluation.metrics["rank1"]
     rank1 = f"{100 * best.value:.1f} % {_range(best)}"
@@ -129,12 +129,12 @@ def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
 def paragraphs(comparison: Comparison, shown: Compared) -> list[str]:
     """One run is told in full; of several, the shown one, and where the others differ stands in a table."""
     if len(comparison.runs) == 1:
-        return [tell(shown.recipe, shown.evaluation)]
+        return [describe_run(shown.recipe, shown.evaluation)]
     several = (
         f"{len(comparison.runs)} runs were evaluated; what differs between their recipes is in a table below the "
         f"results. This is {shown.name}, whose test photos are shown on this page."
     )
-    return [several, tell(shown.recipe, shown.evaluation)]
+    return [several, describe_run(shown.recipe, shown.evaluation)]
 
 
 def _range(metric: Metric) -> str:

@@ -90,7 +90,7 @@ def _story(content: Mapping[str, Any], trials: Sequence[_Trial], best: Mapping[s
     varied = ", ".join(content["short_names"].values())
     told = [f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}."]
     chosen = next((trial for trial in trials if best is not None and trial.folder.name in str(best["folder"])), None)
-    return [*told, *([f"The best setting: {summary_text.tell(chosen.recipe, None)}"] if chosen else [])]
+    return [*told, *([f"The best setting: {summary_text.describe_run(chosen.recipe, None)}"] if chosen else [])]
 
 
 def _sweep(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:

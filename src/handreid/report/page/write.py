@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from handreid.errors import HandreidError, RunError
 from handreid.files import check_writable, write_atomic
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 from handreid.recipe import dump_recipe
 from handreid.report.compare.runs import Compared, Comparison, compare_runs, run_folders
 from handreid.report.compare.tables import changes_table
@@ -19,7 +19,7 @@ from handreid.report.figures import style
 from handreid.report.page import charts, data_card, matrices, summary_text, tables
 from handreid.report.page import photos as page_photos
 from handreid.report.page.rendering import rendered
-from handreid.report.photos.test_photos import look_at
+from handreid.report.photos.test_photos import load_test_photos
 from handreid.runs.folder import Run
 
 
@@ -41,7 +41,7 @@ def write_report(
     anyway. Raises DataError when `out` has no place, RunError for what is not a run, or when none is evaluated.
     """
     check_writable(out, (".html",))
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     folders = run_folders(paths)
     done = [folder for folder in folders if Run(folder).evaluation.exists()]
     if not done:
@@ -79,7 +79,7 @@ def _content(
     if training is not None:
         data["training"], data["panels"] = training.pop("data"), training["panels"]
     content: dict[str, Any] = {
-        "lede": summary_text.lede(comparison, shown),
+        "lede": summary_text.headline(comparison, shown),
         "facts": summary_text.facts(comparison, shown),
         "story": summary_text.paragraphs(comparison, shown),
         "abouts": [(run.name, run.recipe.about) for run in comparison.runs if len(comparison.runs) > 1],
@@ -108,7 +108,7 @@ def _pictures(
     """Sections about test photos, what the script needs of the map, and why there is none of it if there is none."""
     nothing = {"strips": None, "map": None, "looks": None, "mixed": None}
     try:
-        tested = look_at(Run(shown.folder), progress=progress)
+        tested = load_test_photos(Run(shown.folder), progress=progress)
         return page_photos.sections(tested, shown, photos, progress)
     except HandreidError as error:
         return nothing, None, f"There are no rankings and no map of {shown.name}: {error}."

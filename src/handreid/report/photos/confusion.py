@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from handreid.report.photos.test_photos import Tested
+from handreid.report.photos.test_photos import TestPhotos
 
 _CELLS = 2**22  # similarities in memory at a time
 
@@ -23,7 +23,7 @@ SAME_PERSON = "the same person, under another label"
 
 
 @dataclass(frozen=True)
-class Mixed:
+class ConfusedPair:
     """Two identities that are mixed up; `identity` is the one that is more often taken for the other.
 
     `wrong` of `queries` of either had the other as first answer; `ways` are these by direction, `identity` taken for
@@ -51,7 +51,7 @@ class _Mistakes:
     searched: Int[np.ndarray, " search"]
 
 
-def most_confused(tested: Tested, top: int = 12) -> list[Mixed]:
+def most_confused(tested: TestPhotos, top: int = 12) -> list[ConfusedPair]:
     """The pairs most often mixed up, then by their share of the queries, then by similarity, then by name."""
     found = _mistakes(tested)
     searches = Counter(tested.identities[photo] for photo in found.searched)
@@ -64,14 +64,14 @@ def most_confused(tested: Tested, top: int = 12) -> list[Mixed]:
     return order[:top]
 
 
-def mistakes_by_relation(tested: Tested) -> dict[str, int]:
+def mistakes_by_relation(tested: TestPhotos) -> dict[str, int]:
     """How many wrong first answers, over all draws, are of another person, of the same one's other hand, and so on."""
     found = _mistakes(tested)
     counted = Counter(relation(tested, *case) for case in zip(found.query.tolist(), found.hit.tolist(), strict=True))
     return dict(counted.most_common())
 
 
-def relation(tested: Tested, photo: int, other: int) -> str:
+def relation(tested: TestPhotos, photo: int, other: int) -> str:
     """What two photos of different identities have to do with each other."""
     if tested.subjects[photo] != tested.subjects[other]:
         return ANOTHER
@@ -90,13 +90,15 @@ def relation(tested: Tested, photo: int, other: int) -> str:
     return SAME_PERSON
 
 
-def _mixed(tested: Tested, pair: tuple[str, str], cases: list[tuple[int, int]], searches: Counter[str]) -> Mixed:
+def _mixed(
+    tested: TestPhotos, pair: tuple[str, str], cases: list[tuple[int, int]], searches: Counter[str]
+) -> ConfusedPair:
     ways = {name: [case for case in cases if tested.identities[case[0]] == name] for name in pair}
     first, second = sorted(pair, key=lambda name: -len(ways[name]))
     similarity, _, query, hit = min(
         (-_similarity(tested, query, hit), tested.names[query], query, hit) for query, hit in ways[first]
     )
-    return Mixed(
+    return ConfusedPair(
         identity=first,
         other=second,
         wrong=len(cases),
@@ -109,11 +111,11 @@ def _mixed(tested: Tested, pair: tuple[str, str], cases: list[tuple[int, int]], 
     )
 
 
-def _similarity(tested: Tested, photo: int, other: int) -> float:
+def _similarity(tested: TestPhotos, photo: int, other: int) -> float:
     return float(tested.units[photo] @ tested.units[other] / 2.0**52)
 
 
-def _mistakes(tested: Tested) -> _Mistakes:
+def _mistakes(tested: TestPhotos) -> _Mistakes:
     none = np.empty(0, np.int64)
     queries, hits, searched = [none], [none], [none]
     for draw in range(len(tested.split.test)):
@@ -129,7 +131,7 @@ def _mistakes(tested: Tested) -> _Mistakes:
 
 
 def _first_answers(
-    tested: Tested, query: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]
+    tested: TestPhotos, query: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]
 ) -> tuple[Bool[np.ndarray, " query"], Bool[np.ndarray, " query"], Int[np.ndarray, " query"]]:
     """Which queries have a right answer, which of these have a wrong one before it, and the first wrong one of each."""
     similarity = tested.units[query] @ tested.units[gallery].T

@@ -11,16 +11,16 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from handreid.data.draws import chance
+from handreid.data.draws import hash_key
 from handreid.data.loading import decode
-from handreid.data.tables import listed
+from handreid.data.tables import format_list
 from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
-from handreid.evaluation.embed import Known
+from handreid.evaluation.embed import PhotoTable
 from handreid.models.embedder import Embedder
 from handreid.progress import Progress
-from handreid.report.photos.model_input import as_seen
-from handreid.runs.side_information import conditions_of
+from handreid.report.photos.model_input import model_input_image
+from handreid.runs.side_information import side_information_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Shown:
         return f"{name}\n{identity}{'' if role == 'test' else f', {role}'}"
 
 
-def find(known: Known, name: str) -> int:
+def find(known: PhotoTable, name: str) -> int:
     """The photo called so, as a position in the table: its path in the manifest, or the end of one path alone."""
     paths = known.table["path"].to_list()
     if name in paths:
@@ -54,17 +54,18 @@ def find(known: Known, name: str) -> int:
     where = known.facts["manifest"]
     if ending:
         raise DataError(
-            f"{name!r} matches {len(ending)} photos of {where} ({listed(paths[n] for n in ending)}): give the full path"
+            f"{name!r} matches {len(ending)} photos of {where} ({format_list(paths[n] for n in ending)}): give "
+            "the full path"
         )
     near = difflib.get_close_matches(name, paths, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; its photos are called as {paths[0]}"
     raise DataError(f"{where} has no photo {name!r}{hint}")
 
 
-def choose(known: Known, count: int, seed: int) -> Int[np.ndarray, " photo"]:
+def choose(known: PhotoTable, count: int, seed: int) -> Int[np.ndarray, " photo"]:
     """Positions of photos in a seeded order in which everybody has one before anybody has two; then by path."""
     subjects, paths = known.table["subject"].to_list(), known.table["path"].to_list()
-    order = sorted(range(len(paths)), key=lambda n: chance(seed, "attention", 0, paths[n]))
+    order = sorted(range(len(paths)), key=lambda n: hash_key(seed, "attention", 0, paths[n]))
     before: Counter[str] = Counter()
     turns = []
     for n in order:
@@ -74,20 +75,20 @@ def choose(known: Known, count: int, seed: int) -> Int[np.ndarray, " photo"]:
     return np.array(sorted(first, key=lambda n: paths[n]), np.int64)
 
 
-def show(known: Known, chosen: list[int], embedder: Embedder, progress: Progress) -> Shown:
+def show(known: PhotoTable, chosen: list[int], embedder: Embedder, progress: Progress) -> Shown:
     """Photos by position. Raises PhotoError."""
     rows = known.rows[chosen]
     every = known.manifest.paths()
     paths: list[Path] = [every[row] for row in rows]
     photos = np.stack([decode(path, embedder.preprocessing) for path in paths])
-    found, remarks = conditions_of(embedder, known.manifest.table[rows])
+    found, remarks = side_information_of(embedder, known.manifest.table[rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
     table = known.table[chosen]
     return Shown(
         torch.from_numpy(photos),
         None if found is None else torch.from_numpy(found),
-        [as_seen(path, embedder.preprocessing) for path in paths],
+        [model_input_image(path, embedder.preprocessing) for path in paths],
         table["path"].to_list(),
         table["identity"].to_list(),
         table["subject"].to_list(),

@@ -10,7 +10,7 @@ from handreid.types import Preprocessing
 PIXELS = 448  # of the longer side of a photo in a figure
 
 
-def as_seen(path: Path, preprocessing: Preprocessing, *, pixels: int = PIXELS) -> Image.Image:
+def model_input_image(path: Path, preprocessing: Preprocessing, *, pixels: int = PIXELS) -> Image.Image:
     """A photo as the model sees it, its longer side about so many pixels. Raises PhotoError."""
     factor = max(pixels / max(preprocessing.size), 1.0)
     return Image.fromarray(decode(path, preprocessing, factor).transpose(1, 2, 0))

@@ -15,15 +15,15 @@ from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
 from handreid.draw import Draw
 from handreid.errors import DataError
-from handreid.evaluation.embed import embed_known, look_up
-from handreid.metrics.arrays import exact_units
+from handreid.evaluation.embed import embed_known, select_photos
+from handreid.metrics.arrays import exact_unit_vectors
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.runs.folder import Run
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class TestPhotos:
     """A run's test photos, as its evaluation ranks them: every photo of any test draw once, rows ascending.
 
     Among them may be photos of nobody known that somebody asked for; they are in no draw, and equal nobody.
@@ -93,7 +93,7 @@ class Tested:
     @cached_property
     def units(self) -> Float[np.ndarray, "photo dim"]:
         """Features whose products are similarities without rounding, times 2**52 (see `metrics/ranking.py`)."""
-        return exact_units(self.embeddings, "test")
+        return exact_unit_vectors(self.embeddings, "test")
 
     def gallery(self, draw: int) -> Int[np.ndarray, " gallery"]:
         """Photos to search among, in the order of their paths. Raises DataError when there is no such draw."""
@@ -110,20 +110,20 @@ class Tested:
         return self.split.test[number]
 
 
-def look_at(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = None) -> Tested:
+def load_test_photos(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = None) -> TestPhotos:
     """The run's test photos; embeddings are those that its evaluation kept, or, where they do not fit, made anew.
 
     Photos of nobody known come with them whose paths are, or end like, one of those `asked` for.
     Raises RunError for an unfinished run or a manifest that has changed, DataError for one that is gone or a photo that
     cannot be read.
     """
-    every = look_up(run, progress=progress)
+    every = select_photos(run, progress=progress)
     roles, paths = every.table["role"].to_list(), every.table["path"].to_list()
     known = every.only(np.flatnonzero([_wanted(*photo, asked) for photo in zip(roles, paths, strict=True)]))
     if known.split is None:
         raise DataError(f"{known.facts['manifest']} cannot be split, so it has no test photos")
     embeddings = embed_known(run, known, progress)
-    return Tested(
+    return TestPhotos(
         run, known.recipe, known.manifest, known.split, known.rows, embeddings, str(known.facts["model_hash"])
     )
 

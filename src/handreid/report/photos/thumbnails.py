@@ -17,9 +17,9 @@ from typing import Literal
 
 from PIL import Image
 
-from handreid.data.decoding import upright
+from handreid.data.decoding import open_upright
 from handreid.errors import DataError
-from handreid.progress import Progress, Silent
+from handreid.progress import NullProgress, Progress
 
 Kind = Literal["webp", "jpeg", "png"]
 BORDER = (236, 236, 236)
@@ -39,7 +39,7 @@ def thumbnails(
     paths: Sequence[Path], side: int, workers: int = 2, *, progress: Progress | None = None
 ) -> list[Image.Image]:
     """A square of `side` pixels for each photo. Raises PhotoError, which names it, for one that cannot be read."""
-    with (progress or Silent()).step("reading photos", len(paths), "photos") as advance:
+    with (progress or NullProgress()).step("reading photos", len(paths), "photos") as advance:
         with ThreadPoolExecutor(workers) as pool:
             made = []
             try:
@@ -53,7 +53,7 @@ def thumbnails(
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
-    photo = upright(path, (2 * side, 2 * side))
+    photo = open_upright(path, (2 * side, 2 * side))
     share = side / max(photo.size)
     width, height = (max(1, round(length * share)) for length in photo.size)
     square = Image.new("RGB", (side, side), BORDER)

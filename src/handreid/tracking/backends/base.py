@@ -8,7 +8,7 @@ Status = Literal["finished", "failed", "killed"]
 
 
 @runtime_checkable
-class Book(Protocol):
+class TrackingBackend(Protocol):
     """A run in a tracker that is open for writing. Whatever goes wrong is raised as the tracker's library raises it."""
 
     @property

@@ -7,6 +7,6 @@
 
 from handreid.training.checks.preflight import before_run, before_stage, check_stage
 from handreid.training.checks.probe import Pass, Probe
-from handreid.training.checks.result import Gate
+from handreid.training.checks.result import CheckResult
 
-__all__ = ["Gate", "Pass", "Probe", "before_run", "before_stage", "check_stage"]
+__all__ = ["CheckResult", "Pass", "Probe", "before_run", "before_stage", "check_stage"]

@@ -12,21 +12,21 @@ from torchvision.transforms import v2
 from handreid.build import build_augment, enlargement
 from handreid.data.loading import decode_all
 from handreid.data.sampling import TrainingPhotos
-from handreid.inference import decoded
+from handreid.inference import decode_rows
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos
-from handreid.progress import Silent
+from handreid.progress import NullProgress
 from handreid.recipe import FineTune, Recipe
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.exposure import validated_rows
 from handreid.runs.leakage import Leak, repeated_photos, split_leaks, tested_people
-from handreid.runs.side_information import conditions_of
-from handreid.training.checks.result import Gate, listed, verdict
+from handreid.runs.side_information import side_information_of
+from handreid.training.checks.result import CheckResult, listed, verdict
 
 PHOTOS = 2
 
 
-def strangers(material: Material) -> Gate:
+def check_subject_disjoint(material: RunDataset) -> CheckResult:
     """No one who is tested trains or validates: no person, and no photo, whatever it is called.
 
     Those whom the gallery holds beside the tested (distractors) may train with another view, as in the papers. A split
@@ -57,8 +57,8 @@ def _known(leak: Leak) -> str:
 
 
 def preprocessing(
-    recipe: Recipe, stage: FineTune, embedder: Embedder, material: Material, photos: TrainingPhotos | None = None
-) -> Gate:
+    recipe: Recipe, stage: FineTune, embedder: Embedder, material: RunDataset, photos: TrainingPhotos | None = None
+) -> CheckResult:
     """What reaches the tower of a photo is the same in training and at test but for the augmentations that are named.
 
     A few photos go both ways, augmentations off: bytes, and numbers at the tower's door. Of the stage's own `photos`,
@@ -69,7 +69,7 @@ def preprocessing(
     plain = stage.model_copy(update={"augment": (), "chirality": "none", "mix": None})
     trained, stored = _trained(rows, plain, embedder, material), _decoded(rows, stage, embedder, material)
     in_memory = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": "memory"})})
-    tested = decoded(material.manifest, rows, in_memory, embedder, Silent())
+    tested = decode_rows(material.manifest, rows, in_memory, embedder, NullProgress())
     if tuple(tested.shape) != tuple(trained.shape):
         wrong.append(f"photos are {_size(tested)} at test and {_size(trained)} in training")
     elif not np.array_equal(tested, trained.numpy()):
@@ -87,23 +87,23 @@ def preprocessing(
     return verdict("preprocessing", wrong, found, advice)
 
 
-def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: Material) -> Tensor:
+def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: RunDataset) -> Tensor:
     decoded = _decoded(rows, plain, embedder, material)
     places = np.arange(len(rows))
     photos = TrainingPhotos(decoded, places, places, build_augment(plain, embedder.preprocessing))
     return photos[[(place, 0) for place in range(len(rows))]].photos
 
 
-def _decoded(rows: np.ndarray, stage: FineTune, embedder: Embedder, material: Material) -> np.ndarray:
+def _decoded(rows: np.ndarray, stage: FineTune, embedder: Embedder, material: RunDataset) -> np.ndarray:
     paths = material.manifest.paths()
     chosen = [paths[row] for row in rows]
     return decode_all(chosen, embedder.preprocessing, enlarge=enlargement(stage), cache="memory")
 
 
 def _at_the_door(
-    embedder: Embedder, material: Material, rows: np.ndarray, trained: Tensor, tested: np.ndarray
+    embedder: Embedder, material: RunDataset, rows: np.ndarray, trained: Tensor, tested: np.ndarray
 ) -> list[str]:
-    conditions = conditions_of(embedder, material.manifest.table[rows])[0]
+    conditions = side_information_of(embedder, material.manifest.table[rows])[0]
     known = None if conditions is None else torch.from_numpy(conditions)
     labels = torch.zeros(len(rows), dtype=torch.int64)
 

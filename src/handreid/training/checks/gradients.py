@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from handreid.training.checks.probe import Pass, Probe
-from handreid.training.checks.result import Gate, listed, verdict
+from handreid.training.checks.result import CheckResult, listed, verdict
 from handreid.training.checks.small_batches import small_batches
 from handreid.training.stage_module import StageModule
 
@@ -24,10 +24,10 @@ TRIES = 3
 RATE = 1e-3
 
 
-def optimised(module: StageModule, optimizer: torch.optim.Optimizer | str) -> Gate:
+def optimised(module: StageModule, optimizer: torch.optim.Optimizer | str) -> CheckResult:
     """Trainable == optimised, each parameter once. `optimizer` may be the error that building it ended in."""
     if isinstance(optimizer, str):
-        return Gate("optimised", False, f"the optimizer cannot be built: {optimizer}")
+        return CheckResult("optimised", False, f"the optimizer cannot be built: {optimizer}")
     names = {id(own): name for name, own in module.named_parameters()}
     groups = {id(own): group["name"] for group in optimizer.param_groups for own in group["params"]}
     learning = {id(own) for own in module.parameters() if own.requires_grad}
@@ -45,7 +45,7 @@ def optimised(module: StageModule, optimizer: torch.optim.Optimizer | str) -> Ga
     return verdict("optimised", wrong, found, "see `groups` of the stage and requires_grad of the parameters")
 
 
-def gradients(probe: Probe[Any], first: Pass) -> Gate:
+def gradients(probe: Probe[Any], first: Pass) -> CheckResult:
     """Every term has a finite gradient that is not zero, and is in the sum by its weight."""
     wrong = probe.missing(first) if first.total.requires_grad else ["the loss has no gradient at all"]
     found, silent = [], dict.fromkeys(first.losses, "")
@@ -71,7 +71,9 @@ def gradients(probe: Probe[Any], first: Pass) -> Gate:
     return verdict("gradients", wrong, f"norms {', '.join(found)}", "a loss that is only logged trains nothing")
 
 
-def step(probe: Probe[Any], optimizer: torch.optim.Optimizer, first: Pass, statistics: dict[str, Tensor]) -> list[Gate]:
+def step(
+    probe: Probe[Any], optimizer: torch.optim.Optimizer, first: Pass, statistics: dict[str, Tensor]
+) -> list[CheckResult]:
     """One real step: what learns moves, what is frozen does not; and clipping comes before it.
 
     At the stage's full rate or `RATE`: at a lower one a step may be lost in rounding. `statistics` are those of frozen
@@ -164,7 +166,7 @@ def _still(probe: Probe[Any], optimizer: torch.optim.Optimizer, moved: set[str])
     return still
 
 
-def _clipping(module: StageModule, optimizer: torch.optim.Optimizer) -> Iterable[Gate]:
+def _clipping(module: StageModule, optimizer: torch.optim.Optimizer) -> Iterable[CheckResult]:
     """The gradient of the whole stage is no longer than the recipe allows when the step is taken."""
     most = module.largest_norm
     before = _norm(optimizer)

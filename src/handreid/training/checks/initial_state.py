@@ -13,14 +13,14 @@ from handreid.objectives.cross_entropy import CrossEntropy
 from handreid.objectives.margin_softmax import MarginSoftmax
 from handreid.objectives.objective import Objective
 from handreid.training.checks.probe import Probe
-from handreid.training.checks.result import Gate, listed, verdict
+from handreid.training.checks.result import CheckResult, listed, verdict
 from handreid.training.optimizers import rate_factor
 from handreid.training.stage_module import StageModule
 
 BAND = 0.1
 
 
-def loss(objectives: Mapping[str, nn.Module], identities: int, losses: Mapping[str, Tensor]) -> Gate | None:
+def loss(objectives: Mapping[str, nn.Module], identities: int, losses: Mapping[str, Tensor]) -> CheckResult | None:
     """A fresh classifier's loss is ln(classes); None where no term has one.
 
     Within a tenth. With margin and scale the start lies elsewhere, see `_expected`.
@@ -40,7 +40,7 @@ def loss(objectives: Mapping[str, nn.Module], identities: int, losses: Mapping[s
     return verdict("loss", wrong, ", ".join(found), advice) if found else None
 
 
-def pairs(wanting: Sequence[str], labels: Tensor, batches: Iterable[list[Drawn]]) -> Gate | None:
+def pairs(wanting: Sequence[str], labels: Tensor, batches: Iterable[list[Drawn]]) -> CheckResult | None:
     """Every batch of an epoch has what the terms `wanting` it need; None where there are no such terms."""
     if not wanting:
         return None
@@ -61,7 +61,7 @@ def pairs(wanting: Sequence[str], labels: Tensor, batches: Iterable[list[Drawn]]
     return verdict("pairs", wrong, found, f"{listed(wanting)} compares photos of one identity: use sampler kind pk")
 
 
-def labels(probe: Probe[Any], split: Split) -> Gate | None:
+def labels(probe: Probe[Any], split: Split) -> CheckResult | None:
     """A training photo's label is the place of its identity among the names, and texts are in the same order.
 
     None for a stage that reads no labels.
@@ -77,7 +77,7 @@ def labels(probe: Probe[Any], split: Split) -> Gate | None:
     return verdict("labels", wrong, f"{len(given)} photos of {max(given) + 1} identities", "labels are made once a run")
 
 
-def rates(probe: Probe[Any], optimizer: torch.optim.Optimizer, scheduler: Mapping[str, object]) -> Gate:
+def rates(probe: Probe[Any], optimizer: torch.optim.Optimizer, scheduler: Mapping[str, object]) -> CheckResult:
     """The schedule that is stated in epochs is stepped per batch, and begins with some rate."""
     module: StageModule = probe.module
     batches = sum(1 for _ in probe.drawn())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from handreid.training.checks.result import Gate, verdict
+from handreid.training.checks.result import CheckResult, verdict
 from handreid.training.stage_module import StageModule
 
 STEPS = 150
@@ -20,7 +20,9 @@ SHARE = 0.5  # of its start that the loss must fall below
 EVERY = 10  # steps between looks
 
 
-def memorise(module: StageModule, batch: Any, right: Callable[[], tuple[int, int]], what: str, rate: float) -> Gate:
+def memorise(
+    module: StageModule, batch: Any, right: Callable[[], tuple[int, int]], what: str, rate: float
+) -> CheckResult:
     """Trains the module on this one batch. `right` gives how many photos are right, and of how many.
 
     `what` the batch is, in words; `rate` is Adam's. Leaves a trace.
@@ -42,7 +44,7 @@ def _learn(module: StageModule, batch: Any, rate: float) -> Iterator[float]:
         module.after_step()
 
 
-def _judge(losses: Iterator[float], right: Callable[[], tuple[int, int]], what: str, rate: float) -> Gate:
+def _judge(losses: Iterator[float], right: Callable[[], tuple[int, int]], what: str, rate: float) -> CheckResult:
     start = now = next(losses)
     steps = good = count = 0
     for steps, now in enumerate(losses, 1):

@@ -9,71 +9,71 @@ import torch
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.training.checks import data, gradients, initial_state, texts
 from handreid.training.checks.probe import Pass, Probe
-from handreid.training.checks.restore import leaving_no_trace
-from handreid.training.checks.result import Gate, note, refuse, timed
+from handreid.training.checks.restore import restored
+from handreid.training.checks.result import CheckResult, raise_failed, timed, write_results
 from handreid.training.checks.small_batches import small_batches
 from handreid.training.context import Job
-from handreid.training.epoch_callback import checkpoint_state
+from handreid.training.epoch_callback import read_checkpoint_progress
 from handreid.training.stage_module import StageModule
 
 
 def before_run(
-    recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material, *, refusing: bool = True
-) -> list[Gate]:
+    recipe: Recipe, embedder: Embedder, text: TextEncoder, material: RunDataset, *, refusing: bool = True
+) -> list[CheckResult]:
     """What can be checked before anything is decoded: who is tested, preprocessing, the evaluation's sentences.
 
     Raises GateError where one fails, if it is `refusing`.
     """
-    gates = timed(lambda: data.strangers(material))
+    gates = timed(lambda: data.check_subject_disjoint(material))
     for _, stage in recipe.fine_tunes:
         gates += timed(partial(data.preprocessing, recipe, stage, embedder, material))
     gates += timed(lambda: texts.texts_of_evaluation(recipe, text))
     kept = [gate for gate in gates if gate.name not in recipe.gates.skip]
     if refusing:
-        refuse(kept, f"recipe {recipe.name}")
+        raise_failed(kept, f"recipe {recipe.name}")
     return kept
 
 
 def before_stage(job: Job, number: int, probe: Probe[Any]) -> None:
     """Checks a stage that is about to begin, or to go on, and notes it in its folder. Raises GateError."""
     stage, skipped = job.recipe.stages[number], job.recipe.gates.skip
-    gates = check_stage(job, probe, fresh=checkpoint_state(job.folder(number)) is None)
-    note(job.folder(number), gates, skipped)
-    refuse(gates, f"stage {number} ({stage.kind})")
+    gates = check_stage(job, probe, fresh=read_checkpoint_progress(job.folder(number)) is None)
+    write_results(job.folder(number), gates, skipped)
+    raise_failed(gates, f"stage {number} ({stage.kind})")
     left_out = f"; left out: {', '.join(skipped)}" if skipped else ""
     seconds = sum(gate.seconds for gate in gates)
     job.progress.say(f"stage {number} ({stage.kind}): {len(gates)} checks passed in {seconds:.1f} s{left_out}")
 
 
-def check_stage(job: Job, probe: Probe[Any], *, fresh: bool = True) -> list[Gate]:
+def check_stage(job: Job, probe: Probe[Any], *, fresh: bool = True) -> list[CheckResult]:
     """All checks of a stage, but for those that the recipe skips; its module is then as it was.
 
     A stage that goes on (not `fresh`) is checked as it was built, with the weights it began with: what it has learned
     since comes from its checkpoint afterwards, and with it classifiers that are no longer untrained.
     """
     module: StageModule = probe.module
-    with leaving_no_trace(module):
+    with restored(module):
         module.train()
         gates = [*_of_photos(job, probe), *_of_learning(probe, fresh=fresh)]
     if "overfit" in job.gates and all(gate.passed for gate in gates):
-        with leaving_no_trace(module):
+        with restored(module):
             module.train()
             module.on_train_epoch_start()
             gates += timed(probe.overfit)
     return [gate for gate in gates if gate.name not in job.recipe.gates.skip]
 
 
-def _of_photos(job: Job, probe: Probe[Any]) -> Iterator[Gate]:
-    yield from timed(lambda: data.strangers(job.material))
+def _of_photos(job: Job, probe: Probe[Any]) -> Iterator[CheckResult]:
+    yield from timed(lambda: data.check_subject_disjoint(job.material))
     yield from timed(lambda: initial_state.labels(probe, job.material.split))
     for question in probe.of_photos(job):
         yield from timed(question)
 
 
-def _of_learning(probe: Probe[Any], *, fresh: bool) -> Iterator[Gate]:
+def _of_learning(probe: Probe[Any], *, fresh: bool) -> Iterator[CheckResult]:
     module: StageModule = probe.module
     try:
         chosen = module.configure_optimizers()
@@ -87,7 +87,7 @@ def _of_learning(probe: Probe[Any], *, fresh: bool) -> Iterator[Gate]:
     statistics = gradients.frozen_statistics(module)
     passed: list[Pass] = []
 
-    def gradients_of_a_pass() -> Gate:
+    def gradients_of_a_pass() -> CheckResult:
         passed.append(probe.one_pass(next(small_batches(probe))))
         return gradients.gradients(probe, passed[0])
 

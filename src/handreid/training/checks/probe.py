@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from handreid.data.sampling import Drawn
 from handreid.data.splits import Split
-from handreid.training.checks.result import Gate
+from handreid.training.checks.result import CheckResult
 from handreid.training.context import Job
 from handreid.training.stage_module import StageModule
 
 Module = TypeVar("Module", bound=StageModule)
-Question = Callable[[], Gate | Sequence[Gate] | None]  # a check that is still to be made; None: nothing to check
+Question = Callable[
+    [], CheckResult | Sequence[CheckResult] | None
+]  # a check that is still to be made; None: nothing to check
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,6 @@ class Probe(ABC, Generic[Module]):
         """Further checks of a first pass; `fresh` where the stage begins, and does not go on."""
         return iter(())
 
-    def overfit(self) -> Gate | None:
+    def overfit(self) -> CheckResult | None:
         """Whether a few photos can be memorised, with `checks.overfit`; leaves a trace. None: it is not checked."""
         return None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def leaving_no_trace(module: nn.Module) -> Iterator[None]:
+def restored(module: nn.Module) -> Iterator[None]:
     """Within, the module may be trained; afterwards it and all global random numbers are as they were, to the bit."""
     state = _State.of(module)
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what others draw from

@@ -13,7 +13,7 @@ FILE = "gates.json"
 
 
 @dataclass(frozen=True)
-class Gate:
+class CheckResult:
     """A check by its name, and what it found: numbers and names, and where it failed what to do."""
 
     name: str
@@ -22,23 +22,23 @@ class Gate:
     seconds: float = 0.0
 
 
-def verdict(name: str, wrong: Sequence[str], found: str, advice: str = "") -> Gate:
+def verdict(name: str, wrong: Sequence[str], found: str, advice: str = "") -> CheckResult:
     """Passed with what was found where nothing is wrong; else all that is, and what to do."""
     if not wrong:
-        return Gate(name, True, found)
-    return Gate(name, False, "; ".join(wrong) + (f": {advice}" if advice else ""))
+        return CheckResult(name, True, found)
+    return CheckResult(name, False, "; ".join(wrong) + (f": {advice}" if advice else ""))
 
 
-def timed(check: Callable[[], Gate | Sequence[Gate] | None]) -> list[Gate]:
+def timed(check: Callable[[], CheckResult | Sequence[CheckResult] | None]) -> list[CheckResult]:
     """What a check gives, with its time noted at the last; nothing where there is nothing to check."""
     began = time.perf_counter()
     found = check()
-    gates = [found] if isinstance(found, Gate) else list(found or ())
+    gates = [found] if isinstance(found, CheckResult) else list(found or ())
     took = time.perf_counter() - began
     return [*gates[:-1], *(replace(gate, seconds=took) for gate in gates[-1:])]
 
 
-def refuse(gates: Sequence[Gate], where: str) -> None:
+def raise_failed(gates: Sequence[CheckResult], where: str) -> None:
     """Raises GateError with every check that failed."""
     failed = [gate for gate in gates if not gate.passed]
     if failed:
@@ -50,12 +50,12 @@ def refuse(gates: Sequence[Gate], where: str) -> None:
         )
 
 
-def note(folder: Path, gates: Sequence[Gate], skipped: Sequence[str]) -> None:
+def write_results(folder: Path, gates: Sequence[CheckResult], skipped: Sequence[str]) -> None:
     """Writes gates.json into a stage's folder."""
     write_json(folder / FILE, content(gates, skipped))
 
 
-def content(gates: Sequence[Gate], skipped: Sequence[str]) -> dict[str, Any]:
+def content(gates: Sequence[CheckResult], skipped: Sequence[str]) -> dict[str, Any]:
     return {
         "passed": all(gate.passed for gate in gates),
         "seconds": round(sum(gate.seconds for gate in gates), 3),

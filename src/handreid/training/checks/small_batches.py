@@ -16,11 +16,11 @@ def small_batches(probe: Probe[Any], *, identities: int = IDENTITIES, images: in
     """Of each batch of the first epoch some photos, of identities that have several there first."""
     labels = probe.labels
     for drawn in probe.drawn():
-        chosen = drawn[: identities * images] if labels is None else few(drawn, labels, identities, images)
+        chosen = drawn[: identities * images] if labels is None else subsample(drawn, labels, identities, images)
         yield probe.batch(chosen)
 
 
-def few(drawn: Sequence[Drawn], labels: Tensor, identities: int, images: int) -> list[Drawn]:
+def subsample(drawn: Sequence[Drawn], labels: Tensor, identities: int, images: int) -> list[Drawn]:
     """At most `images` photos of each of `identities`; where identities have fewer, of more identities."""
     of: dict[int, list[Drawn]] = {}
     for one in drawn:
@@ -33,6 +33,6 @@ def few(drawn: Sequence[Drawn], labels: Tensor, identities: int, images: int) ->
     return chosen[: identities * images]
 
 
-def exchanged(labels: Tensor) -> Tensor:
+def roll_labels(labels: Tensor) -> Tensor:
     """Every label one place on: pairs remain, and most photos are somebody else's."""
     return torch.roll(labels, 1)

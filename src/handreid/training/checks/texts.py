@@ -16,14 +16,14 @@ from handreid.models.text import TextEncoder
 from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.text_to_image import TextToImage
 from handreid.recipe import Recipe
-from handreid.training.checks.result import Gate, verdict
+from handreid.training.checks.result import CheckResult, verdict
 
 ROUNDING = 1e-5  # of two features' distance, by their length
 ADVICE = "read the feature at the end-of-text token: at the start, a causal tower has not read the sentence"
 TWINS = ("a photo of a hand on the left", "a photo of a hand on the right")
 
 
-def texts_of_prompts(learner: PromptLearner, text: TextEncoder, *, shared: bool) -> Gate:
+def texts_of_prompts(learner: PromptLearner, text: TextEncoder, *, shared: bool) -> CheckResult:
     """Texts of the first identities, as their contexts begin, and two sentences whose last word differs.
 
     With `shared` contexts alone, of those identities whose sentences differ.
@@ -44,7 +44,7 @@ def texts_of_prompts(learner: PromptLearner, text: TextEncoder, *, shared: bool)
     return verdict("texts", wrong, found, ADVICE)
 
 
-def texts_of_objectives(objectives: Mapping[str, nn.Module], composed: Tensor | None) -> Gate | None:
+def texts_of_objectives(objectives: Mapping[str, nn.Module], composed: Tensor | None) -> CheckResult | None:
     """Texts that objectives compare with, and sentences that a head `composed`; None where there are none."""
     wrong: list[str] = []
     found: list[str] = []
@@ -56,7 +56,7 @@ def texts_of_objectives(objectives: Mapping[str, nn.Module], composed: Tensor | 
     return verdict("texts", wrong, ", ".join(found), ADVICE) if wrong or found else None
 
 
-def texts_of_evaluation(recipe: Recipe, text: TextEncoder) -> Gate | None:
+def texts_of_evaluation(recipe: Recipe, text: TextEncoder) -> CheckResult | None:
     """Sentences for the four views, as the recipe's evaluation has them; None where it has none."""
     asked = recipe.evaluate.prompts
     if asked is None:

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar, cast
 
 from handreid.recipe import Recipe
 from handreid.recipe.stage_base import StageValue
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import checked, text_file
 from handreid.training.checks import Probe
 from handreid.training.context import Handover, Job
-from handreid.training.epoch_callback import Check
+from handreid.training.epoch_callback import ValidationSpec
 from handreid.training.stage_module import StageModule
 
 Settings = TypeVar("Settings", bound=StageValue)
@@ -35,7 +35,7 @@ class Stage(ABC, Generic[Settings, Module]):
         return cast(Settings, self.recipe.stages[self.number])
 
     @abstractmethod
-    def check(self, handover: Handover, material: Material) -> None:
+    def check(self, handover: Handover, material: RunDataset) -> None:
         """Raises what building the stage would, before there is a folder; `handover` is as the run begins."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Stage(ABC, Generic[Settings, Module]):
         """The stage as it begins. It may change the embedder (what is frozen, low-rank changes)."""
 
     @abstractmethod
-    def validation(self, job: Job, module: Module) -> Check:
+    def validation(self, job: Job, module: Module) -> ValidationSpec:
         """What is measured of the module's result every so many epochs, and whether the best is kept."""
 
     @abstractmethod

@@ -19,22 +19,22 @@ from handreid.files import read_json, write_atomic, write_json
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
-from handreid.runs.dataset import Material, photos_of
+from handreid.runs.dataset import RunDataset, photos_of
 from handreid.runs.epoch_metrics import append_metrics, read_metrics
 from handreid.runs.folder import Run, check_noted, now
 from handreid.runs.records import STAGE_FORMAT, read_stage
 from handreid.runs.stage_weights import NOTES, hashes, noting
 from handreid.training.checks import before_stage
 from handreid.training.context import Handover, Job
-from handreid.training.parameter_counts import note_parameters
+from handreid.training.parameter_counts import write_parameter_counts
 from handreid.training.stages.base import AnyStage
 from handreid.training.stages.registry import stage_of
-from handreid.training.trainer import begin_anew, fit, unfinished
+from handreid.training.trainer import begin_anew, fit, prepare_resume
 
 _TOLD = ("parameters.json", "gates.json", "wise_ft.json")  # what a stage says beside its weights
 
 
-def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: Material) -> None:
+def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: RunDataset) -> None:
     """Raises what building any of the stages would: before there is a folder, and not after hours of the first."""
     for number in range(len(recipe.stages)):
         stage_of(recipe, number).check(Handover(embedder, text), material)
@@ -60,9 +60,9 @@ def run_stage(job: Job, number: int, *, reuse: bool = True) -> Handover:
 def _work(job: Job, stage: AnyStage) -> None:
     number = stage.number
     stage.begin(job)
-    if unfinished(job, number):
+    if prepare_resume(job, number):
         module = stage.module(job)
-        note_parameters(job.folder(number), *stage.counts(job, module), job.progress.say)
+        write_parameter_counts(job.folder(number), *stage.counts(job, module), job.progress.say)
         before_stage(job, number, stage.probe(module))
         fit(job, number, module, stage.validation(job, module))
     stage.finish(job)

@@ -47,7 +47,7 @@ class FineTuneModule(StageModule):
         self.batches = batches
         self.mix = mix
         self.workers = workers
-        embedder.head.meet(photos.identities)
+        embedder.head.set_identities(photos.identities)
         if stage.lora:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -86,7 +86,7 @@ class FineTuneModule(StageModule):
         photos, mixed = self.mix(batch.photos, batch.labels) if self.mix else (batch.photos, None)
         outputs = self.embedder(photos, batch.conditions, labels=batch.labels)
         if self.centres is not None:
-            self.centres.add(self.embedder.compared(outputs), batch.labels)
+            self.centres.add(self.embedder.concat_features(outputs), batch.labels)
         targets = Targets(batch.labels, mixed)
         losses: dict[str, Tensor] = {}
         for name, objective in self._objectives():

@@ -20,11 +20,11 @@ from handreid.objectives.cross_entropy import CrossEntropy
 from handreid.objectives.image_to_text import ImageToText
 from handreid.objectives.text_to_image import TextToImage
 from handreid.recipe.objectives import term_name
-from handreid.training.checks import Gate, Pass, Probe, initial_state
+from handreid.training.checks import CheckResult, Pass, Probe, initial_state
 from handreid.training.checks import data as data_checks
 from handreid.training.checks.overfit import memorise
 from handreid.training.checks.probe import Question
-from handreid.training.checks.small_batches import exchanged, few
+from handreid.training.checks.small_batches import roll_labels, subsample
 from handreid.training.checks.texts import texts_of_objectives
 from handreid.training.context import Job
 from handreid.training.stages.fine_tune.module import FineTuneModule
@@ -109,7 +109,7 @@ class FineTuneProbe(Probe[FineTuneModule]):
 
     def exchanged(self, now: Pass, name: str) -> Tensor:
         objective, (outputs, targets) = self.module.objectives[name], _outputs(now)
-        loss: Tensor = objective(outputs, Targets(exchanged(targets.labels), targets.mixed))
+        loss: Tensor = objective(outputs, Targets(roll_labels(targets.labels), targets.mixed))
         return loss
 
     def of_photos(self, job: Job) -> Iterator[Question]:
@@ -124,14 +124,14 @@ class FineTuneProbe(Probe[FineTuneModule]):
             yield partial(initial_state.loss, objectives, self.module.photos.identities, first.losses)
         yield partial(texts_of_objectives, objectives, _outputs(first)[0].texts)
 
-    def overfit(self) -> Gate:
+    def overfit(self) -> CheckResult:
         """Without augmentation, dropout, mixing and label smoothing, and with the labels of different people exchanged:
         what the tower knows already is of no help, and a classifier alone, over features that do not move, cannot make
         photos of one label each other's nearest.
         """
         photos = self._plain_photos()
-        batch: Batch = photos[few(next(self.drawn()), photos.labels, 3, 2)]
-        batch = Batch(batch.photos, exchanged(batch.labels), batch.rows, batch.conditions)
+        batch: Batch = photos[subsample(next(self.drawn()), photos.labels, 3, 2)]
+        batch = Batch(batch.photos, roll_labels(batch.labels), batch.rows, batch.conditions)
         module = self.module
         _make_easy(module)
         seen: list[Outputs] = []
@@ -139,7 +139,7 @@ class FineTuneProbe(Probe[FineTuneModule]):
         moves = any(own.requires_grad for own in module.embedder.parameters())
 
         def right() -> tuple[int, int]:
-            compared = module.embedder.compared(seen[-1])
+            compared = module.embedder.concat_features(seen[-1])
             ranked = _ranked_right(compared, batch.labels) if moves else len(batch)
             return min(ranked, _classified_right(module, seen[-1], batch.labels)), len(batch)
 

@@ -25,16 +25,16 @@ from handreid.models.sealed import digest_of
 from handreid.recipe import FineTune
 from handreid.recipe.objectives import term_name
 from handreid.recipe.samplers import BalancedSampler
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import belongs, checked, noting
 from handreid.training.context import Handover, Job, labels_of
-from handreid.training.epoch_callback import Check, Validate
-from handreid.training.parameter_counts import check_learns, count_all, count_parameters
+from handreid.training.epoch_callback import Validate, ValidationSpec
+from handreid.training.parameter_counts import check_trainable, count_all, count_parameters
 from handreid.training.phrases import counted, joined, rate
 from handreid.training.stages.base import Stage
 from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.stages.fine_tune.probe import FineTuneProbe
-from handreid.training.stages.fine_tune.wise_ft import walk
+from handreid.training.stages.fine_tune.wise_ft import interpolation_curve
 
 _TERMS = {
     "cross_entropy": "cross-entropy",
@@ -53,24 +53,26 @@ _TERMS = {
 class FineTuneStage(Stage[FineTune, FineTuneModule]):
     """The encoder learns; the embedder ends with the stage's weights, all its layers free again."""
 
-    def check(self, handover: Handover, material: Material) -> None:
+    def check(self, handover: Handover, material: RunDataset) -> None:
         stage, labels, embedder = self.settings, labels_of(material), handover.embedder
         identities = int(labels.max()) + 1
         texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # stand-ins: they are learned before
-        check_learns(stage, embedder, build_objectives(stage, embedder.head, identities, self.recipe.seed, texts))
+        check_trainable(stage, embedder, build_objectives(stage, embedder.head, identities, self.recipe.seed, texts))
         build_augment(stage, embedder.preprocessing)
         build_batches(stage, labels, _groups(material, stage), seed=self.recipe.seed)(0, 0, 1, None)
         embedder.backbone.freeze(stage.freeze_blocks)
-        embedder.backbone.thaw()
+        embedder.backbone.unfreeze()
         if stage.lora:
             add_lora(copy.deepcopy(embedder.backbone.visual), **stage.lora.model_dump())
 
     def module(self, job: Job) -> FineTuneModule:
         return fine_tune_module(job, self.number, self._texts(job.handover))
 
-    def validation(self, job: Job, module: FineTuneModule) -> Check:
+    def validation(self, job: Job, module: FineTuneModule) -> ValidationSpec:
         stopping = self.settings.early_stopping
-        return Check(_validation(job), self.settings.validate_every, patience=stopping.patience if stopping else None)
+        return ValidationSpec(
+            _validation(job), self.settings.validate_every, patience=stopping.patience if stopping else None
+        )
 
     def counts(self, job: Job, module: FineTuneModule) -> tuple[dict[str, int], int]:
         parts = module.embedder, module.objectives
@@ -101,7 +103,7 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
             chosen = _interpolated(folder)
         merge_lora(embedder.backbone.visual)
         embedder.load_state_dict(Embedder.load(checked(chosen)).state_dict())
-        embedder.eval().backbone.thaw()
+        embedder.eval().backbone.unfreeze()
         return handover
 
     def probe(self, module: FineTuneModule) -> FineTuneProbe:
@@ -109,7 +111,7 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
 
     def untrained(self, module: FineTuneModule, handover: Handover) -> Handover:
         merge_lora(handover.embedder.backbone.visual)
-        handover.embedder.eval().backbone.thaw()
+        handover.embedder.eval().backbone.unfreeze()
         return handover
 
     def describe(self) -> str:
@@ -165,7 +167,7 @@ def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
     return TrainingPhotos(photos, here, labels, augment, mirror=mirror, conditions=conditions)
 
 
-def _groups(material: Material, stage: FineTune) -> np.ndarray | None:
+def _groups(material: RunDataset, stage: FineTune) -> np.ndarray | None:
     """What a balanced sampler balances; a mirrored photo is of its original's group."""
     if not isinstance(stage.sampler, BalancedSampler):
         return None
@@ -213,7 +215,9 @@ def _interpolate(job: Job, folder: Path, alphas: tuple[float, ...], start: dict[
     """The stage's weights become the best, by validation, on the way from those it began with."""
     rows, size = job.material.split.train, job.recipe.evaluate.batch_size
     photos, conditions = job.decoded(rows), job.conditions(rows)
-    curve = walk(job.embedder, start, alphas, photos, _validation(job), conditions=conditions, batch_size=size)
+    curve = interpolation_curve(
+        job.embedder, start, alphas, photos, _validation(job), conditions=conditions, batch_size=size
+    )
     for line in curve.lines():
         job.progress.say(line)
     write_json(folder / "wise_ft.json", curve.content())

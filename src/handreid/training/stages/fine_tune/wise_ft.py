@@ -73,7 +73,7 @@ def interpolate(start: State, tuned: State, alpha: float) -> State:
     }
 
 
-def estimate_norms(
+def recompute_batchnorm(
     embedder: Embedder,
     photos: Photos,
     *,
@@ -99,7 +99,7 @@ def estimate_norms(
     embedder.train(training)
 
 
-def walk(
+def interpolation_curve(
     embedder: Embedder,
     start: State,
     alphas: Sequence[float],
@@ -120,7 +120,7 @@ def walk(
     points = [Point(None, validate(embedder))]
     for alpha in sorted(set(alphas), reverse=True):
         embedder.backbone.load_state_dict(interpolate(start, tuned, alpha))
-        estimate_norms(embedder, photos, conditions=conditions, batch_size=batch_size, keep=frozen)
+        recompute_batchnorm(embedder, photos, conditions=conditions, batch_size=batch_size, keep=frozen)
         points.append(Point(alpha, validate(embedder)))
         if Curve(tuple(points)).best is points[-1]:
             best = _copied(embedder)

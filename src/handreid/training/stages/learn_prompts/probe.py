@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handreid.training.checks import Gate, Pass, Probe
+from handreid.training.checks import CheckResult, Pass, Probe
 from handreid.training.checks.gradients import flat
 from handreid.training.checks.overfit import memorise
 from handreid.training.checks.probe import Question
@@ -57,7 +57,7 @@ class LearnPromptsProbe(Probe[LearnPromptsModule]):
         module = self.module
         yield partial(texts_of_prompts, module.learner, module.text, shared=module.stage.contexts == "shared")
 
-    def overfit(self) -> Gate:
+    def overfit(self) -> CheckResult:
         """With features that are as far apart as their identities, and no dropout."""
         module = self.module
         positions: Tensor = next(small_batches(self, identities=6, images=1))

@@ -6,19 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from handreid.data.prompt_text import attribute_phrases, fill
+from handreid.data.prompt_text import attribute_phrases, fill_templates
 from handreid.errors import RecipeError
 from handreid.models.feature_cache import cached_joint_features
-from handreid.models.prompts import Beginning, LearnedPrompts, PromptLearner, nearest_words, word_embeddings
+from handreid.models.prompts import ContextInit, LearnedPrompts, PromptLearner, nearest_words, word_embeddings
 from handreid.models.sealed import digest_of
 from handreid.models.sentences import make_sentences
 from handreid.models.text import TextEncoder
 from handreid.recipe import LearnPrompts
 from handreid.recipe.prompts import AttributeWords, NearestWords
-from handreid.runs.dataset import Material
+from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import checked
 from handreid.training.context import Handover, Job, labels_of
-from handreid.training.epoch_callback import Check
+from handreid.training.epoch_callback import ValidationSpec
 from handreid.training.phrases import counted, rate
 from handreid.training.stages.base import Stage
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
@@ -28,7 +28,7 @@ from handreid.training.stages.learn_prompts.probe import LearnPromptsProbe
 class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
     """Words for identities are learned; the encoder is left as it is, and every identity has a text afterwards."""
 
-    def check(self, handover: Handover, material: Material) -> None:
+    def check(self, handover: Handover, material: RunDataset) -> None:
         stage, text = self.settings, handover.text
         text.check_promptable()
         filled, _ = _sentences(stage, material)
@@ -44,8 +44,8 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
     def module(self, job: Job) -> LearnPromptsModule:
         return prompts_module(job, self.number)
 
-    def validation(self, job: Job, module: LearnPromptsModule) -> Check:
-        return Check(module.sanity, self.settings.validate_every, name="prompts", monitor=None, quiet=True)
+    def validation(self, job: Job, module: LearnPromptsModule) -> ValidationSpec:
+        return ValidationSpec(module.sanity, self.settings.validate_every, name="prompts", monitor=None, quiet=True)
 
     def counts(self, job: Job, module: LearnPromptsModule) -> tuple[dict[str, int], int]:
         contexts = sum(own.numel() for own in module.parameters())
@@ -56,7 +56,7 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
         return digest_of(handover.embedder.backbone.state_dict()) + digest_of(handover.text.state_dict())  # no head
 
     def load(self, folder: Path, handover: Handover) -> Handover:
-        return replace(handover, texts=learned(folder).texts)
+        return replace(handover, texts=load_prompts(folder).texts)
 
     def probe(self, module: LearnPromptsModule) -> LearnPromptsProbe:
         return LearnPromptsProbe(module)
@@ -73,7 +73,7 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
         )
 
 
-def learned(folder: Path) -> LearnedPrompts:
+def load_prompts(folder: Path) -> LearnedPrompts:
     """The prompts of a stage that is finished. Raises RunError, and WeightsError."""
     return LearnedPrompts.load(checked(folder / "last.safetensors"))
 
@@ -115,18 +115,18 @@ def prompts_module(job: Job, number: int) -> LearnPromptsModule:
     )
 
 
-def _sentences(stage: LearnPrompts, material: Material) -> tuple[list[list[str]], list[str]]:
-    return fill(stage.placed, material.manifest.table[material.split.train], labels_of(material))
+def _sentences(stage: LearnPrompts, material: RunDataset) -> tuple[list[list[str]], list[str]]:
+    return fill_templates(stage.placed, material.manifest.table[material.split.train], labels_of(material))
 
 
 def _places(stage: LearnPrompts) -> int:
     return stage.tokens * (2 if stage.contexts == "both" else 1)
 
 
-def _beginning(stage: LearnPrompts, text: TextEncoder, material: Material, means: Tensor) -> Beginning:
+def _beginning(stage: LearnPrompts, text: TextEncoder, material: RunDataset, means: Tensor) -> ContextInit:
     match stage.init:
         case None:
-            return Beginning(stage.std)
+            return ContextInit(stage.std)
         case NearestWords():
             words = text.embed(nearest_words(text, means, stage.tokens)).detach()
         case AttributeWords():
@@ -134,10 +134,10 @@ def _beginning(stage: LearnPrompts, text: TextEncoder, material: Material, means
             words = torch.stack([word_embeddings(text, phrase or "person", stage.tokens) for phrase in phrases])
         case str():
             words = word_embeddings(text, stage.init, stage.tokens).expand(len(means), -1, -1)
-    return Beginning(stage.std, words)
+    return ContextInit(stage.std, words)
 
 
-def _phrases(init: AttributeWords, material: Material) -> list[str]:
+def _phrases(init: AttributeWords, material: RunDataset) -> list[str]:
     return attribute_phrases(init.columns, material.manifest.table[material.split.train], labels_of(material))
 
 
