@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of
 from handreid.runs.folder import Run
-from handreid.runs.results import Evaluation
+from handreid.runs.results import Evaluation, Matrix
 
 
 def evaluated(run: Run, **options: Any) -> tuple[Path, dict[str, Any]]:
@@ -23,3 +25,12 @@ def crossed(run: Run, by: Any, **options: Any) -> tuple[Path, dict[str, Any]]:
 
 def typed(content: Mapping[str, Any]) -> Evaluation:
     return Evaluation.model_validate(json.loads(json.dumps(content)))
+
+
+def typed_matrix(content: Mapping[str, Any]) -> Matrix:
+    return Matrix.model_validate(json.loads(json.dumps(content)))
+
+
+def plain(results: Any) -> Any:
+    """Models, and lists and mappings of models, as their JSON has them."""
+    return json.loads(TypeAdapter(Any).dump_json(results))

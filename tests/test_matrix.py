@@ -29,6 +29,7 @@ from handreid.runs.folder import Run
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.plain_results import crossed as crossed_by
+from tests.plain_results import plain, typed_matrix
 from tests.test_cli import complaint, handreid
 
 VIEWS = [("dorsal", "right"), ("dorsal", "left"), ("palmar", "right"), ("palmar", "left")]
@@ -216,7 +217,7 @@ class TestNumbers:
     """
 
     def test_every_cell_has_the_number_it_must_have(self, manifest: Manifest, photos: Embedded):
-        found, _ = score_cells(photos, crossed(manifest).cells, 200)
+        found = plain(score_cells(photos, crossed(manifest).cells, 200)[0])
         rank1 = {(cell["kind"], cell["mirrored"]): set() for cell in found}
         for cell in found:
             rank1[cell["kind"], cell["mirrored"]].add(cell["metrics"]["rank1"]["value"])
@@ -235,7 +236,7 @@ class TestNumbers:
     def test_kinds_are_the_mean_over_all_their_queries(self, manifest: Manifest, photos: Embedded):
         cells = crossed(manifest).cells
         found, scored = score_cells(photos, cells, 200)
-        kinds = {(of["kind"], of["mirrored"]): of for of in pool_by_kind(photos, cells, scored, 200)}
+        kinds = {(of["kind"], of["mirrored"]): of for of in plain(pool_by_kind(photos, cells, scored, 200))}
         mirrored = kinds["other hand, same aspect", True]
         assert (mirrored["cells"], mirrored["counts"]["queries"], mirrored["counts"]["subjects"]) == (4, 4 * 18, 6)
         assert mirrored["metrics"]["rank1"]["value"] == 1.0
@@ -243,7 +244,7 @@ class TestNumbers:
 
     def test_people_are_the_unit_of_the_intervals(self, manifest: Manifest, photos: Embedded):
         """Of six people all right: the low end is the 2.5 % point of Beta(6, 1/2), however many photos they have."""
-        found, _ = score_cells(photos, crossed(manifest).cells, 4000)
+        found = plain(score_cells(photos, crossed(manifest).cells, 4000)[0])
         bounds = at(found, "dorsal-right", "dorsal-right")["metrics"]["rank1"]
         assert (bounds["value"], bounds["high"]) == (1.0, 1.0)
         assert 0.6 < bounds["low"] < 0.75
@@ -251,7 +252,7 @@ class TestNumbers:
     def test_losses_are_paired_with_the_probes_own_kind(self, manifest: Manifest, photos: Embedded):
         cells = crossed(manifest).shared
         _, scored = score_cells(photos, cells, 200)
-        of_cells, of_kinds = difference_to_matched(photos, cells, scored, 200)
+        of_cells, of_kinds = plain(difference_to_matched(photos, cells, scored, 200))
         named = {(c.gallery, c.probe, c.mirrored): of for c, of in zip(cells, of_cells, strict=True)}
         assert named["dorsal-right", "dorsal-right", False] is None
         lost = named["dorsal-right", "dorsal-left", False]["rank1"]
@@ -323,7 +324,7 @@ class TestARun:
         assert set(found["hashes"]) == {"manifest", "draws", "model"}
         assert (found["trained_on"]["subjects"], found["trained_on"]["photos"]) == (0, 0)
         assert (found["tested_on"][0]["subjects"], found["tested_on"][0]["photos"]) == (6, 72)
-        assert found in read_matrices(zero)
+        assert found in plain(read_matrices(zero))
         told = (zero.folder / "evaluation-matrix-aspect.md").read_text()
         assert "zero: not trained." in told.lower()
         assert "| dorsal-left, mirrored | 100.0 [" in told
@@ -389,7 +390,7 @@ class TestLeaks:
         assert found["tested_on"][0]["subjects"] == 3
         assert {cell["counts"]["gallery"] for cell in found["cells"] if cell["gallery"] == "dorsal-left"} == {3}
         assert at(found["cells"], "dorsal-right", "dorsal-right")["counts"]["gallery"] == 3
-        assert any(remark.startswith(f"left out: {gone['subjects']} subjects") for remark in remarks(found))
+        assert any(remark.startswith(f"left out: {gone['subjects']} subjects") for remark in remarks(typed_matrix(found)))
         assert path.name == "evaluation-matrix-aspect.json"
 
     def test_a_plain_evaluation_of_another_aspect_refuses_them(self, back: Run):
@@ -419,7 +420,7 @@ class TestLeaks:
 
     def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
         other = crossed_by(back, "side")[1]
-        columns, rows = stack_matrices([found, other], "rank1")
+        columns, rows = stack_matrices([typed_matrix(found), typed_matrix(other)], "rank1")
         assert [row[0].split(":")[0] for row in rows] == ["zero", "back"]
         assert "trained on hands11k, dorsal-right (13 subjects, 39 photos)" in rows[1][0]
         one = {(of["kind"], of["mirrored"]): of for of in found["kinds"]}["other hand, same aspect", True]
@@ -461,7 +462,7 @@ class TestDatasets:
     def test_what_makes_no_sense_is_refused(self, zero: Run, hands: Path, other: Path):
         with pytest.raises(RunError, match="give each with --data"):
             matrix_of(zero, "dataset")
-        with pytest.raises(RunError, match="is the same"):
+        with pytest.raises(RunError, match="is the run's own"):
             matrix_of(zero, "dataset", data=[hands])
         with pytest.raises(RunError, match="takes one manifest"):
             matrix_of(zero, "aspect", data=[hands, other])
@@ -474,7 +475,7 @@ class TestDatasets:
         path, elsewhere = crossed_by(zero, "aspect", data=[other])
         assert (path != own, own.read_bytes() == before) == (True, True)
         assert elsewhere["tested_on"][0]["protocol"] == "everyone"
-        assert written_matrix(zero, "aspect")["hashes"] == found["hashes"]
+        assert plain(written_matrix(zero, "aspect"))["hashes"] == found["hashes"]
 
 
 class TestCommandsAndFigure:
@@ -494,10 +495,10 @@ class TestCommandsAndFigure:
 
     @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
     def test_a_figure_in_each_format_with_its_caption(self, found: dict[str, Any], tmp_path: Path, suffix: str):
-        written = matrix_figure(found, tmp_path / f"matrix{suffix}")
+        written = matrix_figure(typed_matrix(found), tmp_path / f"matrix{suffix}")
         assert [path.name for path in written] == [f"matrix{suffix}", "matrix.txt"]
         caption = written[1].read_text()
-        assert caption.startswith("Rank-1 by aspect, galleries across and probes down. Zero: not trained.")
+        assert caption.startswith("Rank-1 by aspect, galleries across and queries down. Zero: not trained.")
         if suffix == ".svg":
             text = written[0].read_text()
             of = at(found["cells"], "dorsal-left", "dorsal-right")["metrics"]["rank1"]
@@ -514,7 +515,7 @@ class TestCommandsAndFigure:
             "figure", "matrix", empty.folder, "--matrix", "side", "--out", tmp_path / "s.png"
         )
         assert read_matrices(empty) == []
-        assert "no matrix over side" in complaint(
+        assert "not a matrix over side" in complaint(
             "figure",
             "matrix",
             zero.folder,
@@ -526,4 +527,4 @@ class TestCommandsAndFigure:
             zero.folder / "evaluation-matrix-aspect.json",
         )
         with pytest.raises(DataError, match="no matrix over the same people"):
-            matrix_figure({**found, "shared": None}, tmp_path / "s.png", shared=True)
+            matrix_figure(typed_matrix({**found, "shared": None}), tmp_path / "s.png", shared=True)

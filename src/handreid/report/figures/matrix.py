@@ -1,4 +1,4 @@
-"""A matrix as a picture: a cell for every gallery and probe, with its number and interval written in.
+"""A matrix as a picture: a cell for every gallery and query, with its number and interval written in.
 
 * Colour repeats what the number says and adds nothing; a question that the photos cannot answer is hatched, one that
   nobody asks (a mirrored hand for its own side) is empty.
@@ -96,7 +96,7 @@ def _frame(axes: "Axes", columns: Mapping[str, float], rows: Mapping[str, float]
     axes.set_yticks(list(rows.values()), list(rows))
     axes.xaxis.tick_top()
     axes.tick_params(length=0, labelsize=9.5, labelcolor=style.INK)
-    axes.text(-0.05, -0.09, "probe", color=style.QUIET, size=9.5, ha="right", style="italic")
+    axes.text(-0.05, -0.09, "query", color=style.QUIET, size=9.5, ha="right", style="italic")
     axes.text(0.03, -0.31, "gallery", color=style.QUIET, size=9.5, style="italic")
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -125,12 +125,12 @@ def _draw(axes: "Axes", at: tuple[float, float], cell: MatrixCell | None, metric
 
 def _legend(cells: Sequence[MatrixCell]) -> str:
     hatched = "; hatched: nobody to find" if any(cell.metrics is None for cell in cells) else ""
-    framed = "framed: gallery and probe of one kind"
+    framed = "framed: gallery and query of one kind"
     return f"percent, 95 % intervals over subjects; darker is higher, 0 to 100; {framed}{hatched}"
 
 
 def _caption(found: Matrix, metric: Metric, *, shared: bool) -> str:
-    about = f"{title(metric)} by {found.by}, galleries across and probes down."
+    about = f"{title(metric)} by {found.by}, galleries across and queries down."
     same = f" Shown are {describe_shared(found)}." if shared else ""
     notes = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(found))
     return f"{about[:1].upper()}{about[1:]} {caption(found)}{same}{notes}"
