@@ -1,6 +1,8 @@
 # make demo and make test set themselves up: with Python 3.11+, make and a package index, nothing else is needed.
 
 PYTHON ?= python3
+# without compiled files every process would compile torch and all else anew: half a minute each
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
