@@ -24,7 +24,9 @@ def crossed(run: Run, by: Any, **options: Any) -> tuple[Path, dict[str, Any]]:
 
 
 def typed(content: Mapping[str, Any]) -> Evaluation:
-    return Evaluation.model_validate(json.loads(json.dumps(content)))
+    found = json.loads(json.dumps(content))
+    found.pop("checksum", None)  # of a file
+    return Evaluation.model_validate(found)
 
 
 def typed_matrix(content: Mapping[str, Any]) -> Matrix:

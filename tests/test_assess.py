@@ -18,10 +18,10 @@ from handreid.evaluation.sections.zero_shot import classify, view_index
 from handreid.evaluation.tables.format import format_number
 from handreid.evaluation.tables.ladder import markdown
 from handreid.files import read_json, write_text
+from handreid.metric_table import RANKING
 from handreid.metrics.query_scores import score, summarise_scores
 from handreid.models.extraction import embed_photos
 from handreid.recipe import Recipe, parse_recipe
-from handreid.recipe.metrics import RANKING
 from handreid.runs.folder import open_run
 from handreid.runs.results import Number, read_evaluation
 from handreid.training.train import train

@@ -171,7 +171,7 @@ class TestARun:
             assert again.means() == pytest.approx({name: one["value"] for name, one in entry["metrics"].items()})
 
     def test_two_rules_are_not_compared(self, crossed: Run, ignoring: Run):
-        ours, theirs = (json.loads(run.evaluation.read_text()) for run in (crossed, ignoring))
+        ours, theirs = (typed(json.loads(run.evaluation.read_text())) for run in (crossed, ignoring))
         with pytest.raises(RunError, match="different draws"):
             compare(ours, theirs)
         with pytest.raises(RunError, match="cameras cross for ignore"):

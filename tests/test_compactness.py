@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import calinski_harabasz_score, silhouette_samples
 
 from handreid.errors import DataError
+from handreid.metric_table import METRICS, metrics_of
 from handreid.metrics import separation
 from handreid.metrics.intervals import interval_of
 from handreid.metrics.separation import compare_separation, separation_metrics
-from handreid.recipe.metrics import METRICS, metrics_of
 
 
 def cloud(

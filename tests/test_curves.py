@@ -232,5 +232,5 @@ def test_places_are_checked_before_the_work(runs: Path, tmp_path: Path):
     for kind in ("cmc", "ladder"):
         assert "the suffix must be .png or .svg or .pdf" in complaint("figure", kind, runs, "--out", tmp_path / "x.jpg")
     assert "does not exist" in complaint("figure", "training", runs / "a-base", "--out", tmp_path / "none" / "x.png")
-    with pytest.raises(OutputError, match="written as"):
+    with pytest.raises(OutputError, match="the suffix must be"):
         ladder.ladder_figure(compare_runs([runs / "a-base"]), tmp_path / "x.gif")

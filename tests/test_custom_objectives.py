@@ -278,7 +278,7 @@ class TestResuming:
         said = Said()
         first = train(with_object(Spread(0.5)), photos, tmp_path / "first")
         same = train(with_object(Spread(0.5)), photos, tmp_path / "same", progress=said)
-        assert any("taken from there" in line for line in said.lines)
+        assert any("was copied from" in line for line in said.lines)
         other = train(with_object(Spread(5.0)), photos, tmp_path / "other")
         assert first.model.read_bytes() == same.model.read_bytes() != other.model.read_bytes()
 

@@ -326,7 +326,7 @@ class TestBits:
             case _:
                 bits = int(kind.split()[1])
                 path.write_bytes(tiff(bytes(bits // 2), 2, 2, bits=(bits,), format=(2,)))
-        with pytest.raises(PhotoError, match=r"a\.tif .*(no stated range|numbers with a sign|it is no).*"):
+        with pytest.raises(PhotoError, match=r"a\.tif .*(the range of its pixels|signed numbers|it is no).*"):
             open_upright(path, FULL)
 
 

@@ -390,7 +390,9 @@ class TestLeaks:
         assert found["tested_on"][0]["subjects"] == 3
         assert {cell["counts"]["gallery"] for cell in found["cells"] if cell["gallery"] == "dorsal-left"} == {3}
         assert at(found["cells"], "dorsal-right", "dorsal-right")["counts"]["gallery"] == 3
-        assert any(remark.startswith(f"left out: {gone['subjects']} subjects") for remark in remarks(typed_matrix(found)))
+        assert any(
+            remark.startswith(f"left out: {gone['subjects']} subjects") for remark in remarks(typed_matrix(found))
+        )
         assert path.name == "evaluation-matrix-aspect.json"
 
     def test_a_plain_evaluation_of_another_aspect_refuses_them(self, back: Run):

@@ -32,7 +32,7 @@ from handreid.runs.results import InferenceModes
 from handreid.training.epoch_callback import EpochCallback
 from handreid.training.train import train
 from handreid.types import Features, Outputs, Targets
-from tests.plain_results import evaluated
+from tests.plain_results import evaluated, plain
 from tests.test_training import fit, micro, module_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
@@ -345,7 +345,7 @@ class TestEvaluation:
         numbers = np.unique([split.identities[row] for row in rows], return_inverse=True)[1]
         right, wrong = np.eye(numbers.max() + 1)[numbers], np.ones((len(rows), 2))
         pixels = np.zeros((4, 3, 32, 32), np.uint8)
-        modes = compare_modes(embedder, pixels, lambda: wrong, right, rows, split, recipe.evaluate)
+        modes = plain(compare_modes(embedder, pixels, lambda: wrong, right, rows, split, recipe.evaluate))
         assert modes["composed"]["metrics"]["rank1"]["value"] == 1
         assert modes["fixed"]["metrics"]["rank1"]["value"] == 0
         assert modes["difference"]["rank1"]["value"] == 1

@@ -212,7 +212,7 @@ class TestRank:
             ({"gallery": np.empty((0, 2))}, "gallery features are empty"),
             ({"gallery": [[1.0, np.nan], [1, 1]]}, "the feature of gallery photo 0 .* is not finite"),
             ({"query": [[0.0, 0.0]]}, "is all zero"),
-            ({"query": [[1.0, 2, 3]]}, "query features have 3 numbers a photo, gallery features 2"),
+            ({"query": [[1.0, 2, 3]]}, "query features have 3 numbers per photo, gallery features 2"),
             ({"query": np.ones((1, 2, 2))}, r"have the shape \(1, 2, 2\)"),
             ({"query": [["a", "b"]]}, "give an array of real numbers"),
             ({"k": 0}, "k is 0; give how many"),
@@ -369,7 +369,7 @@ class TestThePages:
         assert names["found"].labels.shape == (24, 3)
         assert capsys.readouterr().out.startswith("rank-1 ")
         recipe = names["recipe"].model_copy(update={"stages": (names["stage"],)})
-        with pytest.raises(handreid.HandreidError, match="already holds something"):
+        with pytest.raises(handreid.HandreidError, match="is not empty"):
             handreid.train(recipe, "photos.parquet", "runs/first")
         micro = parse_recipe(MICRO_RECIPE, "micro")
         assert handreid.train(micro.model_copy(update={"stages": recipe.stages}), "photos.parquet", "runs/own").finished

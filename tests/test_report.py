@@ -19,6 +19,7 @@ from handreid.report.page.interval_chart import dots
 from handreid.report.page.summary_text import describe_run
 from handreid.report.page.write import write_report
 from handreid.runs.folder import Run
+from handreid.runs.results import Metric
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.edits import edit
@@ -226,8 +227,8 @@ class TestDots:
     def test_places_are_on_a_common_axis_with_round_ticks(self):
         found = dots(
             [
-                ("a", [{"value": 0.5, "low": 0.4, "high": 0.62}], None),
-                ("b", [{"value": 0.9, "low": 0.8, "high": 1.0}], None),
+                ("a", [Metric(value=0.5, low=0.4, high=0.62)], None),
+                ("b", [Metric(value=0.9, low=0.8, high=1.0)], None),
             ]
         )
         assert found is not None
@@ -240,7 +241,7 @@ class TestDots:
         assert (one["text"], one["range"]) == ("50.0", "[40.0, 62.0]")
 
     def test_equal_numbers_and_none_at_all(self):
-        same = {"value": 1.0, "low": 1.0, "high": 1.0}
+        same = Metric(value=1.0, low=1.0, high=1.0)
         found = dots([("a", [same], None), ("b", [same], None)])
         assert found is not None
         assert 0 <= found["rows"][0]["series"][0]["at"] <= 100

@@ -531,7 +531,7 @@ class TestFigures:
         out = ("--out", tmp_path / "x.png")
         line = complaint("figure", "attention", run.folder, "--photos", "p99/0.jpg", *out)
         assert "has no photo 'p99/0.jpg'; did you mean p" in line
-        assert "is 12 photos" in complaint("figure", "attention", run.folder, "--photos", "0.jpg", *out)
+        assert "matches 12 photos" in complaint("figure", "attention", run.folder, "--photos", "0.jpg", *out)
         assert "has no photo 'nobody'" in complaint("figure", "match", run.folder, query, "nobody", *out)
         trained = select_photos(run).table.filter(select_photos(run).table["role"] == "train")["path"][0]
         line = complaint("figure", "match", run.folder, trained, *out)

@@ -111,14 +111,14 @@ class TestEmbed:
         assert pl.read_parquet(out)["role"].to_list() == ["unused"]
 
     def test_what_is_wrong_is_said_in_a_line_before_any_work(self, run: Path, photos: Path, tmp_path: Path):
-        assert "written as .parquet, not '.csv'" in complaint("embed", run, "--out", tmp_path / "e.csv")
+        assert "the suffix must be .parquet, not '.csv'" in complaint("embed", run, "--out", tmp_path / "e.csv")
         assert "does not exist; create it first" in complaint("embed", run, "--out", tmp_path / "no" / "e.parquet")
         assert "is not a run folder" in complaint("embed", tmp_path, "--out", tmp_path / "e.parquet")
         unfinished = shutil.copytree(run, tmp_path / "unfinished")
         (unfinished / "model.safetensors").unlink()
         assert "--resume" in complaint("embed", unfinished, "--out", tmp_path / "e.parquet")
         said = complaint("embed", run, "--data", photos, "--split", "train", "--out", tmp_path / "e.parquet")
-        assert "is of 'train'; it has test, unused" in said
+        assert "has the role 'train'; the roles are test, unused" in said
         assert not list(tmp_path.glob("*.parquet"))
         (tmp_path / "x.parquet").write_bytes(b"half")
         with pytest.raises(DataError, match="cannot be read"):
@@ -129,7 +129,7 @@ class TestEmbed:
     def test_a_manifest_that_changed_is_noticed(self, run: Path, known: Path, tmp_path: Path):
         moved = shutil.copytree(run, tmp_path / "run")
         edit(moved / "run.json", manifest_hash="0" * 64)
-        assert "give it with --data" in complaint("embed", moved, "--out", tmp_path / "e.parquet")
+        assert "give it as new data with --data" in complaint("embed", moved, "--out", tmp_path / "e.parquet")
 
     def test_ctrl_c_leaves_nothing_and_says_a_line(self, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         def stopped(*_: object) -> None:
@@ -250,7 +250,7 @@ class TestFigure:
         said = complaint(*words, "--data", photos, "--colour", "aspect")
         assert "no test photo of" in said
         assert "has a value of aspect" in said
-        assert "written as .png or .svg or .pdf or .html, not '.gif'" in complaint(
+        assert "the suffix must be .png or .svg or .pdf or .html, not '.gif'" in complaint(
             *words[:3], "--out", tmp_path / "a.gif"
         )
         refused = handreid(*words, "--method", "umap")

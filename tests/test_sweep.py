@@ -58,7 +58,7 @@ class TestWhatASweepSays:
             ({}, "give one of choice, range, log_range and together; found none"),
             ({"choice": [1, 2], "range": [1, 2]}, "found choice and range"),
             ({"choice": [1]}, "a choice needs two values or more"),
-            ({"choice": [1, 2, 1]}, "the value 1 is given twice"),
+            ({"choice": [1, 2, 1]}, "the value 1 is listed twice"),
             ({"range": [2, 1]}, "must be a lower and a higher number"),
             ({"range": [0, float("inf")]}, "should be a finite number"),
             ({"log_range": [0, 1]}, "log_range begins at 0"),
@@ -91,7 +91,7 @@ class TestWhatASweepSays:
             ),
             ({"trials": 3}, "a grid tries all combinations"),
             ({"search": "tpe"}, "search tpe needs trials"),
-            ({"search": "random", "trials": 3}, "3 trials, but there are 2 combinations"),
+            ({"search": "random", "trials": 3}, "3 trials, but there are only 2 combinations"),
             ({"seeds": [1, 1]}, "equal seeds give equal trials"),
         ],
     )

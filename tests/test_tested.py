@@ -654,7 +654,7 @@ class TestFigureOfStrips:
     def test_what_is_wrong_is_said_in_a_line(self, own: Run, tested: Looked, tmp_path: Path):
         words = ("figure", "strip", own.folder, "--out")
         out = tmp_path / "a.png"
-        assert "written as .png or .svg or .pdf" in complaint(*words, tmp_path / "a.gif")
+        assert "the suffix must be .png or .svg or .pdf" in complaint(*words, tmp_path / "a.gif")
         assert "there is no draw 7" in complaint(*words, out, "--draw", 7)
         assert "has the path 'nobody.jpg'" in complaint(*words, out, "--query", "nobody.jpg")
         for path in (Path(own.facts["manifest"]).parent).glob("p0*/*.jpg"):

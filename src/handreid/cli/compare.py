@@ -8,7 +8,7 @@ import typer
 
 from handreid.cli import output
 from handreid.cli.options import begin, resumable
-from handreid.recipe.metrics import RANKING
+from handreid.metric_table import RANKING
 
 if TYPE_CHECKING:
     from handreid.report.compare.runs import Comparison

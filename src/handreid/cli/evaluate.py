@@ -131,7 +131,7 @@ def evaluate_matrix(
 
 def print_matrix(found: "Matrix") -> None:
     from handreid.evaluation.tables import matrix as of
-    from handreid.recipe.metrics import title
+    from handreid.metric_table import title
 
     output.echo(of.describe_training(found))
     output.echo(of.describe_test(found))

@@ -32,7 +32,7 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
 def print_evaluation(found: "Evaluation") -> None:
     from handreid.evaluation.tables.format import format_number
     from handreid.evaluation.tables.ladder import caption_of
-    from handreid.recipe.metrics import metrics_of, title
+    from handreid.metric_table import metrics_of, title
 
     parts = {"all": found.metrics}
     if len(found.aspects) > 1:
@@ -57,7 +57,7 @@ def print_evaluation(found: "Evaluation") -> None:
 
 def _print_modes(modes: "InferenceModes") -> None:
     from handreid.evaluation.tables.format import format_difference, format_number
-    from handreid.recipe.metrics import title
+    from handreid.metric_table import title
 
     shown = ("rank1", "map")
     rows = [
@@ -79,7 +79,7 @@ def _print_reranked(found: "Evaluation") -> None:
     from handreid.evaluation.sections.reranking import rerank_caveat
     from handreid.evaluation.tables.format import format_difference
     from handreid.evaluation.tables.ladder import format_cells, metric_columns, tell_more
-    from handreid.recipe.metrics import title
+    from handreid.metric_table import title
 
     if not found.reranked:
         return
@@ -98,7 +98,7 @@ def _print_section(name: str, section: "SectionResult") -> None:
     """Any section that declares numbers."""
     from handreid.evaluation.tables.format import format_number
     from handreid.evaluation.tables.ladder import section_title
-    from handreid.recipe.metrics import METRICS
+    from handreid.metric_table import METRICS
 
     shown = [(METRICS[metric], value) for metric, value in section.numbers.items() if metric in METRICS]
     rows = [(info.title, info.about, info.better, format_number(info.name, value) or "-") for info, value in shown]
@@ -110,7 +110,7 @@ def _print_section(name: str, section: "SectionResult") -> None:
 
 def _print_prompts(name: str, prompts: "Sequence[PromptResult]") -> None:
     from handreid.evaluation.tables.format import format_number
-    from handreid.recipe.metrics import metrics_of, title
+    from handreid.metric_table import metrics_of, title
 
     named = metrics_of("prompts")
     rows = [

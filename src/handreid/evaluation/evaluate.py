@@ -1,7 +1,7 @@
 """A run on test identities: embeddings once, then section by section, evaluation.json with what it rests on.
 
 What is computed is the list of sections (`sections/__init__.py`). A new one is a file there; its numbers need a line in
-the table of metrics (`recipe/metrics.py`), and everything that shows results shows them.
+the table of metrics (`metric_table.py`), and everything that shows results shows them.
 """
 
 from collections.abc import Mapping, Sequence

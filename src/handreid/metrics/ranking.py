@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.errors import DataError
+from handreid.metric_table import metrics_of
 from handreid.metrics.arrays import (
     block_size,
     check_features,
@@ -27,7 +28,6 @@ from handreid.metrics.arrays import (
     check_matrix,
     exact_unit_vectors,
 )
-from handreid.recipe.metrics import metrics_of
 
 _SORTING = 128  # sorting a number takes about as long as comparing 128
 _CELLS = 2**23  # similarities in memory at a time, of 8 bytes each
@@ -230,7 +230,7 @@ _PER_QUERY: dict[str, PerQuery] = {
 
 
 def metrics(ranking: Ranking) -> dict[str, Float[np.ndarray, " query"]]:
-    """Every metric of rankings in the table (`recipe/metrics.py`) for every query, in [0, 1], NaN where the query has
+    """Every metric of rankings in the table (`metric_table.py`) for every query, in [0, 1], NaN where the query has
     no right answer; means are the caller's.
 
     Without those of identities for a ranking that does not know them.

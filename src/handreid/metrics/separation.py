@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.errors import DataError
+from handreid.metric_table import METRICS, metrics_of
 from handreid.metrics.intervals import Interval, Statistic, interval_of, verdict
-from handreid.recipe.metrics import METRICS, metrics_of
 
 NUMBERS = metrics_of("space")
 COMPARED = ("ratio", "silhouette")

@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from handreid.metric_table import RANKING
 from handreid.recipe.base import Name, Seed, Value
-from handreid.recipe.metrics import RANKING
 
 MEASURED = RANKING
 VALIDATED = tuple(f"validation_{name}" for name in MEASURED)

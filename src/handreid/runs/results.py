@@ -60,7 +60,7 @@ class Difference(Result):
 
 
 class SectionResult(Result):
-    """What a section of an evaluation found: `numbers` by their names in the table of metrics (`recipe/metrics.py`).
+    """What a section of an evaluation found: `numbers` by their names in the table of metrics (`metric_table.py`).
 
     A section may write more beside them in a class of its own; who only shows numbers needs no more than this. `about`
     is a line that stands below them.

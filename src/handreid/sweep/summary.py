@@ -8,9 +8,9 @@ import numpy as np
 from handreid.evaluation.tables.format import markdown_table
 from handreid.files import write_text
 from handreid.messages import markdown as as_markdown
+from handreid.metric_table import METRICS
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.load_sweep import Design
-from handreid.recipe.metrics import METRICS
 from handreid.sweep.importance import importance
 from handreid.sweep.trials import TrialLog, format_value
 

@@ -156,7 +156,7 @@ class _KeeperState(BaseModel):
 
 
 class _Callbacks(BaseModel):
-    Keeper: _KeeperState
+    EpochCallback: _KeeperState
 
 
 class _Checkpoint(BaseModel):
@@ -189,7 +189,7 @@ def read_checkpoint_progress(folder: Path) -> tuple[int, bool] | None:
         raise RunError(f"{path} was not written by handreid ({where or 'it holds no keys'}); {_ANEW}") from None
     except Exception as error:  # whatever unpickling makes of a foreign file; torch's own words advise what is not safe
         raise RunError(f"{path} was not written by handreid ({type(error).__name__}); {_ANEW}") from None
-    keeper = content.callbacks.Keeper
+    keeper = content.callbacks.EpochCallback
     if keeper.best > NOTHING:
         stage_weights.checked(folder / "best.safetensors")
         if stage_weights.belongs(stage_weights.text_file(folder, "best")):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from handreid.messages import markdown as as_markdown
-from handreid.recipe.metrics import METRICS, MetricInfo
+from handreid.metric_table import METRICS, MetricInfo
 from handreid.runs.results import Difference, Number
 
 

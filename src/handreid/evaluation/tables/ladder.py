@@ -6,8 +6,8 @@ from handreid.evaluation.compare import Rung
 from handreid.evaluation.sections.reranking import rerank_caveat
 from handreid.evaluation.tables.format import format_difference, format_number, markdown_table
 from handreid.messages import markdown as as_markdown
+from handreid.metric_table import METRICS, metrics_of, title
 from handreid.metrics.separation import COMPARED
-from handreid.recipe.metrics import METRICS, metrics_of, title
 from handreid.runs.results import Difference, Evaluation, Number, Reranked
 
 # columns of every table of rankings, and whether with their intervals: all of them would not fit

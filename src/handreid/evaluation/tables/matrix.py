@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from handreid.evaluation.tables.format import format_difference, format_number, markdown_table
 from handreid.messages import markdown as as_markdown
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.runs.results import Matrix, MatrixCell, MatrixKind, SharedKind
 
 SHOWN = ("rank1", "map")

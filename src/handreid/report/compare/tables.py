@@ -24,7 +24,7 @@ from handreid.evaluation.tables.ladder import (
 )
 from handreid.messages import csv_cell, json_text
 from handreid.messages import markdown as as_markdown
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.report.compare.runs import Compared, Comparison
 from handreid.runs.results import Evaluation, Metric
 

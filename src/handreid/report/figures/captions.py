@@ -1,7 +1,7 @@
 """What a figure of runs shows, as text: what, of how many, on which draws, how sure, and by which command."""
 
 from handreid.evaluation.tables.format import format_difference
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.report.compare.runs import Comparison
 from handreid.report.compare.tables import captions
 

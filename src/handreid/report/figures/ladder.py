@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handreid.files import check_writable
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.report.compare.runs import Compared, Comparison
 from handreid.report.figures import style
 from handreid.report.figures.captions import caption_of_figure

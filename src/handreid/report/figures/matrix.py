@@ -23,7 +23,7 @@ from handreid.evaluation.tables.matrix import (
     remarks,
 )
 from handreid.files import check_writable
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.report.figures import style
 from handreid.runs.results import Matrix, MatrixCell
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from handreid.errors import RunError
 from handreid.files import check_writable
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.recipe.sweep import Axis, number_words
 from handreid.report.figures.style import CATEGORIES, FORMATS, HAIR, INK, QUIET, new_figure, save
 from handreid.runs.records import read_sweep

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from handreid.files import check_writable, write_atomic
+from handreid.metric_table import title
 from handreid.recipe import Recipe, dump_recipe
-from handreid.recipe.metrics import title
 from handreid.report.figures import style
 from handreid.report.figures.sweep import caption, draw
 from handreid.report.page import charts, data_card, summary_text

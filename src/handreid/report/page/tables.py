@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handreid.evaluation.tables import ladder
-from handreid.recipe.metrics import title
+from handreid.metric_table import title
 from handreid.report.compare.runs import Comparison
 from handreid.report.compare.tables import captions, cost_table
 from handreid.report.page.interval_chart import dots
