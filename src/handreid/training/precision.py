@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 
 from handreid.errors import RecipeError
-from handreid.recipe import Recipe, Stage
+from handreid.recipe import Recipe
+from handreid.recipe.stage_base import StageValue
 
 Precision = Literal["fp32", "bf16", "fp16"]
 LIGHTNING = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _OURS: dict[str, Precision] = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 
 
-def precision_of(stage: Stage) -> Precision:
+def precision_of(stage: StageValue) -> Precision:
     """What `precision` becomes here: `auto` is bf16 on a GPU that has it, else fp32."""
     if stage.precision != "auto":
         return stage.precision

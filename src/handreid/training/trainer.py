@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from handreid.errors import RunError
 from handreid.files import interrupted
-from handreid.recipe import Stage
+from handreid.recipe.stage_base import StageValue
 from handreid.runs.epoch_metrics import truncate_metrics
 from handreid.runs.stage_weights import checked, forget, settle
 from handreid.training.context import Job
@@ -81,7 +81,7 @@ def fit(job: Job, number: int, module: StageModule, check: ValidationSpec) -> No
     job.text.to("cpu")
 
 
-def build_trainer(stage: Stage, callbacks: list[L.Callback]) -> L.Trainer:
+def build_trainer(stage: StageValue, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's loop as a stage asks for it; nothing is logged or saved but by the callbacks."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return L.Trainer(

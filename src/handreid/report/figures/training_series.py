@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.errors import RunError
-from handreid.recipe import Stage
+from handreid.recipe.stage_base import StageValue
 from handreid.runs.epoch_metrics import read_metrics
 from handreid.runs.folder import Run
 
@@ -136,7 +136,7 @@ def _group_name(groups: Sequence[str]) -> str:
     return ", ".join(unlike) if len(unlike) <= 3 else f"{unlike[0]} to {unlike[-1]}"
 
 
-def _kept(stage: Stage, entries: Sequence[Mapping[str, Any]]) -> int | None:
+def _kept(stage: StageValue, entries: Sequence[Mapping[str, Any]]) -> int | None:
     if stage.validated_weights is None:
         return None
     if stage.validated_weights == "last":
