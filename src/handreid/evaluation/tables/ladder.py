@@ -81,7 +81,7 @@ def section_names(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def section_title(name: str) -> str:
-    return "the space" if name == "space" else name.replace("_", " ")
+    return "separation" if name == "space" else name.replace("_", " ")
 
 
 def section_table(rungs: Sequence[Rung], name: str) -> tuple[list[str], list[list[str]]]:
