@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test check format docs clean
+.PHONY: install demo test coverage check format docs clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -29,8 +29,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the ladder on rendered hands: zero-shot against stage 1, minutes on two cores
 	$(BIN)/handreid demo
 
-test: $(READY) ## all tests, with coverage
-	$(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term
+test: $(READY) ## all tests
+	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+coverage: $(READY) ## all tests, and the lines that none of them runs; slower
+	$(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term-missing
 
 check: $(READY) ## format, lint, types, layers, docs fresh
 	$(BIN)/ruff format --check
