@@ -87,7 +87,7 @@ class TestPreparedTrees:
     def test_each_is_decoded_and_embedded_once(self, trees: Any, monkeypatch: pytest.MonkeyPatch):
         run, _, _ = trees
         run.embeddings.unlink()
-        counted = {"decoded": 0, "embedded": 0}
+        counted = {"decode_rows": 0, "embed_rows": 0}
 
         def counting(name: str, work: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
             def counted_work(*arguments: Any) -> np.ndarray:
@@ -100,7 +100,7 @@ class TestPreparedTrees:
         for name in counted:
             monkeypatch.setattr(inference, name, counting(name, getattr(inference, name)))
         evaluate(run)
-        assert counted == {"decoded": PEOPLE * SHOTS, "embedded": PEOPLE * SHOTS}
+        assert counted == {"decode_rows": PEOPLE * SHOTS, "embed_rows": PEOPLE * SHOTS}
 
     def test_an_evaluation_that_counted_copies_is_compared_without_its_space(self, trees: Any):
         _, copies, _ = trees

@@ -276,7 +276,7 @@ class TestARun:
     def test_validation_and_wise_ft_are_told(self, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         told, walked = noting(embed_photos), noting(interpolation_curve)
         monkeypatch.setattr(stage, "embed_photos", told)
-        monkeypatch.setattr(stage, "walk", walked)
+        monkeypatch.setattr(stage, "interpolation_curve", walked)
         run = train(micro(SIDE, "stages.0.epochs=1", "stages.0.wise_ft={alphas: [0.5]}"), cameras, tmp_path / "run")
         material = load_dataset(run.recipe, cameras)
         draws = material.split.validation

@@ -1,4 +1,4 @@
-"""A kind of stage from outside: two views, a momentum encoder, a text tower that learns; one class and one recipe model.
+"""A kind of stage from outside: two views, a momentum encoder, a text tower that learns; one class and one model.
 
 What it takes is in the first half of this file. Nothing of handreid is changed for it but the two unions of kinds.
 """

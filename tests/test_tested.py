@@ -120,7 +120,7 @@ def at_work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return counted_work
 
-    for name in ("decoded", "embedded"):
+    for name in ("decode_rows", "embed_rows"):
         monkeypatch.setattr(inference, name, counting(name, getattr(inference, name)))
     return counted
 
@@ -186,22 +186,22 @@ class TestKeptEmbeddings:
     def test_mirrored_photos_are_kept_beside_the_others(self, own: Run, tested: Looked, at_work: Counter[str]):
         path, _ = evaluate(own, mirrored=True)
         assert path.name.endswith("-mirrored.json")
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         evaluate(own, mirrored=True)
         evaluate(own)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         assert np.array_equal(load_test_photos(own).embeddings, tested.embeddings)
 
     def test_a_matrix_keeps_mirror_images_too(self, own: Run, tested: Looked, at_work: Counter[str]):
         matrix_of(own, "aspect")
-        assert (at_work["embedded"], at_work["decoded"]) == (len(tested), len(tested))
+        assert (at_work["embed_rows"], at_work["decode_rows"]) == (len(tested), len(tested))
         matrix_of(own, "side")
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
 
     def test_an_older_run_is_embedded_anew(self, own: Run, tested: Looked, at_work: Counter[str]):
         own.embeddings.unlink()
         assert np.allclose(load_test_photos(own).embeddings, tested.embeddings, atol=1e-6)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         assert not own.embeddings.exists()  # looking writes nothing into a run
 
     def test_a_file_of_the_former_format_is_replaced(self, own: Run, tested: Looked, at_work: Counter[str]):
@@ -209,9 +209,9 @@ class TestKeptEmbeddings:
         tensors = {"embeddings": np.zeros((1, 4), np.float32), "rows": np.zeros(1, np.int64)}
         save_file(tensors, own.embeddings, {"handreid": json.dumps({**facts, "photos": ["a"], "contents": ["b"]})})
         evaluate(own)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         assert np.allclose(load_test_photos(own).embeddings, tested.embeddings, atol=1e-6)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
 
     def test_another_model_is_never_looked_at_with_old_embeddings(
         self, own: Run, tested: Looked, at_work: Counter[str]
@@ -222,7 +222,7 @@ class TestKeptEmbeddings:
         embedder.save(own.model)
         note(own.folder, own.model.name)
         found = load_test_photos(own)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         assert found.model_hash == file_hash(own.model) != tested.model_hash
         assert not np.allclose(found.embeddings, tested.embeddings, atol=1e-3)
         evaluate(own)
@@ -234,7 +234,7 @@ class TestKeptEmbeddings:
         photo = Path(own.facts["manifest"]).parent / tested.names[3]
         Image.new("RGB", (44, 30), "red").save(photo)
         changed = np.abs(load_test_photos(own).embeddings - tested.embeddings).max(axis=1) > 1e-4
-        assert at_work["embedded"] == 1
+        assert at_work["embed_rows"] == 1
         assert np.flatnonzero(changed).tolist() == [3]
 
     def test_a_photo_that_is_gone_leaves_its_numbers(self, own: Run, tested: Looked, at_work: Counter[str]):
@@ -279,20 +279,20 @@ class TestKeptEmbeddings:
     def test_mirrored_photos_are_others(self, own: Run, tested: Looked, at_work: Counter[str]):
         edit_recipe(own.folder, "mirrored: false", "mirrored: true")
         load_test_photos(own)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
 
     @pytest.mark.parametrize("content", [b"", b"half of a file", b"\x02\0\0\0\0\0\0\0{}"])
     def test_a_broken_file_is_said_and_made_anew(self, own: Run, tested: Looked, content: bytes, at_work: Counter[str]):
         own.embeddings.write_bytes(content)
         told = Said()
         load_test_photos(own, progress=told)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         assert [line.startswith(f"note: {own.embeddings} is damaged (") for line in told.lines] == [True]
         evaluate(own)
         told.lines.clear()
         load_test_photos(own, progress=told)
         assert not told.lines
-        assert at_work["embedded"] == 2 * len(tested)
+        assert at_work["embed_rows"] == 2 * len(tested)
 
     @pytest.mark.parametrize("where", [0.2, 0.5, 0.999])
     def test_one_flipped_bit_is_noticed_wherever_it_is(
@@ -305,7 +305,7 @@ class TestKeptEmbeddings:
         told = Said()
         found = load_test_photos(own, progress=told)
         assert np.allclose(found.embeddings, tested.embeddings, atol=1e-6)
-        assert at_work["embedded"] == len(tested)
+        assert at_work["embed_rows"] == len(tested)
         assert "damaged" in told.lines[0]
         evaluate(own)
         assert np.allclose(load_test_photos(own).embeddings, tested.embeddings, atol=1e-6)
@@ -345,7 +345,7 @@ class TestKeptEmbeddings:
         assert handreid("embed", run.folder, "--split", "test", "--out", tmp_path / "e.parquet").code == 0
         assert not at_work
         assert handreid("embed", run.folder, "--out", tmp_path / "all.parquet").code == 0
-        assert at_work["embedded"] == len(tested.manifest) - len(tested)
+        assert at_work["embed_rows"] == len(tested.manifest) - len(tested)
 
     def test_it_is_written_whole_or_not_at_all(self, own: Run, monkeypatch: pytest.MonkeyPatch):
         def half(_: object, path: Path, __: object) -> None:
