@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from handreid.errors import DataError
+from handreid.metric_table import metrics_of
 from handreid.metrics import ranking as r
 from handreid.metrics.arrays import exact_unit_vectors
+from handreid.metrics.ranking import PER_QUERY
 
 
 def ints(*values):
@@ -410,3 +412,7 @@ def test_too_few_labels_are_an_error():
     unchecked = unwrap(r.rank_from_similarity)  # outside the tests nothing checks the shapes first
     with pytest.raises(DataError, match="1 gallery labels for 2 photos"):
         unchecked(np.zeros((1, 2)), ints(0), ints(0))
+
+
+def test_every_ranking_metric_of_the_table_is_computed_and_no_other():
+    assert list(PER_QUERY) == list(metrics_of("ranking"))

@@ -13,7 +13,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib import import_module
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -212,8 +211,7 @@ def identity_hit(ranking: Ranking, k: int) -> Float[np.ndarray, " query"]:
 
 
 PerQuery = Callable[[Ranking], Float[np.ndarray, " query"]]
-# a metric that is not here is the function of its name in the file of its name beside this one
-_PER_QUERY: dict[str, PerQuery] = {
+PER_QUERY: dict[str, PerQuery] = {
     "rank1": partial(hit, k=1),
     "rank5": partial(hit, k=5),
     "rank10": partial(hit, k=10),
@@ -240,14 +238,7 @@ def metrics(ranking: Ranking) -> dict[str, Float[np.ndarray, " query"]]:
         for name in metrics_of("ranking")
         if ranking.identity_ranks is not None or not name.startswith("identity_rank")
     ]
-    return {name: _per_query(name)(ranking) for name in names}
-
-
-def _per_query(name: str) -> PerQuery:
-    if name in _PER_QUERY:
-        return _PER_QUERY[name]
-    found: PerQuery = getattr(import_module(f"handreid.metrics.{name}"), name)
-    return found
+    return {name: PER_QUERY[name](ranking) for name in names}
 
 
 def cmc(ranking: Ranking, max_rank: int) -> Float[np.ndarray, " max_rank"]:
