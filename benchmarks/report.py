@@ -82,7 +82,7 @@ def measure(folder: Path, page: Path, told: str) -> None:
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     evaluation = json.loads((folder / "run-00" / "evaluation.json").read_text())
-    tested = evaluation.get("space", {}).get("counts", {}).get("photos", len(evaluation["photos"]))
+    tested = evaluation.get("separation", {}).get("counts", {}).get("photos", len(evaluation["photos"]))
     runs = sum(1 for _ in folder.iterdir())
     size = page.stat().st_size / 1e6
     print(

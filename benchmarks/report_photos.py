@@ -37,7 +37,7 @@ from handreid.training.train import train
 # 125 of 128 subjects are tested, 2,000 photos; handreid-tiny's two features make 320 numbers
 RECIPE = """
 name: photos
-data: {protocol: disjoint, label: aspect, test_share: 0.977, validation_share: 0.34}
+data: {protocol: disjoint, label: view, test_share: 0.977, validation_share: 0.34}
 model:
   backbone: {name: handreid-tiny, weights: none}
 evaluate: {draws: 10, resamples: 1000}

@@ -320,12 +320,12 @@ class TestEmbed:
         monkeypatch.setattr(api, "_AT_ONCE", 12)
         assert np.array_equal(handreid.embed(run, photos, batch_size=5), whole)
 
-    def test_mirrored_is_as_the_recipe_says(self, photos: Path, tmp_path: Path):
-        recipe = parse_recipe(MICRO_RECIPE, "micro", ["stages=[]", "evaluate.mirrored=true"])
+    def test_flip_tta_is_as_the_recipe_says(self, photos: Path, tmp_path: Path):
+        recipe = parse_recipe(MICRO_RECIPE, "micro", ["stages=[]", "evaluate.flip_tta=true"])
         run = handreid.train(recipe, photos, tmp_path / "run")
         both = handreid.embed(run, photos)
-        assert np.array_equal(both, handreid.embed(run.model, photos, mirrored=True))
-        assert not np.allclose(both, handreid.embed(run, photos, mirrored=False))
+        assert np.array_equal(both, handreid.embed(run.model, photos, flip_tta=True))
+        assert not np.allclose(both, handreid.embed(run, photos, flip_tta=False))
 
     def test_what_is_wrong_is_one_clear_error(self, run: Run, photos: Path, tmp_path: Path):
         (tmp_path / "text.jpg").write_text("no photo")

@@ -51,7 +51,7 @@ def train(
     see it. The run's `model` is the file of the trained model, its `folder` holds all else.
 
     Raises RecipeError, ManifestError, PhotoError and WeightsError for what is given, RunError for a folder that holds
-    something else, and GateError where a check before the first step fails.
+    something else, and CheckError where a check before the first step fails.
     """
     chosen = recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(_text(recipe))
     return _train(chosen, None if data is None else Path(data), Path(out), resume=resume, progress=progress)
@@ -82,7 +82,7 @@ def embed(
     model: Embedder | Run | Given,
     photos: Manifest | Given | Iterable[Given],
     *,
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos dim"]:
@@ -90,7 +90,7 @@ def embed(
 
     `model` is a run, its folder, a model's file, or an embedder, which is used where it is; else the GPU is, if there
     is one. `photos` are files, a manifest (its rows), or a folder: all photos below it, sorted by their path.
-    `mirrored` averages each photo with its mirror image; None is what the run's recipe says, else False. What a model
+    `flip_tta` averages each photo with its mirror image; None is what the run's recipe says, else False. What a model
     is told beside pixels is looked up in the manifest; without one, and where it is missing, it is the mean.
 
     Raises PhotoError for a photo that is missing or cannot be read, DataError where there is none, RunError and
@@ -106,7 +106,7 @@ def embed(
     conditions, notes = side_information_of(embedder, table)
     for note in notes:
         quiet.say(f"note: {note}")
-    both = recipe is not None and recipe.evaluate.mirrored if mirrored is None else mirrored
+    both = recipe is not None and recipe.evaluate.flip_tta if flip_tta is None else flip_tta
     step = -(-_AT_ONCE // batch_size) * batch_size
     parts = []
     for start in range(0, len(paths), step):
@@ -114,7 +114,7 @@ def embed(
         decoded = decode_all(paths[here], embedder.preprocessing, cache="memory", progress=quiet)
         told = None if conditions is None else conditions[here]
         parts.append(
-            embed_photos(embedder, decoded, conditions=told, batch_size=batch_size, mirrored=both, progress=quiet)
+            embed_photos(embedder, decoded, conditions=told, batch_size=batch_size, flip_tta=both, progress=quiet)
         )
     return np.concatenate(parts)
 

@@ -8,7 +8,7 @@
     * RecipeError          an experiment that makes no sense: which key, in which file
     * WeightsError         weights that cannot be had or do not fit
     * RunError             a run folder that is missing, unfinished, or belongs to something else
-    * GateError            what is about to be trained is not what the recipe says: which check, what it found, where
+    * CheckError            what is about to be trained is not what the recipe says: which check, what it found, where
     * OutputError          a file or folder that cannot be written: which, and why
 
 Every message says what was found, where, and what to do. The command line prints it as it is and exits with 2.
@@ -47,7 +47,7 @@ class RunError(HandreidError):
     """A run folder is missing, unfinished, or belongs to another recipe or data set."""
 
 
-class GateError(HandreidError):
+class CheckError(HandreidError):
     """A check before the first step failed: what would be trained is not what the recipe says."""
 
 

@@ -39,7 +39,7 @@ def embed_rows(
         photos,
         conditions=conditions,
         batch_size=chosen.batch_size,
-        mirrored=chosen.mirrored,
+        flip_tta=chosen.flip_tta,
         progress=progress,
     )
 

@@ -45,7 +45,7 @@ _INFINITE = float("inf")
 def _distance(
     name: str, title: str, about: str, range_: tuple[float, float], *, short: str = "", lower: bool = False
 ) -> MetricInfo:
-    return MetricInfo(name, title, "space", about, short, not lower, range_, 3, "number")
+    return MetricInfo(name, title, "separation", about, short, not lower, range_, 3, "number")
 
 
 METRICS: dict[str, MetricInfo] = {

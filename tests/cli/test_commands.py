@@ -18,7 +18,7 @@ from PIL import Image
 
 from handreid import __version__, cli
 from handreid.cli.data import Source
-from handreid.cli.options import Aspect, Label, Protocol
+from handreid.cli.options import Label, Protocol, View
 from handreid.data import sources
 from handreid.data.manifest import read
 from handreid.files import read_json
@@ -113,7 +113,7 @@ class TestTheWhole:
 
     def test_choices_are_those_of_recipes_and_sources(self):
         fields = Data.model_fields
-        for choices, name in ((Protocol, "protocol"), (Aspect, "aspect"), (Label, "label")):
+        for choices, name in ((Protocol, "protocol"), (View, "view"), (Label, "label")):
             assert [one.value for one in choices] == list(get_args(fields[name].annotation))
         assert all(hasattr(sources, one.value) for one in Source)
 
@@ -343,11 +343,11 @@ class TestEvaluate:
     def test_another_question_gets_a_file_of_its_own(self, trained: Path):
         handreid("evaluate", trained)
         before = (trained / "evaluation.json").read_bytes()
-        called = handreid("evaluate", trained, "--mirrored")
+        called = handreid("evaluate", trained, "--flip-tta")
         written = Path(called.out.splitlines()[-1].removeprefix("written to "))
         assert written.name.startswith("evaluation-disjoint-subject-all-")
-        assert written.name.endswith("-mirrored.json")
-        assert json.loads(written.read_text())["mirrored"] is True
+        assert written.name.endswith("-flip-tta.json")
+        assert json.loads(written.read_text())["flip_tta"] is True
         assert (trained / "evaluation.json").read_bytes() == before
 
     def test_other_data(self, trained: Path, tmp_path: Path):
@@ -362,8 +362,8 @@ class TestEvaluate:
     def test_what_is_wrong_is_said_in_a_line(self, trained: Path, tmp_path: Path):
         assert "is not a run folder" in complaint("evaluate", tmp_path)
         assert "needs photos with split 'train'" in complaint("evaluate", trained, "--protocol", "prepared")
-        assert "no photo of view 'dorsal-right'" in complaint("evaluate", trained, "--aspect", "dorsal-right")
-        for option in (("--label", "person"), ("--aspect", "dorsal"), ("--protocol", "market")):
+        assert "no photo of view 'dorsal-right'" in complaint("evaluate", trained, "--view", "dorsal-right")
+        for option in (("--label", "person"), ("--view", "dorsal"), ("--protocol", "market")):
             refused = handreid("evaluate", trained, *option)
             assert refused.code == 2
             assert "Traceback" not in refused.err

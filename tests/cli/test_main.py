@@ -137,7 +137,7 @@ LINES: dict[str, Sequence[str]] = {
     "evaluate with odd re-ranking": ("evaluate", "unfinished", "--rerank", "k1=\u00b2"),
     "evaluate with long re-ranking": ("evaluate", "unfinished", "--rerank", f"k1={'1' * 5000}"),
     "evaluate a long name": ("evaluate", "r" * 5000),
-    "a matrix of nothing": ("evaluate", "none", "--matrix", "aspect"),
+    "a matrix of nothing": ("evaluate", "none", "--matrix", "view"),
     "a rung that is none": ("ladder", "--data", "m.parquet", "--out", "new", "--rungs", "nonsense,zero-shot"),
     "an empty rung": ("ladder", "--data", "m.parquet", "--out", "new", "--rungs", ","),
     "a rung twice": ("ladder", "--data", "m.parquet", "--out", "new", "--rungs", "ok.yaml,ok.yaml"),
@@ -229,6 +229,24 @@ def test_a_command_line_that_is_none_is_a_short_complaint(what: str, place: Path
     assert len(called.err) < 3000
     assert "Traceback" not in called.err
     assert not set(called.err) & set("\x1b\x07\x9b\u202e\u2066\r")
+
+
+@pytest.mark.parametrize(
+    ("command", "former", "present"),
+    [
+        ("evaluate", "--aspect=all", "--view"),
+        ("evaluate", "--mirrored", "--flip-tta"),
+        ("embed", "--no-mirrored", "--no-flip-tta"),
+        ("train", "--gate=overfit", "--check"),
+        ("compare", "--to=best", "--reference"),
+        ("report", "--different", "--allow-different-draws"),
+    ],
+)
+def test_a_former_option_is_refused_with_the_present_one(command: str, former: str, present: str, place: Path):
+    called = handreid(command, place / "unfinished", former)
+    assert called.code == 2
+    said = " ".join(called.err.replace("\u2502", " ").split())
+    assert f"No such option: {former.partition('=')[0]}; it is called {present} now" in said
 
 
 def test_a_manifest_or_photo_as_recipe_says_what_to_do(place: Path):
@@ -419,7 +437,7 @@ OUTPUTS: dict[str, Sequence[str]] = {
     "report": ("report", RUN, "--out", "{out}.html"),
     "compare": ("compare", RUN, "other", "--out", "{out}.csv"),
     "evaluate": ("evaluate", "finished"),
-    "matrix": ("evaluate", "finished", "--matrix", "aspect"),
+    "matrix": ("evaluate", "finished", "--matrix", "view"),
     "embed": ("embed", "finished", "--out", "{out}.parquet"),
     "figure cmc": ("figure", "cmc", RUN, "--out", "{out}.png"),
     "figure ladder": ("figure", "ladder", RUN, "--out", "{out}.png"),

@@ -197,8 +197,8 @@ def test_a_matrix_follows_the_rule(hard_photos: Path, tmp_path: Path):
     shot = pl.Series("camera", [f"c{row % 3}" for row in range(len(made))])
     replace(made, table=made.table.with_columns(shot)).write(tmp_path / "cameras.parquet")
     run = train(micro("stages=[]", "name=zero"), tmp_path / "cameras.parquet", tmp_path / "run")
-    plain_path, plain = crossed_by(run, "aspect")
-    path, found = crossed_by(run, "aspect", cameras="cross")
+    plain_path, plain = crossed_by(run, "view")
+    path, found = crossed_by(run, "view", cameras="cross")
     assert path != plain_path
     assert path.name.endswith("-cameras-cross.json")
     assert (plain["cameras"], found["cameras"]) == ("ignore", "cross")

@@ -158,15 +158,15 @@ def test_labels(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path)
     assert manifest.labels("subject")[0] == "0000"
     assert manifest.labels("hand")[0] == "0000/left"
-    assert manifest.labels("aspect")[0] == "0000/dorsal-left"
+    assert manifest.labels("view")[0] == "0000/dorsal-left"
     assert manifest.views[:2] == ("dorsal-left", "dorsal-right")
 
 
 def test_label_that_needs_an_unknown_side_names_the_row(tmp_path: Path) -> None:
     side = pl.when(pl.col("age") == 4).then(None).otherwise("side")
     manifest = Manifest(a_manifest(tmp_path).table.with_columns(side=side), tmp_path)
-    with pytest.raises(ManifestError, match="line 6: no side, which the label 'aspect' needs"):
-        manifest.labels("aspect")
+    with pytest.raises(ManifestError, match="line 6: no side, which the label 'view' needs"):
+        manifest.labels("view")
     assert manifest.labels("subject")[4] == "0001"
     assert manifest.views[4] == "dorsal"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handreid.data.rendered import ASPECTS, render
+from handreid.data.rendered import VIEWS, render
 from handreid.data.rendered.anatomy import SKIN_WORDS, Person, person, stream
 from handreid.data.rendered.compose import compose
 from handreid.data.rendered.exposure import apply_camera
@@ -57,7 +57,7 @@ def test_table(folder: Path, rows: list[dict[str, str]]) -> None:
     assert list(rows[0]) == COLUMNS.split()
     assert len(rows) == 72
     assert len({row["subject"] for row in rows}) == 9
-    assert [(row["aspect"], row["side"]) for row in rows[:8]] == [*ASPECTS, *ASPECTS]
+    assert [(row["aspect"], row["side"]) for row in rows[:8]] == [*VIEWS, *VIEWS]
     assert {row["path"] for row in rows} == {f"Hands/{path.name}" for path in (folder / "Hands").iterdir()}
     for row in rows:
         with Image.open(folder / row["path"]) as photo:
@@ -96,8 +96,8 @@ def test_no_two_photos_are_alike(folder: Path) -> None:
         ({"size": 8}, "size is 8.*at least 32"),
         ({"seed": -1}, "seed is -1"),
         ({"workers": 0}, "workers is 0"),
-        ({"aspects": []}, "aspects is"),
-        ({"aspects": [ASPECTS[0], ASPECTS[0]]}, "each once"),
+        ({"views": []}, "views is"),
+        ({"views": [VIEWS[0], VIEWS[0]]}, "each once"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -132,7 +132,7 @@ def test_complete_folder_is_kept_and_a_lost_photo_drawn_again(folder: Path) -> N
 
 
 def test_one_aspect_only(tmp_path: Path) -> None:
-    made = render(tmp_path, identities=1, photos=3, size=32, aspects=[("palmar", "left")])
+    made = render(tmp_path, identities=1, photos=3, size=32, views=[("palmar", "left")])
     assert {(row["aspect"], row["side"]) for row in table(made.parent)} == {("palmar", "left")}
 
 
@@ -195,7 +195,7 @@ def test_left_and_right_are_alike_but_not_equal() -> None:
 
 def test_thumb_side_tells_left_from_right() -> None:
     """Fingers down, the thumb of a dorsal right hand is to the right; palms and left hands are mirrored."""
-    for aspect, side in ASPECTS:
+    for aspect, side in VIEWS:
         who = person(0, 1)
         scene = sample_scene(stream(0, 1, 3, 0), who.hands[side], aspect, 1, None)
         thumb, little = (scene.framing.place(scene.limbs[k].base)[0] for k in (0, 4))

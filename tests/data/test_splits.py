@@ -189,7 +189,7 @@ def test_no_test_identity_trains_or_chooses_the_model() -> None:
 
 def test_held_back_people_leave_training_and_the_closed_set_does_not() -> None:
     for view in (None, "palmar-left"):
-        split = make_split(like_hands11k(), protocol="hands11k", view=view, validation="held-back")
+        split = make_split(like_hands11k(), protocol="hands11k", view=view, validation="held-out")
         assert not people(split, split.train) & people(split, split.validation_rows)
         assert not people(split, split.validation_rows) & people(split, split.test[0].gallery)
         closed = make_split(like_hands11k(), protocol="hands11k", view=view, validation="closed-set")
@@ -220,7 +220,7 @@ def test_a_single_view_tells_whom_the_papers_leave_as_distractors() -> None:
 
 GOLDEN = {
     "hands11k": (
-        "8960a17bfe323996efc4b8d7613bdb303e4ea20d92e6a5dca2f11d9c749da13e",
+        "1f4b671d77d67ca40348f9203984d351dbbc34ca74a7a896a21adc77e6622f32",
         "15b8c8e31d1152518c57af423f239bfb6bbc01667d9e1e87f0c08cd4de1ce4a1",
     ),
     "disjoint": (
@@ -399,9 +399,9 @@ def test_prepared_leaks_are_named_and_choose_no_model() -> None:
 def test_label_kinds_differ() -> None:
     counts = {
         kind: len(make_split(like_hands11k(), protocol="disjoint", label=kind).test[0].gallery)
-        for kind in ("subject", "hand", "aspect")
+        for kind in ("subject", "hand", "view")
     }
-    assert counts == {"subject": 15, "hand": 30, "aspect": 60}
+    assert counts == {"subject": 15, "hand": 30, "view": 60}
 
 
 def test_a_view_narrows_queries_not_the_gallery() -> None:
@@ -527,9 +527,9 @@ class TestOneIdentityTellsNothing:
             [people_of(6).table.with_columns(aspect=pl.lit(of), path=f"{of}/" + pl.col("path")) for of in VALUES]
         )
         manifest = Manifest(table.with_columns(side=pl.lit("left")), Path("/data"))
-        split = make_split(manifest, protocol="disjoint", label="aspect")
+        split = make_split(manifest, protocol="disjoint", label="view")
         assert len(people(split, split.validation_rows)) == 1
-        assert any(note.startswith("validation contains the aspects of one person only") for note in split.notes)
+        assert any(note.startswith("validation contains the views of one person only") for note in split.notes)
 
     def test_held_back_with_another_who_has_one_photo(self) -> None:
         seeds = {}
@@ -602,26 +602,26 @@ class TestWhichLabelWouldDo:
 
     def test_of_the_test(self) -> None:
         with pytest.raises(ProtocolError) as error:
-            make_split(self.views(), protocol="disjoint", label="aspect")
+            make_split(self.views(), protocol="disjoint", label="view")
         assert str(error.value) == (
             "disjoint: no test identity has two photos, one as query and one for the gallery, with data.label: "
-            "aspect; label subject has 4 identities, label hand has 8 identities with two photos or more: set "
+            "view; label subject has 4 identities, label hand has 8 identities with two photos or more: set "
             "data.label, or give more photos per identity"
         )
 
     def test_in_one_view(self) -> None:
         with pytest.raises(ProtocolError, match=r"^disjoint \(dorsal-left\): .*no other data.label has one with two"):
-            make_split(self.views(), protocol="disjoint", label="aspect", view="dorsal-left")
+            make_split(self.views(), protocol="disjoint", label="view", view="dorsal-left")
 
     def test_of_the_validation(self) -> None:
         one = self.views().table.with_columns(split=pl.lit("train"))
         two = self.views(2).table.with_columns(split=pl.lit("test"), subject="t" + pl.col("subject"))
         both = Manifest(pl.concat([one, two.with_columns(path="t/" + pl.col("path"))]), Path("/data"))
-        for validation, what in (("held-back", "2 of 8 subjects held out"), ("closed-set", "one photo of each")):
+        for validation, what in (("held-out", "2 of 8 subjects held out"), ("closed-set", "one photo of each")):
             with pytest.raises(
                 ProtocolError, match=rf"^{what}.*no validation identity.*label subject has \d identities"
             ):
-                make_split(both, protocol="prepared", label="aspect", validation=validation)  # type: ignore[arg-type]
+                make_split(both, protocol="prepared", label="view", validation=validation)  # type: ignore[arg-type]
 
     def test_of_given_queries(self) -> None:
         table = self.views().table.with_columns(
@@ -632,4 +632,4 @@ class TestWhichLabelWouldDo:
         with pytest.raises(
             ProtocolError, match=r"label subject has 8 queries, label hand has 8 queries with an answer"
         ):
-            make_split(Manifest(table, Path("/data")), protocol="prepared", label="aspect")
+            make_split(Manifest(table, Path("/data")), protocol="prepared", label="view")

@@ -126,14 +126,14 @@ class TestLabels:
             assert names.count(names[0]) == names.count(names[1]) == 1
 
     def test_what_is_not_known_of_them_hinders_nobody(self):
-        """A wild photo without side or aspect is no reason to give up the label `aspect` of the others."""
+        """A wild photo without side or aspect is no reason to give up the label `view` of the others."""
         path = like_hands11k().table["path"][0]
         table = without_names(like_hands11k(), path).table.with_columns(
             side=pl.when(pl.col("path") == path).then(None).otherwise(pl.col("side"))
         )
         manifest = Manifest(table, Path("/data"), "hands11k")
-        assert manifest.label_kinds == ("subject", "hand", "aspect")
-        assert manifest.labels("aspect")[0] is None
+        assert manifest.label_kinds == ("subject", "hand", "view")
+        assert manifest.labels("view")[0] is None
         with pytest.raises(ManifestError, match="no side, which the label 'hand' needs"):
             Manifest(table.with_columns(subject=pl.lit("7")), Path("/data")).labels("hand")
 
@@ -165,7 +165,7 @@ class TestSplits:
     def test_it_is_that_of_the_others(self, case: str, validation: str):
         """No photo of nobody known trains, validates, is searched for or among: as if they were not there."""
         protocol = case if case in PROTOCOLS else "prepared"
-        label = "aspect" if case == "hands11k" else "subject"
+        label = "view" if case == "hands11k" else "subject"
         options = {"protocol": protocol, "label": label, "validation": validation, "validation_share": 0.3}
         plain, manifest = SPLITS[case], with_everything(SPLITS[case])
         before, after = make_split(plain, **options), make_split(manifest, **options)  # type: ignore[arg-type]

@@ -68,10 +68,10 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]
 class TestPreparedTrees:
     def test_the_numbers_of_the_space_are_those_of_the_distinct_photos(self, trees: Any):
         _, copies, once = trees
-        assert copies["space"]["counts"] == once["space"]["counts"]
-        assert copies["space"]["counts"]["photos"] == PEOPLE * SHOTS
-        for name, of in copies["space"]["numbers"].items():
-            assert of == pytest.approx(once["space"]["numbers"][name], rel=1e-5), name
+        assert copies["separation"]["counts"] == once["separation"]["counts"]
+        assert copies["separation"]["counts"]["photos"] == PEOPLE * SHOTS
+        for name, of in copies["separation"]["numbers"].items():
+            assert of == pytest.approx(once["separation"]["numbers"][name], rel=1e-5), name
 
     def test_ranks_are_those_of_every_draw_as_given(self, trees: Any):
         _, copies, once = trees
@@ -105,7 +105,7 @@ class TestPreparedTrees:
     def test_an_evaluation_that_counted_copies_is_compared_without_its_space(self, trees: Any):
         _, copies, _ = trees
         older = json.loads(json.dumps(copies))
-        older["space"]["subjects"]["photos"] = [5 * count for count in older["space"]["subjects"]["photos"]]
+        older["separation"]["subjects"]["photos"] = [5 * count for count in older["separation"]["subjects"]["photos"]]
         assert "ratio" not in compare(typed(copies), typed(older))
         assert "ratio" in compare(typed(copies), typed(copies))
 
@@ -133,7 +133,7 @@ class TestEvaluationsWithFewerMetrics:
     def older(found: dict[str, Any]) -> dict[str, Any]:
         old = json.loads(json.dumps(found))
         for name in ("r_precision", "map_at_r", "identity_rank1", "identity_rank5", "identity_rank10"):
-            for part in (old, *old["aspects"].values()):
+            for part in (old, *old["views"].values()):
                 del part["metrics"][name]
         del old["protocol"]["cameras"]
         for draw in old["draws"]:

@@ -102,12 +102,12 @@ class TestEvaluationFile:
         again = read_scores(typed(found)).means()
         assert again == pytest.approx({name: metric["value"] for name, metric in found["metrics"].items()})
 
-    def test_the_space_is_of_every_test_photo_once(self, run: Path):
+    def test_the_separation_is_of_every_test_photo_once(self, run: Path):
         found = read_json(run / "evaluation.json")
-        assert found["space"]["counts"] == {"photos": 20, "identities": 5, "subjects": 5, "alone": 0}
-        assert found["space"]["subjects"]["photos"] == [4] * 5
-        assert set(found["space"]["subjects"]["name"]) == set(found["subjects"])
-        for one in found["space"]["numbers"].values():
+        assert found["separation"]["counts"] == {"photos": 20, "identities": 5, "subjects": 5, "alone": 0}
+        assert found["separation"]["subjects"]["photos"] == [4] * 5
+        assert set(found["separation"]["subjects"]["name"]) == set(found["subjects"])
+        for one in found["separation"]["numbers"].values():
             assert one["low"] <= one["value"] <= one["high"]
 
     def test_both_average_precisions_keep_their_relation(self, run: Path):
@@ -116,8 +116,8 @@ class TestEvaluationFile:
 
     def test_other_protocols_get_files_of_their_own(self, run: Path):
         before = (run / "evaluation.json").read_bytes()
-        path, _ = evaluate(open_run(run), mirrored=True)
-        assert path.name.endswith("-mirrored.json")
+        path, _ = evaluate(open_run(run), flip_tta=True)
+        assert path.name.endswith("-flip-tta.json")
         assert (run / "evaluation.json").read_bytes() == before
 
     def test_identities_that_were_trained_on_are_refused(self, run: Path, photos: Path, tmp_path: Path):
@@ -159,16 +159,16 @@ class TestLadder:
         assert difference.value == 0
         assert difference.verdict == "within noise"
 
-    def test_the_space_is_compared_too(self, run: Path):
+    def test_separation_is_compared_too(self, run: Path):
         found = read_evaluation(run / "evaluation.json")
         same = compare(found, found)
         assert {"ratio", "silhouette"} <= set(same)
         assert {one.verdict for one in same.values()} == {"within noise"}
 
-    def test_a_second_table_tells_of_each_space(self, run: Path):
+    def test_a_second_table_tells_of_separation(self, run: Path):
         found = read_evaluation(run / "evaluation.json")
         content = json.loads(found.model_dump_json())
-        sums = content["space"]["subjects"]
+        sums = content["separation"]["subjects"]
         sums["intra"] = [2 * value for value in sums["intra"]]
         sums["silhouette"] = [value - 1 for value in sums["silhouette"]]
         looser = typed(content)
@@ -179,13 +179,13 @@ class TestLadder:
         assert len({line.count("|") for line in second}) == 1
         assert second[2].endswith("|  |  |")
         assert second[3].count("better") == 2
-        intra = found.space.numbers["intra"]
+        intra = found.separation.numbers["intra"]
         assert f"| {intra.value:.3f} [{intra.low:.3f}, {intra.high:.3f}] |" in second[3]
         assert "20 test photos of 5 identities" in told
 
-    def test_an_evaluation_without_a_space_has_blanks(self, run: Path):
+    def test_an_evaluation_without_separation_has_blanks(self, run: Path):
         found = read_evaluation(run / "evaluation.json")
-        old = found.model_copy(update={"space": None})
+        old = found.model_copy(update={"separation": None})
         assert "ratio" not in compare(found, old)
         told = markdown([Rung("old", old, None), Rung("new", found, compare(found, old))])
         assert "| old |" + "  |" * 9 in told

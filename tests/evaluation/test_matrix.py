@@ -1,4 +1,4 @@
-"""Across aspects, sides and data sets: cells whose numbers are known, who must not be in them, files and figure."""
+"""Across views, sides and data sets: cells whose numbers are known, who must not be in them, files and figure."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ VIEWS = [("dorsal", "right"), ("dorsal", "left"), ("palmar", "right"), ("palmar"
 NAMES = [f"{aspect}-{side}" for aspect, side in VIEWS]
 SHOTS = 3
 PEOPLE = 6
-ZERO = ("stages=[]", "model.head={kind: linear}", "model.test_feature.neck=before", "data.label=aspect", "name=zero")
+ZERO = ("stages=[]", "model.head={kind: linear}", "model.test_feature.neck=before", "data.label=view", "name=zero")
 
 
 def micro(*overrides: str) -> Recipe:
@@ -60,7 +60,7 @@ def made(people: int = 6, **columns: Any) -> Manifest:
     return Manifest(table(people).with_columns(**columns), Path(), "made")
 
 
-def crossed(manifest: Manifest, by: str = "aspect", rows: np.ndarray | None = None, draws: int = 3) -> Crossing:
+def crossed(manifest: Manifest, by: str = "view", rows: np.ndarray | None = None, draws: int = 3) -> Crossing:
     return cross_views(manifest, np.arange(len(manifest)) if rows is None else rows, by, seed=0, draws=draws)
 
 
@@ -69,7 +69,7 @@ def at(cells: Any, gallery: str, probe: str, *, mirrored: bool = False) -> Any:
     read_of = (
         (lambda cell, name: getattr(cell, name)) if isinstance(cells[0], Cell) else (lambda cell, name: cell[name])
     )
-    wanted = {"gallery": gallery, "probe": probe, "mirrored": mirrored}
+    wanted = {"gallery": gallery, "query": probe, "mirrored": mirrored}
     (found,) = [cell for cell in cells if all(read_of(cell, name) == value for name, value in wanted.items())]
     return found
 
@@ -79,12 +79,12 @@ class TestCells:
         cells = crossed(made()).cells
         kinds = {name: at(cells, "dorsal-right", name).kind for name in NAMES}
         assert kinds == {
-            "dorsal-right": "same aspect",
+            "dorsal-right": "same view",
             "dorsal-left": "other hand, same aspect",
             "palmar-right": "other aspect of the same hand",
             "palmar-left": "other hand, other aspect",
         }
-        mirrored = {(cell.gallery, cell.probe) for cell in cells if cell.mirrored}
+        mirrored = {(cell.gallery, cell.query) for cell in cells if cell.mirrored}
         assert mirrored == {(a, b) for a in NAMES for b in NAMES if a.split("-")[1] != b.split("-")[1]}
 
     def test_a_gallery_has_one_photo_of_everyone_and_of_its_own_view_only(self):
@@ -96,9 +96,9 @@ class TestCells:
                 assert len(enrolled) == len(set(enrolled["subject"])) * (4 if merged else 1) == (24 if merged else 6)
                 assert {manifest.views[row] for row in draw.gallery} == (set(NAMES) if merged else {cell.gallery})
                 probes = draw.query - (len(manifest) if cell.mirrored else 0)
-                assert {manifest.views[row] for row in probes} == {cell.probe}
+                assert {manifest.views[row] for row in probes} == {cell.query}
                 assert not set(probes) & set(draw.gallery)
-                assert len(probes) == 6 * (SHOTS - (cell.gallery in (cell.probe, "all views")))
+                assert len(probes) == 6 * (SHOTS - (cell.gallery in (cell.query, "all views")))
 
     def test_one_photo_stands_for_a_hand_in_every_cell(self):
         cells = crossed(made()).cells
@@ -139,7 +139,7 @@ class TestCells:
         assert {cell.kind for cell in sides.cells} == {"same hand", "other hand", "same hand, among both sides"}
         aspects = crossed(made(side=pl.lit(None, pl.String)))
         assert aspects.conditions == ("dorsal", "palmar")
-        assert {cell.kind for cell in aspects.cells} == {"same aspect", "other aspect", "same aspect, among all views"}
+        assert {cell.kind for cell in aspects.cells} == {"same view", "other aspect", "same view, among all views"}
         assert not any(cell.mirrored for cell in aspects.cells)
 
     def test_photos_of_which_less_is_known_are_left_out_and_counted(self):
@@ -222,13 +222,13 @@ class TestNumbers:
         for cell in found:
             rank1[cell["kind"], cell["mirrored"]].add(cell["metrics"]["rank1"]["value"])
         assert rank1 == {
-            ("same aspect", False): {1.0},
+            ("same view", False): {1.0},
             ("other hand, same aspect", False): {0.0},  # the next person's hand is found
             ("other hand, same aspect", True): {1.0},
             ("other aspect of the same hand", False): {0.0},
             ("other hand, other aspect", False): {0.0},
             ("other hand, other aspect", True): {0.0},
-            ("same aspect, among all views", False): {0.0},  # where the neighbour's other hand is as near
+            ("same view, among all views", False): {0.0},  # where the neighbour's other hand is as near
         }
         # at right angles to all, the right answer comes last of the gallery
         assert at(found, "dorsal-right", "palmar-right")["metrics"]["mrr"]["value"] == pytest.approx(1 / PEOPLE)
@@ -253,7 +253,7 @@ class TestNumbers:
         cells = crossed(manifest).shared
         _, scored = score_cells(photos, cells, 200)
         of_cells, of_kinds = plain(difference_to_matched(photos, cells, scored, 200))
-        named = {(c.gallery, c.probe, c.mirrored): of for c, of in zip(cells, of_cells, strict=True)}
+        named = {(c.gallery, c.query, c.mirrored): of for c, of in zip(cells, of_cells, strict=True)}
         assert named["dorsal-right", "dorsal-right", False] is None
         lost = named["dorsal-right", "dorsal-left", False]["rank1"]
         assert (lost["value"], lost["verdict"]) == (-1.0, "worse")
@@ -296,7 +296,7 @@ def zero(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def found(zero: Run) -> dict[str, Any]:
-    return crossed_by(zero, "aspect")[1]
+    return crossed_by(zero, "view")[1]
 
 
 class TestARun:
@@ -312,20 +312,20 @@ class TestARun:
         plain = read_json(zero.evaluation)
         for name in NAMES:
             cell = at(found["cells"], "all views", name)
-            assert cell["metrics"] == plain["aspects"][name]["metrics"]
+            assert cell["metrics"] == plain["views"][name]["metrics"]
             assert cell["counts"]["gallery"] == plain["counts"]["gallery"] == 24
             own = at(found["cells"], name, name)
             assert own["counts"]["gallery"] == 6
             assert own["metrics"]["map"]["value"] >= cell["metrics"]["map"]["value"]
 
     def test_the_file_says_what_it_rests_on(self, zero: Run, found: dict[str, Any]):
-        assert found == read_json(zero.folder / "evaluation-matrix-aspect.json")
-        assert (found["by"], found["left_out"], found["mirrored"]) == ("aspect", [], False)
+        assert found == read_json(zero.folder / "evaluation-matrix-view.json")
+        assert (found["by"], found["left_out"], found["flip_tta"]) == ("view", [], False)
         assert set(found["hashes"]) == {"manifest", "draws", "model"}
         assert (found["trained_on"]["subjects"], found["trained_on"]["photos"]) == (0, 0)
         assert (found["tested_on"][0]["subjects"], found["tested_on"][0]["photos"]) == (6, 72)
         assert found in plain(read_matrices(zero))
-        told = (zero.folder / "evaluation-matrix-aspect.md").read_text()
+        told = (zero.folder / "evaluation-matrix-view.md").read_text()
         assert "zero: not trained." in told.lower()
         assert "| dorsal-left, mirrored | 100.0 [" in told
 
@@ -337,17 +337,17 @@ class TestARun:
         zero.embeddings.unlink(missing_ok=True)
         matrix_of(zero, "side")
         assert seen == [72, 72]
-        matrix_of(zero, "aspect")
+        matrix_of(zero, "view")
         assert seen == [72, 72]
 
     def test_again_is_the_same(self, zero: Run, found: dict[str, Any]):
-        again = crossed_by(zero, "aspect")[1]
+        again = crossed_by(zero, "view")[1]
         drop = ("environment",)
         assert {k: v for k, v in again.items() if k not in drop} == {k: v for k, v in found.items() if k not in drop}
 
     def test_flip_augmentation_leaves_nothing_to_mirror(self, zero: Run):
-        path, flipped = crossed_by(zero, "aspect", mirrored=True)
-        assert path.name.endswith("-mirrored.json")
+        path, flipped = crossed_by(zero, "view", flip_tta=True)
+        assert path.name.endswith("-flip-tta.json")
         assert not any(cell["mirrored"] for cell in flipped["cells"])
         assert any("mirrored queries would be the same" in note for note in flipped["notes"])
 
@@ -359,7 +359,7 @@ class TestARun:
         copy = Run(shutil.copytree(zero.folder, tmp_path / "copy"))
         write_json(copy.folder / "run.json", {**copy.facts, "manifest_hash": "0" * 64})
         with pytest.raises(RunError, match="its training subjects cannot be read"):
-            matrix_of(copy, "aspect")
+            matrix_of(copy, "view")
 
 
 @pytest.fixture(scope="module")
@@ -375,15 +375,15 @@ def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def back(eleven: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    changes = ("name=back", "stages.0.epochs=1", "data.protocol=hands11k", "data.aspect=dorsal-right")
-    return train(micro(*changes, "data.label=aspect"), eleven, tmp_path_factory.mktemp("leak") / "back")
+    changes = ("name=back", "stages.0.epochs=1", "data.protocol=hands11k", "data.view=dorsal-right")
+    return train(micro(*changes, "data.label=view"), eleven, tmp_path_factory.mktemp("leak") / "back")
 
 
 class TestLeaks:
     """Traps 7 and 10: people count, whatever the view, the label or the run they were met in."""
 
-    def test_who_trained_under_another_aspect_is_left_out_and_counted(self, back: Run):
-        path, found = crossed_by(back, "aspect")
+    def test_who_trained_under_another_view_is_left_out_and_counted(self, back: Run):
+        path, found = crossed_by(back, "view")
         (gone,) = found["left_out"]
         assert (gone["why"], gone["subjects"]) == ("trained on by back, in dorsal-right", 13)
         assert gone["names"] == [f"{number}" for number in range(1038, 1051)]
@@ -393,21 +393,19 @@ class TestLeaks:
         assert any(
             remark.startswith(f"left out: {gone['subjects']} subjects") for remark in remarks(typed_matrix(found))
         )
-        assert path.name == "evaluation-matrix-aspect.json"
+        assert path.name == "evaluation-matrix-view.json"
 
-    def test_a_plain_evaluation_of_another_aspect_refuses_them(self, back: Run):
+    def test_a_plain_evaluation_of_another_view_refuses_them(self, back: Run):
         """By identity nobody is met: 1043/dorsal-right is another than 1043/palmar-left. By person they are."""
-        with pytest.raises(
-            ProtocolError, match=r"test subjects were trained on in .*back .such as 10.*--matrix aspect"
-        ):
-            evaluate(back, changes={"aspect": "palmar-left"})
+        with pytest.raises(ProtocolError, match=r"test subjects were trained on in .*back .such as 10.*--matrix view"):
+            evaluate(back, changes={"view": "palmar-left"})
 
     def test_who_an_older_run_was_trained_on_is_left_out(self, zero: Run, hands: Path, tmp_path: Path):
         older = train(micro("name=older", "stages.0.epochs=1", "data.seed=3"), hands, tmp_path / "older")
         run = Run(shutil.copytree(zero.folder, tmp_path / "younger"))
-        write_json(run.folder / "run.json", {**run.facts, "start": str(older.folder)})
+        write_json(run.folder / "run.json", {**run.facts, "init_from": str(older.folder)})
         (run.folder / RECORD).unlink()  # as of a version that made none: looked up in the manifests
-        _, found = crossed_by(run, "aspect")
+        _, found = crossed_by(run, "view")
         assert {one["why"].split(" ")[0] for one in found["left_out"]} <= {"trained", "validated"}
         assert all("older" in one["why"] for one in found["left_out"])
         assert found["tested_on"][0]["subjects"] == 6 - sum(one["subjects"] for one in found["left_out"]) < 6
@@ -418,9 +416,9 @@ class TestLeaks:
         whole = read(eleven)
         whole.filter(pl.col("subject").cast(int).is_between(1038, 1045)).write(tmp_path / "only.parquet")
         with pytest.raises(ProtocolError, match="3 subjects were seen by the run"):
-            matrix_of(back, "aspect", data=[tmp_path / "only.parquet"], protocol="disjoint")
+            matrix_of(back, "view", data=[tmp_path / "only.parquet"], protocol="disjoint")
 
-    def test_runs_that_were_trained_on_other_aspects_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
+    def test_runs_that_were_trained_on_other_views_lie_beside_each_other(self, back: Run, found: dict[str, Any]):
         other = crossed_by(back, "side")[1]
         columns, rows = stack_matrices([typed_matrix(found), typed_matrix(other)], "rank1")
         assert [row[0].split(":")[0] for row in rows] == ["zero", "back"]
@@ -467,22 +465,22 @@ class TestDatasets:
         with pytest.raises(RunError, match="is the run's own"):
             matrix_of(zero, "dataset", data=[hands])
         with pytest.raises(RunError, match="takes one manifest"):
-            matrix_of(zero, "aspect", data=[hands, other])
+            matrix_of(zero, "view", data=[hands, other])
         with pytest.raises(RunError, match="omit --protocol"):
             matrix_of(zero, "dataset", data=[other], protocol="disjoint")
 
     def test_other_photos_do_not_overwrite_the_runs_own(self, zero: Run, other: Path, found: dict[str, Any]):
-        own = zero.folder / "evaluation-matrix-aspect.json"
+        own = zero.folder / "evaluation-matrix-view.json"
         before = own.read_bytes()
-        path, elsewhere = crossed_by(zero, "aspect", data=[other])
+        path, elsewhere = crossed_by(zero, "view", data=[other])
         assert (path != own, own.read_bytes() == before) == (True, True)
         assert elsewhere["tested_on"][0]["protocol"] == "everyone"
-        assert plain(written_matrix(zero, "aspect"))["hashes"] == found["hashes"]
+        assert plain(written_matrix(zero, "view"))["hashes"] == found["hashes"]
 
 
 class TestCommandsAndFigure:
     def test_the_command_prints_and_writes(self, zero: Run):
-        called = handreid("evaluate", zero.folder, "--matrix", "aspect")
+        called = handreid("evaluate", zero.folder, "--matrix", "view")
         assert called.code == 0
         for words in ("other hand, same aspect, mirrored", "all views", "written to", "zero: not trained"):
             assert words in called.out
@@ -490,8 +488,8 @@ class TestCommandsAndFigure:
         assert told == read_json(zero.folder / "evaluation-matrix-side.json")
 
     def test_what_a_matrix_cannot_heed_is_refused(self, zero: Run, hands: Path):
-        assert "--matrix cannot be combined with --aspect and --label" in complaint(
-            "evaluate", zero.folder, "--matrix", "aspect", "--aspect", "dorsal-left", "--label", "hand"
+        assert "--matrix cannot be combined with --view and --label" in complaint(
+            "evaluate", zero.folder, "--matrix", "view", "--view", "dorsal-left", "--label", "hand"
         )
         assert "2 manifests" in complaint("evaluate", zero.folder, "--data", hands, "--data", hands)
 
@@ -500,7 +498,7 @@ class TestCommandsAndFigure:
         written = matrix_figure(typed_matrix(found), tmp_path / f"matrix{suffix}")
         assert [path.name for path in written] == [f"matrix{suffix}", "matrix.txt"]
         caption = written[1].read_text()
-        assert caption.startswith("Rank-1 by aspect, galleries across and queries down. Zero: not trained.")
+        assert caption.startswith("Rank-1 by view, galleries across and queries down. Zero: not trained.")
         if suffix == ".svg":
             text = written[0].read_text()
             of = at(found["cells"], "dorsal-left", "dorsal-right")["metrics"]["rank1"]
@@ -526,7 +524,7 @@ class TestCommandsAndFigure:
             "--out",
             tmp_path / "s.png",
             "--file",
-            zero.folder / "evaluation-matrix-aspect.json",
+            zero.folder / "evaluation-matrix-view.json",
         )
         with pytest.raises(DataError, match="no matrix over the same people"):
             matrix_figure(typed_matrix({**found, "shared": None}), tmp_path / "s.png", shared=True)

@@ -57,7 +57,7 @@ class TestASectionOfItsOwn:
         assert written["sections"]["verification"]["numbers"]["eer"]["low"] == 0.01
         read = read_evaluation(runs[0].evaluation)
         assert read.number_sections["verification"].numbers["eer"].high == 0.09
-        assert set(read.number_sections) == {"space", "verification"}
+        assert set(read.number_sections) == {"separation", "verification"}
 
     def test_the_command_line_shows_it(self, runs: list[Run]):
         shown = handreid("evaluate", runs[0].folder)

@@ -605,7 +605,7 @@ class TestEvaluation:
         }
         for of in found["reranked"]:
             assert of["metrics"].keys() == of["against"].keys() == found["metrics"].keys()
-            assert of["aspects"].keys() == found["aspects"].keys()
+            assert of["views"].keys() == found["views"].keys()
             for name, gain in of["against"].items():
                 assert gain["value"] == pytest.approx(of["metrics"][name]["value"] - found["metrics"][name]["value"])
                 assert gain["low"] <= gain["value"] <= gain["high"]

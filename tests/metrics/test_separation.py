@@ -100,7 +100,7 @@ def test_order_length_and_rotation_of_embeddings_change_nothing():
 
 def test_compacter_is_better_by_every_number_but_uniformity():
     loose, tight = (values(separation_metrics(*cloud(spread), resamples=50)) for spread in (0.8, 0.2))
-    for name in metrics_of("space"):
+    for name in metrics_of("separation"):
         lower = not METRICS[name].higher_is_better
         if name != "uniformity":  # it asks for all photos to be apart, those of an identity too
             assert (tight[name] < loose[name]) == lower, name

@@ -190,7 +190,7 @@ class TestHead:
 
     def test_embedding_takes_no_labels(self):
         """Trap 5."""
-        assert set(inspect.signature(Embedder.embed).parameters) == {"self", "photos", "conditions", "mirrored"}
+        assert set(inspect.signature(Embedder.embed).parameters) == {"self", "photos", "conditions", "flip_tta"}
 
     @pytest.mark.parametrize("mode", ["composed", "fixed"])
     def test_an_embedding_is_of_its_photo_alone(self, mode: str):

@@ -206,13 +206,13 @@ class TestTheEmbedder:
         embedder = build_embedder(recipe, build_towers(recipe), [("left",), ("right",)])
         torch.nn.init.normal_(embedder.backbone.side_information.vectors)
         photos, left, right = torch.from_numpy(bytes_for(2)), torch.tensor([0, 0]), torch.tensor([1, 1])
-        found = embedder.embed(photos, left, mirrored=True)
-        assert torch.allclose(found, embedder.embed(photos.flip(-1), right, mirrored=True), atol=1e-5)
-        assert not torch.allclose(found, embedder.embed(photos.flip(-1), left, mirrored=True), atol=1e-3)
+        found = embedder.embed(photos, left, flip_tta=True)
+        assert torch.allclose(found, embedder.embed(photos.flip(-1), right, flip_tta=True), atol=1e-5)
+        assert not torch.allclose(found, embedder.embed(photos.flip(-1), left, flip_tta=True), atol=1e-3)
 
     def test_takes_pixels_and_conditions_and_no_labels(self):
         """Trap 5: the test photo's own label reaches its embedding."""
-        assert list(inspect.signature(Embedder.embed).parameters) == ["self", "photos", "conditions", "mirrored"]
+        assert list(inspect.signature(Embedder.embed).parameters) == ["self", "photos", "conditions", "flip_tta"]
         assert list(inspect.signature(Backbone.forward).parameters) == ["self", "photos", "conditions"]
         embedder, photos = (
             told_embedder(),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handreid.build import build_objectives
-from handreid.errors import GateError, RecipeError, RunError
+from handreid.errors import CheckError, RecipeError, RunError
 from handreid.evaluation.evaluate import evaluate
 from handreid.models.heads import PlainHead
 from handreid.objectives.table import OBJECTIVES
@@ -343,5 +343,5 @@ class TestObjects:
             def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
                 return self.weight + 0 * outputs.before["joint"].sum()
 
-        with pytest.raises(GateError, match="1_Idle has a gradient of zero at the features"):
+        with pytest.raises(CheckError, match="1_Idle has a gradient of zero at the features"):
             train(with_object(Idle()), photos, tmp_path / "run")

@@ -53,9 +53,9 @@ def test_wrong_values(text: str, part: str):
 
 
 def test_overrides_are_applied_before_checking():
-    recipe = parse_recipe(MICRO_RECIPE, "x", ["stages.0.optimizer.lr=5e-4", "evaluate.mirrored=true", "seed=7"])
+    recipe = parse_recipe(MICRO_RECIPE, "x", ["stages.0.optimizer.lr=5e-4", "evaluate.flip_tta=true", "seed=7"])
     assert isinstance(recipe.stages[0], FineTune)
-    assert (recipe.stages[0].optimizer.lr, recipe.evaluate.mirrored, recipe.seed) == (5e-4, True, 7)
+    assert (recipe.stages[0].optimizer.lr, recipe.evaluate.flip_tta, recipe.seed) == (5e-4, True, 7)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,31 @@ def test_overrides_are_applied_before_checking():
 )
 def test_wrong_overrides(override: str, part: str):
     assert part in complaint(MICRO_RECIPE, override)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("start: rung\n", "x.yaml line 2: unknown key 'start': it is called 'init_from' now"),
+        ("gates: {skip: [loss]}\n", "x.yaml line 2: unknown key 'gates': it is called 'checks' now"),
+        ("data:\n  aspect: all\n", "x.yaml line 3: unknown key 'data.aspect': it is called 'data.view' now"),
+        (
+            "evaluate:\n  mirrored: true\n",
+            "x.yaml line 3: unknown key 'evaluate.mirrored': it is called 'evaluate.flip_tta' now",
+        ),
+        ("data:\n  label: aspect\n", "x.yaml line 3: data.label is 'aspect': it is called 'view' now"),
+        (
+            "data:\n  validation: held-back\n",
+            "x.yaml line 3: data.validation is 'held-back': it is called 'held-out' now",
+        ),
+        (
+            "checks: {skip: [strangers]}\n",
+            "x.yaml line 2: checks.skip.0 is 'strangers': it is called 'subject_disjoint' now",
+        ),
+    ],
+)
+def test_former_names_are_refused_with_the_present_ones(lines: str, said: str):
+    assert complaint(f"name: a\n{lines}") == said
 
 
 @pytest.mark.parametrize("name", builtin_names())

@@ -169,7 +169,7 @@ class TestComparing:
         assert (told.low, told.high) == pytest.approx((found.low, found.high))
 
     def test_the_best_is_chosen_by_the_metric_and_said_to_be(self, runs: Path):
-        found = compare_runs(run_folders([runs]), to="best", resamples=300)
+        found = compare_runs(run_folders([runs]), reference="best", resamples=300)
         assert found.reference == "b-better"
         assert [bool(run.against) for run in found.runs] == [True, False, True]
         assert "all 3 pairs" in found.corrected
@@ -188,7 +188,7 @@ class TestComparing:
             compare_runs(run_folders([tmp_path]))
         told = str(refused.value)
         assert "b: draws eeeeeeee for dddddddd (manifest bbbbbbbb for aaaaaaaa, evaluate.draws 7 for 3)" in told
-        assert "--different" in told
+        assert "--allow-different-draws" in told
         found = compare_runs(run_folders([tmp_path]), different=True)
         assert [run.against for run in found.runs] == [{}, {}]
         assert "1 of 2 runs were tested on other draws" in found.notes[0]
@@ -199,7 +199,7 @@ class TestComparing:
         for name in ("a-base", "b-better"):
             shutil.copytree(runs / name, tmp_path / name)
         made_run(tmp_path / "c", made_ranks(0.99), draws="e" * 64)
-        found = compare_runs(run_folders([tmp_path]), different=True, to="best", resamples=300)
+        found = compare_runs(run_folders([tmp_path]), different=True, reference="best", resamples=300)
         assert found.reference == "b-better"  # not c, which answered other questions
         assert [bool(run.against) for run in found.runs] == [True, False, False]
 

@@ -51,7 +51,7 @@ def known(photos: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("space") / "run"
+    folder = tmp_path_factory.mktemp("separation") / "run"
     evaluate(train(parse_recipe(MICRO_RECIPE, "micro", ["stages.0.epochs=1"]), known, folder))
     return folder
 
@@ -86,10 +86,10 @@ class TestEmbed:
         distance = np.linalg.norm(points[:, None] - points[None], axis=2)
         nearest = np.where(names[:, None] == names[None], np.inf, distance).min(axis=1).mean()
         found = json.loads((run / "evaluation.json").read_text())
-        assert nearest == pytest.approx(found["space"]["numbers"]["inter"]["value"], rel=1e-4)
+        assert nearest == pytest.approx(found["separation"]["numbers"]["inter"]["value"], rel=1e-4)
 
     def test_a_part_and_mirrored(self, run: Path, tmp_path: Path):
-        for name, words in (("a", ()), ("b", ("--mirrored",))):
+        for name, words in (("a", ()), ("b", ("--flip-tta",))):
             assert (
                 handreid("embed", run, "--out", tmp_path / f"{name}.parquet", "--split", "validation", *words).code == 0
             )
@@ -97,7 +97,7 @@ class TestEmbed:
         assert set(plain["role"]) == {"validation"}
         assert plain["path"].to_list() == mirrored["path"].to_list()
         assert not np.allclose(plain["embedding"].to_numpy(), mirrored["embedding"].to_numpy())
-        assert read_facts(tmp_path / "b.parquet")["mirrored"] is True
+        assert read_facts(tmp_path / "b.parquet")["flip_tta"] is True
 
     def test_on_other_photos_nothing_was_trained_on(self, run: Path, photos: Path, tmp_path: Path):
         out = tmp_path / "e.parquet"
@@ -236,18 +236,18 @@ class TestFigure:
         assert sum(len(trace["text"]) for trace in traces) == 20
         assert "skin_color: fair" in traces[0]["text"][0]
 
-    @pytest.mark.parametrize("colour", ["subject", "aspect"])
+    @pytest.mark.parametrize("colour", ["subject", "view"])
     def test_other_colours(self, ready: Path, colour: str, tmp_path: Path):
         words = ("figure", "embedding", ready, "--method", "pca", "--colour", colour, "--out", tmp_path / "a.png")
         assert handreid(*words).code == 0
         names = [trace["name"] for trace in shown(tmp_path / "a.html")["traces"] if trace.get("hoverinfo") == "text"]
-        assert names == ["dorsal-right", "palmar-right"] if colour == "aspect" else len(names) == 5
+        assert names == ["dorsal-right", "palmar-right"] if colour == "view" else len(names) == 5
 
     def test_what_is_wrong_is_said_in_a_line(self, ready: Path, photos: Path, tmp_path: Path):
         words = ("figure", "embedding", ready, "--out", tmp_path / "a.png")
         said = complaint(*words, "--data", photos, "--colour", "skin")
         assert "has no column 'skin' to colour by; choose identity, subject or one of" in said
-        said = complaint(*words, "--data", photos, "--colour", "aspect")
+        said = complaint(*words, "--data", photos, "--colour", "view")
         assert "no test photo of" in said
         assert "has a value of aspect" in said
         assert "the suffix must be .png or .svg or .pdf or .html, not '.gif'" in complaint(

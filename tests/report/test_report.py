@@ -142,7 +142,7 @@ class TestWhereSomethingIsMissing:
     def test_a_run_made_by_an_older_version(self, runs: Path, tmp_path: Path):
         for run in runs.iterdir():
             (run / "evaluation-embeddings.safetensors").unlink()
-            edit(run / "evaluation.json", without=["space"])
+            edit(run / "evaluation.json", without=["separation"])
             for path in run.glob("stages/*/parameters.json"):
                 path.unlink()
         page = write_report([runs], tmp_path / "report.html")
@@ -184,7 +184,7 @@ class TestWhereSomethingIsMissing:
 class TestTheCommand:
     def test_it_writes_the_page_and_says_how_large_it_is(self, ladder: Path, tmp_path: Path):
         called = handreid(
-            "report", ladder, "--out", tmp_path / "page.html", "--by", "map", "--to", "best", "--no-photos"
+            "report", ladder, "--out", tmp_path / "page.html", "--by", "map", "--reference", "best", "--no-photos"
         )
         assert called.code == 0
         assert re.fullmatch(r"written to .*page\.html \(\d\.\d MB\)\n", called.out)

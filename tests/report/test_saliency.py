@@ -315,8 +315,8 @@ class TestMatch:
     def test_mirrored_as_it_is_evaluated(self):
         model = embedder()
         left, right = noise(model)
-        own = model.embed(torch.stack([left, right]), mirrored=True)
-        match = match_maps(model, left, right, mirrored=True)
+        own = model.embed(torch.stack([left, right]), flip_tta=True)
+        match = match_maps(model, left, right, flip_tta=True)
         assert match.similarity == pytest.approx((own[0] @ own[1]).item(), abs=1e-6)
 
 
@@ -524,7 +524,7 @@ class TestFigures:
         assert f"cosine {cosine}" in (tmp_path / "right.svg").read_text()
 
     def test_two_named_photos(self, run: Run, query: str, tmp_path: Path):
-        match_figure(run, tmp_path / "m.pdf", query, query, mirrored=True)
+        match_figure(run, tmp_path / "m.pdf", query, query, flip_tta=True)
         assert "Named: same identity, cosine 1.000" in (tmp_path / "m.txt").read_text()
 
     def test_what_cannot_be_shown_is_one_line(self, run: Run, photos: Path, query: str, tmp_path: Path):

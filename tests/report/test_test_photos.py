@@ -81,7 +81,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(views: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    recipe = parse_recipe(MICRO_RECIPE, "micro", ["stages.0.epochs=1", "data.label=aspect", "evaluate.draws=2"])
+    recipe = parse_recipe(MICRO_RECIPE, "micro", ["stages.0.epochs=1", "data.label=view", "evaluate.draws=2"])
     run = train(recipe, views, tmp_path_factory.mktemp("tested") / "run")
     evaluate(run)
     return run
@@ -165,7 +165,7 @@ class TestKeptEmbeddings:
         assert json.loads(json.dumps(found["metrics"])) == before["metrics"]
 
     def test_another_view_label_or_protocol_finds_them(self, own: Run, tested: Looked, at_work: Counter[str]):
-        for changes in ({"aspect": "dorsal-right"}, {"label": "hand"}, {"label": "subject", "aspect": "palmar-left"}):
+        for changes in ({"view": "dorsal-right"}, {"label": "hand"}, {"label": "subject", "view": "palmar-left"}):
             path, _ = evaluate(own, changes=changes)
             assert path != own.evaluation
         assert not at_work
@@ -184,16 +184,16 @@ class TestKeptEmbeddings:
         assert not at_work
 
     def test_mirrored_photos_are_kept_beside_the_others(self, own: Run, tested: Looked, at_work: Counter[str]):
-        path, _ = evaluate(own, mirrored=True)
-        assert path.name.endswith("-mirrored.json")
+        path, _ = evaluate(own, flip_tta=True)
+        assert path.name.endswith("-flip-tta.json")
         assert at_work["embed_rows"] == len(tested)
-        evaluate(own, mirrored=True)
+        evaluate(own, flip_tta=True)
         evaluate(own)
         assert at_work["embed_rows"] == len(tested)
         assert np.array_equal(load_test_photos(own).embeddings, tested.embeddings)
 
     def test_a_matrix_keeps_mirror_images_too(self, own: Run, tested: Looked, at_work: Counter[str]):
-        matrix_of(own, "aspect")
+        matrix_of(own, "view")
         assert (at_work["embed_rows"], at_work["decode_rows"]) == (len(tested), len(tested))
         matrix_of(own, "side")
         assert at_work["embed_rows"] == len(tested)
@@ -205,7 +205,7 @@ class TestKeptEmbeddings:
         assert not own.embeddings.exists()  # looking writes nothing into a run
 
     def test_a_file_of_the_former_format_is_replaced(self, own: Run, tested: Looked, at_work: Counter[str]):
-        facts = {"format": 1, "model": tested.model_hash, "manifest": tested.manifest.hash, "mirrored": False}
+        facts = {"format": 1, "model": tested.model_hash, "manifest": tested.manifest.hash, "flip_tta": False}
         tensors = {"embeddings": np.zeros((1, 4), np.float32), "rows": np.zeros(1, np.int64)}
         save_file(tensors, own.embeddings, {"handreid": json.dumps({**facts, "photos": ["a"], "contents": ["b"]})})
         evaluate(own)
@@ -243,8 +243,8 @@ class TestKeptEmbeddings:
             (Path(own.facts["manifest"]).parent / name).unlink(missing_ok=True)
         assert np.array_equal(load_test_photos(own).embeddings, tested.embeddings)
         _, found = evaluated(own)
-        assert {key: found[key] for key in ("metrics", "space", "notes")} == {
-            key: before[key] for key in ("metrics", "space", "notes")
+        assert {key: found[key] for key in ("metrics", "separation", "notes")} == {
+            key: before[key] for key in ("metrics", "separation", "notes")
         }
         assert not at_work
         own.embeddings.unlink()
@@ -277,7 +277,7 @@ class TestKeptEmbeddings:
         assert not at_work
 
     def test_mirrored_photos_are_others(self, own: Run, tested: Looked, at_work: Counter[str]):
-        edit_recipe(own.folder, "mirrored: false", "mirrored: true")
+        edit_recipe(own.folder, "flip_tta: false", "flip_tta: true")
         load_test_photos(own)
         assert at_work["embed_rows"] == len(tested)
 
@@ -355,7 +355,7 @@ class TestKeptEmbeddings:
         before = own.embeddings.read_bytes()
         monkeypatch.setattr("handreid.evaluation.embedding_cache.save_file", half)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(own, mirrored=True)
+            evaluate(own, flip_tta=True)
         assert own.embeddings.read_bytes() == before
         assert not list(own.folder.glob(".*writing*"))
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from handreid.data.manifest import Manifest, read
-from handreid.errors import GateError, ProtocolError, RunError
+from handreid.errors import CheckError, ProtocolError, RunError
 from handreid.evaluation.evaluate import evaluate
 from handreid.files import read_json
 from handreid.recipe import Recipe, parse_recipe
@@ -85,8 +85,8 @@ class TestTheRecord:
 
     def test_a_child_has_those_of_its_parents_though_they_are_gone(self, run: Run, photos: Path, tmp_path: Path):
         shutil.copytree(run.folder, tmp_path / "parent")
-        child = train(micro("start=parent", "stages=[]"), photos, tmp_path / "child")
-        grandchild = train(micro("start=child", "stages=[]"), photos, tmp_path / "grandchild")
+        child = train(micro("init_from=parent", "stages=[]"), photos, tmp_path / "child")
+        grandchild = train(micro("init_from=child", "stages=[]"), photos, tmp_path / "grandchild")
         for name in ("parent", "child"):
             shutil.rmtree(tmp_path / name)
         assert [one.run for one in read_record(grandchild)] == ["grandchild", "child", "trained"]
@@ -257,7 +257,7 @@ class TestBeforeTraining:
         trained, tested = split.paths[split.train[0]], split.paths[split.test[0].query[0]]
         with Image.open(path.parent / trained) as image:
             Image.fromarray(np.asarray(image.convert("RGB"))).save(path.parent / tested, format="PNG")
-        with pytest.raises(GateError, match="1 test photos are also in training, by content"):
+        with pytest.raises(CheckError, match="1 test photos are also in training, by content"):
             train(micro(), path, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -269,8 +269,8 @@ class TestBeforeTraining:
         split = load_dataset(micro(), path).split
         trained, validates = split.paths[split.train[0]], split.paths[split.validation_rows[0]]
         shutil.copyfile(path.parent / trained, path.parent / validates)
-        gate = check_subject_disjoint(load_dataset(micro(), path))
-        assert f"1 validation photos are copies of training photos under other names: {validates}" in gate.found
+        result = check_subject_disjoint(load_dataset(micro(), path))
+        assert f"1 validation photos are copies of training photos under other names: {validates}" in result.found
 
     def test_a_split_that_is_given_may_test_people_but_not_photos_that_train(self, photos: Path, tmp_path: Path):
         made = read(photos)
@@ -297,7 +297,7 @@ class TestBeforeTraining:
         shutil.copytree(run.folder, tmp_path / "parent")
         path = copies(photos, tmp_path, [name for names in people.values() for name in names])
         with pytest.raises(ProtocolError, match=r"start: .* trained or chosen with \d+ subjects .* are photos"):
-            train(micro("start=parent", "data.seed=4"), path, tmp_path / "child")
+            train(micro("init_from=parent", "data.seed=4"), path, tmp_path / "child")
         assert not (tmp_path / "child").exists()
 
 

@@ -185,7 +185,9 @@ class TestBitFlips:
                 assert name.split("/")[-1] in (refusal or ""), (name, refusal)
                 refused.add(name)
             shutil.rmtree(copied)
-        looked_at = {path for path in names if path.endswith(("gates.json", "parameters.json", "training-photos.json"))}
+        looked_at = {
+            path for path in names if path.endswith(("checks.json", "parameters.json", "training-photos.json"))
+        }
         assert refused == {*names} - looked_at - {f"{PROMPTS}/last.ckpt"}
 
     def test_in_a_model_by_itself(self, finished: Path, tmp_path: Path):
@@ -235,7 +237,7 @@ class TestWhatIsNotAsItWasWritten:
         with pytest.raises(RunError, match=r"model\.safetensors was changed, damaged .* --resume"):
             evaluate(open_run(whole))
         with pytest.raises(RunError, match=r"model\.safetensors was changed, damaged"):
-            train(micro("stages=[]", "start=run"), manifest_of(whole), whole.parent / "child")
+            train(micro("stages=[]", "init_from=run"), manifest_of(whole), whole.parent / "child")
 
     def test_a_model_put_into_a_run_that_is_not_finished(self, cut: Path, finished: Path):
         shutil.copy(finished / "model.safetensors", cut)

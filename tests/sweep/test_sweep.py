@@ -81,7 +81,7 @@ class TestWhatASweepSays:
             ({"metric": "evaluation.rank1"}, "would choose by test identities"),
             ({"metric": "loss"}, "'loss' is not one of validation_rank1"),
             ({"space": {"data.seed": {"choice": [1, 2]}}}, "photos; fix it with `set`"),
-            ({"space": {"evaluate.mirrored": {"choice": [True, False]}}}, "which a sweep never does"),
+            ({"space": {"evaluate.flip_tta": {"choice": [True, False]}}}, "which a sweep never does"),
             ({"space": {"seed": {"choice": [1, 2]}}}, "name the seeds in `seeds`"),
             ({"space": {"x": {"together": {"a": {"data.seed": 1}, "b": {LR: 1}}}}}, "space varies data.seed"),
             ({"space": {LR: {"choice": [1, 2]}, "x": {"together": {"a": {LR: 1}, "b": {LR: 2}}}}}, "twice"),

@@ -207,7 +207,7 @@ class TestALadderFromTheCommandLine:
         for metric, of in found["metrics"].items():
             for ending, end in (("", "value"), ("_low", "low"), ("_high", "high")):
                 assert held[f"test/{metric}{ending}"] == [(3, pytest.approx(of[end]))]
-        assert held["test/space/ratio"] == [(3, pytest.approx(found["space"]["numbers"]["ratio"]["value"]))]
+        assert held["test/separation/ratio"] == [(3, pytest.approx(found["separation"]["numbers"]["ratio"]["value"]))]
 
     def test_mlflow_has_settings_hashes_files_and_the_status(self, ladder: Ladder):
         run = ladder.runs["first"]
@@ -556,7 +556,7 @@ class TestFoldersOfOthers:
         return told
 
     @pytest.mark.parametrize(
-        "command", [("evaluate",), ("evaluate", "--json"), ("train", "--resume", "--out"), ("evaluate", "--mirrored")]
+        "command", [("evaluate",), ("evaluate", "--json"), ("train", "--resume", "--out"), ("evaluate", "--flip-tta")]
     )
     def test_nobody_whom_they_name_is_contacted(
         self, foreign: Run, told: list[tuple[object, object]], command: tuple[str, ...]
@@ -751,7 +751,7 @@ def crossed(hard_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that was evaluated, and crossed by aspect."""
     run = train(micro("stages=[]"), hard_photos, tmp_path_factory.mktemp("crossed") / "run")
     evaluate(run)
-    matrix_of(run, "aspect")
+    matrix_of(run, "view")
     return run
 
 
@@ -759,13 +759,13 @@ class TestEveryKindOfEvaluation:
     """`track` of a run with a matrix crashed: every evaluation-*.json was read as if it were an evaluation."""
 
     def test_a_matrix_is_told_cell_by_cell(self, crossed: Run):
-        path = crossed.folder / "evaluation-matrix-aspect.json"
+        path = crossed.folder / "evaluation-matrix-view.json"
         named, told = payload.evaluation_payload(path)
-        cells = {(cell["probe"], cell["gallery"]): cell for cell in read_json(path)["cells"] if cell["metrics"]}
+        cells = {(cell["query"], cell["gallery"]): cell for cell in read_json(path)["cells"] if cell["metrics"]}
         assert len(cells) > 3
-        for (probe, gallery), cell in cells.items():
+        for (query, gallery), cell in cells.items():
             for metric in ("rank1", "map"):
-                name = f"test-matrix-aspect/{probe} in {gallery}/{metric}"
+                name = f"test-matrix-view/{query} in {gallery}/{metric}"
                 assert named[name] == cell["metrics"][metric]["value"]
                 assert named[f"{name}_low"] == cell["metrics"][metric]["low"]
         assert all(re.fullmatch(r"[\w.\- /]+", name) for name in named)  # what MLflow allows, and others
@@ -793,5 +793,5 @@ class TestEveryKindOfEvaluation:
         page.close()
         found = EventAccumulator(str(folder / "tensorboard"))
         found.Reload()
-        assert {"test/rank1", "test-matrix-aspect/dorsal-right in palmar-right/rank1"} <= set(found.Tags()["scalars"])
-        assert {"evaluation.json", "evaluation-matrix-aspect.json", "evaluation-of-mine.json"} <= page.files.keys()
+        assert {"test/rank1", "test-matrix-view/dorsal-right in palmar-right/rank1"} <= set(found.Tags()["scalars"])
+        assert {"evaluation.json", "evaluation-matrix-view.json", "evaluation-of-mine.json"} <= page.files.keys()

@@ -20,14 +20,14 @@ from handreid.cli.commands import app
 from handreid.data import sources
 from handreid.data.rendered import render
 from handreid.data.sampling import Drawn
-from handreid.errors import GateError, RecipeError
+from handreid.errors import CheckError, RecipeError
 from handreid.files import read_json
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.objectives.triplet import Triplet
 from handreid.progress import NullProgress
 from handreid.recipe import Recipe, builtin_names, load_recipe
-from handreid.recipe.checks import GATES
+from handreid.recipe.checks import CHECKS
 from handreid.runs import environment
 from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
@@ -63,15 +63,17 @@ def triplets(*terms: str) -> list[str]:
     return [PK, NO_SIZE, f"stages.0.objectives=[{', '.join(TERMS[name] for name in ('cross_entropy', *terms))}]"]
 
 
-def job_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any) -> Job:
+def job_of(recipe: Recipe, photos: Path, folder: Path, *long_checks: Any) -> Job:
     material, towers = load_dataset(recipe, photos), build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
     attach_prototypes(embedder, recipe, material)
-    return Job(Run(folder), recipe, Handover(embedder, towers.text), material, NullProgress(), gates=tuple(gates))
+    return Job(
+        Run(folder), recipe, Handover(embedder, towers.text), material, NullProgress(), long_checks=tuple(long_checks)
+    )
 
 
-def stage_of(recipe: Recipe, photos: Path, folder: Path, *gates: Any, number: int = 0) -> tuple[Job, Any]:
-    job = job_of(recipe, photos, folder, *gates)
+def stage_of(recipe: Recipe, photos: Path, folder: Path, *long_checks: Any, number: int = 0) -> tuple[Job, Any]:
+    job = job_of(recipe, photos, folder, *long_checks)
     return job, kind_of(recipe, number).module(job)
 
 
@@ -80,14 +82,14 @@ def check_stage(job: Job, module: Any, **options: bool) -> list[CheckResult]:
     return checks.check_stage(job, kind(module), **options)
 
 
-def failed(gates: list[CheckResult]) -> dict[str, str]:
-    return {gate.name: gate.found for gate in gates if not gate.passed}
+def failed(results: list[CheckResult]) -> dict[str, str]:
+    return {result.name: result.found for result in results if not result.passed}
 
 
 @pytest.fixture
 def stage(photos: Path, tmp_path: Path) -> Callable[..., tuple[Job, Any]]:
-    def made(*changes: str, gates: tuple[str, ...] = ()) -> tuple[Job, Any]:
-        return stage_of(micro(*changes), photos, tmp_path, *gates)
+    def made(*changes: str, long_checks: tuple[str, ...] = ()) -> tuple[Job, Any]:
+        return stage_of(micro(*changes), photos, tmp_path, *long_checks)
 
     return made
 
@@ -201,9 +203,9 @@ class TestGradients:
 
         module.training_step = noted
         monkeypatch.setattr(Triplet, "forward", easy)
-        gates = {gate.name: gate for gate in check_stage(job, module)}
-        assert gates["gradients"].passed, gates["gradients"].found
-        assert "with exchanged labels" in gates["gradients"].found
+        results = {result.name: result for result in check_stage(job, module)}
+        assert results["gradients"].passed, results["gradients"].found
+        assert "with exchanged labels" in results["gradients"].found
 
     def test_a_term_that_never_has_anything_to_say(self, stage, monkeypatch):
         job, module = stage(*triplets("triplet"))
@@ -260,11 +262,11 @@ class TestFrozen:
 
     def test_layers_that_thaw_later(self, stage):
         job, module = stage("stages.0.unfreeze_every=1")
-        gates = {gate.name: gate for gate in check_stage(job, module)}
-        assert not failed(list(gates.values()))
+        results = {result.name: result for result in check_stage(job, module)}
+        assert not failed(list(results.values()))
         visual = module.embedder.backbone.visual
         assert all(own.requires_grad for own in visual.parameters())
-        frozen = int(gates["frozen"].found.split(" frozen")[0].split()[-1])
+        frozen = int(results["frozen"].found.split(" frozen")[0].split()[-1])
         assert frozen >= sum(1 for own in (visual.conv1.weight, *visual.transformer.resblocks.parameters()))
         module.embedder.backbone.freeze_layers = lambda count: None
         assert "are trainable" in failed(check_stage(job, module))["frozen"]
@@ -281,7 +283,7 @@ class TestFrozen:
         assert "nothing of '0_cross_entropy' moved in a step" in wrong
 
     def test_statistics_of_a_frozen_norm(self, photos: Path, tmp_path: Path, monkeypatch):
-        recipe = load_recipe("tiny-resnet-cross-entropy", ["stages.0.freeze_encoder=true", "start=null"])
+        recipe = load_recipe("tiny-resnet-cross-entropy", ["stages.0.freeze_encoder=true", "init_from=null"])
         job, module = stage_of(recipe, photos, tmp_path)
         assert not failed(check_stage(job, module))
         train_mode = nn.Module.train
@@ -344,9 +346,9 @@ class TestTexts:
         recipe = micro("stages=[]", "evaluate.prompts={}")
         material, towers = load_dataset(recipe, photos), build_towers(recipe)
         given = recipe, build_embedder(recipe, towers), towers.text, material
-        assert [gate.name for gate in before_run(*given)] == ["strangers", "texts"]
+        assert [result.name for result in before_run(*given)] == ["subject_disjoint", "texts"]
         monkeypatch.setattr(TextEncoder, "encode", lambda self, texts: torch.ones(len(texts), 32))
-        with pytest.raises(GateError, match="sentences for two views have the same feature"):
+        with pytest.raises(CheckError, match="sentences for two views have the same feature"):
             before_run(*given)
 
 
@@ -362,8 +364,8 @@ class TestPreprocessing:
     def test_another_normalisation_at_test(self, stage, monkeypatch):
         embed = Embedder.embed
 
-        def other(self, photos, conditions=None, *, mirrored=False):
-            return embed(self, photos // 2, conditions, mirrored=mirrored)
+        def other(self, photos, conditions=None, *, flip_tta=False):
+            return embed(self, photos // 2, conditions, flip_tta=flip_tta)
 
         monkeypatch.setattr(Embedder, "embed", other)
         assert "the tower gets different values for the same photo" in self.found(stage)
@@ -395,7 +397,7 @@ class TestPreprocessing:
 
     def found(self, stage) -> str:
         job, module = stage()
-        with pytest.raises(GateError, match="preprocessing: "):  # known before anything is decoded
+        with pytest.raises(CheckError, match="preprocessing: "):  # known before anything is decoded
             before_run(job.recipe, job.embedder, job.text, job.material)
         return failed(check_stage(job, module))["preprocessing"]
 
@@ -410,9 +412,9 @@ class TestStrangers:
             ({"train": np.append(split.train, tested)}, "training"),
             ({"validation": (replace(split.validation[0], query=tested),)}, "validation"),
         ):
-            gate = check_subject_disjoint(replace(material, split=replace(split, **change)))
-            assert not gate.passed
-            assert f"1 test subjects are also in {where}: {who}" in gate.found
+            result = check_subject_disjoint(replace(material, split=replace(split, **change)))
+            assert not result.passed
+            assert f"1 test subjects are also in {where}: {who}" in result.found
 
     def test_another_hand_of_a_tested_person(self, photos: Path):
         """Identities are disjoint, people are not."""
@@ -420,13 +422,13 @@ class TestStrangers:
         split = material.split
         subjects = list(split.subjects)
         subjects[split.train[0]] = subjects[split.test[0].query[0]]
-        gate = check_subject_disjoint(replace(material, split=replace(split, subjects=tuple(subjects))))
-        assert gate.found.startswith("1 test subjects are also in training")
+        result = check_subject_disjoint(replace(material, split=replace(split, subjects=tuple(subjects))))
+        assert result.found.startswith("1 test subjects are also in training")
 
     def test_a_closed_set_is_fine_and_named(self, photos: Path):
-        gate = check_subject_disjoint(load_dataset(micro("data.validation=closed-set"), photos))
-        assert gate.passed
-        assert "closed set" in gate.found
+        result = check_subject_disjoint(load_dataset(micro("data.validation=closed-set"), photos))
+        assert result.passed
+        assert "closed set" in result.found
 
     def test_labels_of_others(self, stage):
         job, module = stage()
@@ -443,11 +445,11 @@ class TestTheBeginning:
         wrong = failed(check_stage(job, module))["loss"]
         assert "0_cross_entropy begins at" in wrong
         assert "ln " in wrong
-        assert "loss" not in {gate.name for gate in check_stage(job, module, fresh=False)}
+        assert "loss" not in {result.name for result in check_stage(job, module, fresh=False)}
 
     def test_a_margin_and_where_it_begins(self, stage):
         job, module = stage("stages.0.objectives=[{kind: arcface, margin: 0.5, features: [pooled]}]")
-        expected = {gate.name: gate for gate in check_stage(job, module)}["loss"]
+        expected = {result.name: result for result in check_stage(job, module)}["loss"]
         assert expected.passed
         module.objectives["0_arcface"].scale = 1000.0
         assert not failed(check_stage(job, module))  # where it begins follows from the scale it has
@@ -507,30 +509,30 @@ class TestOverfit:
     CHANGES = (*triplets("triplet"), "stages.0.augment=[]")
 
     def test_a_batch_is_learned_by_heart(self, stage):
-        job, module = stage(*self.CHANGES, gates=("overfit",))
+        job, module = stage(*self.CHANGES, long_checks=("overfit",))
         before = {name: value.clone() for name, value in module.state_dict().items()}
-        gate = check_stage(job, module)[-1]
-        assert (gate.name, gate.passed) == ("overfit", True), gate.found
-        assert "6 of 6 right" in gate.found
+        result = check_stage(job, module)[-1]
+        assert (result.name, result.passed) == ("overfit", True), result.found
+        assert "6 of 6 right" in result.found
         assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
 
     def test_an_encoder_that_is_cut_off(self, stage, monkeypatch):
         _, module = stage(*self.CHANGES)
         cut_the_encoder(monkeypatch)
-        gate = FineTuneProbe(module.train()).overfit()
-        assert not gate.passed
-        assert "photos are classified or ranked right after" in gate.found
+        result = FineTuneProbe(module.train()).overfit()
+        assert not result.passed
+        assert "photos are classified or ranked right after" in result.found
 
     def test_prompts(self, photos: Path, tmp_path: Path, monkeypatch):
         job, module = stage_of(micro(f"stages=[{PROMPTS}]"), photos, tmp_path, "overfit")
         before = module.features.clone()
-        gate = check_stage(job, module)[-1]
-        assert (gate.name, gate.passed) == ("overfit", True), gate.found
+        result = check_stage(job, module)[-1]
+        assert (result.name, result.passed) == ("overfit", True), result.found
         assert torch.equal(before, module.features)
         read_at_the_start(monkeypatch)
-        gate = LearnPromptsProbe(module.train()).overfit()
-        assert not gate.passed
-        assert "the loss of 5 photos of as many identities went from" in gate.found
+        result = LearnPromptsProbe(module.train()).overfit()
+        assert not result.passed
+        assert "the loss of 5 photos of as many identities went from" in result.found
 
 
 STATES = {name: RESUMED[name] for name in ("hard identities", "memory", "centres", "margin", "mixup", "swa", "lora")}
@@ -608,27 +610,27 @@ class TestARun:
             def say(self, line: str) -> None:
                 lines.append(line)
 
-        recipe = micro("stages.0.epochs=1", "gates.skip=[rates]")
+        recipe = micro("stages.0.epochs=1", "checks.skip=[rates]")
         run = train(recipe, photos, tmp_path / "run", progress=Told())
-        noted = read_json(run.stage(0, "fine_tune") / "gates.json")
+        noted = read_json(run.stage(0, "fine_tune") / "checks.json")
         assert noted["passed"]
         assert noted["skipped"] == ["rates"]
-        assert [gate["name"] for gate in noted["gates"]] == [
-            "strangers", "labels", "preprocessing", "optimised", "gradients", "loss", "frozen"
+        assert [result["name"] for result in noted["checks"]] == [
+            "subject_disjoint", "labels", "preprocessing", "optimised", "gradients", "loss", "frozen"
         ]  # fmt: skip
         assert [line for line in lines if "7 checks passed in" in line and line.endswith("left out: rates")]
-        assert run.recipe.gates.skip == ("rates",)
+        assert run.recipe.checks.skip == ("rates",)
 
     def test_is_refused_with_all_that_is_wrong(self, photos: Path, tmp_path: Path, monkeypatch):
         cut_the_encoder(monkeypatch)
-        with pytest.raises(GateError) as refused:
+        with pytest.raises(CheckError) as refused:
             train(micro(), photos, tmp_path / "run")
         message = str(refused.value)
         assert message.startswith("stage 0 (fine_tune): 2 of ")
         assert "\n  gradients: 0_cross_entropy has" in message
         assert "\n  frozen: nothing of 'encoder' moved" in message
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
-        assert not read_json(tmp_path / "run/stages/0-fine_tune/gates.json")["passed"]
+        assert not read_json(tmp_path / "run/stages/0-fine_tune/checks.json")["passed"]
 
     def test_that_goes_on_is_checked_but_for_the_fresh_classifier(self, photos: Path, tmp_path: Path, monkeypatch):
         from handreid.training.epoch_callback import EpochCallback
@@ -643,14 +645,14 @@ class TestARun:
             patched.setattr(EpochCallback, "_checkpoint", stop)
             with pytest.raises(KeyboardInterrupt):
                 train(micro("stages.0.epochs=2"), photos, tmp_path / "run")
-        noted = tmp_path / "run/stages/0-fine_tune/gates.json"
-        assert "loss" in {gate["name"] for gate in read_json(noted)["gates"]}
+        noted = tmp_path / "run/stages/0-fine_tune/checks.json"
+        assert "loss" in {result["name"] for result in read_json(noted)["checks"]}
         train(None, None, tmp_path / "run", resume=True)
-        assert "loss" not in {gate["name"] for gate in read_json(noted)["gates"]}
+        assert "loss" not in {result["name"] for result in read_json(noted)["checks"]}
 
     def test_a_check_that_does_not_exist_cannot_be_skipped(self):
-        with pytest.raises(RecipeError, match=r"gates\.skip"):
-            micro("gates.skip=[everything]")
+        with pytest.raises(RecipeError, match=r"checks\.skip"):
+            micro("checks.skip=[everything]")
 
 
 @pytest.fixture(scope="module")
@@ -665,8 +667,8 @@ def test_builtin_recipes_pass(name: str, drawn: Path):
     recipe = load_recipe(name).model_copy(update={"start": None})
     found = doctor.diagnose(recipe, drawn)
     assert len(found) == 1 + len(recipe.stages)
-    assert not [(stage.where, failed(list(stage.gates))) for stage in found if failed(list(stage.gates))]
-    assert {gate.name for stage in found for gate in stage.gates} <= set(GATES)
+    assert not [(stage.where, failed(list(stage.checks))) for stage in found if failed(list(stage.checks))]
+    assert {result.name for stage in found for result in stage.checks} <= set(CHECKS)
 
 
 class TestDoctor:
@@ -727,11 +729,11 @@ class TestFew:
 
 
 def test_all_that_failed_is_in_one_message():
-    gates = [
+    results = [
         CheckResult("loss", False, "begins at 9"),
         CheckResult("texts", True, "fine"),
         CheckResult("pairs", False, "none"),
     ]
-    with pytest.raises(GateError, match=r"(?s)here: 2 of 3 .*loss: begins at 9.*pairs: none.*gates\.skip=\[loss\]"):
-        raise_failed(gates, "here")
-    raise_failed(gates[1:2], "here")
+    with pytest.raises(CheckError, match=r"(?s)here: 2 of 3 .*loss: begins at 9.*pairs: none.*checks\.skip=\[loss\]"):
+        raise_failed(results, "here")
+    raise_failed(results[1:2], "here")

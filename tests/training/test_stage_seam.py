@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from handreid.data.sampling import Drawn, RandomBatches
-from handreid.errors import GateError, RunError
+from handreid.errors import CheckError, RunError
 from handreid.evaluation.evaluate import evaluate
 from handreid.files import file_hash, read_json
 from handreid.models.embedder import Embedder
@@ -263,8 +263,14 @@ class TestAKindOfStageFromOutside:
         assert {"views", "sentence", "loss"} <= first[0].keys()
         learning = read_json(folder / "parameters.json")["learning"]
         assert set(learning) == {"encoder", "text tower"}
-        gates = read_json(folder / "gates.json")
-        assert [gate["name"] for gate in gates["gates"]] == ["strangers", "optimised", "rates", "gradients", "frozen"]
+        checks = read_json(folder / "checks.json")
+        assert [check["name"] for check in checks["checks"]] == [
+            "subject_disjoint",
+            "optimised",
+            "rates",
+            "gradients",
+            "frozen",
+        ]
 
     def what_reads_words_has_the_trained_tower(self, run: Run) -> None:
         from handreid.build import build_towers
@@ -306,5 +312,5 @@ class TestAKindOfStageFromOutside:
         monkeypatch.setattr(TwoViewsModule, "groups", lambda self: [
             {"params": list(self.text.parameters()), "lr": 1e-3, "weight_decay": 0.0, "name": "text tower"}
         ])  # fmt: skip
-        with pytest.raises(GateError, match=r"stage 0 \(two_views\).*\n  optimised: .* in no group of the optimizer"):
+        with pytest.raises(CheckError, match=r"stage 0 \(two_views\).*\n  optimised: .* in no group of the optimizer"):
             train(recipe_of(TWO), photos, tmp_path / "run")

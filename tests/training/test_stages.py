@@ -128,14 +128,14 @@ class TestStart:
     def test_a_run_begins_with_the_encoder_and_head_of_another(self, runs: Path, photos: Path):
         said = Said()
         joint = "model.test_feature={features: [joint], neck: before}"
-        run = train(micro("stages=[]", "start=earlier", joint), photos, runs / "later", progress=said)
+        run = train(micro("stages=[]", "init_from=earlier", joint), photos, runs / "later", progress=said)
         earlier, later = Embedder.load(runs / "earlier" / "model.safetensors"), Embedder.load(run.model)
         assert all(
             torch.equal(a, b) for a, b in zip(earlier.backbone.parameters(), later.backbone.parameters(), strict=True)
         )
         assert any("begins with the encoder (not the head, which is another) of" in line for line in said.lines)
         one = "stages.0.epochs=1"
-        train(micro(one, "start=earlier", "stages.0.optimizer.lr=1e-9"), photos, runs / "on", progress=said)
+        train(micro(one, "init_from=earlier", "stages.0.optimizer.lr=1e-9"), photos, runs / "on", progress=said)
         assert any("begins with the encoder and head of" in line for line in said.lines)
         neck = "necks.pooled.running_mean"
         assert not torch.equal(
@@ -146,18 +146,20 @@ class TestStart:
     def test_what_is_added_to_the_tower_begins_anew_and_the_tower_does_not(self, runs: Path, photos: Path):
         prompts, frozen = "model.backbone.visual_prompts={tokens: 2}", "stages.0.freeze_encoder=true"
         run = train(
-            micro("stages.0.epochs=1", "start=earlier", prompts, frozen), photos, runs / "prompted", resume=True
+            micro("stages.0.epochs=1", "init_from=earlier", prompts, frozen), photos, runs / "prompted", resume=True
         )
         earlier, later = Embedder.load(runs / "earlier" / "model.safetensors"), Embedder.load(run.model)
         theirs, ours = earlier.backbone.visual.state_dict(), later.backbone.visual.state_dict()
         assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
         assert later.backbone.visual_prompts is not None
         with pytest.raises(RunError, match=r"its visual_prompts is .*, here None"):
-            train(micro("stages.0.epochs=1", "start=prompted"), photos, runs / "plain")
+            train(micro("stages.0.epochs=1", "init_from=prompted"), photos, runs / "plain")
 
     def test_prompts_can_be_learned_for_the_encoder_of_an_earlier_rung(self, photos: Path, tmp_path: Path):
         one = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: one"), "x", ["stages.0.epochs=1"])
-        two = parse_recipe(MICRO_RECIPE.replace("name: micro", "name: two"), "x", [f"stages=[{LEARN}]", "start=one"])
+        two = parse_recipe(
+            MICRO_RECIPE.replace("name: micro", "name: two"), "x", [f"stages=[{LEARN}]", "init_from=one"]
+        )
         rungs = run_ladder([one, two], photos, tmp_path)
         assert [rung.name for rung in rungs] == ["one", "two"]
         facts = json.loads((tmp_path / "two" / "run.json").read_text())
@@ -185,10 +187,10 @@ class TestStart:
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            (["start=nowhere"], "neither a run folder nor the name of a run beside"),
-            (["start=unfinished"], "is not finished"),
-            (["start=here"], "neither a run folder"),
-            (["start=earlier", "model.backbone.image_size=64"], "differs from this recipe's"),
+            (["init_from=nowhere"], "neither a run folder nor the name of a run beside"),
+            (["init_from=unfinished"], "is not finished"),
+            (["init_from=here"], "neither a run folder"),
+            (["init_from=earlier", "model.backbone.image_size=64"], "differs from this recipe's"),
         ],
     )
     def test_what_cannot_be_begun_with_leaves_no_folder(
@@ -203,13 +205,13 @@ class TestStart:
     @pytest.mark.parametrize("start", ["earlier", "untouched"])
     def test_people_of_the_tests_do_not_come_in_through_the_parent(self, start: str, runs: Path, photos: Path):
         """Trap 7, one generation up, and two: what lies between may have trained nobody."""
-        train(micro("stages=[]", "start=earlier"), photos, runs / "untouched", resume=True)
+        train(micro("stages=[]", "init_from=earlier"), photos, runs / "untouched", resume=True)
         with pytest.raises(ProtocolError, match=r"was trained or chosen with \d+ subjects that .* by earlier"):
-            train(micro("stages.0.epochs=1", f"start={start}", "data.seed=5"), photos, runs / "child")
+            train(micro("stages.0.epochs=1", f"init_from={start}", "data.seed=5"), photos, runs / "child")
         assert not (runs / "child").exists()
 
     def test_nor_in_an_evaluation_under_another_split(self, runs: Path, photos: Path):
-        run = train(micro("stages=[]", "start=earlier"), photos, runs / "untrained", resume=True)
+        run = train(micro("stages=[]", "init_from=earlier"), photos, runs / "untrained", resume=True)
         facts = json.loads((run.folder / "run.json").read_text())
         edit_recipe(run.folder, "test_share: 0.4", "test_share: 0.7")
         assert facts["start"].endswith("earlier")
@@ -220,7 +222,7 @@ class TestStart:
 
     def test_a_parent_that_changed_is_noticed_when_a_run_goes_on(self, photos: Path, tmp_path: Path):
         train(micro("stages.0.epochs=1"), photos, tmp_path / "parent")
-        run = train(micro("stages.0.epochs=1", "start=parent"), photos, tmp_path / "child")
+        run = train(micro("stages.0.epochs=1", "init_from=parent"), photos, tmp_path / "child")
         run.model.unlink()
         parent = Embedder.load(tmp_path / "parent" / "model.safetensors")
         with torch.no_grad():

@@ -421,7 +421,7 @@ class TestTheEmbedder:
         embedder = build_embedder(micro(), build_towers(micro()))
         photos = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
         flipped = photos.flip(-1)
-        assert torch.allclose(embedder.embed(photos, mirrored=True), embedder.embed(flipped, mirrored=True), atol=1e-6)
+        assert torch.allclose(embedder.embed(photos, flip_tta=True), embedder.embed(flipped, flip_tta=True), atol=1e-6)
         assert not torch.allclose(embedder.embed(photos), embedder.embed(flipped), atol=1e-3)
 
     def test_other_files_are_refused(self, tmp_path: Path):

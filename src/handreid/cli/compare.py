@@ -19,7 +19,7 @@ else:
     Metric = StrEnum("Metric", {name: name for name in RANKING})
 
 
-class To(StrEnum):
+class Reference(StrEnum):
     first = "first"
     best = "best"
 
@@ -36,11 +36,14 @@ RunFolders = Annotated[
     typer.Argument(help="Run folders, or folders of runs, such as a ladder's."),
 ]
 By = Annotated[Metric, typer.Option(help="Metric to compare.")]
-Against = Annotated[To, typer.Option(help="Compare with the first run, or with the one that scores best on the test.")]
+Against = Annotated[
+    Reference, typer.Option(help="Compare with the first run, or with the one that scores best on the test.")
+]
 Different = Annotated[
     bool,
     typer.Option(
-        "--different", help="Also show runs that were tested on different draws, without differences between them."
+        "--allow-different-draws",
+        help="Also show runs that were tested on different draws, without differences between them.",
     ),
 ]
 
@@ -48,7 +51,7 @@ Different = Annotated[
 def compare(
     runs: RunFolders,
     by: By = Metric.rank1,
-    to: Against = To.first,
+    reference: Against = Reference.first,
     different: Different = False,
     format_: Annotated[
         Format | None,
@@ -77,7 +80,9 @@ def compare(
     from handreid.report.compare.runs import compare_runs
 
     with resumable("the same command"):
-        comparison = compare_runs(folders, by=by.value, to=to.value, different=different, progress=progress)
+        comparison = compare_runs(
+            folders, by=by.value, reference=reference.value, different=different, progress=progress
+        )
     if chosen is Format.terminal:
         print_comparison(comparison)
     elif out:

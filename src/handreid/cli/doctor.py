@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.options import Data, Gates, Json, Set, begin, resumable
+from handreid.cli.options import Data, Json, LongChecks, Set, begin, resumable
 
 if TYPE_CHECKING:
     from handreid.workflows.doctor import Checked
@@ -17,7 +17,7 @@ def doctor(
         str | None, typer.Argument(help="Built-in name or YAML file; by default a tiny recipe with prompts.")
     ] = None,
     data: Data = None,
-    gate: Gates = None,
+    check: LongChecks = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -44,8 +44,8 @@ def doctor(
     if chosen and recipe and (Path(recipe).parent / "run.json").is_file():  # the recipe of a run, which may be foreign
         check_weights(Run(Path(recipe).parent), chosen)
     with resumable("the same command"):
-        found = diagnose(chosen, data, gates=[one.value for one in gate or ()], progress=progress)
-    passed = all(one.passed for stage in found for one in stage.gates)
+        found = diagnose(chosen, data, long_checks=[name.value for name in check or ()], progress=progress)
+    passed = all(one.passed for stage in found for one in stage.checks)
     if json:
         output.as_json({"environment": environment, "passed": passed, "checks": [_content(stage) for stage in found]})
     else:
@@ -82,13 +82,17 @@ def _print_environment(found: dict[str, Any]) -> None:
 
 def _print_checks(found: list["Checked"]) -> None:
     for stage in found:
-        rows = [(gate.name, "yes" if gate.passed else "NO", gate.found, f"{gate.seconds:.2f}") for gate in stage.gates]
+        rows = [
+            (check.name, "yes" if check.passed else "NO", check.found, f"{check.seconds:.2f}") for check in stage.checks
+        ]
         output.table(stage.where, ("check", "passed", "found", "s"), rows, left=3)
-    gates = [gate for stage in found for gate in stage.gates]
-    failed = [gate.name for gate in gates if not gate.passed]
-    seconds = sum(gate.seconds for gate in gates)
+    checks = [check for stage in found for check in stage.checks]
+    failed = [check.name for check in checks if not check.passed]
+    seconds = sum(check.seconds for check in checks)
     said = (
-        f"{len(failed)} of {len(gates)} checks failed: {', '.join(failed)}" if failed else f"{len(gates)} checks passed"
+        f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
+        if failed
+        else f"{len(checks)} checks passed"
     )
     output.echo(f"{said}, {seconds:.1f} s")
 
@@ -96,7 +100,7 @@ def _print_checks(found: list["Checked"]) -> None:
 def _content(stage: "Checked") -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"where": stage.where, "gates": [asdict(gate) for gate in stage.gates]}
+    return {"where": stage.where, "checks": [asdict(check) for check in stage.checks]}
 
 
 def _size(count: int) -> str:

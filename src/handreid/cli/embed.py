@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.options import Data, Mirrored, RunFolder, begin, resumable
+from handreid.cli.options import Data, FlipTta, RunFolder, begin, resumable
 
 
 class Part(StrEnum):
@@ -26,7 +26,7 @@ def embed(
         Part,
         typer.Option(help="Only photos that the run trains on, validates on or tests, or those without a subject."),
     ] = Part.every,
-    mirrored: Mirrored = None,
+    flip_tta: FlipTta = None,
 ) -> None:
     """Write the embeddings of photos as a table, with the manifest's columns, identity and role in the run."""
     from handreid.files import check_writable
@@ -39,7 +39,7 @@ def embed(
     from handreid.runs.folder import open_run
 
     with resumable("the same command"):
-        table = embed_run(open_run(run), out, data=data, part=split.value, mirrored=mirrored, progress=progress)
+        table = embed_run(open_run(run), out, data=data, part=split.value, flip_tta=flip_tta, progress=progress)
     roles = ", ".join(f"{count:,} {role}" for role, count in sorted(table["role"].value_counts().iter_rows()))
     output.echo(f"{out}: {len(table):,} photos ({roles}), embeddings of {len(table['embedding'][0])} numbers")
 

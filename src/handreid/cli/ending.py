@@ -40,6 +40,17 @@ _PLACES = {
 }
 
 
+# Options by their former names, for command lines that were written before.
+_RENAMED_OPTIONS = {
+    "--aspect": "--view",
+    "--different": "--allow-different-draws",
+    "--gate": "--check",
+    "--mirrored": "--flip-tta",
+    "--no-mirrored": "--no-flip-tta",
+    "--to": "--reference",
+}
+
+
 class Group(TyperGroup):
     """All commands. Ctrl-C is told here, before typer ends for it; complaints are made safe for a terminal."""
 
@@ -153,7 +164,9 @@ def _safe_complaints() -> Iterator[None]:
     except Exception as error:
         said: Any = error
         if hasattr(error, "format_message"):
-            text = shortened(line(said.format_message()), _USAGE)
+            now = _RENAMED_OPTIONS.get(getattr(said, "option_name", ""))
+            text = f"No such option: {said.option_name}; it is called {now} now" if now else said.format_message()
+            text = shortened(line(text), _USAGE)
             said.format_message = lambda: text
         raise
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handreid.cli import early, output, tables
-from handreid.cli.options import Aspect, Cameras, Json, Label, MatrixBy, Protocol, Track, begin, resumable, trackers
+from handreid.cli.options import Cameras, Json, Label, MatrixBy, Protocol, Track, View, begin, resumable, trackers
 
 if TYPE_CHECKING:
     from handreid.evaluation.matrix import By
@@ -23,13 +23,13 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[Protocol | None, typer.Option(help="Evaluation protocol, instead of the recipe's.")] = None,
-    aspect: Annotated[Aspect | None, typer.Option(help="Use only photos of this view.")] = None,
+    view: Annotated[View | None, typer.Option(help="Use only photos of this view.")] = None,
     label: Annotated[Label | None, typer.Option(help="What counts as one identity.")] = None,
     cameras: Annotated[
         Cameras | None,
         typer.Option(help="cross: ignore gallery photos of the query's identity and camera, as Market-1501 does."),
     ] = None,
-    mirrored: Annotated[
+    flip_tta: Annotated[
         bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")
     ] = None,
     rerank: Annotated[
@@ -49,7 +49,7 @@ def evaluate(
     track: Track = None,
     json: Json = False,
 ) -> None:
-    """Score a run on test identities: rank-k, mAPs and other metrics, with intervals, per aspect and pooled."""
+    """Score a run on test identities: rank-k, mAPs and other metrics, with intervals, per view and pooled."""
     from handreid.errors import RunError
     from handreid.recipe import read_rerank
 
@@ -60,21 +60,21 @@ def evaluate(
     if matrix:
         from handreid.cli.evaluate import evaluate_matrix
 
-        no = {"--aspect": aspect, "--label": label, "--rerank": rerank, "--track": track}
+        no = {"--view": view, "--label": label, "--rerank": rerank, "--track": track}
         evaluate_matrix(
             run,
             matrix.value,
             data or [],
             protocol and protocol.value,
             cameras and cameras.value,
-            mirrored,
+            flip_tta,
             no,
             as_json=json,
         )
         return
     if data and len(data) > 1:
         raise RunError(f"{len(data)} manifests are given; give one, or use --matrix dataset to evaluate on several")
-    asked = {"protocol": protocol, "aspect": aspect, "label": label, "cameras": cameras}
+    asked = {"protocol": protocol, "view": view, "label": label, "cameras": cameras}
     changes = {name: choice.value for name, choice in asked.items() if choice}
     progress = begin()
     from handreid.evaluation.evaluate import evaluate as evaluate_run
@@ -85,7 +85,7 @@ def evaluate(
             open_run(run),
             data=data[0] if data else None,
             changes=changes,
-            mirrored=mirrored,
+            flip_tta=flip_tta,
             rerank=ways,
             track=told,
             progress=progress,
@@ -103,7 +103,7 @@ def evaluate_matrix(
     data: Sequence[Path],
     protocol: str | None,
     cameras: str | None,
-    mirrored: bool | None,
+    flip_tta: bool | None,
     refused: Mapping[str, object],
     *,
     as_json: bool,
@@ -120,7 +120,7 @@ def evaluate_matrix(
 
     with resumable(f"handreid evaluate {run} --matrix {by}"):
         path, found = matrix_of(
-            open_run(run), by, data=data, protocol=protocol, cameras=cameras, mirrored=mirrored, progress=progress
+            open_run(run), by, data=data, protocol=protocol, cameras=cameras, flip_tta=flip_tta, progress=progress
         )
     if as_json:
         output.as_json(found.model_dump(mode="json"))

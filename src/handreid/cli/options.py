@@ -24,7 +24,7 @@ class Protocol(StrEnum):
     prepared = "prepared"
 
 
-class Aspect(StrEnum):
+class View(StrEnum):
     every = "all"
     dorsal_right = "dorsal-right"
     dorsal_left = "dorsal-left"
@@ -41,16 +41,16 @@ class Label(StrEnum):
     auto = "auto"
     subject = "subject"
     hand = "hand"
-    aspect = "aspect"
+    view = "view"
 
 
 class MatrixBy(StrEnum):
-    aspect = "aspect"
+    view = "view"
     side = "side"
     dataset = "dataset"
 
 
-class LongGate(StrEnum):
+class LongCheck(StrEnum):
     overfit = "overfit"
 
 
@@ -76,10 +76,10 @@ Track = Annotated[
 ]
 
 
-Gates = Annotated[
-    list[LongGate] | None,
+LongChecks = Annotated[
+    list[LongCheck] | None,
     typer.Option(
-        "--gate", help="Run a slower check as well: overfit trains until the model has memorised a few photos."
+        "--check", help="Run a slower check as well: overfit trains until the model has memorised a few photos."
     ),
 ]
 
@@ -119,4 +119,4 @@ def resumable(command: str) -> Iterator[None]:
 RunFolder = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-Mirrored = Annotated[bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")]
+FlipTta = Annotated[bool | None, typer.Option(help="Add the mirrored photo's feature (flip test-time augmentation).")]

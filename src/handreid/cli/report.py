@@ -1,19 +1,13 @@
 """`handreid report`: runs as one page."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.compare import Metric
+from handreid.cli.compare import Metric, Reference
 from handreid.cli.options import begin, resumable
-
-
-class Reference(StrEnum):
-    first = "first"
-    best = "best"
 
 
 def report(
@@ -25,7 +19,7 @@ def report(
         "report.html"
     ),
     by: Annotated[Metric, typer.Option(help="Metric of the comparison.")] = Metric.rank1,
-    to: Annotated[Reference, typer.Option(help="Reference run of the comparison.")] = Reference.first,
+    reference: Annotated[Reference, typer.Option(help="Reference run of the comparison.")] = Reference.first,
     show: Annotated[
         str | None,
         typer.Option(help="Run whose test photos are shown; by default the best one.", metavar="NAME"),
@@ -36,7 +30,8 @@ def report(
     different: Annotated[
         bool,
         typer.Option(
-            "--different", help="Also show runs that were tested on different draws, without differences between them."
+            "--allow-different-draws",
+            help="Also show runs that were tested on different draws, without differences between them.",
         ),
     ] = False,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
@@ -60,7 +55,7 @@ def report(
                 runs,
                 out,
                 by=by.value,
-                to=to.value,
+                reference=reference.value,
                 show=show,
                 photos=photos,
                 different=different,

@@ -35,8 +35,8 @@ def print_evaluation(found: "Evaluation") -> None:
     from handreid.metric_table import metrics_of, title
 
     parts = {"all": found.metrics}
-    if len(found.aspects) > 1:
-        parts |= {view: part.metrics for view, part in found.aspects.items()}
+    if len(found.views) > 1:
+        parts |= {view: part.metrics for view, part in found.views.items()}
     rows = [
         [title(name), *(format_number(name, metrics[name]) for metrics in parts.values())]
         for name in metrics_of("ranking")

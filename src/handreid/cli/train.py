@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.options import Data, Gates, Json, Out, Set, Track, begin, resumable, trackers
+from handreid.cli.options import Data, Json, LongChecks, Out, Set, Track, begin, resumable, trackers
 
 if TYPE_CHECKING:
     pass
@@ -34,7 +34,7 @@ def train(
         typer.Option(help="Copy finished stages of a run beside this one with the same recipe, photos and weights."),
     ] = True,
     track: Track = None,
-    gate: Gates = None,
+    check: LongChecks = None,
 ) -> None:
     """Train a recipe into a run folder. A run that was stopped or killed can be resumed to the same weights."""
     from handreid.errors import RecipeError
@@ -59,7 +59,7 @@ def train(
             reuse=reuse,
             progress=progress,
             track=told,
-            gates=[one.value for one in gate or ()],
+            long_checks=[name.value for name in check or ()],
         )
     output.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
 

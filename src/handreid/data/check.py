@@ -131,7 +131,7 @@ def _hands11k(manifest: Manifest) -> Iterator[Finding]:
 
 def _single(manifest: Manifest) -> Iterator[Finding]:
     """Identities with one photo can be found by nobody; told for every meaning of identity that the rows allow."""
-    known = {"hand": ["side"], "aspect": ["aspect", "side"]}
+    known = {"hand": ["side"], "view": ["aspect", "side"]}
     for kind in LABEL_KINDS:
         if any(manifest.labelled.table[column].null_count() for column in known.get(kind, [])):
             continue

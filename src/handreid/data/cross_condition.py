@@ -1,11 +1,11 @@
-"""Gallery photos of one kind, probe photos of another: the cells of a matrix over aspects or sides, with their draws.
+"""Gallery photos of one kind, query photos of another: the cells of a matrix over views or sides, with their draws.
 
 * What is enrolled for a hand is drawn once: one photo of every view of every subject, as `splits` draws it for the
-  label "aspect". The same photo stands for the hand in every cell, and in the merged gallery of the last column, whose
+  label "view". The same photo stands for the hand in every cell, and in the merged gallery of the last column, whose
   cells are thus those of a plain evaluation.
 * A cell's gallery holds photos of its own kind only, one of each identity, so there is one right answer. The subject's
   other views are not in it: they would be better answers, counted as wrong.
-* All photos of the probe's kind search, but the one that is enrolled in that draw, and those whose identity is not.
+* All photos of the query's kind search, but the one that is enrolled in that draw, and those whose identity is not.
 * A mirrored photo is a row of its own: row r of n is mirrored in row n + r.
 """
 
@@ -22,9 +22,9 @@ from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
-CrossedBy = Literal["aspect", "side"]
-ALL = {"aspect": "all views", "side": "both sides"}
-SAME = {"aspect": "same aspect", "side": "same hand"}
+CrossedBy = Literal["view", "side"]
+ALL = {"view": "all views", "side": "both sides"}
+SAME = {"view": "same view", "side": "same hand"}
 _ORDER = ("dorsal-right", "dorsal-left", "palmar-right", "palmar-left", "dorsal", "palmar", "right", "left")
 
 
@@ -33,7 +33,7 @@ class Cell:
     """`identities` holds who it is for every row and its mirror image; `blank` says why there are no draws."""
 
     gallery: str
-    probe: str
+    query: str
     kind: str
     mirrored: bool
     draws: tuple[Draw, ...]
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Crossing:
-    """`cells` in reading order, probe by probe. `shared` are those over the `identities` that have photos of all
+    """`cells` in reading order, query by query. `shared` are those over the `identities` that have photos of all
     conditions: the same people are enrolled in every gallery.
 
     There are `people` identities in all; `rows` are the photos whose condition is known, `unknown` the others.
@@ -72,7 +72,7 @@ class _Shots:
     paths: Sequence[str]
 
     def condition(self, row: int) -> str:
-        return str((self.views if self.by == "aspect" else self.sides)[row])
+        return str((self.views if self.by == "view" else self.sides)[row])
 
     def identity(self, row: int) -> str:
         """A subject, or with sides crossed one aspect of a subject: the palm is no right answer for the back."""
@@ -82,14 +82,14 @@ class _Shots:
     def enrolled_as(self, row: int) -> str:
         return f"{self.subjects[row]}/{self.views[row]}"
 
-    def kind(self, gallery: int, probe: int) -> str:
-        """How the probe's condition relates to the gallery's, from a photo of each."""
-        aspect_known, side_known = self.aspects[probe] is not None, self.sides[probe] is not None
-        same_aspect = self.aspects[gallery] == self.aspects[probe] or self.by == "side"
-        if self.sides[gallery] != self.sides[probe]:
+    def kind(self, gallery: int, query: int) -> str:
+        """How the query's condition relates to the gallery's, from a photo of each."""
+        aspect_known, side_known = self.aspects[query] is not None, self.sides[query] is not None
+        same_aspect = self.aspects[gallery] == self.aspects[query] or self.by == "side"
+        if self.sides[gallery] != self.sides[query]:
             return f"other hand, {'same' if same_aspect else 'other'} aspect" if aspect_known else "other hand"
         if same_aspect:
-            return SAME["aspect" if aspect_known else "side"]
+            return SAME["view" if aspect_known else "side"]
         return "other aspect of the same hand" if side_known else "other aspect"
 
     def of_identities(self, kept: Collection[str]) -> "_Shots":
@@ -105,17 +105,17 @@ def cross_views(
     draws: int,
     mirrors: bool = True,
 ) -> Crossing:
-    """Every view (or side) of the photos as gallery, every one as probe.
+    """Every view (or side) of the photos as gallery, every one as query.
 
-    Rows of split `distractor` are in the galleries of their condition. `mirrors` adds, where gallery and probe are of
-    different hands, a cell whose probes are mirrored. Raises ProtocolError where the photos show fewer than two.
+    Rows of split `distractor` are in the galleries of their condition. `mirrors` adds, where gallery and query are of
+    different hands, a cell whose queries are mirrored. Raises ProtocolError where the photos show fewer than two.
     """
     shots, unknown = _shots(manifest, rows, by)
     there = {shots.condition(row) for row in shots.rows}
     conditions = tuple(sorted(there, key=_ORDER.index))
     if len(conditions) < 2:
         raise ProtocolError(
-            f"a matrix over {by} needs test photos of two {'views' if by == 'aspect' else 'sides'} or more; all test "
+            f"a matrix over {by} needs test photos of two {'views' if by == 'view' else 'sides'} or more; all test "
             f"photos of {manifest.dataset} show {conditions[0]}"
         )
     shared = _identities_everywhere(shots, conditions)
@@ -160,7 +160,9 @@ def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) 
     """The other of aspect and side is needed too, wherever one photo has it: else a view would have two names."""
     table = manifest.table
     known = {name: table[name].to_list() for name in ("aspect", "side")}
-    needed = {by} | {name for name, values in known.items() if any(values[row] for row in rows)}
+    needed = {"aspect" if by == "view" else "side"} | {
+        name for name, values in known.items() if any(values[row] for row in rows)
+    }
     named = table["subject"].is_not_null()
     usable = [int(row) for row in rows if named[int(row)] and all(known[name][row] for name in needed)]
     if not usable:
@@ -202,25 +204,25 @@ def _cells(
     identities = tuple(shots.identity(row) for row in range(count)) * 2
     of = {name: [row for row in shots.rows if shots.condition(row) == name] for name in conditions}
     extra = {name: [row for row in shots.always if shots.condition(row) == name] for name in conditions}
-    for probe in conditions:
+    for query in conditions:
         for gallery in conditions:
             made = tuple(
-                _draw(shots, [row for row in of[gallery] if row in drawn], extra[gallery], of[probe])
+                _draw(shots, [row for row in of[gallery] if row in drawn], extra[gallery], of[query])
                 for drawn in chosen
             )
-            kind = shots.kind(of[gallery][0], of[probe][0])
-            blank = _blank(shots, gallery, probe, made, shots.identity)
-            cell = Cell(gallery, probe, kind, False, () if blank else made, identities, blank)
+            kind = shots.kind(of[gallery][0], of[query][0])
+            blank = _blank(shots, gallery, query, made, shots.identity)
+            cell = Cell(gallery, query, kind, False, () if blank else made, identities, blank)
             yield cell
             if mirrors and kind.startswith("other hand"):
                 yield replace(cell, mirrored=True, draws=tuple(_searched_mirrored(draw, count) for draw in cell.draws))
         if merged:
-            yield _merged(shots, probe, chosen, of[probe], labels)
+            yield _merged(shots, query, chosen, of[query], labels)
 
 
-def _draw(shots: _Shots, enrolled: Sequence[int], extra: Sequence[int], probes: Sequence[int]) -> Draw:
+def _draw(shots: _Shots, enrolled: Sequence[int], extra: Sequence[int], searched: Sequence[int]) -> Draw:
     here, known = set(enrolled), {shots.identity(row) for row in enrolled}
-    queries = [row for row in probes if row not in here and shots.identity(row) in known]
+    queries = [row for row in searched if row not in here and shots.identity(row) in known]
     return Draw(in_path_order([*enrolled, *extra], shots.paths), in_path_order(queries, shots.paths))
 
 
@@ -229,29 +231,29 @@ def _searched_mirrored(draw: Draw, count: int) -> Draw:
 
 
 def _merged(
-    shots: _Shots, probe: str, chosen: Sequence[set[int]], probes: Sequence[int], labels: Sequence[str]
+    shots: _Shots, query: str, chosen: Sequence[set[int]], searched: Sequence[int], labels: Sequence[str]
 ) -> Cell:
-    """What a plain evaluation does: among photos of all views, only the probe's own view is right."""
+    """What a plain evaluation does: among photos of all views, only the query's own view is right."""
     made = []
     for drawn in chosen:
-        queries = _draw(shots, [row for row in probes if row in drawn], (), probes).query
+        queries = _draw(shots, [row for row in searched if row in drawn], (), searched).query
         made.append(Draw(in_path_order([*drawn, *shots.always], shots.paths), queries))
-    blank = _blank(shots, probe, probe, made, shots.enrolled_as)
+    blank = _blank(shots, query, query, made, shots.enrolled_as)
     known = tuple(label or shots.enrolled_as(row) for row, label in enumerate(labels)) * 2
-    kind = f"{shots.kind(probes[0], probes[0])}, among {ALL[shots.by]}"
-    return Cell(ALL[shots.by], probe, kind, False, () if blank else tuple(made), known, blank)
+    kind = f"{shots.kind(searched[0], searched[0])}, among {ALL[shots.by]}"
+    return Cell(ALL[shots.by], query, kind, False, () if blank else tuple(made), known, blank)
 
 
-def _blank(shots: _Shots, gallery: str, probe: str, draws: Sequence[Draw], name: Callable[[int], str]) -> str | None:
+def _blank(shots: _Shots, gallery: str, query: str, draws: Sequence[Draw], name: Callable[[int], str]) -> str | None:
     """Why a cell has no numbers: nobody to search for, or one identity in the gallery, which any model finds."""
     if not len(draws[0].query):
-        return _reason(shots, gallery, probe)
+        return _reason(shots, gallery, query)
     if any(len({name(row) for row in draw.gallery.tolist()}) < 2 for draw in draws):
         return f"only one identity has photos of {gallery}: rank-1 would be 100 % for any model"
     return None
 
 
-def _reason(shots: _Shots, gallery: str, probe: str) -> str:
-    if gallery == probe:
-        return f"no test subject has two photos of {probe}{' of one aspect' if shots.by == 'side' else ''}"
-    return f"no test subject has photos of both {gallery} and {probe}"
+def _reason(shots: _Shots, gallery: str, query: str) -> str:
+    if gallery == query:
+        return f"no test subject has two photos of {query}{' of one aspect' if shots.by == 'side' else ''}"
+    return f"no test subject has photos of both {gallery} and {query}"

@@ -33,10 +33,10 @@ from handreid.data.unlabelled import UNKNOWN, named, note
 from handreid.errors import ManifestError
 from handreid.files import check_writable, write_atomic
 
-LabelKind = Literal["subject", "hand", "aspect"]
+LabelKind = Literal["subject", "hand", "view"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 
-_NEEDED: dict[str, tuple[str, ...]] = {"subject": (), "hand": ("side",), "aspect": ("aspect", "side")}
+_NEEDED: dict[str, tuple[str, ...]] = {"subject": (), "hand": ("side",), "view": ("aspect", "side")}
 _SUFFIXES = (".parquet", ".csv")
 _MISSING = "make one with `handreid data prepare`"
 
@@ -93,9 +93,9 @@ class Manifest:
         return self.filter(pl.col("subject").is_not_null()) if self.table["subject"].null_count() else self
 
     def labels(self, kind: LabelKind) -> list[str | None]:
-        """Per row who it is: `0001042`, `0001042/right` (hand), `0001042/dorsal-right` (aspect), None if nobody knows.
+        """Per row who it is: `0001042`, `0001042/right` (hand), `0001042/dorsal-right` (view), None if nobody knows.
 
-        With "aspect", the papers' choice, each of the four views of a subject is an identity of its own. Raises
+        With "view", the papers' choice, each of the four views of a subject is an identity of its own. Raises
         ManifestError where the label needs a side or an aspect that a row with a subject does not have.
         """
         needed = _NEEDED[kind]

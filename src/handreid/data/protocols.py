@@ -1,6 +1,6 @@
 """Who trains and who is tested: the 11k Hands and HD protocols of the papers, identity-disjoint, and as prepared.
 
-A protocol gives `Sides`: rows to train on, rows of test identities, and distractors. What becomes of them (held-back
+A protocol gives `Sides`: rows to train on, rows of test identities, and distractors. What becomes of them (held-out
 identities, gallery draws) is the same for all protocols and lives in `splits`.
 """
 
@@ -182,7 +182,7 @@ def _given_draws(manifest: Manifest, labels: Sequence[str]) -> tuple[tuple[Draw,
 
 
 def _other_labels(manifest: Manifest, queries: Sequence[int], gallery: Sequence[int]) -> str:
-    """Which labels would find queries in the gallery: with `aspect` a palm is no answer to the hand's back."""
+    """Which labels would find queries in the gallery: with `view` a palm is no answer to the hand's back."""
 
     def answered(labels: Sequence[str | None]) -> int:
         there = {labels[row] for row in gallery}

@@ -32,7 +32,7 @@ from handreid.draw import Draw
 from handreid.errors import ProtocolError
 
 Protocol = Literal["hands11k", "hd", "disjoint", "prepared"]
-Validation = Literal["held-back", "closed-set"]
+Validation = Literal["held-out", "closed-set"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 VALIDATIONS: tuple[Validation, ...] = get_args(Validation)
 _MORE_TESTED: dict[Protocol, str] = {
@@ -120,8 +120,8 @@ def make_split(
     *,
     protocol: Protocol,
     view: str | None = None,
-    label: LabelKind = "aspect",
-    validation: Validation = "held-back",
+    label: LabelKind = "view",
+    validation: Validation = "held-out",
     validation_share: float = 0.2,
     draws: int = 10,
     seed: int = 0,
@@ -231,9 +231,9 @@ class _Making:
             return self._given(sides)
         if how == "closed-set":
             return self._closed_set(sides, tests)
-        return self._held_back(sides, tests, share)
+        return self._held_out(sides, tests, share)
 
-    def _held_back(self, sides: Sides, tests: Sequence[Draw], share: float) -> _Validated:
+    def _held_out(self, sides: Sides, tests: Sequence[Draw], share: float) -> _Validated:
         tested = {self.subjects[row] for draw in tests for rows in (draw.query, draw.gallery) for row in rows}
         train = self._seen(sides.train)
         subjects = {self.subjects[row] for row in train}

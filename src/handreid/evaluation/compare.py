@@ -40,7 +40,7 @@ def compare(ours: Evaluation, theirs: Evaluation, *, resamples: int = 10_000) ->
 
 def _space_differences(ours: Evaluation, theirs: Evaluation, resamples: int) -> dict[str, Difference]:
     """None where the spaces are of different photos."""
-    mine, other = ours.space, theirs.space
+    mine, other = ours.separation, theirs.separation
     if mine is None or other is None or any(mine.subjects[key] != other.subjects[key] for key in ("name", "photos")):
         return {}
     found = compare_separation(mine.model_dump(), other.model_dump(), resamples=resamples)

@@ -58,7 +58,7 @@ def embed(
     *,
     data: Path | None = None,
     part: Part = "all",
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Writes the table with its embeddings, and returns it.
@@ -67,7 +67,7 @@ def embed(
     (`read_facts`). Raises RunError for an unfinished run, DataError when the file has no place or `part` no photo.
     """
     check_writable(out, (".parquet",))
-    known = select_photos(run, data=data, part=part, mirrored=mirrored, progress=progress)
+    known = select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress)
     points = embed_known(run, known, progress)
     column = pl.Series("embedding", points, dtype=pl.Array(pl.Float32, points.shape[1]))
     table = known.table.with_columns(column)
@@ -92,12 +92,12 @@ def select_photos(
     *,
     data: Path | None = None,
     part: Part = "all",
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     progress: Progress | None = None,
 ) -> PhotoTable:
     """Who is on each photo of a part, without opening one."""
     check_finished(run)
-    recipe = override_recipe(run.recipe, {}, mirrored)
+    recipe = override_recipe(run.recipe, {}, flip_tta)
     path = data or Path(run.facts["manifest"])
     manifest = read(path)
     own = manifest.hash == run.facts["manifest_hash"]
@@ -127,7 +127,7 @@ def select_photos(
         "root": str(manifest.root),
         "label": kind,
         "part": part,
-        "mirrored": recipe.evaluate.mirrored,
+        "flip_tta": recipe.evaluate.flip_tta,
         "versions": environment()["versions"],
     }
     return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
@@ -148,7 +148,7 @@ def embed_known(run: Run, known: PhotoTable, progress: Progress | None = None) -
     progress = progress or NullProgress()
     kept = read_kept(run, known.facts["model_hash"], progress)
     contents = contents_of(known.manifest, known.rows, kept, progress)
-    shown: Shown = "both" if known.recipe.evaluate.mirrored else "photo"
+    shown: Shown = "both" if known.recipe.evaluate.flip_tta else "photo"
     if kept.of_pixels_alone and set(contents.keys(None, shown)) <= set(kept.keys):
         return kept_or_made(kept, contents.keys(None, shown), _nothing_to_make)  # without loading the model
     embedder = load_embedder(run)
@@ -168,7 +168,7 @@ def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> S
     if own:
         return load_dataset(recipe, path).split
     try:
-        asked = override_recipe(recipe, {"protocol": "auto", "aspect": "all"}, None)
+        asked = override_recipe(recipe, {"protocol": "auto", "view": "all"}, None)
         return load_dataset(asked, path, trains=False).split
     except ProtocolError as error:
         progress.say(f"note: no photo gets the role test, as {path} cannot be split ({error})")

@@ -213,7 +213,7 @@ def embeddings_of(
 
     `mirror`: of the mirror images, whose conditions are given. Raises PhotoError for a photo that is gone and not kept.
     """
-    mirrored = shots.recipe.evaluate.mirrored
-    shown: Shown = "mirror image" if mirror else "both" if mirrored else "photo"
+    flip_tta = shots.recipe.evaluate.flip_tta
+    shown: Shown = "mirror image" if mirror else "both" if flip_tta else "photo"
     keys = contents.keys(conditions, shown, shots.embedder.head.inference if composes(shots.embedder) else None)
     return keys, kept_or_made(kept, keys, lambda at: shots.embed(at, conditions, mirror=mirror))

@@ -35,7 +35,7 @@ def evaluate(
     *,
     data: Path | None = None,
     changes: Mapping[str, Any] | None = None,
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
     track: Sequence[Tracker] | None = None,
@@ -43,7 +43,7 @@ def evaluate(
 ) -> tuple[Path, Evaluation]:
     """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
 
-    `changes` replaces keys of the recipe's `data` (protocol, label, aspect, cameras), `rerank` its ways of re-ranking.
+    `changes` replaces keys of the recipe's `data` (protocol, label, view, cameras), `rerank` its ways of re-ranking.
     The trackers in `track` get the numbers, and no others, whatever the run's folder names. Of other photos than the
     run's own, people whom it knows are left out, and counted in `left_out`. Raises RunError for an unfinished run,
     ProtocolError when test subjects of its own photos were trained on, or nobody is left.
@@ -53,7 +53,7 @@ def evaluate(
     progress = progress or NullProgress()
     recipe = run.recipe
     own = load_dataset(recipe, Path(run.facts["manifest"])) if data is None else None
-    asked = override_recipe(recipe, changes or {}, mirrored, rerank)
+    asked = override_recipe(recipe, changes or {}, flip_tta, rerank)
     place = data or Path(run.facts["manifest"])
     material = own if own and asked.data == recipe.data else load_dataset(asked, place, trains=False)
     material, leaks, notes = unseen(run, material, progress)
@@ -89,10 +89,10 @@ def _assess(
         format=EVALUATION_FORMAT,
         recipe=recipe.name,
         protocol=Protocol(
-            name=split.protocol, label=split.label, aspect=split.view or "all", cameras=recipe.data.cameras
+            name=split.protocol, label=split.label, view=split.view or "all", cameras=recipe.data.cameras
         ),
         hashes=Hashes(manifest=material.manifest.hash, split=split.hash, draws=split.draws_hash, model=model_hash),
-        mirrored=recipe.evaluate.mirrored,
+        flip_tta=recipe.evaluate.flip_tta,
         notes=[*context.notes, *notes],
         environment=environment(),
         left_out=[LeftOut.model_validate(leak.entry()) for leak in leaks],
@@ -132,17 +132,17 @@ def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress)
 
 def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: RunDataset) -> bool:
     same = run.facts["draws_hash"] == material.split.draws_hash
-    alike = recipe.evaluate.mirrored == asked.evaluate.mirrored and recipe.evaluate.rerank == asked.evaluate.rerank
-    return same and alike and recipe.data.aspect == asked.data.aspect
+    alike = recipe.evaluate.flip_tta == asked.evaluate.flip_tta and recipe.evaluate.rerank == asked.evaluate.rerank
+    return same and alike and recipe.data.view == asked.data.view
 
 
 def _named(run: Run, recipe: Recipe, asked: Recipe, content: Evaluation) -> Path:
     protocol = content.protocol
-    parts = [protocol.name, protocol.label, protocol.aspect, content.hashes.draws[:8]]
+    parts = [protocol.name, protocol.label, protocol.view, content.hashes.draws[:8]]
     if protocol.cameras == "cross":
         parts.append("cameras-cross")
-    if content.mirrored:
-        parts.append("mirrored")
+    if content.flip_tta:
+        parts.append("flip-tta")
     if asked.evaluate.rerank != recipe.evaluate.rerank:
         parts.append(filename_suffix(asked.evaluate.rerank))
     return run.folder / f"evaluation-{'-'.join(parts)}.json"

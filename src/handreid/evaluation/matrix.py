@@ -1,9 +1,9 @@
-"""A run across conditions: what it was trained on, gallery photos of one kind, probe photos of another.
+"""A run across conditions: what it was trained on, gallery photos of one kind, query photos of another.
 
 * Photos are embedded once, and once more mirrored; every cell ranks the same embeddings.
 * Nobody whom the run, or one that it began with, was trained on or chosen by is in any cell, whatever the view or the
   label (`leakage`): neither as a query nor in a gallery.
-* By aspect or side: the test photos of one manifest, crossed (`data/crossing`). By data set: each data set's own test,
+* By view or side: the test photos of one manifest, crossed (`data/crossing`). By data set: each data set's own test,
   alone and beside another's gallery (`across_datasets`).
 """
 
@@ -49,7 +49,7 @@ from handreid.runs.results import (
 )
 from handreid.runs.side_information import side_information_of
 
-By = Literal["aspect", "side", "dataset"]
+By = Literal["view", "side", "dataset"]
 BY: tuple[By, ...] = get_args(By)
 
 
@@ -60,20 +60,20 @@ def matrix_of(
     data: Sequence[Path] = (),
     protocol: str | None = None,
     cameras: str | None = None,
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, Matrix]:
     """The file written, a table of the same name as .md beside it, and the content.
 
-    `data`: over aspects and sides another manifest than the run's, over data sets those to test beside it. `protocol`
-    replaces the recipe's, over aspects and sides, `cameras` the recipe's rule. Raises RunError for an unfinished run,
+    `data`: over views and sides another manifest than the run's, over data sets those to test beside it. `protocol`
+    replaces the recipe's, over views and sides, `cameras` the recipe's rule. Raises RunError for an unfinished run,
     or when nobody can know any more who was trained on; ProtocolError where there is nothing to cross.
     """
     check_finished(run)
     check_folder_writable(run.folder, create=False)
     _check_asked(by, data, protocol)
     progress = progress or NullProgress()
-    recipe = override_recipe(run.recipe, {"protocol": protocol, "cameras": cameras}, mirrored)
+    recipe = override_recipe(run.recipe, {"protocol": protocol, "cameras": cameras}, flip_tta)
     own = load_run_dataset(run, data)
     exposures, notes = exposures_of(run, data, progress)
     if by == "dataset":
@@ -81,7 +81,7 @@ def matrix_of(
         tests = name_test_sets([unseen_test_set(recipe, path, own, exposures, None, progress) for path in paths], paths)
         found = _over_datasets(run, recipe, tests, progress)
     else:
-        pooled = override_recipe(recipe, {"aspect": "all"}, None)
+        pooled = override_recipe(recipe, {"view": "all"}, None)
         tests = [unseen_test_set(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
         found = _over_views(run, recipe, tests[0], by, progress)
     content = Matrix(
@@ -95,7 +95,7 @@ def matrix_of(
         shared=found.shared,
         left_out=[LeftOut.model_validate({**one, "dataset": of.name}) for of in tests for one in of.out],
         cameras=recipe.data.cameras,
-        mirrored=recipe.evaluate.mirrored,
+        flip_tta=recipe.evaluate.flip_tta,
         notes=[*notes, *_notes(tests), *found.remarks],
         hashes=MatrixHashes(
             manifest=_joined([of.manifest.hash for of in tests]),
@@ -153,14 +153,14 @@ class _Found:
 
 def _over_views(run: Run, recipe: Recipe, tested: UnseenTestSet, by: CrossedBy, progress: Progress) -> _Found:
     chosen = recipe.evaluate
-    mirrors = not chosen.mirrored
+    mirrors = not chosen.flip_tta
     crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
     photos, remarks = _embedded(run, recipe, [tested], [crossing.rows], progress, mirrors=mirrors)
     cells, scored = score_cells(photos, crossing.cells, chosen.resamples)
     same_cells, same_kinds = _shared(photos, crossing.shared, chosen.resamples)
     shared = SharedMatrix(identities=len(crossing.identities), of=crossing.people, cells=same_cells, kinds=same_kinds)
     if crossing.unknown:
-        remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their aspect or side")
+        remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their view or side")
     if not mirrors:
         remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
     kinds = pool_by_kind(photos, crossing.cells, scored, chosen.resamples)
@@ -268,7 +268,7 @@ def _draws_hash(cells: Sequence[Cell], paths: Sequence[str], cameras: Sequence[s
     digest = hashlib.sha256()
     taken_by = [[] if cameras is None else [cameras[row]] for row in range(len(paths))]
     for cell in cells:
-        digest.update(json.dumps([cell.gallery, cell.probe, cell.kind, cell.mirrored]).encode())
+        digest.update(json.dumps([cell.gallery, cell.query, cell.kind, cell.mirrored]).encode())
         for draw in cell.draws:
             for part in (draw.gallery, draw.query):
                 photos = [(paths[row % len(paths)], taken_by[row % len(paths)], cell.identities[row]) for row in part]
@@ -284,6 +284,6 @@ def _place(run: Run, recipe: Recipe, by: By, content: Matrix, *, plain: bool) ->
     parts: list[str] = [by] if plain else [by, content.hashes.draws[:8]]
     if recipe.data.cameras == "cross":
         parts.append("cameras-cross")
-    if recipe.evaluate.mirrored != run.recipe.evaluate.mirrored:
-        parts.append("mirrored" if recipe.evaluate.mirrored else "plain")
+    if recipe.evaluate.flip_tta != run.recipe.evaluate.flip_tta:
+        parts.append("flip-tta" if recipe.evaluate.flip_tta else "plain")
     return run.folder / f"evaluation-matrix-{'-'.join(parts)}.json"

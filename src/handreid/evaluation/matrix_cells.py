@@ -65,13 +65,13 @@ def pool_by_kind(
 def difference_to_matched(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
 ) -> tuple[list[dict[str, Difference] | None], list[dict[str, Difference] | None]]:
-    """What probes lose to the cell whose gallery is of their own condition: per cell, and per kind as `pool_by_kind`.
+    """What queries lose to the cell whose gallery is of their own condition: per cell, and per kind as `pool_by_kind`.
 
     None where there is nothing to compare. Only of use for cells over the same people: galleries must be of one size.
     """
-    base = {cell.probe: of for cell, of in zip(cells, scored, strict=True) if cell.gallery == cell.probe}
+    base = {cell.query: of for cell, of in zip(cells, scored, strict=True) if cell.gallery == cell.query}
     pairs = [
-        _paired(photos, of, base[cell.probe]) if cell.gallery != cell.probe else None
+        _paired(photos, of, base[cell.query]) if cell.gallery != cell.query else None
         for cell, of in zip(cells, scored, strict=True)
     ]
     kinds = [[pairs[number] for number in of] for of in _kinds(cells, scored).values()]
@@ -109,7 +109,7 @@ def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: 
         counts = CellCounts(**found.counts.model_dump(), gallery=gallery, draws=len(cell.draws))
     return MatrixCell(
         gallery=cell.gallery,
-        probe=cell.probe,
+        query=cell.query,
         kind=cell.kind,
         mirrored=cell.mirrored,
         metrics=metrics,

@@ -83,15 +83,15 @@ def name_test_sets(tests: Sequence[UnseenTestSet], paths: Sequence[Path]) -> lis
 
 def _everybody(recipe: Recipe, path: Path, own: RunDataset, protocol: str | None) -> UnseenTestSet:
     manifest = read(path)
-    aspect = recipe.data.aspect if recipe.data.aspect in manifest.views else "all"
+    view = recipe.data.view if recipe.data.view in manifest.views else "all"
     if manifest.hash == own.manifest.hash:
         split = load_dataset(recipe, path).split
     elif protocol is None and natural_protocol(manifest) == "disjoint":
-        return _everyone(recipe, manifest, None if aspect == "all" else aspect)
+        return _everyone(recipe, manifest, None if view == "all" else view)
     else:
-        asked = {"protocol": protocol or "auto", "label": "auto", "aspect": aspect}
+        asked = {"protocol": protocol or "auto", "label": "auto", "view": view}
         split = load_dataset(override_recipe(recipe, asked, None), path, trains=False).split
-    how = {"protocol": split.protocol, "label": split.label, "aspect": split.view or "all"}
+    how = {"protocol": split.protocol, "label": split.label, "view": split.view or "all"}
     return UnseenTestSet(
         manifest.dataset, manifest, split.test, split.identities, how, split.notes, cameras=split.cameras
     )
@@ -102,7 +102,7 @@ def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> UnseenTes
     draws = draw_all_subjects(manifest, label, view, seed=recipe.data.seed, draws=recipe.evaluate.draws)
     labels = names_of(manifest, label)
     cameras, notes = taken_by(manifest, recipe.data.cameras, {"test": draws}, labels)
-    how = {"protocol": "everyone", "label": label, "aspect": view or "all"}
+    how = {"protocol": "everyone", "label": label, "view": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
     return UnseenTestSet(manifest.dataset, manifest, draws, tuple(labels), how, (note, *notes), cameras=cameras)
 

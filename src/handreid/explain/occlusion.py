@@ -53,7 +53,7 @@ def occlusion_map(
     *,
     window: int = 2,
     fill: Fill = "blur",
-    mirrored: bool = False,
+    flip_tta: bool = False,
     batch_size: int = 16,
 ) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, "rows cols dim"]]:
     """The photo's embedding, of unit length, and how much of it each cell made.
@@ -72,7 +72,7 @@ def occlusion_map(
         mask = _pixels(cells, photo.shape[1], photo.shape[2]).to(device)
         batch = torch.where(mask, filled, photo)
         known = None if condition is None else condition.to(device).expand(len(batch))
-        found.append(embedder.embed(batch, known, mirrored=mirrored).cpu().double().numpy())
+        found.append(embedder.embed(batch, known, flip_tta=flip_tta).cpu().double().numpy())
     embeddings = np.concatenate(found)
     changed = (embeddings[:1] - embeddings[1:]) / windows.sum(axis=(1, 2))[:, None]
     shares = np.einsum("wrc,wd->rcd", windows, changed) / window**2

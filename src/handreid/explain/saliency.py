@@ -109,13 +109,13 @@ def match_maps(
     right: UInt8[Tensor, "3 height width"],
     conditions: Int[Tensor, "2"] | None = None,
     *,
-    mirrored: bool = False,
+    flip_tta: bool = False,
     batch_size: int = 16,
 ) -> Match:
-    """`mirrored` as the embeddings are evaluated; see `Embedder.embed`."""
+    """`flip_tta` as the embeddings are evaluated; see `Embedder.embed`."""
     known = (None, None) if conditions is None else (conditions[0], conditions[1])
     (one, of_one), (other, of_other) = (
-        occlusion_map(embedder, photo, condition, mirrored=mirrored, batch_size=batch_size)
+        occlusion_map(embedder, photo, condition, flip_tta=flip_tta, batch_size=batch_size)
         for photo, condition in zip((left, right), known, strict=True)
     )
     return Match(float(one @ other), of_one @ other, of_other @ one, _strongest(of_one, of_other), METHODS["occlusion"])

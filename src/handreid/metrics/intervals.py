@@ -149,9 +149,9 @@ def interval_of(
     `statistic` gets a row of positive weights per resample and gives a value for each; with all weights 1 it is the
     estimate. For want of a worst and a best value, the half subject that each end has more is the one seen that pulls
     the statistic furthest that way. Means and ratios of skewed values (as in
-    `tests/metrics/test_separation.py`, 1,000 trials each) were held in 95 to 96 % with 30 or 70 subjects, in 92 % with 15, in 89 % with 8 and in 80 % with 5;
-    without the half subject in 92 to 94, 89 to 90, 84 to 86 and 75 to 78 %. Raises `DataError` for fewer than
-    two subjects.
+    `tests/metrics/test_separation.py`, 1,000 trials each) were held in 95 to 96 % with 30 or 70 subjects, in 92 %
+    with 15, in 89 % with 8 and in 80 % with 5; without the half subject in 92 to 94, 89 to 90, 84 to 86 and 75 to
+    78 %. Raises `DataError` for fewer than two subjects.
     """
     if subjects < 2:
         raise DataError(f"{subjects} subjects: an interval over subjects needs two or more")

@@ -1,4 +1,4 @@
-"""Embeddings and gallery draws to scores: per query, per aspect, pooled, with intervals over subjects.
+"""Embeddings and gallery draws to scores: per query, per view, pooled, with intervals over subjects.
 
 The mean over the draws is what the hand papers report. A photo that is gallery in one draw is a query in the others;
 all of a subject's queries, in all draws, are resampled together.

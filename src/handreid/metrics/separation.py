@@ -21,7 +21,7 @@ from handreid.errors import DataError
 from handreid.metric_table import METRICS, metrics_of
 from handreid.metrics.intervals import Interval, Statistic, interval_of, verdict
 
-NUMBERS = metrics_of("space")
+NUMBERS = metrics_of("separation")
 COMPARED = ("ratio", "silhouette")
 _ENTRIES = 1 << 22  # distances held at once: 32 MiB
 _SAME_POINT = 1e-12  # squared distance
@@ -67,7 +67,7 @@ def separation_metrics(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The `space` of evaluation.json: numbers with 95 % intervals over subjects, counts, and sums per subject.
+    """The `separation` of evaluation.json: numbers with 95 % intervals over subjects, counts, and sums per subject.
 
     * `intra`: mean over photos of the mean distance to the other photos of the identity.
     * `inter`: mean over photos of the distance to the nearest photo of another identity.

@@ -121,16 +121,16 @@ class Embedder(nn.Module):
         photos: UInt8[Tensor, "batch 3 height width"],
         conditions: Int[Tensor, " batch"] | None = None,
         *,
-        mirrored: bool = False,
+        flip_tta: bool = False,
     ) -> Float[Tensor, "batch dim"]:
         """Embeddings of unit length, always in eval mode; `conditions` as `Backbone.forward` takes them.
 
-        With `mirrored`, the features of photo and mirror image are summed first. A mirrored right hand is a left hand:
+        With `flip_tta`, the features of photo and mirror image are summed first. A mirrored right hand is a left hand:
         where sides are told apart this mixes them. If `side` is side information, the mirror image has the other one.
         """
         with self.evaluating():
             embedding = self.concat_features(self(photos, conditions))
-            if mirrored:
+            if flip_tta:
                 side = self.backbone.side_information
                 if side is not None and conditions is not None:
                     conditions = side.mirrored(conditions)

@@ -20,13 +20,13 @@ def embed_photos(
     *,
     conditions: Conditions | None = None,
     batch_size: int = 64,
-    mirrored: bool = False,
+    flip_tta: bool = False,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings of unit length, in fp32, on the device that the embedder is on."""
 
     def embeddings(batch: Tensor, known: Tensor | None) -> Tensor:
-        return embedder.embed(batch, known, mirrored=mirrored)
+        return embedder.embed(batch, known, flip_tta=flip_tta)
 
     return _extract(embeddings, embedder, photos, conditions, batch_size, progress)
 

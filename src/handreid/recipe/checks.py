@@ -6,8 +6,8 @@ from pydantic import Field
 
 from handreid.recipe.base import Value
 
-GateName = Literal[
-    "strangers",
+CheckName = Literal[
+    "subject_disjoint",
     "labels",
     "preprocessing",
     "pairs",
@@ -19,11 +19,11 @@ GateName = Literal[
     "clipping",
     "frozen",
 ]
-GATES: tuple[GateName, ...] = get_args(GateName)
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 
 
-class Gates(Value):
+class Checks(Value):
     """Checks before the first step of every stage; see [checks](checks.md)."""
 
-    skip: tuple[GateName, ...] = Field(())
+    skip: tuple[CheckName, ...] = Field(())
     """Checks to skip, if one does not apply to an objective of your own."""

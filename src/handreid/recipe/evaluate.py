@@ -46,10 +46,10 @@ class Evaluate(Value):
 
     draws: int = Field(10, ge=1)
     """Galleries drawn; the scores are means over them."""
-    mirrored: bool = False
+    flip_tta: bool = False
     """Flip test-time augmentation: the features of photo and mirrored photo, summed."""
     prompts: Prompts | None = None
-    """Zero-shot aspect classification by the text tower; `{}` for the built-in sentences, null for none."""
+    """Zero-shot view classification by the text tower; `{}` for the built-in sentences, null for none."""
     rerank: Annotated[tuple[Rerank, ...], BeforeValidator(with_kinds)] = ()
     """Re-ranking, one mapping or several; reported in addition to the plain ranking."""
     resamples: int = Field(10_000, ge=100)

@@ -10,6 +10,18 @@ from handreid.messages import known, listed, shortened, shown
 
 _MOST = 8  # complaints about one file that are told
 _KEYS = "in docs/recipes.md, below Keys"
+# Keys and values by their former names: a recipe written before is told the present one.
+_RENAMED_KEYS = {
+    "start": "init_from",
+    "gates": "checks",
+    "data.aspect": "data.view",
+    "evaluate.mirrored": "evaluate.flip_tta",
+}
+_RENAMED_VALUES = {
+    ("data.label", "aspect"): "view",
+    ("data.validation", "held-back"): "held-out",
+    ("checks.skip", "strangers"): "subject_disjoint",
+}
 Location = tuple[str | int, ...]
 
 
@@ -40,6 +52,8 @@ def _beside_the_point(problem: Any, problems: list[Any]) -> bool:
 def _complaint(keys: Location, problem: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
     path = shortened(".".join(map(str, keys)), 100)
     match problem["type"]:
+        case "extra_forbidden" if path in _RENAMED_KEYS:
+            return f"unknown key {path!r}: it is called {_RENAMED_KEYS[path]!r} now"
         case "extra_forbidden":
             there = _known_keys(keys[:-1], raw, root)
             near = difflib.get_close_matches(str(keys[-1])[:100], there, n=1, cutoff=0.5)
@@ -58,8 +72,15 @@ def _complaint(keys: Location, problem: Any, raw: dict[str, Any], root: type[Bas
         case _:
             message = str(problem["msg"]).removeprefix("Value error, ")
             value = "" if isinstance(problem["input"], dict | list) else f" is {shown(problem['input'])}"
+            now = _RENAMED_VALUES.get((_without_numbers(keys), str(problem["input"])))
+            if now is not None:
+                return f"{path}{value}: it is called {now!r} now"
             said = f"{path}{value}"
             return f"{said}: {message}" if said else message
+
+
+def _without_numbers(keys: Location) -> str:
+    return ".".join(key for key in keys if isinstance(key, str))
 
 
 def _written(location: Location, raw: Any) -> Location:

@@ -152,13 +152,13 @@ def _value(override: str, text: str) -> Any:
 
 
 def override_recipe(
-    recipe: Recipe, changes: Mapping[str, Any], mirrored: bool | None, rerank: Sequence[Rerank] | None = None
+    recipe: Recipe, changes: Mapping[str, Any], flip_tta: bool | None, rerank: Sequence[Rerank] | None = None
 ) -> Recipe:
     """The recipe with other keys of `data`, None for those that stay, mirrored photos or not, re-ranked otherwise."""
     raw = recipe.model_dump()
     raw["data"] |= {name: value for name, value in changes.items() if value is not None}
-    if mirrored is not None:
-        raw["evaluate"]["mirrored"] = mirrored
+    if flip_tta is not None:
+        raw["evaluate"]["flip_tta"] = flip_tta
     if rerank is not None:
         raw["evaluate"]["rerank"] = [way.model_dump() for way in rerank]
     return Recipe.model_validate(raw)

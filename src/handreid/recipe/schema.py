@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handreid.recipe.base import Name, Seed, Value
-from handreid.recipe.checks import Gates
+from handreid.recipe.checks import Checks
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
 from handreid.recipe.model import Model
@@ -35,7 +35,7 @@ class Recipe(Value):
     """Decides new layers, random towers, batches and augmentation."""
     data: Data = Data()
     """Who trains and who is tested."""
-    start: str | None = None
+    init_from: str | None = None
     """The run whose encoder, and head where it fits, the first stage begins with: its folder, or its name where it lies
     beside this run, as an earlier rung of a ladder does. null begins with the backbone's weights."""
     model: Model = Model()
@@ -47,13 +47,13 @@ class Recipe(Value):
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(with_keys), AfterValidator(check_one_each)] = ()
     """Where else it is told of than in the run folder: `mlflow`, `tensorboard`, `wandb`, or keys; see
     [tracking](tracking.md). It changes no weight and no score."""
-    gates: Gates = Gates()
+    checks: Checks = Checks()
     """What is checked before the first step of a stage."""
 
     @property
     def experiment(self) -> "Recipe":
         """What decides weights and scores, without who is told and what is checked."""
-        return self.model_copy(update={"tracking": (), "gates": Gates()})
+        return self.model_copy(update={"tracking": (), "checks": Checks()})
 
     @property
     def fine_tunes(self) -> list[tuple[int, FineTune]]:
@@ -82,7 +82,7 @@ class Recipe(Value):
             "model.side_information": self.model.side_information is not None,
         }
         said = [name for name, there in added.items() if there]
-        if said and not any(stage.trains_encoder for stage in self.stages) and self.start is None:
+        if said and not any(stage.trains_encoder for stage in self.stages) and self.init_from is None:
             raise ValueError(f"{' and '.join(said)} starts from random weights, but no stage trains it: remove it")
         return self
 

@@ -50,7 +50,7 @@ def load_dataset(recipe: Recipe, data: Path | None, *, trains: bool | None = Non
     split = make_split(
         manifest,
         protocol=natural_protocol(manifest) if chosen.protocol == "auto" else chosen.protocol,
-        view=None if chosen.aspect == "all" else chosen.aspect,
+        view=None if chosen.view == "all" else chosen.view,
         label=manifest.label_kinds[-1] if chosen.label == "auto" else chosen.label,
         validation=chosen.validation,
         validation_share=chosen.validation_share,

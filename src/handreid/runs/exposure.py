@@ -24,7 +24,7 @@ from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run, open_run
 
 RECORD = "training-photos.json"
-FORMAT = 1
+FORMAT = 2
 Role = Literal["train", "validation"]
 _OF_ANY_ORIGIN = ("csv", "folders")  # tables that do not say which data set they are of
 _FACTS = ("run", "recipe", "dataset", "manifest_hash", "protocol")
@@ -179,7 +179,10 @@ def read_record(run: Run) -> list[Exposure]:
     path = run.folder / RECORD
     content = read_json(path)
     if content.get("format") != FORMAT:
-        raise RunError(f"{path} has format {content.get('format')}, not {FORMAT}: another version of handreid wrote it")
+        raise RunError(
+            f"{path} has format {content.get('format')}, not {FORMAT}: another version of handreid wrote it; "
+            "train the run again"
+        )
     try:
         return [_read_exposure(entry) for entry in content["exposures"]]
     except (KeyError, TypeError, ValueError):
@@ -232,7 +235,7 @@ def training_summary(run: Run, material: RunDataset) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "dataset": material.manifest.dataset,
-        "aspect": split.view or "all",
+        "view": split.view or "all",
         "protocol": split.protocol,
         "label": split.label,
         "subjects": len({split.subjects[row] for row in rows}),
@@ -252,7 +255,7 @@ def _read_exposure(entry: Mapping[str, Any]) -> Exposure:
 
 def _parent(run: Run) -> Run | None:
     """The run that this one began with. Raises RunError when it is gone."""
-    start = run.facts.get("start")
+    start = run.facts.get("init_from")
     return None if start is None else open_run(Path(start))
 
 

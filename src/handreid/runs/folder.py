@@ -178,8 +178,8 @@ def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> Non
             raise RunError(
                 f"{run.folder} was started on other data: its {name} is {then.get(name)}, now it is {facts[name]}"
             )
-    if not run.finished and then.get("start_hash") != facts.get("start_hash"):
-        raise RunError(f"{run.folder} started from {then.get('start')}, which has changed since")
+    if not run.finished and then.get("init_from_hash") != facts.get("init_from_hash"):
+        raise RunError(f"{run.folder} started from {then.get('init_from')}, which has changed since")
 
 
 def environment() -> dict[str, Any]:

@@ -136,15 +136,16 @@ def check_parent(parent: Run, material: RunDataset, progress: Progress | None = 
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
-            f"start: {parent.folder} was trained or chosen with {len(people)} subjects that this run tests or "
-            f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, aspect, "
+            f"init_from: {parent.folder} was trained or chosen with {len(people)} subjects that this run tests or "
+            f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, view, "
             "validation and seed"
         )
     others = [one for one in exposures if not one.names_people_of(manifest)]
     other = [
-        f"start: {one.run} was trained on other data ({one.dataset}): compared by photo content only" for one in others
+        f"init_from: {one.run} was trained on other data ({one.dataset}): compared by photo content only"
+        for one in others
     ]
-    return [f"start: {note}" for note in notes] + other
+    return [f"init_from: {note}" for note in notes] + other
 
 
 def unseen(
@@ -208,7 +209,7 @@ def _refusal(leaks: Sequence[Leak], tested: int) -> str:
     by_content = f" {copies} photos are copies of theirs;" if copies else ""
     return (
         f"{len(people)} of {tested} test subjects were {verb} in {runs}{such}:{by_content} train a run with the "
-        "protocol and aspect of this evaluation, or exclude these subjects with --matrix aspect"
+        "protocol and view of this evaluation, or exclude these subjects with --matrix view"
     )
 
 

@@ -18,18 +18,19 @@ from handreid.runs.folder import Run, check_finished, finished_model, open_run
 
 
 def parent_of(recipe: Recipe, out: Path) -> Run | None:
-    """The run that `start` names: one that lies beside `out`, else a folder. Raises RunError when it is unfinished."""
-    if recipe.start is None:
+    """The run that `init_from` names: one beside `out`, else a folder. Raises RunError when it is unfinished."""
+    if recipe.init_from is None:
         return None
-    beside = out.absolute().parent / recipe.start
+    beside = out.absolute().parent / recipe.init_from
     try:
-        run = open_run(beside if (beside / "run.json").is_file() else Path(recipe.start))
+        run = open_run(beside if (beside / "run.json").is_file() else Path(recipe.init_from))
     except RunError:
         raise RunError(
-            f"start: {recipe.start!r} is neither a run folder nor the name of a run beside {out}; train it first"
+            f"init_from: {recipe.init_from!r} is neither a run folder nor the name of a run beside {out}; "
+            "train it first"
         ) from None
     if run.folder.absolute() == out.absolute():
-        raise RunError(f"start: {recipe.start!r} is this run itself; choose another --out")
+        raise RunError(f"init_from: {recipe.init_from!r} is this run itself; choose another --out")
     check_finished(run)
     return run
 
@@ -39,7 +40,7 @@ def parent_record(parent: Run | None) -> dict[str, str]:
     return (
         {}
         if parent is None
-        else {"start": str(parent.folder.absolute()), "start_hash": file_hash(finished_model(parent))}
+        else {"init_from": str(parent.folder.absolute()), "init_from_hash": file_hash(finished_model(parent))}
     )
 
 
@@ -53,7 +54,7 @@ def initialise_from(embedder: Embedder, parent: Run) -> str:
     unlike = _difference(theirs, ours)
     if unlike:
         raise RunError(
-            f"start: the tower of {parent.folder} differs from this recipe's ({unlike}); use the same keys in "
+            f"init_from: the tower of {parent.folder} differs from this recipe's ({unlike}); use the same keys in "
             "model.backbone"
         )
     state = theirs.state_dict()

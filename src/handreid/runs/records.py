@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from handreid.errors import RunError
 from handreid.files import read_json
 
-RUN_FORMAT, STAGE_FORMAT, SWEEP_FORMAT = 1, 1, 1
+RUN_FORMAT, STAGE_FORMAT, SWEEP_FORMAT = 2, 1, 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # of this folder, and no other
 Names = dict[FileName, Hash]
@@ -30,7 +30,7 @@ class _Record(BaseModel):
 class RunRecord(_Record):
     """run.json. `files` has the hashes of recipe.yaml, and once the run is finished those of metrics and model."""
 
-    format: Literal[1]
+    format: Literal[2]
     manifest: str
     manifest_hash: str
     split_hash: str
@@ -38,8 +38,8 @@ class RunRecord(_Record):
     photos_hash: str
     seed: int
     files: Names
-    start: str | None = None
-    start_hash: str | None = None
+    init_from: str | None = None
+    init_from_hash: str | None = None
     notes: list[str] = []
     versions: dict[str, str] = {}
     command: list[str] = []

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, model_serializer
 from handreid.files import read_json
 from handreid.runs.records import FileName, checked
 
-EVALUATION_FORMAT: Literal[1] = 1
-MATRIX_FORMAT: Literal[1] = 1
-LADDER_FORMAT: Literal[2] = 2
+EVALUATION_FORMAT: Literal[2] = 2
+MATRIX_FORMAT: Literal[2] = 2
+LADDER_FORMAT: Literal[3] = 3
 Verdict = Literal["better", "worse", "within noise"]
 
 
@@ -112,7 +112,7 @@ class Separation(SectionResult):
 class Protocol(Result):
     name: str
     label: str
-    aspect: str
+    view: str
     cameras: str = "ignore"
 
 
@@ -175,7 +175,7 @@ class Reranked(Result):
     how: dict[str, Any]
     metrics: dict[str, Metric]
     against: dict[str, Difference]
-    aspects: dict[str, dict[str, Metric]]
+    views: dict[str, dict[str, Metric]]
     seconds: float
     ranks: list[list[list[int]]] | None = None
     identity_ranks: list[list[int]] | None = None
@@ -220,15 +220,15 @@ class LeftOut(Result):
 class Evaluation(Result):
     """evaluation.json, and others of its kind by another protocol."""
 
-    format: Literal[1]
+    format: Literal[2]
     recipe: str
     protocol: Protocol
     metrics: dict[str, Metric]
     counts: EvaluationCounts
-    aspects: dict[str, Summary]
-    space: Separation | None = None
+    views: dict[str, Summary]
+    separation: Separation | None = None
     hashes: Hashes
-    mirrored: bool
+    flip_tta: bool
     notes: list[str]
     environment: dict[str, Any] = {}
     reranked: list[Reranked] | None = None
@@ -243,14 +243,14 @@ class Evaluation(Result):
     @property
     def number_sections(self) -> dict[str, SectionResult]:
         """Every section that declares numbers, by its name: what tables, pages and trackers go through."""
-        return ({} if self.space is None else {"space": self.space}) | self.sections
+        return ({} if self.separation is None else {"separation": self.separation}) | self.sections
 
     def groups(self) -> Iterator[tuple[str, Mapping[str, Number]]]:
         """All numbers of the file, by the part that they are of: all queries (""), a section, a view, a re-ranking."""
         yield "", self.metrics
         for name, section in self.number_sections.items():
             yield name, section.numbers
-        for view, part in self.aspects.items():
+        for view, part in self.views.items():
             yield view, part.metrics
         for way in self.reranked or ():
             yield way.name, way.metrics
@@ -261,7 +261,7 @@ class Evaluation(Result):
 class TrainedOn(Result):
     recipe: str
     dataset: str
-    aspect: str
+    view: str
     protocol: str
     label: str
     subjects: int
@@ -277,7 +277,7 @@ class TestedOn(Result):
     name: str
     protocol: str
     label: str
-    aspect: str
+    view: str
     subjects: int
     photos: int
     manifest: str
@@ -292,7 +292,7 @@ class MatrixCell(Result):
     """`metrics` are None where the cell is blank, and `blank` says why."""
 
     gallery: str
-    probe: str
+    query: str
     kind: str
     mirrored: bool
     metrics: dict[str, Metric] | None
@@ -311,7 +311,7 @@ class MatrixKind(Result):
 
 
 class SharedCell(MatrixCell):
-    """`against_same` is the difference to the cell whose gallery is of the probe's own condition."""
+    """`against_same` is the difference to the cell whose gallery is of the query's own condition."""
 
     against_same: dict[str, Difference] | None
 
@@ -338,9 +338,9 @@ class MatrixHashes(Result):
 class Matrix(Result):
     """evaluation-matrix-*.json."""
 
-    format: Literal[1]
+    format: Literal[2]
     recipe: str
-    by: Literal["aspect", "side", "dataset"]
+    by: Literal["view", "side", "dataset"]
     trained_on: TrainedOn
     tested_on: list[TestedOn]
     cells: list[MatrixCell]
@@ -348,7 +348,7 @@ class Matrix(Result):
     shared: SharedMatrix | None
     left_out: list[LeftOut]
     cameras: str
-    mirrored: bool
+    flip_tta: bool
     notes: list[str]
     hashes: MatrixHashes
     environment: dict[str, Any]
@@ -361,8 +361,8 @@ class LadderRung(Result):
     protocol: Protocol | None = None
     metrics: dict[str, Metric] | None = None
     counts: EvaluationCounts | None = None
-    aspects: dict[str, Summary] | None = None
-    space: Separation | None = None
+    views: dict[str, Summary] | None = None
+    separation: Separation | None = None
     hashes: Hashes | None = None
     prompts: list[PromptResult] | None = None
     reranked: list[Reranked] | None = None
@@ -381,7 +381,7 @@ class LadderRung(Result):
 class Ladder(Result):
     """ladder.json."""
 
-    format: Literal[2]
+    format: Literal[3]
     rungs: list[LadderRung]
 
 

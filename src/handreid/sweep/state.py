@@ -81,7 +81,7 @@ class SweepState:
         keys: dict[str, object] = {"name": trial.name, "about": about} | ({} if seed is None else {"seed": seed})
         recipe = self.design.recipe_of(trial.parameters, **keys)
         start = resolve_start(recipe, self.material, self.notes.folder)
-        return recipe.model_copy(update={"start": start})
+        return recipe.model_copy(update={"init_from": start})
 
     def written(self, trial: Trial) -> Recipe:
         """The recipe as the trial has it, or will have it."""

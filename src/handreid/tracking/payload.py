@@ -17,10 +17,10 @@ NOTHING: Epoch = (-1, 0)
 EVERYTHING: Epoch = (10**9, 0)
 
 # of evaluation.json; whatever else it holds may name people or photos
-_TOLD = ("recipe", "protocol", "metrics", "counts", "aspects", "space", "hashes", "mirrored", "reranked", "prompts")
+_TOLD = ("recipe", "protocol", "metrics", "counts", "views", "separation", "hashes", "flip_tta", "reranked", "prompts")
 _TOLD_TOO = ("inference", "environment")
 # of evaluation-matrix-*.json
-_TOLD_OF_MATRIX = ("recipe", "by", "trained_on", "tested_on", "cells", "kinds", "shared", "mirrored", "hashes")
+_TOLD_OF_MATRIX = ("recipe", "by", "trained_on", "tested_on", "cells", "kinds", "shared", "flip_tta", "hashes")
 _NAMES = ("subjects", "photos", "ranks", "identity_ranks", "draws", "notes")
 _GROUPS = (("validation_", "validation/"), ("prompts_", "prompts/"), ("lr, ", "lr/"))
 
@@ -29,7 +29,7 @@ def settings(run: Run) -> dict[str, Any]:
     """The recipe, key by key, and below `run.` what the run rests on: versions, hardware, hashes, its command."""
     recipe = run.recipe
     keys = recipe.experiment.model_dump(mode="json")
-    del keys["tracking"], keys["gates"]
+    del keys["tracking"], keys["checks"]
     facts = {name: value for name, value in run.facts.items() if name not in ("notes", "files")}  # notes name people
     facts |= {"folder": str(run.folder), "command": " ".join(facts.get("command", []))}
     return flat(keys) | {f"run.{name}": value for name, value in flat(facts).items()}
@@ -72,7 +72,7 @@ def evaluation_payload(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """
     content = read_json(path)
     group = path.stem.replace("evaluation", "test", 1)
-    if {"metrics", "aspects"} <= content.keys():
+    if {"metrics", "views"} <= content.keys():
         return _named(group, read_evaluation(path).groups()), _told(content, _TOLD)
     if {"cells", "by"} <= content.keys():
         return _named(group, _cells(read_matrix(path))), _told(content, _TOLD_OF_MATRIX)
@@ -121,10 +121,10 @@ def _named(group: str, parts: Iterable[tuple[str, Mapping[str, Number]]]) -> dic
 
 
 def _cells(matrix: Matrix) -> Iterator[tuple[str, Mapping[str, Number]]]:
-    """Of each cell that is not blank, such as `dorsal-right in palmar-left mirrored/rank1`: probe, then gallery."""
+    """Of each cell that is not blank, such as `dorsal-right in palmar-left mirrored/rank1`: query, then gallery."""
     for cell in matrix.cells:
         if cell.metrics is not None:
-            name = f"{cell.probe} in {cell.gallery}{' mirrored' if cell.mirrored else ''}"
+            name = f"{cell.query} in {cell.gallery}{' mirrored' if cell.mirrored else ''}"
             yield name.replace("/", " "), {metric: cell.metrics[metric] for metric in SHOWN if metric in cell.metrics}
 
 

@@ -18,7 +18,7 @@ from handreid.runs.dataset import RunDataset
 from handreid.runs.folder import Run
 from handreid.runs.side_information import side_information_of
 
-LongGate = Literal["overfit"]  # checks that take long, and are made only when asked for
+LongCheck = Literal["overfit"]  # checks that take long, and are made only when asked for
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Handover:
 class Job:
     """A run that is going on, with what its stages have come to so far.
 
-    `gates` are long checks that were asked for beside the short ones.
+    `long_checks` are long checks that were asked for beside the short ones.
     """
 
     run: Run
@@ -49,7 +49,7 @@ class Job:
     material: RunDataset
     progress: Progress
     watch: tuple[EpochListener, ...] = ()
-    gates: tuple[LongGate, ...] = ()
+    long_checks: tuple[LongCheck, ...] = ()
 
     @property
     def embedder(self) -> Embedder:

@@ -22,7 +22,7 @@ from handreid.tracking.client import Sender, follow
 from handreid.tracking.locations import check_installed
 from handreid.tracking.state import note_untold, resolve_trackers
 from handreid.training.checks import before_run
-from handreid.training.context import Handover, Job, LongGate
+from handreid.training.context import Handover, Job, LongCheck
 from handreid.training.custom_objectives import note_imports, recipe_to_resume
 from handreid.training.precision import check_precision, precisions
 from handreid.training.prototype_attributes import attach_prototypes
@@ -40,16 +40,16 @@ def train(
     watch: Sequence[EpochListener] = (),
     track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
-    gates: Sequence[LongGate] = (),
+    long_checks: Sequence[LongCheck] = (),
 ) -> Run:
     """The run, finished. With `resume` an unfinished run goes on and ends with the weights it would have had.
 
     With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
-    is copied from there. `watch` is told of every epoch that is trained here. `gates` are long checks to be made beside
-    the short ones before each stage. The run is tracked as `track` says, else the recipe that is given, never as a
+    is copied from there. `watch` is told of every epoch that is trained here. `long_checks` are made beside the short
+    checks before each stage. The run is tracked as `track` says, else the recipe that is given, never as a
     folder that is there says; a `sender` that several runs share is closed by whoever made it. Raises RunError when
     `out` holds something and `resume` is not given, when it was started otherwise, or another process trains there, and
-    GateError when a check fails.
+    CheckError when a check fails.
     """
     progress = progress or NullProgress()
     began = open_run(out) if resume and Run(out).begun else None
@@ -89,7 +89,7 @@ def train(
         for note in notes:
             progress.say(f"note: {note}")
         with follow(run, trackers, sender, progress) as told:
-            job = Job(run, own, handover, material, progress, (*told, *watch), tuple(gates))
+            job = Job(run, own, handover, material, progress, (*told, *watch), tuple(long_checks))
             for number in range(len(own.stages)):
                 job = replace(job, handover=run_stage(job, number, reuse=reuse))
             _save(job)
@@ -106,7 +106,7 @@ def _save(job: Job) -> None:
 
 
 def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
-    """Raises what `train` would before it begins, but for what `start` names: that may have to be trained first.
+    """Raises what `train` would before it begins, but for what `init_from` names: that may have to be trained first.
 
     `gpu` says whether it will train on one, for recipes that train elsewhere; None is as it is here.
     """

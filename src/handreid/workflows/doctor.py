@@ -2,8 +2,8 @@
 
 * A few training identities are enough, so a recipe for a large data set is looked at in seconds. Who is tested is
   checked on all photos.
-* A stage begins here as if the stages before it had learned nothing, and without the run that `start` names: prompts
-  are those that contexts begin with. That is enough for wiring, and says nothing of what was learned.
+* A stage begins here as if the stages before it had learned nothing, and without the run that `init_from` names:
+  prompts are those that contexts begin with. That is enough for wiring, and says nothing of what was learned.
 * Everything is written into a folder of its own, caches included.
 """
 
@@ -28,7 +28,7 @@ from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run
 from handreid.runs.side_information import seen_combinations
 from handreid.training.checks import CheckResult, before_run, check_stage
-from handreid.training.context import Handover, Job, LongGate
+from handreid.training.context import Handover, Job, LongCheck
 from handreid.training.precision import check_precision
 from handreid.training.prototype_attributes import attach_prototypes
 from handreid.training.stages.registry import stage_of
@@ -45,14 +45,14 @@ class Checked:
     """The checks of a stage, or of the recipe before any."""
 
     where: str
-    gates: tuple[CheckResult, ...]
+    checks: tuple[CheckResult, ...]
 
 
 def diagnose(
     recipe: Recipe | None = None,
     data: Path | None = None,
     *,
-    gates: Sequence[LongGate] = (),
+    long_checks: Sequence[LongCheck] = (),
     progress: Progress | None = None,
 ) -> list[Checked]:
     """What each check found; none is raised. Raises HandreidError for a recipe that cannot be built on these photos."""
@@ -61,11 +61,11 @@ def diagnose(
     check_precision(chosen)
     with tempfile.TemporaryDirectory(prefix="handreid-doctor-") as name, _caches_in(Path(name) / "cache"):
         material = _material(chosen, data, Path(name), progress)
-        return list(_checked(chosen, material, Path(name), tuple(gates), progress))
+        return list(_checked(chosen, material, Path(name), tuple(long_checks), progress))
 
 
 def _checked(
-    recipe: Recipe, material: RunDataset, folder: Path, gates: tuple[LongGate, ...], progress: Progress
+    recipe: Recipe, material: RunDataset, folder: Path, long_checks: tuple[LongCheck, ...], progress: Progress
 ) -> Iterator[Checked]:
     some = _some(material)
     towers = build_towers(recipe)
@@ -73,7 +73,7 @@ def _checked(
     attach_prototypes(embedder, recipe, some)
     check_stages(recipe, embedder, towers.text, material)
     yield Checked("recipe", tuple(before_run(recipe, embedder, towers.text, material, refusing=False)))
-    job = Job(Run(folder), recipe, Handover(embedder, towers.text), some, progress, gates=gates)
+    job = Job(Run(folder), recipe, Handover(embedder, towers.text), some, progress, long_checks=long_checks)
     for number, settings in enumerate(recipe.stages):
         progress.say(f"checking stage {number} ({settings.kind})")
         job.folder(number).mkdir(parents=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.compare import Against, Different, RunFolders, To
+from handreid.cli.compare import Against, Different, Reference, RunFolders
 from handreid.cli.options import begin, resumable
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def cmc(
     from handreid.report.figures.cmc import cmc_figure
 
     with resumable("the same command"):
-        compared = _compared(runs, To.first, different, progress, resamples=100)  # no difference is shown
+        compared = _compared(runs, Reference.first, different, progress, resamples=100)  # no difference is shown
         _told(cmc_figure(compared, out, up_to=up_to, command=_command()))
 
 
-def ladder(runs: RunFolders, out: Figure, to: Against = To.first, different: Different = False) -> None:
+def ladder(runs: RunFolders, out: Figure, reference: Against = Reference.first, different: Different = False) -> None:
     """Rank-1 and mAP of every run with intervals, and whether each beats the reference."""
     early.runs(runs)
     early.picture(out)
@@ -45,7 +45,7 @@ def ladder(runs: RunFolders, out: Figure, to: Against = To.first, different: Dif
     from handreid.report.figures.ladder import ladder_figure
 
     with resumable("the same command"):
-        _told(ladder_figure(_compared(runs, to, different, progress), out, command=_command()))
+        _told(ladder_figure(_compared(runs, reference, different, progress), out, command=_command()))
 
 
 def training(run: Annotated[Path, typer.Argument(help="Run folder; it may still be training.")], out: Figure) -> None:
@@ -66,12 +66,14 @@ def add_to(figures: typer.Typer) -> None:
 
 
 def _compared(
-    runs: list[Path], to: To, different: bool, progress: "Progress", *, resamples: int = 10_000
+    runs: list[Path], reference: Reference, different: bool, progress: "Progress", *, resamples: int = 10_000
 ) -> "Comparison":
     from handreid.report.compare.runs import compare_runs
     from handreid.report.run_folders import run_folders
 
-    return compare_runs(run_folders(runs), to=to.value, different=different, resamples=resamples, progress=progress)
+    return compare_runs(
+        run_folders(runs), reference=reference.value, different=different, resamples=resamples, progress=progress
+    )
 
 
 def _command() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.options import Data, Mirrored, RunFolder, begin, resumable
+from handreid.cli.options import Data, FlipTta, RunFolder, begin, resumable
 
 
 class Method(StrEnum):
@@ -25,7 +25,7 @@ def embedding(
         Method, typer.Option(help="PCA, or t-SNE, which preserves neighbours but not distances.")
     ] = Method.tsne,
     colour: Annotated[
-        str, typer.Option(help="identity, subject, aspect, side, skin, or another column with few values.")
+        str, typer.Option(help="identity, subject, view, side, skin, or another column with few values.")
     ] = "identity",
     identities: Annotated[
         int,
@@ -34,7 +34,7 @@ def embedding(
         ),
     ] = 20,
     data: Data = None,
-    mirrored: Mirrored = None,
+    flip_tta: FlipTta = None,
     seed: Annotated[int, typer.Option(help="Random seed of t-SNE.")] = 0,
     photos: Annotated[
         bool, typer.Option("--photos/--no-photos", help="Show the photo under the pointer in the HTML.")
@@ -56,7 +56,7 @@ def embedding(
             colour=colour,
             identities=identities,
             data=data,
-            mirrored=mirrored,
+            flip_tta=flip_tta,
             seed=seed,
             photos=photos,
             progress=progress,

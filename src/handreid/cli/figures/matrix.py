@@ -1,4 +1,4 @@
-"""`handreid evaluate --matrix` and `handreid figure matrix`: one run across aspects, sides and data sets."""
+"""`handreid evaluate --matrix` and `handreid figure matrix`: one run across views, sides and data sets."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +24,7 @@ def figure(
         Path,
         typer.Option("--out", help="File to write: .png, .svg or .pdf. Its caption is written beside it, as .txt."),
     ],
-    matrix: Annotated[MatrixBy, typer.Option(help="Which matrix of the run to draw.")] = MatrixBy.aspect,
+    matrix: Annotated[MatrixBy, typer.Option(help="Which matrix of the run to draw.")] = MatrixBy.view,
     metric: Annotated[Metric, typer.Option(help="Metric to show in the cells.")] = Metric.rank1,
     shared: Annotated[
         bool,

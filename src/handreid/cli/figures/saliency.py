@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.options import Data, Mirrored, RunFolder, begin, resumable
+from handreid.cli.options import Data, FlipTta, RunFolder, begin, resumable
 
 Picture = Annotated[
     Path, typer.Option("--out", help="File to write: .png, .svg or .pdf. Its caption is written beside it, as .txt.")
@@ -68,7 +68,7 @@ def match(
         ),
     ] = None,
     data: Data = None,
-    mirrored: Mirrored = None,
+    flip_tta: FlipTta = None,
 ) -> None:
     """Maps of the parts that make two photos similar; if the nearest photo is wrong, the right one is shown too."""
     early.run(run, finished=True)
@@ -79,7 +79,7 @@ def match(
     from handreid.runs.folder import open_run
 
     with resumable("the same command"):
-        written = match_figure(open_run(run), out, query, gallery, data=data, mirrored=mirrored, progress=progress)
+        written = match_figure(open_run(run), out, query, gallery, data=data, flip_tta=flip_tta, progress=progress)
     output.echo(f"written to {' and '.join(map(str, written))}")
 
 

@@ -13,6 +13,6 @@
 * `folder`    folders and processes
 """
 
-from handreid.data.rendered.folder import ASPECTS, render
+from handreid.data.rendered.folder import VIEWS, render
 
-__all__ = ["ASPECTS", "render"]
+__all__ = ["VIEWS", "render"]

@@ -32,7 +32,7 @@ from handreid.errors import DataError
 from handreid.files import write_atomic
 
 RENDERER = 1  # goes up whenever the same arguments give other pixels
-ASPECTS: tuple[tuple[Aspect, Side], ...] = (
+VIEWS: tuple[tuple[Aspect, Side], ...] = (
     ("dorsal", "right"),
     ("dorsal", "left"),
     ("palmar", "right"),
@@ -51,7 +51,7 @@ class Request:
     photos: int
     seed: int
     size: int
-    aspects: tuple[tuple[Aspect, Side], ...]
+    views: tuple[tuple[Aspect, Side], ...]
 
     def text(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -64,13 +64,13 @@ def render(
     photos: int,
     seed: int = 0,
     size: int = 128,
-    aspects: Sequence[tuple[Aspect, Side]] = ASPECTS,
+    views: Sequence[tuple[Aspect, Side]] = VIEWS,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Draw `photos` photos of each of `identities` people into `out/Hands`, and return the path of `out/hands.csv`.
 
-    Photo k of a person shows the k-th of `aspects`, round and round. `size` is the side in pixels. `workers` is the
+    Photo k of a person shows the k-th of `views`, round and round. `size` is the side in pixels. `workers` is the
     number of processes, by default one per core. `progress` is told how many photos more are done. A folder
     that is complete is returned as it is, one that was interrupted is continued.
 
@@ -78,7 +78,7 @@ def render(
         DataError: an argument is out of range, or the folder holds something else.
 
     """
-    request = _checked(identities, photos, seed, size, aspects)
+    request = _checked(identities, photos, seed, size, views)
     if workers is not None and workers < 1:
         raise DataError(f"workers is {workers}: give 1 or more, or omit it to use one per core")
     _claim(out, request)
@@ -97,7 +97,7 @@ def render(
     return table
 
 
-def _checked(identities: int, photos: int, seed: int, size: int, aspects: Sequence[tuple[Aspect, Side]]) -> Request:
+def _checked(identities: int, photos: int, seed: int, size: int, views: Sequence[tuple[Aspect, Side]]) -> Request:
     for name, value, least in (
         ("identities", identities, 1),
         ("photos", photos, 1),
@@ -106,9 +106,9 @@ def _checked(identities: int, photos: int, seed: int, size: int, aspects: Sequen
     ):
         if value < least:
             raise DataError(f"{name} is {value}: rendered hands need at least {least}")
-    known = [pair for pair in aspects if pair in ASPECTS]
-    if not known or len(known) < len(aspects) or len(set(known)) < len(known):
-        raise DataError(f"aspects is {list(aspects)}: give one or more of {list(ASPECTS)}, each once")
+    known = [pair for pair in views if pair in VIEWS]
+    if not known or len(known) < len(views) or len(set(known)) < len(known):
+        raise DataError(f"views is {list(views)}: give one or more of {list(VIEWS)}, each once")
     return Request(RENDERER, identities, photos, seed, size, tuple(known))
 
 
@@ -144,7 +144,7 @@ def _missing(out: Path, request: Request) -> dict[int, list[int]]:
 
 
 def _name(identity: int, photo: int, request: Request) -> str:
-    aspect, side = request.aspects[photo % len(request.aspects)]
+    aspect, side = request.views[photo % len(request.views)]
     return f"p{identity:05d}_{photo:02d}_{aspect}_{side}.jpg"
 
 
@@ -202,7 +202,7 @@ class Shot:
 
 
 def _shot(request: Request, identity: int, photo: int) -> Shot:
-    aspect, side = request.aspects[photo % len(request.aspects)]
+    aspect, side = request.views[photo % len(request.views)]
     who = _person(request.seed, identity)
     rng = stream(request.seed, identity, 3, photo)
     session = int(rng.integers(1, 3))
@@ -275,4 +275,4 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-__all__ = ["ASPECTS", "RENDERER", "render"]
+__all__ = ["RENDERER", "VIEWS", "render"]

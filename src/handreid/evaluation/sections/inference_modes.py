@@ -74,7 +74,7 @@ def compare_modes(
             with inference_mode(embedder, mode):
                 found = embed()
         scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
-    milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, mirrored=chosen.mirrored)
+    milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, flip_tta=chosen.flip_tta)
     needed = {"composed": parameters(embedder), "fixed": parameters(embedder) - head.composing}
     composed, fixed = (
         ModeResult(
@@ -99,7 +99,7 @@ def inference_mode(embedder: Embedder, mode: Inference) -> Iterator[None]:
 
 
 def time_modes(
-    embedder: Embedder, photos: Photos, *, batch_size: int, mirrored: bool = False
+    embedder: Embedder, photos: Photos, *, batch_size: int, flip_tta: bool = False
 ) -> dict[Inference, float]:
     """Milliseconds per photo of each mode, from pixels to embedding."""
     best = dict.fromkeys(MODES, float("inf"))
@@ -108,7 +108,7 @@ def time_modes(
             with inference_mode(embedder, mode):
                 _wait()
                 began = time.perf_counter()
-                embed_photos(embedder, photos, batch_size=batch_size, mirrored=mirrored)
+                embed_photos(embedder, photos, batch_size=batch_size, flip_tta=flip_tta)
                 _wait()
                 best[mode] = min(best[mode], 1000 * (time.perf_counter() - began) / len(photos))
     return best

@@ -69,7 +69,7 @@ def _entry(way: Rerank, context: EvaluationContext) -> Reranked:
         how=way.model_dump(mode="json"),
         metrics=context.summary(context.everything, scores).metrics,
         against=differences_of(gains),
-        aspects={
+        views={
             str(view): context.summary(views == view, scores).metrics for view in np.unique(views[scores.answerable])
         },
         seconds=round(seconds, 3),

@@ -7,7 +7,7 @@ from handreid.runs.results import Separation
 
 
 class SeparationSection:
-    name = "space"
+    name = "separation"
 
     def __call__(self, context: EvaluationContext) -> Separation:
         """Of each picture of an identity once."""

@@ -7,7 +7,7 @@ from handreid.runs.results import Summary
 
 
 class ViewsSection:
-    name = "aspects"
+    name = "views"
 
     def __call__(self, context: EvaluationContext) -> dict[str, Summary]:
         """A view without a query that has a right answer has no metrics, which is noted."""

@@ -1,4 +1,4 @@
-"""Zero-shot aspect classification: how well do words name what a photo shows?
+"""Zero-shot view classification: how well do words name what a photo shows?
 
 A photo is given the view whose text feature is nearest to its joint feature. Several templates are an ensemble: their
 normalised text features are averaged and normalised again (Radford et al. 2021, section 3.1.4).

@@ -81,12 +81,12 @@ def section_names(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def section_title(name: str) -> str:
-    return "separation" if name == "space" else name.replace("_", " ")
+    return "separation" if name == "separation" else name.replace("_", " ")
 
 
 def section_table(rungs: Sequence[Rung], name: str) -> tuple[list[str], list[list[str]]]:
     """Column heads and a row for each rung; of the space, with what it gained on the rung below."""
-    compared = COMPARED if name == "space" else ()
+    compared = COMPARED if name == "separation" else ()
     heads = [f"{METRICS[metric].title} against the rung below" for metric in compared]
     rows = []
     for rung in rungs:
@@ -112,7 +112,7 @@ def caption_of(evaluation: Evaluation) -> str:
     crossed = ", cameras crossed" if protocol.cameras == "cross" else ""
     left = f" ({counts.unanswerable:,} of all draws without a right answer)" if counts.unanswerable else ""
     return (
-        f"protocol {protocol.name}, aspects {protocol.aspect}, identity = {protocol.label}{crossed}: "
+        f"protocol {protocol.name}, views {protocol.view}, identity = {protocol.label}{crossed}: "
         f"{counts.most_queries} queries{left} "
         f"of {counts.subjects} subjects in {counts.gallery} gallery photos, mean of {counts.draws} draws; "
         f"percent, 95 % intervals over subjects; manifest {hashes.manifest[:8]}, draws {hashes.draws[:8]}"
@@ -135,7 +135,7 @@ def markdown(rungs: Sequence[Rung]) -> str:
     evaluations = [rung.evaluation for rung in rungs]
     for name in section_names(evaluations):
         heads, body = section_table(rungs, name)
-        words = _words(len(heads), len(COMPARED) if name == "space" else 0)
+        words = _words(len(heads), len(COMPARED) if name == "separation" else 0)
         parts += ["", *markdown_table(heads, body, words), "", as_markdown(section_caption(evaluations, name))]
     return "\n".join(parts).rstrip("\n") + "\n"
 

@@ -1,6 +1,6 @@
 """A matrix in rows and columns: for the terminal, for Markdown, and for a figure.
 
-Rows are probes, and below each the same photos mirrored where that was asked; columns are galleries. A blank cell is
+Rows are queries, and below each the same photos mirrored where that was asked; columns are galleries. A blank cell is
 a question that the photos cannot answer, and its reason is said below.
 """
 
@@ -19,28 +19,28 @@ def galleries(cells: Sequence[MatrixCell]) -> list[str]:
     return list(dict.fromkeys(cell.gallery for cell in cells))
 
 
-def probes(cells: Sequence[MatrixCell]) -> list[tuple[str, bool]]:
+def queries(cells: Sequence[MatrixCell]) -> list[tuple[str, bool]]:
     """Names, and whether they are mirrored: right below the same as they are."""
-    there = {(cell.probe, cell.mirrored) for cell in cells}
-    names = dict.fromkeys(cell.probe for cell in cells)
+    there = {(cell.query, cell.mirrored) for cell in cells}
+    names = dict.fromkeys(cell.query for cell in cells)
     return [(name, mirrored) for name in names for mirrored in (False, True) if (name, mirrored) in there]
 
 
-def cell_at(cells: Sequence[MatrixCell], gallery: str, probe: tuple[str, bool]) -> MatrixCell | None:
+def cell_at(cells: Sequence[MatrixCell], gallery: str, query: tuple[str, bool]) -> MatrixCell | None:
     """None where the matrix has no such cell: nobody mirrors a hand to find the same."""
-    return next((c for c in cells if (c.gallery, c.probe, c.mirrored) == (gallery, *probe)), None)
+    return next((c for c in cells if (c.gallery, c.query, c.mirrored) == (gallery, *query)), None)
 
 
-def probe_name(probe: tuple[str, bool]) -> str:
-    return f"{probe[0]}, mirrored" if probe[1] else probe[0]
+def query_name(query: tuple[str, bool]) -> str:
+    return f"{query[0]}, mirrored" if query[1] else query[0]
 
 
 def grid(cells: Sequence[MatrixCell], metric: str) -> tuple[list[str], list[list[str]]]:
     """Column heads and rows of text, percent with intervals."""
     columns = galleries(cells)
     rows = [
-        [probe_name(probe), *(_text(cell_at(cells, gallery, probe), metric) for gallery in columns)]
-        for probe in probes(cells)
+        [query_name(query), *(_text(cell_at(cells, gallery, query), metric) for gallery in columns)]
+        for query in queries(cells)
     ]
     return ["query, by gallery", *columns], rows
 
@@ -48,7 +48,7 @@ def grid(cells: Sequence[MatrixCell], metric: str) -> tuple[list[str], list[list
 def size_grid(cells: Sequence[MatrixCell]) -> tuple[list[str], list[list[str]]]:
     """Queries and subjects that search, and photos that are searched, of each cell."""
     columns = galleries(cells)
-    rows = [[probe_name(one), *(_size(cell_at(cells, name, one)) for name in columns)] for one in probes(cells)]
+    rows = [[query_name(one), *(_size(cell_at(cells, name, one)) for name in columns)] for one in queries(cells)]
     return ["query, by gallery", *columns], rows
 
 
@@ -77,7 +77,7 @@ SHARED_COLUMNS = (
 
 
 def shared_rows(kinds: Sequence[SharedKind]) -> list[list[str]]:
-    """Kinds over the same people, and what each loses to a gallery of the probes' own condition."""
+    """Kinds over the same people, and what each loses to a gallery of the queries' own condition."""
     lost = [of.against_same for of in kinds]
     return [
         [*row[:3], *(format_difference(metric, of[metric]) if of else "" for metric in SHOWN)]
@@ -105,17 +105,17 @@ def describe_training(found: Matrix) -> str:
     after = f", after {' and '.join(of.after)}" if of.after else ""
     if not of.photos:
         return f"{of.recipe}: not trained{after}"
-    aspect = "all views" if of.aspect == "all" else of.aspect
+    view = "all views" if of.view == "all" else of.view
     people = f"{of.subjects} subjects, {of.photos:,} photos"
-    return f"{of.recipe}: trained on {of.dataset}, {aspect} ({people}), identity = {of.label}{after}"
+    return f"{of.recipe}: trained on {of.dataset}, {view} ({people}), identity = {of.label}{after}"
 
 
 def describe_test(found: Matrix) -> str:
     """On whom it is tested, in a line."""
     parts = []
     for of in found.tested_on:
-        aspect = "" if of.aspect == "all" else f", {of.aspect}"
-        parts.append(f"{of.name}, protocol {of.protocol}{aspect} ({of.subjects} subjects, {of.photos:,} photos)")
+        view = "" if of.view == "all" else f", {of.view}"
+        parts.append(f"{of.name}, protocol {of.protocol}{view} ({of.subjects} subjects, {of.photos:,} photos)")
     return "tested on " + "; ".join(parts)
 
 

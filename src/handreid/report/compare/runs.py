@@ -65,7 +65,7 @@ def compare_runs(
     folders: Sequence[Path],
     *,
     by: str = "rank1",
-    to: Literal["first", "best"] = "first",
+    reference: Literal["first", "best"] = "first",
     different: bool = False,
     resamples: int = 10_000,
     progress: Progress | None = None,
@@ -82,18 +82,16 @@ def compare_runs(
     _check_metric(by, evaluations)
     names = _names(runs)
     alike = _same_test(names, runs, evaluations, different)
-    reference = max(alike, key=lambda n: evaluations[n].metrics[by].value) if to == "best" else 0
-    (progress or NullProgress()).say(f"comparing {len(runs)} runs with {names[reference]} ...")
-    against = _against(evaluations, alike, reference, chosen=to == "best", resamples=resamples)
+    base = max(alike, key=lambda n: evaluations[n].metrics[by].value) if reference == "best" else 0
+    (progress or NullProgress()).say(f"comparing {len(runs)} runs with {names[base]} ...")
+    against = _against(evaluations, alike, base, chosen=reference == "best", resamples=resamples)
     costs = [cost_of(run) for run in runs]
     changes = _changes(runs)
     notes = _notes(runs, evaluations, alike, costs)
     if len(runs) > 1 and not changes[0]:
         notes.insert(0, "the recipes say the same but for their names")
-    if to == "best":
-        notes.insert(
-            0, f"{names[reference]} was chosen for the best {by} of this very test, so its own score flatters it"
-        )
+    if reference == "best":
+        notes.insert(0, f"{names[base]} was chosen for the best {by} of this very test, so its own score flatters it")
     return Comparison(
         [
             Compared(name, run.folder, run.recipe, evaluation, changed, gained, cost)
@@ -102,9 +100,9 @@ def compare_runs(
             )
         ],
         by,
-        names[reference],
+        names[base],
         CONFIDENCE,
-        _corrected(len(alike), chosen=to == "best"),
+        _corrected(len(alike), chosen=reference == "best"),
         notes,
     )
 
@@ -142,7 +140,7 @@ def _same_test(
         told = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
         raise RunError(
             f"not tested as {names[0]} was, so differences mean nothing: {told}. Evaluate them alike, or show them "
-            "without differences with --different"
+            "without differences with --allow-different-draws"
         )
     return [number for number, reason in enumerate(reasons) if not reason]
 
@@ -152,7 +150,7 @@ def _unlike(first: Run, theirs: Evaluation, run: Run, ours: Evaluation) -> str:
     if ours.hashes.draws == theirs.hashes.draws and _asked(ours) == _asked(theirs):
         return ""
     asked, before = ours.protocol, theirs.protocol
-    facts = {key: (getattr(asked, key), getattr(before, key)) for key in ("name", "label", "aspect")}
+    facts = {key: (getattr(asked, key), getattr(before, key)) for key in ("name", "label", "view")}
     why = [f"protocol {key} {here} for {there}" for key, (here, there) in facts.items() if here != there]
     rules = [asked.cameras, before.cameras]
     why += [f"cameras {rules[0]} for {rules[1]}"] if rules[0] != rules[1] else []

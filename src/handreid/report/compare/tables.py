@@ -170,7 +170,7 @@ def csv(comparison: Comparison) -> str:
 
 def content(comparison: Comparison) -> dict[str, Any]:
     """Everything, as values for JSON; of the evaluations what a ladder keeps, not the ranks of every query."""
-    kept = {"recipe", "protocol", "metrics", "counts", "hashes", "mirrored"}
+    kept = {"recipe", "protocol", "metrics", "counts", "hashes", "flip_tta"}
     return {
         "by": comparison.by,
         "reference": comparison.reference,

@@ -57,7 +57,7 @@ def embedding_figure(
     colour: str = "identity",
     identities: int = 20,
     data: Path | None = None,
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     seed: int = 0,
     photos: bool = True,
     progress: Progress | None = None,
@@ -70,7 +70,7 @@ def embedding_figure(
     """
     progress = progress or NullProgress()
     check_writable(out, (*style.FORMATS, ".html"))
-    every = select_photos(run, data=data, mirrored=mirrored, progress=progress)
+    every = select_photos(run, data=data, flip_tta=flip_tta, progress=progress)
     tested = _of_role(every, "test")
     of = _coloured(tested, colour)
     shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
@@ -144,9 +144,9 @@ def project(
 
 
 def _coloured(known: PhotoTable, colour: str) -> Colouring:
-    """What each photo is coloured by. `aspect` is the view, with its side, as in recipes."""
+    """What each photo is coloured by. `view` is the view, with its side, as in recipes."""
     column = _column(known, colour)
-    values = _views(known) if column == "aspect" else [_text(value) for value in known.table[column].to_list()]
+    values = _views(known) if column == "view" else [_text(value) for value in known.table[column].to_list()]
     found = set(values) - {"unknown"}
     if not found:
         raise DataError(f"no test photo of {known.facts['manifest']} has a value of {column}; {_others(known)}")
@@ -223,7 +223,7 @@ def _cloud(
     place = {name: group for group, name in enumerate(of.names)}
     groups = np.array([place[value] for value in of.values], np.int64)
     joined = of.column in PEOPLE
-    label = {"aspect": "aspect", "identity": "identity"}.get(of.column, of.column.replace("_", " "))
+    label = {"view": "view", "identity": "identity"}.get(of.column, of.column.replace("_", " "))
     return Cloud(
         points=plane,
         groups=groups,
@@ -275,7 +275,7 @@ def _measured(run: Run, shown: PhotoTable) -> list[str]:
     if found.hashes.manifest != shown.manifest.hash or found.hashes.model != shown.facts["model_hash"]:
         return []
     parts = [f"rank-1 {format_number('rank1', found.metrics['rank1'])} %"]
-    ratio = None if found.space is None else found.space.numbers.get("ratio")
+    ratio = None if found.separation is None else found.separation.numbers.get("ratio")
     if ratio is not None and ratio.value is not None:
         parts.append(
             f"distance within an identity / to the nearest other {format_number('ratio', ratio)} (under 1 is separable)"
@@ -285,7 +285,7 @@ def _measured(run: Run, shown: PhotoTable) -> list[str]:
 
 def _hovers(shown: PhotoTable, of: Colouring) -> list[str]:
     rows = zip(shown.table["identity"], shown.table["path"], _views(shown), of.values, strict=True)
-    own = of.column not in ("identity", "aspect")
+    own = of.column not in ("identity", "view")
     return [
         f"<b>{escape(identity or UNKNOWN)}</b><br>{escape(PurePosixPath(path).name)}<br>{view}"
         + (f"<br>{escape(of.column)}: {escape(value)}" if own else "")

@@ -56,7 +56,7 @@ def match_figure(
     gallery: str | None = None,
     *,
     data: Path | None = None,
-    mirrored: bool | None = None,
+    flip_tta: bool | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Writes the figure and its caption, and returns the files.
@@ -66,7 +66,7 @@ def match_figure(
     """
     progress = progress or NullProgress()
     check_writable(out, style.FORMATS)
-    known = select_photos(run, data=data, mirrored=mirrored, progress=progress)
+    known = select_photos(run, data=data, flip_tta=flip_tta, progress=progress)
     asked = find(known, query)
     embedder = load_embedder(run)
     answers = _found(run, known, asked, progress) if gallery is None else [Answer(find(known, gallery), "Named")]
@@ -74,7 +74,7 @@ def match_figure(
     with progress.step("looking", len(answers), "pairs") as advance:
         matches = []
         for number in range(1, len(shown.names)):
-            matches.append(_match(embedder, shown, number, mirrored=known.recipe.evaluate.mirrored))
+            matches.append(_match(embedder, shown, number, flip_tta=known.recipe.evaluate.flip_tta))
             advance(1)
     said = [f"{answer.said}: {_relation(shown, n, known.facts['label'])}" for n, answer in enumerate(answers, 1)]
     figure = _draw(known, shown, matches, said)
@@ -125,10 +125,10 @@ def _gallery(run: Run, known: PhotoTable, asked: int, progress: Progress) -> Int
     return answers
 
 
-def _match(embedder: Embedder, shown: Shown, number: int, *, mirrored: bool) -> Match:
+def _match(embedder: Embedder, shown: Shown, number: int, *, flip_tta: bool) -> Match:
     both = [0, number]
     known = None if shown.conditions is None else shown.conditions[both]
-    return match_maps(embedder, shown.photos[0], shown.photos[number], known, mirrored=mirrored)
+    return match_maps(embedder, shown.photos[0], shown.photos[number], known, flip_tta=flip_tta)
 
 
 def _caption(known: PhotoTable, shown: Shown, matches: Sequence[Match], said: Sequence[str]) -> str:

@@ -18,8 +18,8 @@ from handreid.evaluation.tables.matrix import (
     describe_test,
     describe_training,
     galleries,
-    probe_name,
-    probes,
+    queries,
+    query_name,
     remarks,
 )
 from handreid.files import check_writable
@@ -51,23 +51,23 @@ def matrix_figure(found: Matrix, out: Path, *, metric: Metric = "rank1", shared:
             f"there is no matrix over the same people: {describe_shared(found) or 'the data sets share no subjects'}"
         )
     columns = _places([(name, _is_merged(cells, name)) for name in galleries(cells)], _CELL)
-    rows = _places([(probe, not probe[1]) for probe in probes(cells)], _ROW)
+    rows = _places([(query, not query[1]) for query in queries(cells)], _ROW)
     across, down = max(columns.values()) + _CELL / 2, max(rows.values()) + _ROW / 2
     width, height = max(_LEFT + across + _RIGHT, 8.0), _TOP + down + _BOTTOM
     figure = style.new_figure("", [], width=width, height=height)
     same = ", the same people in every gallery" if shared else ""
     _write_head(figure, f"{title(metric)} by {found.by}{same}", [describe_training(found), describe_test(found)])
     axes = figure.add_axes((_LEFT / width, _BOTTOM / height, across / width, down / height))
-    _frame(axes, columns, {probe_name(probe): place for probe, place in rows.items()}, (across, down))
-    for (gallery, x), (probe, y) in product(columns.items(), rows.items()):
-        _draw(axes, (x, y), cell_at(cells, gallery, probe), metric)
+    _frame(axes, columns, {query_name(query): place for query, place in rows.items()}, (across, down))
+    for (gallery, x), (query, y) in product(columns.items(), rows.items()):
+        _draw(axes, (x, y), cell_at(cells, gallery, query), metric)
     figure.text(0.2 / width, 0.2 / height, _legend(cells), size=8.5, color=style.QUIET, va="bottom")
     return style.save(figure, out, _caption(found, metric, shared=shared))
 
 
 def _is_merged(cells: Sequence[MatrixCell], gallery: str) -> bool:
     """A column that is no condition of its own: it stands apart."""
-    return all(cell.probe != gallery for cell in cells)
+    return all(cell.query != gallery for cell in cells)
 
 
 def _places(names: Sequence[tuple[_Name, bool]], size: float) -> dict[_Name, float]:
@@ -114,7 +114,7 @@ def _draw(axes: "Axes", at: tuple[float, float], cell: MatrixCell | None, metric
         axes.add_patch(Rectangle(corner, *size, facecolor="none", edgecolor=style.UNKNOWN, hatch="////", linewidth=0))
         return
     of = cell.metrics[metric]
-    edge = style.INK if cell.gallery == cell.probe else "none"
+    edge = style.INK if cell.gallery == cell.query else "none"
     fill = colormaps[_COLOURS](0.06 + 0.86 * of.value)
     axes.add_patch(Rectangle(corner, *size, facecolor=fill, edgecolor=edge, linewidth=1.4))
     colour = "white" if of.value > _DARK else style.INK

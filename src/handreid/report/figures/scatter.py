@@ -197,7 +197,7 @@ def _legends(axes: "Axes", cloud: Cloud) -> None:
     )
     if seen:
         handles = [mark(style.QUIET, style.MARKS[view][0]) for view in seen]
-        axes.legend(handles, seen, title="aspect", loc="lower left", bbox_to_anchor=(1.02, 0.0), **plain)
+        axes.legend(handles, seen, title="view", loc="lower left", bbox_to_anchor=(1.02, 0.0), **plain)
 
 
 def draw_html(cloud: Cloud, path: Path) -> None:
@@ -223,7 +223,7 @@ def draw_html(cloud: Cloud, path: Path) -> None:
             "y": 1,
             "itemsizing": "constant",
         },
-        legend2={"title": {"text": "<b>aspect</b>", **heading}, "y": 0, "yanchor": "bottom", "itemclick": False},
+        legend2={"title": {"text": "<b>view</b>", **heading}, "y": 0, "yanchor": "bottom", "itemclick": False},
         xaxis={"title": cloud.axes[0], **hidden},
         yaxis={"title": cloud.axes[1], "scaleanchor": "x" if cloud.true_to_scale else None, **hidden},
         hoverlabel={"bgcolor": "white", "align": "left"},

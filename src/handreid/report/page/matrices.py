@@ -1,10 +1,10 @@
-"""Matrices across aspects and data sets, as the page's tables: those that lie in the runs' folders."""
+"""Matrices across views and data sets, as the page's tables: those that lie in the runs' folders."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from handreid.evaluation.matrix import read_matrices
-from handreid.evaluation.tables.matrix import caption, cell_at, galleries, probe_name, probes, remarks
+from handreid.evaluation.tables.matrix import caption, cell_at, galleries, queries, query_name, remarks
 from handreid.report.compare.runs import Compared
 from handreid.runs.folder import Run
 from handreid.runs.results import Matrix, MatrixCell
@@ -24,10 +24,10 @@ def _table(name: str, matrix: Matrix) -> dict[str, Any]:
         "columns": columns,
         "rows": [
             {
-                "name": probe_name(probe),
-                "cells": [_cell(cell_at(cells, gallery, probe)) for gallery in columns],
+                "name": query_name(query),
+                "cells": [_cell(cell_at(cells, gallery, query)) for gallery in columns],
             }
-            for probe in probes(cells)
+            for query in queries(cells)
         ],
         "notes": remarks(matrix),
     }

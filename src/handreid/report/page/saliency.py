@@ -70,7 +70,7 @@ def _photo(tested: TestPhotos, embedder: Embedder, strip: Strip, values: np.ndar
 def _pair(tested: TestPhotos, embedder: Embedder, strip: Strip) -> dict[str, Any]:
     first = strip.hits[0]
     photos, known = _taken(tested, embedder, [strip.query, first.photo])
-    match = match_maps(embedder, photos[0], photos[1], known, mirrored=tested.recipe.evaluate.mirrored)
+    match = match_maps(embedder, photos[0], photos[1], known, flip_tta=tested.recipe.evaluate.flip_tta)
     scale = max(float(np.abs(match.left).max()), float(np.abs(match.right).max()))
 
     def shown(photo: int, values: np.ndarray) -> str:

@@ -25,7 +25,7 @@ _PROTOCOLS = {
     "prepared": "the split that the manifest gives",
 }
 
-IDENTITY = {"subject": "a person", "hand": "a hand", "aspect": "one view of a hand"}
+IDENTITY = {"subject": "a person", "hand": "a hand", "view": "one view of a hand"}
 
 
 def describe_run(recipe: Recipe, evaluation: Evaluation | None) -> str:
@@ -42,7 +42,7 @@ def _tower(recipe: Recipe) -> str:
     backbone = recipe.model.backbone
     size = backbone.image_size
     pixels = "" if size is None else f" at {size if isinstance(size, int) else ' x '.join(map(str, size))} pixels"
-    start = f", begun with the encoder of {recipe.start}" if recipe.start else ""
+    start = f", begun with the encoder of {recipe.init_from}" if recipe.init_from else ""
     added = [] if backbone.visual_prompts is None else [_visual_prompts(backbone)]
     if recipe.model.side_information is not None:
         added.append(f"a learned vector per {' and '.join(recipe.model.side_information.columns)}")
@@ -77,9 +77,9 @@ def _stage(number: int, recipe: Recipe) -> str:
 
 def _tested(evaluation: Evaluation) -> str:
     counts, protocol = evaluation.counts, evaluation.protocol
-    aspect = "" if protocol.aspect == "all" else f", {protocol.aspect.replace('-', ' ')} hands only"
+    view = "" if protocol.view == "all" else f", {protocol.view.replace('-', ' ')} hands only"
     return (
-        f"It was tested by {_PROTOCOLS.get(protocol.name, protocol.name)}{aspect}: {counts.most_queries:,} queries of "
+        f"It was tested by {_PROTOCOLS.get(protocol.name, protocol.name)}{view}: {counts.most_queries:,} queries of "
         f"{counts.subjects:,} people whom training never saw, searched among {counts.gallery:,} gallery photos "
         f"in each of {counted(counts.draws, 'seeded draw')}; an identity is {IDENTITY[protocol.label]}."
     )

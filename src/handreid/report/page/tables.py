@@ -85,13 +85,13 @@ def chart(comparison: Comparison) -> dict[str, Any] | None:
     return {**found, "names": [title(key) for key in _BOUNDED], "caption": said}
 
 
-def spaces(comparison: Comparison) -> dict[str, Any] | None:
+def separations(comparison: Comparison) -> dict[str, Any] | None:
     """The numbers of each run's space; None where no evaluation has them."""
-    runs = [(run.name, run.evaluation.space) for run in comparison.runs if run.evaluation.space is not None]
+    runs = [(run.name, run.evaluation.separation) for run in comparison.runs if run.evaluation.separation is not None]
     if not runs:
         return None
     return {
-        **_section(comparison, "space"),
+        **_section(comparison, "separation"),
         "key": "Distance within an identity by that to the nearest other: lower is better, under 1 is separable",
         "chart": dots([(name, [space.numbers["ratio"]], None) for name, space in runs], scale=1.0, digits=3),
     }
@@ -100,7 +100,7 @@ def spaces(comparison: Comparison) -> dict[str, Any] | None:
 def sections(comparison: Comparison) -> list[dict[str, Any]]:
     """The numbers of every other section that declares some, as the table of metrics has them written."""
     names = ladder.section_names([run.evaluation for run in comparison.runs])
-    return [_section(comparison, name) for name in names if name != "space"]
+    return [_section(comparison, name) for name in names if name != "separation"]
 
 
 def _section(comparison: Comparison, name: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def write_report(
     out: Path,
     *,
     by: str = "rank1",
-    to: Literal["first", "best"] = "first",
+    reference: Literal["first", "best"] = "first",
     show: str | None = None,
     photos: bool = True,
     different: bool = False,
@@ -48,7 +48,7 @@ def write_report(
         raise RunError(
             f"none of {len(folders)} runs is evaluated; evaluate them first: `handreid evaluate {folders[0]}`"
         )
-    comparison = compare_runs(done, by=by, to=to, different=different, progress=progress)
+    comparison = compare_runs(done, by=by, reference=reference, different=different, progress=progress)
     shown = _shown(comparison, show)
     left_out = [folder.name for folder in folders if folder not in done]
     notes = [f"Not evaluated, and left out: {', '.join(left_out)}."] if left_out else []
@@ -89,7 +89,7 @@ def _content(
         "ladder": tables.chart(comparison),
         "cmc": cmc_caption,
         "training": training,
-        "spaces": tables.spaces(comparison),
+        "separations": tables.separations(comparison),
         "sections": tables.sections(comparison),
         "matrices": matrices.tables(comparison.runs),
         "cards": data_card.data_cards(comparison.runs),

@@ -46,7 +46,7 @@ def check_subject_disjoint(material: RunDataset) -> CheckResult:
     if split.protocol == "prepared":
         found = f"{people} test subjects; the split is given by the manifest, so only photos were compared"
     advice = f"protocol {split.protocol}; check data.protocol and the manifest's split, and run `handreid data check`"
-    return verdict("strangers", wrong, found, advice)
+    return verdict("subject_disjoint", wrong, found, advice)
 
 
 def _known(leak: Leak) -> str:

@@ -84,7 +84,7 @@ def step(
         group["lr"] = max(group["initial_lr"], RATE)
     if first.total.requires_grad:
         first.total.backward()  # type: ignore[no-untyped-call]
-    gates = [*_clipping(module, optimizer)]
+    results = [*_clipping(module, optimizer)]
     frozen = probe.frozen()
     freed = [name for name, own in frozen.items() if own.requires_grad]
     before = {name: own.detach().clone() for name, own in [*module.named_parameters(), *frozen.items()]}
@@ -103,7 +103,7 @@ def step(
     wrong += [f"nothing of {name!r} moved in a step" for name in still]
     fixed = sum(not own.requires_grad for own in now.values())
     found = f"{len(moved)} parameters moved in one step, {fixed} frozen ones are the same to the bit"
-    return [*gates, verdict("frozen", wrong, found, "see freeze_encoder, freeze_blocks, lora and unfreeze_every")]
+    return [*results, verdict("frozen", wrong, found, "see freeze_encoder, freeze_blocks, lora and unfreeze_every")]
 
 
 def frozen_statistics(module: nn.Module) -> dict[str, Tensor]:

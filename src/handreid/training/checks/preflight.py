@@ -25,27 +25,27 @@ def before_run(
 ) -> list[CheckResult]:
     """What can be checked before anything is decoded: who is tested, preprocessing, the evaluation's sentences.
 
-    Raises GateError where one fails, if it is `refusing`.
+    Raises CheckError where one fails, if it is `refusing`.
     """
-    gates = timed(lambda: data.check_subject_disjoint(material))
+    results = timed(lambda: data.check_subject_disjoint(material))
     for _, stage in recipe.fine_tunes:
-        gates += timed(partial(data.preprocessing, recipe, stage, embedder, material))
-    gates += timed(lambda: texts.texts_of_evaluation(recipe, text))
-    kept = [gate for gate in gates if gate.name not in recipe.gates.skip]
+        results += timed(partial(data.preprocessing, recipe, stage, embedder, material))
+    results += timed(lambda: texts.texts_of_evaluation(recipe, text))
+    kept = [result for result in results if result.name not in recipe.checks.skip]
     if refusing:
         raise_failed(kept, f"recipe {recipe.name}")
     return kept
 
 
 def before_stage(job: Job, number: int, probe: Probe[Any]) -> None:
-    """Checks a stage that is about to begin, or to go on, and notes it in its folder. Raises GateError."""
-    stage, skipped = job.recipe.stages[number], job.recipe.gates.skip
-    gates = check_stage(job, probe, fresh=read_checkpoint_progress(job.folder(number)) is None)
-    write_results(job.folder(number), gates, skipped)
-    raise_failed(gates, f"stage {number} ({stage.kind})")
+    """Checks a stage that is about to begin, or to go on, and notes it in its folder. Raises CheckError."""
+    stage, skipped = job.recipe.stages[number], job.recipe.checks.skip
+    results = check_stage(job, probe, fresh=read_checkpoint_progress(job.folder(number)) is None)
+    write_results(job.folder(number), results, skipped)
+    raise_failed(results, f"stage {number} ({stage.kind})")
     left_out = f"; left out: {', '.join(skipped)}" if skipped else ""
-    seconds = sum(gate.seconds for gate in gates)
-    job.progress.say(f"stage {number} ({stage.kind}): {len(gates)} checks passed in {seconds:.1f} s{left_out}")
+    seconds = sum(result.seconds for result in results)
+    job.progress.say(f"stage {number} ({stage.kind}): {len(results)} checks passed in {seconds:.1f} s{left_out}")
 
 
 def check_stage(job: Job, probe: Probe[Any], *, fresh: bool = True) -> list[CheckResult]:
@@ -57,13 +57,13 @@ def check_stage(job: Job, probe: Probe[Any], *, fresh: bool = True) -> list[Chec
     module: StageModule = probe.module
     with restored(module):
         module.train()
-        gates = [*_of_photos(job, probe), *_of_learning(probe, fresh=fresh)]
-    if "overfit" in job.gates and all(gate.passed for gate in gates):
+        results = [*_of_photos(job, probe), *_of_learning(probe, fresh=fresh)]
+    if "overfit" in job.long_checks and all(result.passed for result in results):
         with restored(module):
             module.train()
             module.on_train_epoch_start()
-            gates += timed(probe.overfit)
-    return [gate for gate in gates if gate.name not in job.recipe.gates.skip]
+            results += timed(probe.overfit)
+    return [result for result in results if result.name not in job.recipe.checks.skip]
 
 
 def _of_photos(job: Job, probe: Probe[Any]) -> Iterator[CheckResult]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from handreid.errors import GateError
+from handreid.errors import CheckError
 from handreid.files import write_json
 
-FILE = "gates.json"
+FILE = "checks.json"
 
 
 @dataclass(frozen=True)
@@ -33,35 +33,35 @@ def timed(check: Callable[[], CheckResult | Sequence[CheckResult] | None]) -> li
     """What a check gives, with its time noted at the last; nothing where there is nothing to check."""
     began = time.perf_counter()
     found = check()
-    gates = [found] if isinstance(found, CheckResult) else list(found or ())
+    results = [found] if isinstance(found, CheckResult) else list(found or ())
     took = time.perf_counter() - began
-    return [*gates[:-1], *(replace(gate, seconds=took) for gate in gates[-1:])]
+    return [*results[:-1], *(replace(result, seconds=took) for result in results[-1:])]
 
 
-def raise_failed(gates: Sequence[CheckResult], where: str) -> None:
-    """Raises GateError with every check that failed."""
-    failed = [gate for gate in gates if not gate.passed]
+def raise_failed(results: Sequence[CheckResult], where: str) -> None:
+    """Raises CheckError with every check that failed."""
+    failed = [result for result in results if not result.passed]
     if failed:
-        lines = "\n".join(f"  {gate.name}: {gate.found}" for gate in failed)
-        raise GateError(
-            f"{where}: {len(failed)} of {len(gates)} checks failed before the first step\n{lines}\n"
+        lines = "\n".join(f"  {result.name}: {result.found}" for result in failed)
+        raise CheckError(
+            f"{where}: {len(failed)} of {len(results)} checks failed before the first step\n{lines}\n"
             "docs/checks.md explains each one; to skip one that does not apply to your objective, use "
-            f"--set gates.skip=[{failed[0].name}]"
+            f"--set checks.skip=[{failed[0].name}]"
         )
 
 
-def write_results(folder: Path, gates: Sequence[CheckResult], skipped: Sequence[str]) -> None:
-    """Writes gates.json into a stage's folder."""
-    write_json(folder / FILE, content(gates, skipped))
+def write_results(folder: Path, results: Sequence[CheckResult], skipped: Sequence[str]) -> None:
+    """Writes checks.json into a stage's folder."""
+    write_json(folder / FILE, content(results, skipped))
 
 
-def content(gates: Sequence[CheckResult], skipped: Sequence[str]) -> dict[str, Any]:
+def content(results: Sequence[CheckResult], skipped: Sequence[str]) -> dict[str, Any]:
     return {
-        "passed": all(gate.passed for gate in gates),
-        "seconds": round(sum(gate.seconds for gate in gates), 3),
-        "gates": [
-            {"name": gate.name, "passed": gate.passed, "found": gate.found, "seconds": round(gate.seconds, 3)}
-            for gate in gates
+        "passed": all(result.passed for result in results),
+        "seconds": round(sum(result.seconds for result in results), 3),
+        "checks": [
+            {"name": result.name, "passed": result.passed, "found": result.found, "seconds": round(result.seconds, 3)}
+            for result in results
         ],
         "skipped": list(skipped),
     }

@@ -31,7 +31,7 @@ from handreid.training.stages.base import AnyStage
 from handreid.training.stages.registry import stage_of
 from handreid.training.trainer import begin_anew, fit, prepare_resume
 
-_TOLD = ("parameters.json", "gates.json", "wise_ft.json")  # what a stage says beside its weights
+_TOLD = ("parameters.json", "checks.json", "wise_ft.json")  # what a stage says beside its weights
 
 
 def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: RunDataset) -> None:

@@ -109,7 +109,7 @@ def interpolation_curve(
     conditions: Conditions | None = None,
     batch_size: int = 64,
 ) -> Curve:
-    """Validates the trained embedder and it at each alpha from `start`, its backbone's state before the stage.
+    """Validates the trained embedder and it at each alpha from `init_from`, its backbone's state before the stage.
 
     It ends in eval mode as the best of them. Statistics that the stage left alone (a frozen stem's) stay as they are.
     `photos` are the training photos as they would be at test.

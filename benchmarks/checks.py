@@ -2,7 +2,7 @@
 
 Prints seconds of each check, of all, and the peak of the process's memory before and after. Weights are random.
 
-    python benchmarks/gates.py [--recipe stage2-triplet-center-arcface] [--rounds 3]
+    python benchmarks/checks.py [--recipe stage2-triplet-center-arcface] [--rounds 3]
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], help="as handreid train --set")
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe, ["model.backbone.weights=none", "start=null", *arguments.set])
+    recipe = load_recipe(arguments.recipe, ["model.backbone.weights=none", "init_from=null", *arguments.set])
     with tempfile.TemporaryDirectory() as name:
         hands = render(Path(name) / "hands", identities=24, photos=8, size=128, workers=1)
         path = Path(name) / "hands.parquet"
@@ -45,10 +45,12 @@ def main() -> None:
         before = peak()
         for _ in range(arguments.rounds):
             began, cpu = time.perf_counter(), time.process_time()
-            gates = check_stage(job, probe)
+            results = check_stage(job, probe)
             took, worked = time.perf_counter() - began, time.process_time() - cpu
-            parts = ", ".join(f"{gate.name} {gate.seconds:.2f}" for gate in gates if gate.seconds >= 0.005)
-            print(f"{took:.2f} s ({worked:.2f} s of CPU), all passed: {all(gate.passed for gate in gates)}; {parts}")
+            parts = ", ".join(f"{result.name} {result.seconds:.2f}" for result in results if result.seconds >= 0.005)
+            print(
+                f"{took:.2f} s ({worked:.2f} s of CPU), all passed: {all(result.passed for result in results)}; {parts}"
+            )
         print(f"peak memory {before:.2f} GB before the checks, {peak():.2f} GB with them")
 
 
