@@ -219,7 +219,7 @@ class TestFigure:
         evaluation = json.loads((ready / "evaluation.json").read_text())
         assert "20 photos of all 5 identities" in title
         assert f"rank-1 {100 * evaluation['metrics']['rank1']['value']:.1f}" in title
-        assert f"nearest other {evaluation['space']['numbers']['ratio']['value']:.3f}" in title
+        assert f"nearest other {evaluation['separation']['numbers']['ratio']['value']:.3f}" in title
         assert "% of the variance" in found["layout"]["xaxis"]["title"]["text"]
 
     def test_numbers_of_another_model_or_other_photos_are_not_shown(self, ready: Path, photos: Path, tmp_path: Path):
@@ -249,7 +249,7 @@ class TestFigure:
         assert "has no column 'skin' to colour by; choose identity, subject or one of" in said
         said = complaint(*words, "--data", photos, "--colour", "view")
         assert "no test photo of" in said
-        assert "has a value of aspect" in said
+        assert "has a value of view" in said
         assert "the suffix must be .png or .svg or .pdf or .html, not '.gif'" in complaint(
             *words[:3], "--out", tmp_path / "a.gif"
         )

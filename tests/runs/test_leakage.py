@@ -106,7 +106,7 @@ class TestTheRecord:
         edit(copied.folder / RECORD, format=99)
         with pytest.raises(RunError, match="format 99"):
             evaluate(copied)
-        edit(copied.folder / RECORD, format=1, exposures=[{"run": "x"}])
+        edit(copied.folder / RECORD, format=2, exposures=[{"run": "x"}])
         with pytest.raises(RunError, match="not a record of training photos"):
             evaluate(copied)
 
@@ -296,7 +296,7 @@ class TestBeforeTraining:
         """The parent is of another data set by name, and of the same photos."""
         shutil.copytree(run.folder, tmp_path / "parent")
         path = copies(photos, tmp_path, [name for names in people.values() for name in names])
-        with pytest.raises(ProtocolError, match=r"start: .* trained or chosen with \d+ subjects .* are photos"):
+        with pytest.raises(ProtocolError, match=r"init_from: .* trained or chosen with \d+ subjects .* are photos"):
             train(micro("init_from=parent", "data.seed=4"), path, tmp_path / "child")
         assert not (tmp_path / "child").exists()
 

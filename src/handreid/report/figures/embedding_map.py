@@ -144,7 +144,7 @@ def project(
 
 
 def _coloured(known: PhotoTable, colour: str) -> Colouring:
-    """What each photo is coloured by. `view` is the view, with its side, as in recipes."""
+    """What each photo is coloured by. `view` is aspect and side together, as in recipes."""
     column = _column(known, colour)
     values = _views(known) if column == "view" else [_text(value) for value in known.table[column].to_list()]
     found = set(values) - {"unknown"}
@@ -161,7 +161,8 @@ def _coloured(known: PhotoTable, colour: str) -> Colouring:
 
 
 def _column(known: PhotoTable, colour: str) -> str:
-    column = column_called(colour, [name for name in known.table.columns if name not in ("path", "origin")])
+    names = [name for name in known.table.columns if name not in ("path", "origin")]
+    column = column_called(colour, [*names, *(["view"] if "view" not in names else [])])
     if column is None:
         raise DataError(f"{known.facts['manifest']} has no column {colour!r} to colour by; {_others(known)}")
     return column
@@ -174,6 +175,8 @@ def _others(known: PhotoTable) -> str:
         for name in known.table.columns
         if name not in ("path", "origin") and 1 <= known.table[name].drop_nulls().n_unique() <= len(style.CATEGORIES)
     ]
+    if {*_views(known)} != {"unknown"}:
+        few.append("view")
     return f"choose identity, subject or one of {', '.join(few)}"
 
 
@@ -223,7 +226,7 @@ def _cloud(
     place = {name: group for group, name in enumerate(of.names)}
     groups = np.array([place[value] for value in of.values], np.int64)
     joined = of.column in PEOPLE
-    label = {"view": "view", "identity": "identity"}.get(of.column, of.column.replace("_", " "))
+    label = of.column.replace("_", " ")
     return Cloud(
         points=plane,
         groups=groups,
@@ -253,8 +256,8 @@ def _colours(of: Colouring, plane: Float[np.ndarray, "photo 2"], groups: Int[np.
 
 
 def _subtitle(run: Run, tested: PhotoTable, shown: PhotoTable, of: Colouring, unlabelled: int) -> list[str]:
-    count, every = len(set(of.values) - {UNKNOWN}), tested.table[of.column].n_unique()
     if of.column in PEOPLE:
+        count, every = len(set(of.values) - {UNKNOWN}), tested.table[of.column].n_unique()
         many = "identities" if of.column == "identity" else "subjects"
         which = f"the {count} of {every} {many} with the most photos" if count < every else f"all {count} {many}"
         nobody = of.values.count(UNKNOWN)
