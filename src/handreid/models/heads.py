@@ -1,6 +1,7 @@
 """What stands between the backbone's features and the objectives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -121,18 +122,20 @@ class PartsHead(Head):
         return named, {name: neck(named[name]) for name, neck in self.necks.items()}
 
 
+HEADS: dict[str, Callable[..., Head]] = {"linear": PlainHead, "bnneck": BnneckHead, "mlp": MlpHead}
+"""By `kind`: made of `widths`, `necked` and the recipe's other keys of the head."""
+PARTS: dict[str, Callable[..., Parts]] = {"pcb": Pcb, "mgn": Mgn, "gem": Gem, "attention": AttentionPooling}
+"""By `kind`: what makes parts for a `PartsHead`, made of the grid and the recipe's other keys of the head."""
+
+
 def build_head(config: dict[str, Any], widths: dict[str, int], necked: tuple[str, ...], grid: Grid) -> Head:
     """The head of a saved configuration: `kind` and its arguments. Raises RecipeError when it does not fit the grid."""
-    arguments = {name: value for name, value in config.items() if name != "kind"}
-    heads: dict[str, Any] = {"linear": PlainHead, "bnneck": BnneckHead, "mlp": MlpHead}
-    makers: dict[str, Any] = {"pcb": Pcb, "mgn": Mgn, "gem": Gem, "attention": AttentionPooling}
-    kind = config["kind"]
-    if kind in makers:
-        return PartsHead(widths, necked, makers[kind](grid, **arguments))
-    if kind not in heads:
-        raise RecipeError(f"head {kind!r} is not known; known are {', '.join([*heads, *makers])}")
-    head: Head = heads[kind](widths, necked, **arguments)
-    return head
+    kind, arguments = config["kind"], {name: value for name, value in config.items() if name != "kind"}
+    if kind in PARTS:
+        return PartsHead(widths, necked, PARTS[kind](grid, **arguments))
+    if kind not in HEADS:
+        raise RecipeError(f"head {kind!r} is not known; known are {', '.join([*HEADS, *PARTS])}")
+    return HEADS[kind](widths, necked, **arguments)
 
 
 def named_features(features: Features, names: dict[str, int]) -> Named:
