@@ -1,4 +1,4 @@
-"""The circumstances of one photo: everything that does not belong to the person."""
+"""The conditions of one photo: everything that does not belong to the person."""
 
 import math
 from dataclasses import dataclass
