@@ -71,7 +71,7 @@ def printable(name: object) -> str:
 
 
 class Spellings:
-    """Finds what is on disk under a name that is spelled otherwise; folders are listed once."""
+    """Finds files on disk by names that are spelled otherwise, equal by `key`; each folder is listed once."""
 
     def __init__(self, root: Path, key: Callable[[str], str] = nfc) -> None:
         self.root = root

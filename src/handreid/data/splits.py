@@ -143,7 +143,7 @@ def make_split(
     labels = [str(name) for name in labelled.labels(label)]
     context = SplitContext(labelled, label, labels, labelled.table["path"].to_list(), view, seed, draws)
     sides = _sides(labelled, protocol, view, labels, test_share, seed)
-    tests = context.in_view_only(sides.given) or context.drawn(sides.test, sides.always, "gallery")
+    tests = context.restrict_queries(sides.given) or context.draw_galleries(sides.test, sides.always, "gallery")
     context.check_queries(tests, sides.test or context.given_rows(sides.given), "test", protocol)
     check_galleries(tests, labels, "test", _MORE_TESTED[protocol])
     validated = context.choose_validation(sides, tests, validation, validation_share, required=trains)

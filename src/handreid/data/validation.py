@@ -50,21 +50,24 @@ class SplitContext:
 
     @cached_property
     def in_view(self) -> frozenset[int]:
+        """Rows that show the view; all rows without one."""
         return frozenset(np.flatnonzero(view_rows(self.manifest, self.view)).tolist())
 
     @cached_property
     def subjects(self) -> list[str]:
         return self.manifest.table["subject"].to_list()
 
-    def in_view_only(self, draws: Sequence[Draw]) -> tuple[Draw, ...]:
+    def restrict_queries(self, draws: Sequence[Draw]) -> tuple[Draw, ...]:
+        """The draws with queries of the view only; galleries keep all views."""
         return tuple(
-            Draw(draw.gallery, in_path_order(self._in_view(draw.query.tolist()), self.paths)) for draw in draws
+            Draw(draw.gallery, in_path_order(self._rows_in_view(draw.query.tolist()), self.paths)) for draw in draws
         )
 
     def given_rows(self, draws: Sequence[Draw]) -> list[int]:
         return [row for draw in draws for part in (draw.gallery, draw.query) for row in part.tolist()]
 
-    def drawn(self, searched: Sequence[int], always: Sequence[int], purpose: str) -> tuple[Draw, ...]:
+    def draw_galleries(self, searched: Sequence[int], always: Sequence[int], purpose: str) -> tuple[Draw, ...]:
+        """`draws` draws of a gallery from the rows `searched`, with queries of the view; `always` are distractors."""
         queried = self.in_view.intersection(searched)
         return tuple(
             gallery_draw(searched, set(queried), always, self.labels, self.paths, self.seed, purpose, draw)
@@ -74,13 +77,18 @@ class SplitContext:
     def choose_validation(
         self, sides: Sides, tests: Sequence[Draw], how: Validation, share: float, *, required: bool
     ) -> ValidationSplit:
+        """Validation photos that the manifest gives, else by `how`, with `share` of the subjects for "held-out".
+
+        Raises ProtocolError for a validation that could not choose a model; unless `required`, there is then no
+        validation, with a note.
+        """
         try:
             return self._choose(sides, tests, how, share)
         except ProtocolError as error:
             if required:
                 raise
             none = np.empty(0, np.int64)
-            train = in_path_order(self._in_view(sides.train), self.paths)
+            train = in_path_order(self._rows_in_view(sides.train), self.paths)
             return ValidationSplit(train, none, (), [f"no validation: {error}"])
 
     def _choose(self, sides: Sides, tests: Sequence[Draw], how: Validation, share: float) -> ValidationSplit:
@@ -92,7 +100,7 @@ class SplitContext:
 
     def _held_out(self, sides: Sides, tests: Sequence[Draw], share: float) -> ValidationSplit:
         tested = {self.subjects[row] for draw in tests for rows in (draw.query, draw.gallery) for row in rows}
-        train = self._in_view(sides.train)
+        train = self._rows_in_view(sides.train)
         subjects = {self.subjects[row] for row in train}
         target = max(1, round(share * len(subjects)))
         count = 2 if target == 1 and len(subjects) >= 4 else target  # any model finds a single subject
@@ -104,7 +112,7 @@ class SplitContext:
         # subjects in a test gallery, even with another view, must not choose the model
         back = seeded_choice(subjects - tested, count, self.seed, "validation")
         searched = [row for row in sides.train if self.subjects[row] in back]
-        validations = self.drawn(searched, [], "validation")
+        validations = self.draw_galleries(searched, [], "validation")
         self.check_queries(validations, searched, "validation", f"{len(back)} of {len(subjects)} subjects held out")
         check_validation(
             validations,
@@ -124,7 +132,7 @@ class SplitContext:
         return ValidationSplit(train_rows, in_path_order(searched, self.paths), validations, notes)
 
     def _closed_set(self, sides: Sides, tests: Sequence[Draw]) -> ValidationSplit:
-        train = self._in_view(sides.train)
+        train = self._rows_in_view(sides.train)
         tested = {self.labels[row] for draw in tests for row in draw.query}
         free = [row for row in self._with_two_photos(train) if self.labels[row] not in tested]
         held = one_per_label(free, self.labels, self.paths, self.seed, "closed-set", 0)
@@ -139,12 +147,12 @@ class SplitContext:
         return ValidationSplit(train_rows, query, draws, notes)
 
     def _given(self, sides: Sides) -> ValidationSplit:
-        train = in_path_order(self._in_view(sides.train), self.paths)
+        train = in_path_order(self._rows_in_view(sides.train), self.paths)
         trained = {self.labels[row] for row in train}
-        shared = [row for row in self._in_view(sides.validation) if self.labels[row] in trained]
+        shared = [row for row in self._rows_in_view(sides.validation) if self.labels[row] in trained]
         new = [row for row in sides.validation if self.labels[row] not in trained]
         if not shared:
-            validations = self.drawn(new, [], "validation")
+            validations = self.draw_galleries(new, [], "validation")
             self.check_queries(validations, new, "validation", "the given validation photos")
             check_validation(validations, self.labels, _MORE_GIVEN)
             return ValidationSplit(
@@ -160,9 +168,9 @@ class SplitContext:
 
     def check_queries(self, draws: Sequence[Draw], searched: Sequence[int], purpose: str, what: str) -> None:
         suffix = f" ({self.view})" if self.view else ""
-        check_queries(draws, self.manifest, self.label, self._in_view(searched), purpose, f"{what}{suffix}")
+        check_queries(draws, self.manifest, self.label, self._rows_in_view(searched), purpose, f"{what}{suffix}")
 
-    def _in_view(self, rows: Iterable[int]) -> list[int]:
+    def _rows_in_view(self, rows: Iterable[int]) -> list[int]:
         return [row for row in rows if row in self.in_view]
 
     def _with_two_photos(self, rows: Sequence[int]) -> list[int]:

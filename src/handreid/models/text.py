@@ -108,7 +108,7 @@ class TextEncoder(nn.Module):
     def encode_embedded(
         self, embedded: Float[Tensor, "texts length width"], ends: Int[Tensor, " texts"]
     ) -> Float[Tensor, "texts joint"]:
-        """What `forward` gives of tokens with these embeddings; `ends` are the positions of the end-of-text tokens.
+        """As `forward` for tokens with these embeddings; `ends` are the positions of the end-of-text tokens.
 
         Raises ValueError for sentences that are longer than the tower reads.
         """

@@ -135,7 +135,7 @@ def pools_tokens(visual: Any) -> bool:
 
 
 def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
-    """Parameters from the input up: the stem, then each block; what comes after the last block is not in it."""
+    """Parameters from the input up: the stem, then each block; those after the last block are not included."""
     if isinstance(visual, VisionTransformer):
         stem = [visual.conv1.weight, visual.class_embedding, visual.positional_embedding, *visual.ln_pre.parameters()]
         return [stem, *(list(block.parameters()) for block in visual.transformer.resblocks)]

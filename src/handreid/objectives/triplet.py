@@ -23,7 +23,7 @@ class Triplet(Objective):
     """Mean over triplets of [h + margin]+, with h = d(a, p) - d(a, n); summed over the features.
 
     Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification" (2017). The margin `soft`
-    replaces it by ln(1 + exp(h)), which has no margin: a triplet violates it when h > 0. Triplets are
+    replaces the hinge by ln(1 + exp(h)), which has no margin: a triplet violates it when h > 0. Triplets are
 
     * `batch_all`: all of the batch, the paper's L_BA, equation 6. The mean is over all of them, whatever they
       contribute; pytorch-metric-learning divides by the number of those that are not zero.

@@ -1,6 +1,6 @@
 """Experiment trackers that a run is logged to, by name or with keys.
 
-Tracking is no part of what an experiment is: a run may be resumed with other trackers, or without.
+Tracking is not part of an experiment: a run may be resumed with other trackers, or without.
 """
 
 from collections.abc import Sequence

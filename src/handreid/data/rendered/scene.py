@@ -101,7 +101,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Accessories:
-    """What covers skin. Places are cm: the cuff's edge below the wrist, the ring along its digit."""
+    """Accessories that cover skin. Places are cm: the cuff's edge below the wrist, the ring along its digit."""
 
     sleeve: str | None
     cuff: float
