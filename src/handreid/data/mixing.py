@@ -40,8 +40,8 @@ class Mixup:
 
 class CutMix:
     """A rectangle of x_i is x_j's, of the share 1 - s of its area, s ~ Beta(alpha, alpha) once per batch, about a
-    centre anywhere in the photo (Yun et al. 2019, equations 1 and 2). The rectangle is clipped to the photo: the share in
-    the targets is that of the pixels actually kept.
+    centre anywhere in the photo (Yun et al. 2019, equations 1 and 2). The rectangle is clipped to the photo: the share
+    in the targets is that of the pixels actually kept.
     """
 
     def __init__(self, alpha: float, probability: float) -> None:
