@@ -7,7 +7,7 @@ aliases become gigabytes as soon as they are traversed. So the nodes are checked
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from yaml.composer import Composer
@@ -55,7 +55,7 @@ def _nodes(text: str) -> yaml.Node | None:
     """By libyaml where PyYAML has it, several times as fast; PyYAML's own parser says better what is wrong."""
     if yaml.__with_libyaml__:
         with suppress(yaml.YAMLError, RecursionError, *_STRAY):
-            return cast("yaml.Node | None", _FastComposer(text).get_single_node())
+            return _FastComposer(text).get_single_node()
     return yaml.compose(text, Loader=_Loader)
 
 
@@ -74,12 +74,13 @@ class _RefusedError(yaml.YAMLError):
 
 
 if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
-    class _FastComposer(Composer, yaml.cyaml.CParser, Resolver):  # type: ignore[misc]
+    class _FastComposer(Composer, CParser, Resolver):
         """libyaml's parser with PyYAML's composer: libyaml's own composer ends the process where nesting is deep."""
 
         def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
+            CParser.__init__(self, text)
             Composer.__init__(self)
             Resolver.__init__(self)
 
