@@ -34,7 +34,7 @@ from handreid.report.figures.ranking_strip import write_strips
 from handreid.report.figures.saliency_map import attention_figure
 from handreid.report.figures.strip_selection import strip_of
 from handreid.report.page.data_card import data_cards
-from handreid.report.photos.lookup import Shown
+from handreid.report.photos.lookup import LoadedPhotos
 from handreid.report.photos.test_photos import load_test_photos
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -301,7 +301,7 @@ class TestFigures:
 
     def test_a_match_of_the_same_persons_other_hand_is_no_other_person(self):
         hands = ["p/left", "p/right"]
-        shown = Shown(torch.zeros(2), None, [], ["a", "b"], [*hands], ["p", "p"], ["test", "test"])
+        shown = LoadedPhotos(torch.zeros(2), None, [], ["a", "b"], [*hands], ["p", "p"], ["test", "test"])
         assert match_module._relation(shown, 1, "hand") == "another hand of the same person"
 
     def test_a_strip_marks_nothing(self, run: Run, tmp_path: Path, monkeypatch):
