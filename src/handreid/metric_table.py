@@ -21,7 +21,7 @@ class MetricInfo:
     title: str
     group: Group = "ranking"
     about: str = ""
-    short: str = ""  # the title where there is little room
+    short: str = ""  # a shorter title for narrow columns
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 1.0)
     digits: int = 1

@@ -35,7 +35,7 @@ class Preprocessing:
 @dataclass(frozen=True)
 class Batch:
     photos: UInt8[Tensor, "batch 3 height width"]
-    labels: Int[Tensor, " batch"]  # index of the training identity; -1 where there is none
+    labels: Int[Tensor, " batch"]  # index of the training identity; -1 for none
     rows: Int[Tensor, " batch"]  # row in the manifest
     conditions: Int[Tensor, " batch"] | None = None  # combination of side information, -1 unknown; None without any
 

@@ -239,7 +239,7 @@ class TestARun:
         counted: list[int] = []
         real = inference.embed_rows
         monkeypatch.setattr(inference, "embed_rows", lambda *a: counted.append(len(a[0])) or real(*a))
-        load_test_photos(run, asked=["unknown/0.jpg"])
+        load_test_photos(run, include=["unknown/0.jpg"])
         assert counted == [1]
 
     def test_evaluation_tests_none_of_them(self, run: Run):
@@ -311,7 +311,7 @@ class TestFigures:
         assert UNKNOWN in seen[-1]
         assert not [text for text in seen[-1] if FALSE.search(text)]
         assert "Query unknown/1.jpg: identity unknown" in (tmp_path / "s.txt").read_text()
-        tested = load_test_photos(run, asked=["1.jpg"])
+        tested = load_test_photos(run, include=["1.jpg"])
         strip = strip_of(tested, "unknown/1.jpg")
         assert (strip.rank, strip.matches, strip.unlabelled) == (None, 0, True)
         assert {hit.right for hit in strip.hits} == {None}
@@ -319,7 +319,7 @@ class TestFigures:
         assert similarities == sorted(similarities, reverse=True)
 
     def test_a_strip_of_others_is_as_before(self, run: Run):
-        plain, beside = load_test_photos(run), load_test_photos(run, asked=["unknown/0.jpg", "unknown/1.jpg"])
+        plain, beside = load_test_photos(run), load_test_photos(run, include=["unknown/0.jpg", "unknown/1.jpg"])
         name = plain.names[plain.query(0)[0]]
         one, other = strip_of(plain, name), strip_of(beside, name)
         assert [plain.names[hit.photo] for hit in one.hits] == [beside.names[hit.photo] for hit in other.hits]

@@ -167,7 +167,7 @@ def _mismatch(reference_run: Run, reference: Evaluation, run: Run, evaluation: E
     if evaluation.hashes.manifest != reference.hashes.manifest:
         why.append(f"manifest {evaluation.hashes.manifest[:8]} for {reference.hashes.manifest[:8]}")
     for path in ("evaluate.draws", "data.seed", "data.test_share"):
-        setting, reference_setting = _at(run.recipe, path), _at(reference_run.recipe, path)
+        setting, reference_setting = _setting(run.recipe, path), _setting(reference_run.recipe, path)
         why += [f"{path} {setting} for {reference_setting}"] if setting != reference_setting else []
     draws = f"draws {evaluation.hashes.draws[:8]} for {reference.hashes.draws[:8]}"
     return draws + (f" ({', '.join(why)})" if why else "")
@@ -179,7 +179,7 @@ def _queries(evaluation: Evaluation) -> list[tuple[str, str | None]]:
     return [(photos[row], subjects[row]) for draw in evaluation.draws for row in draw.query]
 
 
-def _at(recipe: Recipe, path: str) -> Any:
+def _setting(recipe: Recipe, path: str) -> Any:
     part, key = path.split(".")
     return getattr(getattr(recipe, part), key)
 

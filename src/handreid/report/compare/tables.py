@@ -72,9 +72,9 @@ def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
                 format_difference(comparison.by, gained) if gained else "",
             ]
         )
-        for anew in run.evaluation.reranked or ():
-            cells = _cells(anew.metrics, with_interval, short)
-            rows.append([f"+ {anew.name}", *cells, format_difference(comparison.by, anew.against[comparison.by])])
+        for way in run.evaluation.reranked or ():
+            cells = _cells(way.metrics, with_interval, short)
+            rows.append([f"+ {way.name}", *cells, format_difference(comparison.by, way.against[comparison.by])])
     if not any(row[-1] for row in rows):
         return Table("metrics", columns, [True] + [False] * (len(columns) - 1), [row[:-1] for row in rows])
     words = [True] + [False] * (len(columns) - 1) + [True]
@@ -184,8 +184,8 @@ def content(comparison: Comparison) -> dict[str, Any]:
                 **run.evaluation.model_dump(mode="json", include=fields),
                 "sections": _numbers(run.evaluation),
                 "reranked": [
-                    anew.model_dump(mode="json", exclude={"ranks", "identity_ranks"})
-                    for anew in run.evaluation.reranked or ()
+                    way.model_dump(mode="json", exclude={"ranks", "identity_ranks"})
+                    for way in run.evaluation.reranked or ()
                 ],
                 "changed": run.changed,
                 "against": {name: difference.model_dump(mode="json") for name, difference in run.against.items()},

@@ -76,14 +76,14 @@ def embedding_figure(
     selected, colouring = _most_photos(tested, colouring, identities) if colour in PEOPLE else (tested, colouring)
     if len(selected.rows) < 4:
         raise DataError(f"{len(selected.rows)} test photos to show; the figure needs 4 or more")
-    nobody = _with_role(table, "unlabelled", needed=False)
-    if colour in PEOPLE and len(nobody.rows):
-        selected, colouring = _with_unlabelled(table, selected, colouring, nobody, seed)
+    unlabelled = _with_role(table, "unlabelled", needed=False)
+    if colour in PEOPLE and len(unlabelled.rows):
+        selected, colouring = _with_unlabelled(table, selected, colouring, unlabelled, seed)
     points = embed_known(run, selected, progress)
     with progress.step(f"projecting by {_NAMES[method]}", len(points), "photos") as advance:
         plane, axes = project(points, method, seed=seed)
         advance(len(points))
-    cloud = _cloud(run, tested, selected, colouring, plane, axes, method, len(nobody.rows))
+    cloud = _cloud(run, tested, selected, colouring, plane, axes, method, len(unlabelled.rows))
     if photos:
         paths = [selected.manifest.root / path for path in selected.table["path"]]
         cloud = replace(cloud, sheet=sheet_of(paths, progress=progress))
@@ -203,14 +203,14 @@ def _with_role(table: PhotoTable, role: str, *, needed: bool = True) -> PhotoTab
 
 
 def _with_unlabelled(
-    table: PhotoTable, selected: PhotoTable, colouring: Colouring, nobody: PhotoTable, seed: int
+    table: PhotoTable, selected: PhotoTable, colouring: Colouring, unlabelled: PhotoTable, seed: int
 ) -> tuple[PhotoTable, Colouring]:
     """The selected photos and photos without a label, at most as many, drawn by the seed."""
-    paths = nobody.table["path"].to_list()
+    paths = unlabelled.table["path"].to_list()
     drawn = sorted(range(len(paths)), key=lambda index: hash_key(seed, "unlabelled", 0, paths[index]))[
         : len(selected.rows)
     ]
-    rows = np.concatenate([selected.rows, nobody.rows[sorted(drawn)]])
+    rows = np.concatenate([selected.rows, unlabelled.rows[sorted(drawn)]])
     values = [*colouring.values, *[UNKNOWN] * len(drawn)]
     return table.only(np.searchsorted(table.rows, rows)), Colouring(
         colouring.column, values, [*colouring.names, UNKNOWN]
@@ -264,11 +264,11 @@ def _subtitle(run: Run, tested: PhotoTable, selected: PhotoTable, colouring: Col
         count, total = len(set(colouring.values) - {UNKNOWN}), tested.table[colouring.column].n_unique()
         many = "identities" if colouring.column == "identity" else "subjects"
         which = f"the {count} of {total} {many} with the most photos" if count < total else f"all {count} {many}"
-        nobody = colouring.values.count(UNKNOWN)
-        shown = len(selected.rows) - nobody
-        sentence = f"{shown} photos of {which}; a line leads from each to the middle of its {colouring.column}"
-        if nobody:
-            count_text = f"{nobody}" if nobody == unlabelled else f"{nobody} of {unlabelled}, drawn by seed,"
+        hollow = colouring.values.count(UNKNOWN)
+        labelled = len(selected.rows) - hollow
+        sentence = f"{labelled} photos of {which}; a line leads from each to the middle of its {colouring.column}"
+        if hollow:
+            count_text = f"{hollow}" if hollow == unlabelled else f"{hollow} of {unlabelled}, drawn by seed,"
             return [sentence, f"hollow: {count_text} photos whose identity nobody knows", *_measured(run, selected)]
     else:
         sentence = f"{len(selected.rows)} photos of {selected.table['identity'].n_unique()} identities"

@@ -53,7 +53,7 @@ def write_strips(
     Raises OutputError if the file cannot be written, DataError if the draw or a query does not exist.
     """
     check_writable(out, style.FORMATS)
-    tested = load_test_photos(run, asked=queries, progress=progress)
+    tested = load_test_photos(run, include=queries, progress=progress)
     if queries:
         strips = [strip_of(tested, query, draw=draw) for query in dict.fromkeys(queries)]
     else:

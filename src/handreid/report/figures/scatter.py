@@ -58,12 +58,12 @@ class Cloud:
     def numbered(self) -> bool:
         return self.joined and self.identities >= _NUMBERED
 
-    def nobody(self, group: int) -> bool:
+    def is_unlabelled(self, group: int) -> bool:
         return self.unlabelled and group == self.identities
 
     def label(self, group: int) -> str:
         number = f"{group + 1:\u2007>2}\u2002"  # spaces as wide as digits
-        return number + self.names[group] if self.numbered and not self.nobody(group) else self.names[group]
+        return number + self.names[group] if self.numbered and not self.is_unlabelled(group) else self.names[group]
 
     def present_views(self) -> list[str]:
         """The views that occur, in the order of `style.MARKS`."""
@@ -105,12 +105,12 @@ def draw_picture(cloud: Cloud, path: Path, caption: str) -> list[Path]:
 def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: bool) -> None:
     members = cloud.groups == group
     colour, centre = cloud.colours[group], cloud.points[members].mean(axis=0)
-    nobody = cloud.nobody(group)
-    if cloud.joined and not nobody:
+    unlabelled = cloud.is_unlabelled(group)
+    if cloud.joined and not unlabelled:
         for x, y in cloud.points[members]:
             axes.plot([centre[0], x], [centre[1], y], color=colour, lw=0.9, alpha=0.45, zorder=2)
     for view in cloud.present_views():
-        of_view = members & np.array([other == view for other in cloud.views])
+        of_view = members & np.array([photo_view == view for photo_view in cloud.views])
         x, y = cloud.points[of_view].T
         mark = style.MARKS[view][0]
         axes.scatter(
@@ -118,9 +118,9 @@ def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: 
             y,
             s=size,
             marker=mark,
-            color="white" if nobody else colour,
-            edgecolor=style.INK if nobody else "white",
-            linewidth=1.0 if nobody else 0.5,
+            color="white" if unlabelled else colour,
+            edgecolor=style.INK if unlabelled else "white",
+            linewidth=1.0 if unlabelled else 0.5,
             alpha=0.9,
             zorder=1 if behind else 3,
         )
@@ -188,7 +188,7 @@ def _legends(axes: "Axes", cloud: Cloud) -> None:
     views = cloud.legend_views()
     shapes = ["o" if views else style.MARKS.get(name, ("o",))[0] for name in cloud.names]
     handles = [
-        mark(colour, shape, hollow=cloud.nobody(group))
+        mark(colour, shape, hollow=cloud.is_unlabelled(group))
         for group, (colour, shape) in enumerate(zip(cloud.colours, shapes, strict=True))
     ]
     labels = [cloud.label(group) for group in range(len(cloud.names))]
@@ -269,12 +269,12 @@ def _traces(cloud: Cloud, group: int) -> list[Any]:
     centre = cloud.points[members].mean(axis=0)
     colour, together = cloud.colours[group], {"legendgroup": str(group)}
     symbols = [style.MARKS[cloud.views[photo]][1] for photo in members]
-    nobody = cloud.nobody(group)
+    unlabelled = cloud.is_unlabelled(group)
     marker = {
-        "color": "white" if nobody else colour,
+        "color": "white" if unlabelled else colour,
         "size": 9,
         "symbol": symbols,
-        "line": {"color": style.INK if nobody else "white", "width": 1.2 if nobody else 0.7},
+        "line": {"color": style.INK if unlabelled else "white", "width": 1.2 if unlabelled else 0.7},
     }
     hovers = [cloud.hovers[photo] for photo in members]
     photos = go.Scatter(
@@ -288,7 +288,7 @@ def _traces(cloud: Cloud, group: int) -> list[Any]:
         customdata=members.tolist() if cloud.sheet else None,
         **together,
     )
-    if not cloud.joined or nobody:
+    if not cloud.joined or unlabelled:
         return [photos]
     # None ends a line
     across, along = (

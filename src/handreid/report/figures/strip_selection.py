@@ -121,14 +121,14 @@ def _strip(
     right = tested.labels[gallery] == tested.labels[query]
     # lexsort is stable: where all is equal, photos stay in the order of their paths
     order = np.lexsort((right, -similarity))
-    nobody = query in tested.unlabelled
+    unlabelled = query in tested.unlabelled
     hits = [
-        Hit(int(gallery[index]), float(similarity[index] / 2.0**52), None if nobody else bool(right[index]))
+        Hit(int(gallery[index]), float(similarity[index] / 2.0**52), None if unlabelled else bool(right[index]))
         for index in order
     ]
     ranks = [rank for rank, hit in enumerate(hits, 1) if hit.right]
     beyond = hits[ranks[0] - 1] if ranks and ranks[0] > top else None
-    return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond, nobody)
+    return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond, unlabelled)
 
 
 def _find(tested: TestPhotos, path: str) -> int:

@@ -75,7 +75,7 @@ def training_series(run: Run) -> list[StageSeries]:
         stage_entries = [entry for entry in entries if entry["stage"] == number]
         if stage_entries:
             stages.append(
-                StageSeries(number, stage.kind, stage.epochs, _kept(stage, stage_entries), _panels(stage_entries))
+                StageSeries(number, stage.kind, stage.epochs, _kept_epoch(stage, stage_entries), _panels(stage_entries))
             )
     return stages
 
@@ -139,7 +139,7 @@ def _group_name(groups: Sequence[str]) -> str:
     return ", ".join(unlike) if len(unlike) <= 3 else f"{unlike[0]} to {unlike[-1]}"
 
 
-def _kept(stage: StageValue, entries: Sequence[Mapping[str, Any]]) -> int | None:
+def _kept_epoch(stage: StageValue, entries: Sequence[Mapping[str, Any]]) -> int | None:
     if stage.validated_weights is None:
         return None
     if stage.validated_weights == "last":

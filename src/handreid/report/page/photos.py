@@ -227,7 +227,7 @@ def _by_view(views: Sequence[str]) -> dict[str, Any]:
     groups = [
         {
             "name": view,
-            "photos": [place for place, other in enumerate(views) if other == view],
+            "photos": [place for place, photo_view in enumerate(views) if photo_view == view],
             "colour": style.UNKNOWN if view == "unknown" else style.CATEGORIES[number],
         }
         for number, view in enumerate(present)

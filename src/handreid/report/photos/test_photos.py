@@ -110,15 +110,15 @@ class TestPhotos:
         return self.split.test[number]
 
 
-def load_test_photos(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = None) -> TestPhotos:
+def load_test_photos(run: Run, *, include: Sequence[str] = (), progress: Progress | None = None) -> TestPhotos:
     """The run's test photos. Embeddings are those cached by its evaluation, or computed again if these do not match.
 
-    `asked` are paths, or ends of paths, of photos without a label to include. Raises RunError for an unfinished run or
+    `include` are paths, or ends of paths, of photos without a label. Raises RunError for an unfinished run or
     a changed manifest, DataError for a missing manifest or a photo that cannot be read.
     """
     table = select_photos(run, progress=progress)
     roles, paths = table.table["role"].to_list(), table.table["path"].to_list()
-    selected = table.only(np.flatnonzero([_wanted(*photo, asked) for photo in zip(roles, paths, strict=True)]))
+    selected = table.only(np.flatnonzero([_wanted(*photo, include) for photo in zip(roles, paths, strict=True)]))
     if selected.split is None:
         raise DataError(f"{selected.facts['manifest']} cannot be split, so it has no test photos")
     embeddings = embed_known(run, selected, progress)
@@ -133,7 +133,5 @@ def load_test_photos(run: Run, *, asked: Sequence[str] = (), progress: Progress 
     )
 
 
-def _wanted(role: str, path: str, asked: Sequence[str]) -> bool:
-    return role == "test" or (
-        role == "unlabelled" and any(f"/{path}".endswith(f"/{asked_name}") for asked_name in asked)
-    )
+def _wanted(role: str, path: str, include: Sequence[str]) -> bool:
+    return role == "test" or (role == "unlabelled" and any(f"/{path}".endswith(f"/{name}") for name in include))
