@@ -41,9 +41,8 @@ def doctor(
     environment = survey(Path.cwd())
     if not json:
         _print_environment(environment)
-    if (
-        loaded and recipe and (Path(recipe).parent / "run.json").is_file()
-    ):  # a run's recipe, which may come from elsewhere
+    # a run's recipe may come from elsewhere
+    if loaded and recipe and (Path(recipe).parent / "run.json").is_file():
         check_weights(Run(Path(recipe).parent), loaded)
     with resumable("the same command"):
         results = diagnose(loaded, data, long_checks=[name.value for name in check or ()], progress=progress)

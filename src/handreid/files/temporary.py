@@ -43,10 +43,8 @@ def _owner() -> str:
 @cache
 def _node() -> str:
     facts = [socket.gethostname()]
-    for place in (
-        "/proc/sys/kernel/random/boot_id",
-        "/proc/self/ns/pid",
-    ):  # containers may share a host name and a disk
+    # containers may share a host name and a disk
+    for place in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         with contextlib.suppress(OSError):
             path = Path(place)
             facts.append(str(path.readlink()) if path.is_symlink() else path.read_text(encoding="ascii").strip())

@@ -207,9 +207,8 @@ def _with_unlabelled(
 ) -> tuple[PhotoTable, Colouring]:
     """The selected photos and photos without a label, at most as many, drawn by the seed."""
     paths = unlabelled.table["path"].to_list()
-    drawn = sorted(range(len(paths)), key=lambda index: hash_key(seed, "unlabelled", 0, paths[index]))[
-        : len(selected.rows)
-    ]
+    order = sorted(range(len(paths)), key=lambda index: hash_key(seed, "unlabelled", 0, paths[index]))
+    drawn = order[: len(selected.rows)]
     rows = np.concatenate([selected.rows, unlabelled.rows[sorted(drawn)]])
     values = [*colouring.values, *[UNKNOWN] * len(drawn)]
     return table.only(np.searchsorted(table.rows, rows)), Colouring(
