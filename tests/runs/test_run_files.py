@@ -330,7 +330,7 @@ class TestOneReaderPerKind:
     def test_an_older_version_says_so(self, whole: Path):
         edit(whole / "run.json", without=["format"])
         with pytest.raises(
-            RunError, match=r"another version of handreid .it says no format, and this one reads 1.; train"
+            RunError, match=r"another version of handreid .it says no format, and this one reads 2.; train"
         ):
             evaluate(open_run(whole))
         facts = json.loads((whole / "run.json").read_text())
