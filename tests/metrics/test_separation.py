@@ -9,7 +9,7 @@ from sklearn.metrics import calinski_harabasz_score, silhouette_samples
 
 from handreid.errors import DataError
 from handreid.metric_table import METRICS, metrics_of
-from handreid.metrics import separation
+from handreid.metrics import distances
 from handreid.metrics.intervals import interval_of
 from handreid.metrics.separation import compare_separation, separation_metrics
 
@@ -81,7 +81,7 @@ def test_silhouette_and_fisher_are_those_of_scikit_learn():
 
 def test_a_few_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch):
     whole = separation_metrics(*cloud(), resamples=50)
-    monkeypatch.setattr(separation, "_ENTRIES", 7 * 45)
+    monkeypatch.setattr(distances, "_ENTRIES", 7 * 45)
     parts = separation_metrics(*cloud(), resamples=50)
     assert values(parts) == pytest.approx(values(whole), rel=1e-12)
 

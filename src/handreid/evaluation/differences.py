@@ -1,4 +1,4 @@
-"""Intervals of differences as results write them, each with its verdict."""
+"""Intervals of differences as stored in results, each with its verdict."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ from handreid.metrics.intervals import Interval, verdict
 from handreid.runs.results import Difference
 
 
-def differences_of(found: Mapping[str, Interval], *, confidence: bool = False) -> dict[str, Difference]:
-    """By metric. All are shares, of which more is better. With `confidence`, also that of each interval."""
+def differences_of(intervals: Mapping[str, Interval], *, confidence: bool = False) -> dict[str, Difference]:
+    """By metric. All are shares, higher is better. With `confidence`, that of each interval is stored too."""
     return {
         name: Difference(
-            value=one.value,
-            low=one.low,
-            high=one.high,
-            verdict=verdict(one),
-            confidence=one.confidence if confidence else None,
+            value=interval.value,
+            low=interval.low,
+            high=interval.high,
+            verdict=verdict(interval),
+            confidence=interval.confidence if confidence else None,
         )
-        for name, one in found.items()
+        for name, interval in intervals.items()
     }

@@ -189,7 +189,7 @@ def _against(
         alike.index(reference),
         people,
         scores[0].draws,
-        chosen=chosen,
+        reference_chosen=chosen,
         confidence=CONFIDENCE,
         resamples=resamples,
     )

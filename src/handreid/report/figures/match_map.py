@@ -110,7 +110,7 @@ def _found(run: Run, known: PhotoTable, asked: int, progress: Progress) -> list[
 
 def _gallery(run: Run, known: PhotoTable, asked: int, progress: Progress) -> Int[np.ndarray, " gallery"]:
     own = known.manifest.hash == run.facts["manifest_hash"]
-    split = split_for(known.recipe, Path(known.facts["manifest"]), own=own, progress=progress)
+    split = split_for(known.recipe, Path(known.facts["manifest"]), is_own=own, progress=progress)
     path, role = known.table["path"][asked], known.table["role"][asked]
     if split is not None and role == "unlabelled":
         return split.test[0].gallery
