@@ -336,7 +336,7 @@ def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pyte
         go("stopped", beside, watch=[stop])
     go("late")
     go("down", down)
-    sender.tell(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
+    sender.notify(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
     until(lambda: entries(Run(folder / "stopped"))[0].status == "killed")  # closed, for another run is told of
     go("stopped", beside, resume=True)
 
@@ -355,14 +355,14 @@ def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pyte
 
     go("died", MLflow(uri=server.url), watch=[kill])
     shutil.copytree(folder / "late", folder / "going", ignore=shutil.ignore_patterns("tracking.json"))
-    sender.tell(Run(folder / "going"), [beside], (0, 2), None)
+    sender.notify(Run(folder / "going"), [beside], (0, 2), None)
     child = sender._child
     assert child is not None
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.close()  # as if we were killed: no last word
     child.wait(LONG)
-    sender.hear()
+    sender.poll()
     child.stdout.close()
     return Trouble(folder, said.lines, {"down": str(down.uri), "slow": slow, "died": server.url}, unanswered)
 
@@ -444,7 +444,7 @@ class TestTheSender:
         said = Told()
         with Sender(said, patience=0.0) as sender:
             for epoch in range(2000):
-                sender.tell(copied, [MLflow()], (0, epoch), None)
+                sender.notify(copied, [MLflow()], (0, epoch), None)
             child = sender._child
         assert child is not None
         assert child.poll() == -signal.SIGKILL
@@ -455,11 +455,11 @@ class TestTheSender:
         Script(monkeypatch, "raise SystemExit(1)")
         said = Told()
         with Sender(said) as sender:
-            sender.tell(copied, [TensorBoard()], (0, 0), None)
+            sender.notify(copied, [TensorBoard()], (0, 0), None)
             assert sender._child is not None
             sender._child.wait()
             for epoch in range(3):
-                sender.tell(copied, [TensorBoard()], (0, epoch), None)
+                sender.notify(copied, [TensorBoard()], (0, epoch), None)
         (note,) = said.lines
         assert "tensorboard in" in note
         assert "its process ended; the run goes on without it" in note
@@ -472,7 +472,7 @@ class TestTheSender:
         said = Told()
         with Sender(said) as sender:
             for epoch in range(3):
-                sender.tell(copied, [TensorBoard()], (0, epoch), None)
+                sender.notify(copied, [TensorBoard()], (0, epoch), None)
         (note,) = said.lines
         assert "Cannot allocate memory; the run goes on" in note
 
@@ -613,7 +613,7 @@ class TestMemory:
             tracked(copied)
         said = Told()
         with Sender(said, patience=0.0) as sender:
-            sender.tell(copied, [TensorBoard()], (0, 1), None)
+            sender.notify(copied, [TensorBoard()], (0, 1), None)
         (note,) = said.lines
         assert "the run goes on without it" in note
 
@@ -730,7 +730,7 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
 
     def slow(self: worker.BackendThread) -> None:
         working.append(self.thread)
-        list(self._words())
+        list(self._updates())
         time.sleep(0.5)
         self.say({"key": self.key, "done": ""})
 
@@ -789,7 +789,7 @@ class TestEveryKindOfEvaluation:
         run = Run(folder)
         (place,) = register(run, [TensorBoard()])
         page = worker.OpenRun(worker.Update(run, place, payload.EVERYTHING, "finished"), TrackingState(run))
-        page.bring(worker.Update(run, place, payload.EVERYTHING, "finished"))
+        page.sync_to(worker.Update(run, place, payload.EVERYTHING, "finished"))
         page.close()
         found = EventAccumulator(str(folder / "tensorboard"))
         found.Reload()
