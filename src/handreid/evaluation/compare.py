@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from handreid.errors import RunError
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of, separation_differences
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, scores_of_ranks
-from handreid.metrics.separation import compare_separation
 from handreid.runs.results import Difference, Evaluation
 
 
@@ -32,25 +31,11 @@ def compare(system: Evaluation, reference: Evaluation, *, resamples: int = 10_00
         )
     scores, reference_scores = read_scores(system), read_scores(reference)
     people = np.unique([system.subjects[row] for row in scores.rows], return_inverse=True)[1]
-    names = [
-        name for name in scores.metrics if name in reference_scores.metrics
-    ]  # ranks over identities are not always stored
+    # not all metrics of both: ranks over identities are not always stored
+    names = [name for name in scores.metrics if name in reference_scores.metrics]
     measured = [{name: side.metrics[name] for name in names} for side in (scores, reference_scores)]
     by_metric = differences_of(differences(measured[0], measured[1], people, scores.draws, resamples=resamples))
-    return by_metric | _separation_differences(system, reference, resamples)
-
-
-def _separation_differences(system: Evaluation, reference: Evaluation, resamples: int) -> dict[str, Difference]:
-    """Empty where the separation of one is missing, or the two are of different photos."""
-    separation, reference_separation = system.separation, reference.separation
-    if (
-        separation is None
-        or reference_separation is None
-        or any(separation.subjects[key] != reference_separation.subjects[key] for key in ("name", "photos"))
-    ):
-        return {}
-    compared = compare_separation(separation.model_dump(), reference_separation.model_dump(), resamples=resamples)
-    return {name: Difference.model_validate(difference) for name, difference in compared.items()}
+    return by_metric | separation_differences(system.separation, reference.separation, resamples)
 
 
 def read_scores(evaluation: Evaluation) -> QueryScores:

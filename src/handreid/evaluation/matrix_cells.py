@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.data.cross_condition import Cell
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of, summary_of
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, score, summarise_scores
 from handreid.runs.results import CellCounts, Difference, MatrixCell, MatrixKind, Summary
@@ -120,7 +120,7 @@ def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: 
 
 def _summary(photos: Embedded, scores: QueryScores, resamples: int) -> Summary:
     everyone, all_of_them = [*photos.subjects, *photos.subjects], np.ones(len(scores.rows), bool)
-    return Summary.model_validate(summarise_scores(scores, all_of_them, everyone, resamples=resamples, seed=0))
+    return summary_of(summarise_scores(scores, all_of_them, everyone, resamples=resamples, seed=0))
 
 
 def _pooled(scores: Sequence[QueryScores]) -> QueryScores:

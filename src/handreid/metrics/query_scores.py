@@ -5,15 +5,14 @@ others; all queries of a subject, in all draws, are resampled together.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from handreid.draw import Draw
 from handreid.errors import DataError
-from handreid.metrics.intervals import intervals
+from handreid.metrics.intervals import Interval, intervals
 from handreid.metrics.ranking import Ranking, rank_matches
 from handreid.metrics.ranking_metrics import metrics
 
@@ -43,6 +42,19 @@ class QueryScores:
             name: float(np.mean([np.nanmean(values[self.draws == number]) for number in numbers]))
             for name, values in self.metrics.items()
         }
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """Metrics of some queries with 95 % intervals over subjects. `queries` of a draw; of each, where draws differ.
+
+    `unanswerable` are the queries of all draws without a right answer.
+    """
+
+    metrics: dict[str, Interval]
+    queries: int | list[int]
+    subjects: int
+    unanswerable: int
 
 
 def score(
@@ -105,11 +117,8 @@ def scores_of_ranks(
 
 def summarise_scores(
     scores: QueryScores, selected: Bool[np.ndarray, " entry"], subjects: Sequence[str], *, resamples: int, seed: int
-) -> dict[str, Any]:
-    """Metrics with 95 % intervals over subjects, and counts, of the chosen entries. `subjects` by manifest row.
-
-    Raises DataError where none of them has a right answer.
-    """
+) -> ScoreSummary:
+    """Of the selected entries. `subjects` by manifest row. Raises DataError where none has a right answer."""
     people, owner = np.unique([subjects[row] for row in scores.rows[selected]], return_inverse=True)
     estimates = intervals(
         {name: values[selected] for name, values in scores.metrics.items()},
@@ -120,16 +129,8 @@ def summarise_scores(
     )
     unanswerable = int(np.isnan(next(iter(scores.metrics.values()))[selected]).sum())
     per_draw = np.unique(scores.draws[selected], return_counts=True)[1]
-    return {
-        "metrics": {
-            name: {k: asdict(interval)[k] for k in ("value", "low", "high")} for name, interval in estimates.items()
-        },
-        "counts": {
-            "queries": int(per_draw.min()) if per_draw.min() == per_draw.max() else per_draw.tolist(),
-            "subjects": len(people),
-            "unanswerable": unanswerable,
-        },
-    }
+    queries = int(per_draw.min()) if per_draw.min() == per_draw.max() else per_draw.tolist()
+    return ScoreSummary(estimates, queries, len(people), unanswerable)
 
 
 def _numbered(names: Sequence[str | None]) -> Int[np.ndarray, " row"]:

@@ -7,10 +7,11 @@
 * Intervals weigh subjects, as everywhere. A pair of photos of two subjects has the product of their weights, a pair
   within a subject its weight; both kinds keep their share, or resampling would count the second twice. The nearest
   neighbour of a photo is not recomputed in each resample.
-* JSON has no NaN: a number that is not defined is null, and `why` gives the reason.
+* A number that is not defined is None (null in JSON, which has no NaN), and `why` gives the reason.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,49 @@ from jaxtyping import Float
 from handreid.errors import DataError
 from handreid.metric_table import METRICS, metrics_of
 from handreid.metrics.distances import SAME_POINT, GroupedPhotos, PhotoDistances, group_photos, photo_distances
-from handreid.metrics.intervals import Interval, Statistic, interval_of, verdict
+from handreid.metrics.intervals import Interval, Statistic, Verdict, interval_of, verdict
 
 NUMBERS = metrics_of("separation")
 COMPARED = ("ratio", "silhouette")
 
 _ONE_IDENTITY = "one identity: there are no others to be far from"
 _ALL_ALONE = "no identity has two photos"
+
+
+@dataclass(frozen=True)
+class SeparationNumber:
+    """A number with its 95 % interval over subjects; None where it is not defined, and `why` gives the reason."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class SeparationDifference:
+    """Difference of two systems with its 95 % interval over subjects. The verdict knows whether lower is better."""
+
+    value: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class SeparationMetrics:
+    """`numbers` by name, and counts; `alone` identities have a single photo.
+
+    `per_subject` has the names of the subjects (`name`) and sums over the photos of each, in the same order, from which
+    `compare_separation` computes differences.
+    """
+
+    numbers: dict[str, SeparationNumber]
+    photos: int
+    identities: int
+    subjects: int
+    alone: int
+    per_subject: dict[str, list[Any]]
 
 
 def separation_metrics(
@@ -35,8 +72,8 @@ def separation_metrics(
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """The `separation` of evaluation.json: numbers with 95 % intervals over subjects, counts, and sums per subject.
+) -> SeparationMetrics:
+    """Numbers with 95 % intervals over subjects, counts, and sums per subject.
 
     * `intra`: mean over photos of the mean distance to the other photos of the identity.
     * `inter`: mean over photos of the distance to the nearest photo of another identity.
@@ -52,48 +89,49 @@ def separation_metrics(
     """
     photos = group_photos(embeddings, identities, subjects)
     distances = photo_distances(photos)
-    counts = {
-        "photos": len(photos.unit),
-        "identities": len(photos.owner),
-        "subjects": len(photos.names),
-        "alone": int(np.count_nonzero(photos.sizes == 1)),
-    }
     sums = _sums(photos, distances)
     statistics = {**_means(sums), **_scatter(photos), **_pairs(photos, distances)}
     numbers = {name: _number(statistics[name], len(photos.names), resamples=resamples, seed=seed) for name in NUMBERS}
-    return {
-        "distance": "Euclidean between embeddings of unit length, 0 to 2",
-        "numbers": numbers,
-        "counts": counts,
-        "subjects": {"name": photos.names, **{name: _rounded(values) for name, values in sums.items()}},
-    }
+    return SeparationMetrics(
+        numbers=numbers,
+        photos=len(photos.unit),
+        identities=len(photos.owner),
+        subjects=len(photos.names),
+        alone=int(np.count_nonzero(photos.sizes == 1)),
+        per_subject={"name": photos.names, **{name: _rounded(values) for name, values in sums.items()}},
+    )
 
 
 def compare_separation(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Ours minus theirs for ratio and silhouette of the same photos, paired by subject, from what
-    `separation_metrics` gave.
+    per_subject: Mapping[str, Sequence[Any]],
+    reference: Mapping[str, Sequence[Any]],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, SeparationDifference]:
+    """System minus reference for ratio and silhouette of the same photos, paired by subject.
 
-    A number that either does not have is left out. The verdict knows that a lower ratio is the better one. Raises
+    Both arguments are `SeparationMetrics.per_subject`. A number that is not defined for one of them is left out. Raises
     DataError when the subjects or their photos differ.
     """
-    mine, other = (space["subjects"] for space in (ours, theirs))
     for name in ("name", "photos"):
-        if mine[name] != other[name]:
+        if per_subject[name] != reference[name]:
             raise DataError(
                 "the separation of different photos cannot be compared: evaluate both runs on the same photos"
             )
-    first, second = (_means(_read_sums(sums)) for sums in (mine, other))
-    found = {}
+    subjects = len(per_subject["name"])
+    means, reference_means = (_means(_read_sums(sums)) for sums in (per_subject, reference))
+    differences = {}
     for name in COMPARED:
-        a, b = first[name], second[name]
-        if isinstance(a, str) or isinstance(b, str) or len(mine["name"]) < 2:
+        mean, reference_mean = means[name], reference_means[name]
+        if isinstance(mean, str) or isinstance(reference_mean, str) or subjects < 2:
             continue
-        one = interval_of(_difference(a, b), len(mine["name"]), resamples=resamples, seed=seed)
-        gain = Interval(-one.value, -one.high, -one.low, one.subjects) if not METRICS[name].higher_is_better else one
-        found[name] = {"value": one.value, "low": one.low, "high": one.high, "verdict": verdict(gain)}
-    return found
+        interval = interval_of(_difference(mean, reference_mean), subjects, resamples=resamples, seed=seed)
+        gain = interval
+        if not METRICS[name].higher_is_better:
+            gain = Interval(-interval.value, -interval.high, -interval.low, interval.subjects)
+        differences[name] = SeparationDifference(interval.value, interval.low, interval.high, verdict(gain))
+    return differences
 
 
 def _sums(photos: GroupedPhotos, distances: PhotoDistances) -> dict[str, Float[np.ndarray, " subject"]]:
@@ -198,14 +236,14 @@ def _per_subject(photos: GroupedPhotos, values: Float[np.ndarray, " identity"]) 
     return np.bincount(photos.owner, weights=values, minlength=len(photos.names))
 
 
-def _number(statistic: Statistic | str, subjects: int, *, resamples: int, seed: int) -> dict[str, Any]:
+def _number(statistic: Statistic | str, subjects: int, *, resamples: int, seed: int) -> SeparationNumber:
     if isinstance(statistic, str):
-        return {"value": None, "low": None, "high": None, "why": statistic}
+        return SeparationNumber(None, None, None, statistic)
     if subjects < 2:
         value = float(statistic(np.ones((1, subjects)))[0])
-        return {"value": value, "low": None, "high": None, "why": "one subject: there are none to resample"}
+        return SeparationNumber(value, None, None, "one subject: there are none to resample")
     interval = interval_of(statistic, subjects, resamples=resamples, seed=seed)
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+    return SeparationNumber(interval.value, interval.low, interval.high)
 
 
 def _rounded(values: Float[np.ndarray, " subject"]) -> list[float | int | None]:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
+from handreid.evaluation.convert import summary_of
 from handreid.evaluation.embedding_cache import Contents, Kept, Key, embeddings_of, first_of_each
 from handreid.inference import Shots
 from handreid.metrics.query_scores import QueryScores, summarise_scores
@@ -71,7 +72,7 @@ class EvaluationContext:
         summary = summarise_scores(
             scores or self.scores, selected, self.split.subjects, resamples=self.recipe.evaluate.resamples, seed=0
         )
-        return Summary.model_validate(summary)
+        return summary_of(summary)
 
     def embed_again(self) -> Float[np.ndarray, "photo dim"]:
         """Embeddings in the current mode of the head; they are cached too."""

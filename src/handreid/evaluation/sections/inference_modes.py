@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 
 from handreid.data.splits import Split
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of, summary_of
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.inference import composes
 from handreid.metrics.intervals import differences
@@ -24,7 +24,7 @@ from handreid.models.embedder import Embedder
 from handreid.models.extraction import Photos, embed_photos
 from handreid.models.promptsg_head import SemanticHead
 from handreid.recipe import Evaluate
-from handreid.runs.results import Difference, InferenceModes, Metric, ModeCost, ModeResult, Summary
+from handreid.runs.results import Difference, InferenceModes, Metric, ModeCost, ModeResult
 from handreid.types import Inference
 
 MODES: tuple[Inference, ...] = get_args(Inference)
@@ -124,7 +124,7 @@ def parameters(embedder: Embedder) -> int:
 def _metrics(scores: QueryScores, split: Split, resamples: int) -> dict[str, Metric]:
     everything = np.ones(len(scores.rows), bool)
     summary = summarise_scores(scores, everything, split.subjects, resamples=resamples, seed=0)
-    return Summary.model_validate(summary).metrics
+    return summary_of(summary).metrics
 
 
 def _difference(composed: QueryScores, fixed: QueryScores, split: Split, resamples: int) -> dict[str, Difference]:

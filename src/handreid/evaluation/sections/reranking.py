@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from handreid.build import build_ranker
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, score, scores_of_ranks

@@ -1,5 +1,6 @@
 """Separation of the identities in the embedding space, see `metrics/separation.py`."""
 
+from handreid.evaluation.convert import separation_of
 from handreid.evaluation.duplicates import distinct_photos
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.metrics.separation import separation_metrics
@@ -19,4 +20,4 @@ class SeparationSection:
             [split.subjects[row] for row in rows[once]],
             resamples=context.recipe.evaluate.resamples,
         )
-        return Separation.model_validate(separation)
+        return separation_of(separation)
