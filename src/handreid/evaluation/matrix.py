@@ -248,10 +248,10 @@ def _check_options(by: By, data: Sequence[Path], protocol: str | None) -> None:
 
 def _each_once(paths: Sequence[Path]) -> list[Path]:
     """Each manifest once, as the run's own may be given too. Raises RunError when it is the only one."""
-    found = {read(path).hash: path for path in reversed(paths)}
-    if len(found) < 2:
+    by_hash = {read(path).hash: path for path in reversed(paths)}
+    if len(by_hash) < 2:
         raise RunError(f"a matrix over dataset needs other data sets than the run's own; {paths[-1]} is the run's own")
-    return list(reversed(found.values()))
+    return list(reversed(by_hash.values()))
 
 
 def _tested_on(tested: UnseenTestSet) -> TestedOn:

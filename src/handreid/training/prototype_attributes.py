@@ -77,9 +77,9 @@ def attributes_of(
 def attribute_values(values: pl.Series, name: str) -> pl.Series | None:
     """The values as words for a phrase; None for a column without values, or with more than `MOST` distinct ones."""
     if name == "age" and values.dtype.is_numeric():
-        return _named(values, _age)
+        return _as_words(values, _age)
     if name == "nail_polish" and (values.dtype.is_numeric() or values.dtype == pl.Boolean):
-        return _named(values, lambda flag: "painted" if flag else "bare")
+        return _as_words(values, lambda flag: "painted" if flag else "bare")
     words = values.cast(pl.String).str.strip_chars()
     return words if 1 <= words.drop_nulls().n_unique() <= MOST else None
 
@@ -90,7 +90,7 @@ def mirrored(photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> tuple[
     return pl.concat([photos, turned]), np.concatenate([labels, labels + labels.max() + 1])
 
 
-def _named(values: pl.Series, word: Callable[[float], str]) -> pl.Series:
+def _as_words(values: pl.Series, word: Callable[[float], str]) -> pl.Series:
     return pl.Series([None if value is None else word(float(value)) for value in values], dtype=pl.String)
 
 

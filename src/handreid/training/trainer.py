@@ -33,7 +33,7 @@ def prepare_resume(job: Job, number: int) -> bool:
     folder = job.folder(number)
     done = read_checkpoint_progress(folder)
     if done is None:
-        begin_anew(job, number)
+        discard_from(job, number)
         return True
     settle(folder)
     if done[1]:
@@ -42,7 +42,7 @@ def prepare_resume(job: Job, number: int) -> bool:
     return True
 
 
-def begin_anew(job: Job, number: int) -> None:
+def discard_from(job: Job, number: int) -> None:
     """Removes all files of a stage and of those after it, which depend on it and are repeated too."""
     for later in range(number, len(job.recipe.stages)):
         forget(job.folder(later))

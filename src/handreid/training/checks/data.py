@@ -33,7 +33,7 @@ def check_subject_disjoint(material: RunDataset) -> CheckResult:
     (`prepared`) may test training subjects: its notes say so, and only photos are compared.
     """
     split = material.split
-    wrong = [_known(leak) for leak in split_leaks(material)]
+    wrong = [_leak_message(leak) for leak in split_leaks(material)]
     repeated = repeated_photos(material)
     if repeated:
         wrong.append(
@@ -49,7 +49,7 @@ def check_subject_disjoint(material: RunDataset) -> CheckResult:
     return verdict("subject_disjoint", wrong, summary, advice)
 
 
-def _known(leak: Leak) -> str:
+def _leak_message(leak: Leak) -> str:
     part = "training" if leak.role == "train" else "validation"
     if leak.copies:
         return f"{leak.copies} test photos are also in {part}, by content: of {listed(leak.subjects)}"

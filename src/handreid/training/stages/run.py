@@ -30,7 +30,7 @@ from handreid.training.context import Handover, Job
 from handreid.training.parameter_counts import write_parameter_counts
 from handreid.training.stages.base import AnyStage
 from handreid.training.stages.registry import stage_of
-from handreid.training.trainer import begin_anew, fit, prepare_resume
+from handreid.training.trainer import discard_from, fit, prepare_resume
 
 _RECORDS = ("parameters.json", "checks.json", "wise_ft.json")  # records of a stage beside its weights
 
@@ -93,7 +93,7 @@ def _from_elsewhere(job: Job, number: int, key: str) -> Run | None:
         try:
             _take_over(job, number, source)
         except RunError as error:
-            begin_anew(job, number)
+            discard_from(job, number)
             job.progress.say(
                 f"note: stage {number} ({kind}) is trained again, as that of {source.folder} cannot be used: {error}"
             )
@@ -124,7 +124,7 @@ def _take_over(job: Job, number: int, source: Run) -> None:
     if len(lines) != stage["epochs"]:
         raise RunError(f"{source.metrics} has {len(lines)} lines of it, but it had {stage['epochs']} epochs")
     records = {name: read_json(source_folder / name) for name in _RECORDS if (source_folder / name).exists()}
-    begin_anew(job, number)
+    discard_from(job, number)
     for name in files:
         if name != "last.ckpt":
             _copy(source_folder / name, folder / name, files)

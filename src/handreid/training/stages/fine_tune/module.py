@@ -78,8 +78,8 @@ class FineTuneModule(StageModule):
             self.centres.clear()  # this epoch's batches have been drawn with them already
         if self.stage.unfreeze_every:
             backbone = self.embedder.backbone
-            thawed = 1 + int(self.current_epoch / self.stage.unfreeze_every)
-            backbone.freeze_layers(max(0, len(backbone.layers) - thawed))
+            unfrozen = 1 + int(self.current_epoch / self.stage.unfreeze_every)
+            backbone.freeze_layers(max(0, len(backbone.layers) - unfrozen))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self.seed_step(index)

@@ -122,7 +122,7 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
             for term in stage.objectives
         ]
         learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"
-        by = " by low-rank changes" if stage.lora else ""
+        by = " through LoRA adapters" if stage.lora else ""
         sampler = stage.sampler
         batches = f"batches of {stage.photos_per_batch} photos"
         if sampler.kind in ("pk", "hard_identity"):

@@ -90,7 +90,7 @@ def prompts_module(job: Job, number: int) -> LearnPromptsModule:
     filled, notes = _sentences(stage, material)
     for note in notes:
         job.progress.say(f"note: {note}")
-    sentences = make_sentences(job.text, [sentence for of in filled for sentence in of], _places(stage))
+    sentences = make_sentences(job.text, [sentence for texts in filled for sentence in texts], _places(stage))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed(number))
         learner = PromptLearner(
