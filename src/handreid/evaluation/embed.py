@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from handreid.data.manifest import Manifest, read
 from handreid.data.splits import Split, evaluated_rows
 from handreid.errors import DataError, ProtocolError, RunError
-from handreid.evaluation.embedding_cache import Shown, contents_of, embeddings_of, kept_or_made, read_kept
+from handreid.evaluation.embedding_cache import Shown, cached_or_computed, contents_of, embeddings_of, read_cache
 from handreid.files import check_writable, file_hash, write_atomic
 from handreid.inference import Shots, load_embedder
 from handreid.progress import NullProgress, Progress
@@ -149,13 +149,12 @@ def provenance(photos: PhotoTable) -> str:
 def embed_known(run: Run, photos: PhotoTable, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
     """Embeddings of unit length, in the order of the table; from the run's cache where it has them."""
     progress = progress or NullProgress()
-    cached = read_kept(run, photos.facts["model_hash"], progress)
+    cached = read_cache(run, photos.facts["model_hash"], progress)
     contents = contents_of(photos.manifest, photos.rows, cached, progress)
     variant: Shown = "both" if photos.recipe.evaluate.flip_tta else "photo"
     if cached.of_pixels_alone and set(contents.keys(None, variant)) <= set(cached.keys):
-        return kept_or_made(
-            cached, contents.keys(None, variant), _unreachable
-        )  # all are cached: the model is not loaded
+        # all are cached: the model is not loaded
+        return cached_or_computed(cached, contents.keys(None, variant), _unreachable)
     embedder = load_embedder(run)
     conditions, remarks = side_information_of(embedder, photos.manifest.table[photos.rows])
     for remark in remarks:

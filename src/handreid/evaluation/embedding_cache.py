@@ -51,7 +51,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class EmbeddingCache:
     """Content of the cache: a row of `embeddings` for each key, the picture of each file, and the SHA-256 of files by
     manifest and path.
     """
@@ -88,32 +88,39 @@ class Contents:
         ]
 
 
-def read_kept(run: Run, model_hash: str, progress: Progress) -> Kept:
+def read_cache(run: Run, model_hash: str, progress: Progress) -> EmbeddingCache:
     """The cache of this model; empty, with a note, where the file is damaged."""
     if not run.embeddings.is_file():
-        return Kept(model_hash)
+        return EmbeddingCache(model_hash)
     try:
         return _read(run, model_hash)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         progress.say(f"note: {run.embeddings} is damaged ({error}): it is not used, and photos are embedded again")
-        return Kept(model_hash)
+        return EmbeddingCache(model_hash)
 
 
-def _read(run: Run, model_hash: str) -> Kept:
+def _read(run: Run, model_hash: str) -> EmbeddingCache:
     with safe_open(run.embeddings, framework="numpy") as file:
         facts = json.loads((file.metadata() or {}).get(_KEY, "{}"))
         if facts.get("format", _FORMAT) != _FORMAT:
-            return Kept(model_hash)  # written by another version
+            return EmbeddingCache(model_hash)  # written by another version
         embeddings: np.ndarray = file.get_tensor("embeddings")
     if facts.pop("sha256", None) != _digest(facts, embeddings):
         raise ValueError("its content does not match its checksum")
     if facts["model"] != model_hash or facts["decoder"] != DECODER:
-        return Kept(model_hash)
-    return Kept(model_hash, tuple(Key(*key) for key in facts["keys"]), embeddings, facts["pixels"], facts["manifests"])
+        return EmbeddingCache(model_hash)
+    return EmbeddingCache(
+        model_hash, tuple(Key(*key) for key in facts["keys"]), embeddings, facts["pixels"], facts["manifests"]
+    )
 
 
 def contents_of(
-    manifest: Manifest, rows: Int[np.ndarray, " photo"], cached: Kept, progress: Progress, *, decode: bool = False
+    manifest: Manifest,
+    rows: Int[np.ndarray, " photo"],
+    cached: EmbeddingCache,
+    progress: Progress,
+    *,
+    decode: bool = False,
 ) -> Contents:
     """Current contents of the photos. With `decode`, photos are decoded to identify equal pictures in different files;
     otherwise pictures are as the cache noted them, else by file. Raises PhotoError for a photo that cannot be read, or
@@ -141,8 +148,8 @@ def first_of_each(names: Sequence[Hashable]) -> tuple[Int[np.ndarray, " distinct
     return np.unique(which, return_index=True)[1].astype(np.int64), which
 
 
-def kept_or_made(
-    cached: Kept,
+def cached_or_computed(
+    cached: EmbeddingCache,
     keys: Sequence[Key | None],
     make: Callable[[Int[np.ndarray, " position"]], Float[np.ndarray, "position dim"]],
 ) -> Float[np.ndarray, "photo dim"]:
@@ -160,7 +167,7 @@ def kept_or_made(
     return each
 
 
-def keep(
+def add_to_cache(
     run: Run,
     manifest: Manifest,
     rows: Int[np.ndarray, " photo"],
@@ -170,7 +177,7 @@ def keep(
     progress: Progress,
 ) -> None:
     """Adds embeddings of these rows, by their keys, to the run's file. If it cannot be written, that is only noted."""
-    cached = read_kept(run, model_hash, progress)
+    cached = read_cache(run, model_hash, progress)
     embedding_of = dict(zip(cached.keys, cached.embeddings, strict=True))
     for keys, embeddings in computed:
         embedding_of |= {
@@ -213,7 +220,7 @@ def _digest(facts: Mapping[str, Any], embeddings: np.ndarray) -> str:
 
 
 def embeddings_of(
-    shots: Shots, contents: Contents, cached: Kept, conditions: Conditions | None, *, mirror: bool = False
+    shots: Shots, contents: Contents, cached: EmbeddingCache, conditions: Conditions | None, *, mirror: bool = False
 ) -> tuple[list[Key | None], Float[np.ndarray, "photos dim"]]:
     """Keys and embeddings of all photos; only what is not cached is decoded, each content once.
 
@@ -222,4 +229,4 @@ def embeddings_of(
     flip_tta = shots.recipe.evaluate.flip_tta
     variant: Shown = "mirror image" if mirror else "both" if flip_tta else "photo"
     keys = contents.keys(conditions, variant, shots.embedder.head.inference if composes(shots.embedder) else None)
-    return keys, kept_or_made(cached, keys, lambda positions: shots.embed(positions, conditions, mirror=mirror))
+    return keys, cached_or_computed(cached, keys, lambda positions: shots.embed(positions, conditions, mirror=mirror))

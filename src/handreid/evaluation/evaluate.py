@@ -11,7 +11,7 @@ from typing import Any
 from handreid.data.splits import evaluated_rows
 from handreid.evaluation import sections
 from handreid.evaluation.duplicates import remarks_on_copies
-from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
+from handreid.evaluation.embedding_cache import add_to_cache, contents_of, embeddings_of, read_cache
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.evaluation.sections.reranking import filename_suffix
 from handreid.files import check_folder_writable, file_hash, write_json
@@ -83,7 +83,7 @@ def _assess(
             place[section.name] = result
     model_hash = file_hash(run.model)
     if context.computed:
-        keep(run, material.manifest, context.rows, context.contents, context.computed, model_hash, progress)
+        add_to_cache(run, material.manifest, context.rows, context.contents, context.computed, model_hash, progress)
     split = material.split
     return Evaluation(
         format=EVALUATION_FORMAT,
@@ -105,12 +105,12 @@ def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress)
     embedder, model_hash = load_embedder(run), file_hash(run.model)
     manifest, split = material.manifest, material.split
     rows = evaluated_rows(split)
-    cached = read_kept(run, model_hash, progress)
+    cached = read_cache(run, model_hash, progress)
     contents = contents_of(manifest, rows, cached, progress, decode=True)
     conditions, remarks = side_information_of(embedder, manifest.table[rows])
     shots = Shots(manifest, rows, recipe, embedder, progress)
     keys, embeddings = embeddings_of(shots, contents, cached, conditions)
-    keep(run, manifest, rows, contents, [(keys, embeddings)], model_hash, progress)
+    add_to_cache(run, manifest, rows, contents, [(keys, embeddings)], model_hash, progress)
     return EvaluationContext(
         run,
         recipe,

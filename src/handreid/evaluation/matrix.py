@@ -22,7 +22,7 @@ from handreid.data.cross_condition import Cell, CrossedBy, cross_views
 from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.cross_dataset import dataset_cells
-from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
+from handreid.evaluation.embedding_cache import add_to_cache, contents_of, embeddings_of, read_cache
 from handreid.evaluation.matrix_cells import Embedded, difference_to_matched, pool_by_kind, score_cells
 from handreid.evaluation.tables.matrix import markdown
 from handreid.evaluation.unseen_test_set import UnseenTestSet, name_test_sets, unseen_test_set
@@ -206,7 +206,7 @@ def _embedded(
     embedder, model_hash = load_embedder(run), file_hash(run.model)
     parts, numbers, remarks, start = [], [], [], 0
     for tested, photos in zip(tests, rows, strict=True):
-        cached = read_kept(run, model_hash, progress)
+        cached = read_cache(run, model_hash, progress)
         contents = contents_of(tested.manifest, photos, cached, progress)
         shots = Shots(tested.manifest, photos, recipe, embedder, progress)
         table = tested.manifest.table[photos]
@@ -215,7 +215,7 @@ def _embedded(
         if mirrors:
             turned = side_information_of(embedder, _mirror_sides(table))[0]
             turns.append(embeddings_of(shots, contents, cached, turned, mirror=True))
-        keep(run, tested.manifest, photos, contents, turns, model_hash, progress)
+        add_to_cache(run, tested.manifest, photos, contents, turns, model_hash, progress)
         for _, embeddings in turns:
             parts.append(embeddings)
             numbers.append(photos + start)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
 from handreid.evaluation.convert import summary_of
-from handreid.evaluation.embedding_cache import Contents, Kept, Key, embeddings_of, first_of_each
+from handreid.evaluation.embedding_cache import Contents, EmbeddingCache, Key, embeddings_of, first_of_each
 from handreid.inference import Shots
 from handreid.metrics.query_scores import QueryScores, summarise_scores
 from handreid.models.embedder import Embedder
@@ -39,7 +39,7 @@ class EvaluationContext:
     scores: QueryScores
     conditions: Conditions | None
     contents: Contents
-    cached: Kept
+    cached: EmbeddingCache
     keys: list[Key | None]
     shots: Shots
     progress: Progress
