@@ -496,7 +496,7 @@ class TestTheSender:
         self, copied: Run, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | None, status: str, last: int
     ):
         told: list[tuple[Any, Any]] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, trackers, until, status: told.append((until, status)))
+        monkeypatch.setattr(Sender, "notify", lambda self, run, trackers, until, status: told.append((until, status)))
         with (
             contextlib.suppress(KeyboardInterrupt, ValueError),
             follow(copied, [MLflow()], None, NullProgress()) as (watch,),
@@ -517,7 +517,7 @@ class TestTheSender:
 class TestWhatIsNoPartOfTheExperiment:
     def test_a_run_goes_on_with_other_trackers_or_none(self, plain: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
         told: list[object] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, trackers, until, status: told.append(trackers))
+        monkeypatch.setattr(Sender, "notify", lambda self, run, trackers, until, status: told.append(trackers))
         recipe = micro("stages.0.epochs=1", "tracking=[tensorboard]")
         train(recipe, photos, plain.folder, resume=True)
         assert told[0] == (TensorBoard(),)
@@ -525,7 +525,7 @@ class TestWhatIsNoPartOfTheExperiment:
             train(micro("tracking=[mlflow]", "stages.0.epochs=2"), photos, plain.folder, resume=True)
 
     def test_a_stage_is_the_same_stage(self, plain: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(Sender, "tell", lambda *_: None)
+        monkeypatch.setattr(Sender, "notify", lambda *_: None)
         said = Told()
         beside = plain.folder.parent / "beside"
         train(micro("stages.0.epochs=1", "tracking=[wandb]"), photos, beside, progress=said)
@@ -552,7 +552,7 @@ class TestFoldersOfOthers:
     @pytest.fixture
     def told(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, object]]:
         told: list[tuple[object, object]] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, to, until, status: told.append((tuple(to), status)))
+        monkeypatch.setattr(Sender, "notify", lambda self, run, to, until, status: told.append((tuple(to), status)))
         return told
 
     @pytest.mark.parametrize(
