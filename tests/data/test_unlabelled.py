@@ -18,8 +18,9 @@ from handreid.data.check import check
 from handreid.data.cross_condition import draw_all_subjects
 from handreid.data.describe import describe
 from handreid.data.manifest import Manifest, names_of, read
-from handreid.data.splits import PROTOCOLS, VALIDATIONS, make_split
+from handreid.data.splits import PROTOCOLS, make_split
 from handreid.data.unlabelled import UNKNOWN, says_nothing
+from handreid.data.validation import VALIDATIONS
 from handreid.errors import ManifestError, ProtocolError
 from handreid.evaluation.embed import embed
 from handreid.evaluation.evaluate import evaluate

@@ -73,7 +73,7 @@ def _not_over_input(out: Path, source: Source, root: Path) -> None:
 
     tables = [root] if source is Source.csv else []
     if source is Source.hands11k:
-        tables = [root / name for name in Spellings(root, folded).every("HandInfo.csv")]
+        tables = [root / name for name in Spellings(root, folded).candidates("HandInfo.csv")]
     if any(os.path.exists(out) and os.path.exists(table) and out.samefile(table) for table in tables):  # noqa: PTH110
         raise OutputError(f"{printable(out)} is the input table; write the manifest to another path")
 

@@ -1,4 +1,4 @@
-"""How fast what learns, and when."""
+"""Optimizers and schedules of the learning rate."""
 
 from typing import Annotated, Literal
 
