@@ -43,7 +43,7 @@ def verdicts(
     for name, confidence in (("each by itself", 0.95), ("Bonferroni", 1 - 0.05 / pairs)):
         each = [differences(o, found[reference], owner, confidence=confidence, resamples=RESAMPLES) for o in others]
         told[name] = [verdict(one["rank1"]) for one in each]
-    together = simultaneous_differences(found, reference, owner, chosen=chosen, resamples=RESAMPLES)
+    together = simultaneous_differences(found, reference, owner, reference_chosen=chosen, resamples=RESAMPLES)
     told["together"] = [verdict(one["rank1"]) for one in together if one]
     return told
 
@@ -85,7 +85,7 @@ def speed() -> None:
         found = [{name: random.random(10_000) for name in "abcdefg"} for _ in range(count)]
         for chosen in (False, True):
             start = time.perf_counter()
-            simultaneous_differences(found, 0, owner, draws, chosen=chosen)
+            simultaneous_differences(found, 0, owner, draws, reference_chosen=chosen)
             seconds = time.perf_counter() - start
             print(f"{count} systems, {'best' if chosen else 'first'} as reference: {seconds:.1f} s", flush=True)
 

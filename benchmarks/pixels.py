@@ -14,7 +14,8 @@ from handreid.data.loading import decode_all
 from handreid.data.manifest import read
 from handreid.data.splits import make_split, natural_protocol
 from handreid.metrics.intervals import intervals
-from handreid.metrics.ranking import hit, rank_from_similarity
+from handreid.metrics.ranking import rank_from_similarity
+from handreid.metrics.ranking_metrics import hit
 from handreid.types import Preprocessing
 
 SMALL = Preprocessing((32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import betaincinv
 
 from handreid.metrics.intervals import differences, intervals
-from handreid.metrics.ranking import metrics, rank_matches
+from handreid.metrics.ranking import rank_matches
+from handreid.metrics.ranking_metrics import metrics
 
 Rows = dict[str, np.ndarray]
 

@@ -59,12 +59,13 @@ def made_evaluation(name: str, ranks: Sequence[Sequence[int]], draws: str, manif
     subjects = [f"p{row // EACH:02d}" for row in range(queries)]
     scores = scores_of_ranks(rows, of_draw, ranks)
     summary = summarise_scores(scores, np.ones(len(rows), bool), subjects, resamples=200, seed=0)
-    summary["counts"] |= {"gallery": GALLERY, "identities": SUBJECTS, "draws": DRAWS, "dim": 8}
+    counts = {"queries": summary.queries, "subjects": summary.subjects, "unanswerable": summary.unanswerable}
     return {
         "format": EVALUATION_FORMAT,
         "recipe": name,
         "protocol": {"name": "disjoint", "label": "subject", "view": "all"},
-        **summary,
+        "metrics": {k: {"value": i.value, "low": i.low, "high": i.high} for k, i in summary.metrics.items()},
+        "counts": {**counts, "gallery": GALLERY, "identities": SUBJECTS, "draws": DRAWS, "dim": 8},
         "views": {},
         "hashes": {"manifest": manifest, "split": "s" * 64, "draws": draws, "model": "f" * 64},
         "flip_tta": False,

@@ -25,8 +25,8 @@ from handreid.metrics.intervals import intervals
 from handreid.metrics.k_reciprocal import rerank as rerank_distances
 from handreid.metrics.k_reciprocal import rerank_matches
 from handreid.metrics.query_expansion import expand, expand_gallery
-from handreid.metrics.ranking import metrics as metrics_of
 from handreid.metrics.ranking import rank_matches
+from handreid.metrics.ranking_metrics import metrics as metrics_of
 from handreid.models.embedder import Embedder
 from handreid.recipe import (
     CrossEntropy,

@@ -8,7 +8,7 @@ from beartype.roar import BeartypeException
 from jaxtyping import Float, TypeCheckError
 
 from handreid.files import write_text
-from handreid.metrics.ranking import hit
+from handreid.metrics.ranking_metrics import hit
 from tests.type_checks import checked
 
 

@@ -81,9 +81,9 @@ class TestScores:
         draws = [Draw(rows(0, 1, 2, 6), rows(3, 4, 5)), Draw(rows(3, 4, 2, 6), rows(0, 1, 5))]
         scores = score(rng.normal(size=(7, 5)), np.arange(7), draws, self.IDENTITIES)
         found = summarise_scores(scores, np.ones(6, bool), self.IDENTITIES, resamples=500, seed=0)
-        assert found["counts"] == {"queries": 3, "subjects": 2, "unanswerable": 0}
-        for metric in found["metrics"].values():
-            assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
+        assert (found.queries, found.subjects, found.unanswerable) == (3, 2, 0)
+        for metric in found.metrics.values():
+            assert 0 <= metric.low <= metric.value <= metric.high <= 1
 
 
 class TestEvaluationFile:

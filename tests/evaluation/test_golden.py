@@ -98,12 +98,14 @@ def test_ranks_are_what_they_were(name: str):
 def test_metrics_and_intervals_are_what_they_were():
     scores = score(features(), np.arange(len(NAMES)), draws(), NAMES)
     found = summarise_scores(scores, np.ones(len(scores.rows), bool), PEOPLE, resamples=500, seed=0)
-    assert found["counts"] == {"queries": 60, "subjects": 8, "unanswerable": 0}
+    assert (found.queries, found.subjects, found.unanswerable) == (60, 8, 0)
     for name, expected in METRICS.items():
-        assert tuple(found["metrics"][name][end] for end in ("value", "low", "high")) == pytest.approx(expected, 1e-13)
+        assert tuple(getattr(found.metrics[name], end) for end in ("value", "low", "high")) == pytest.approx(
+            expected, 1e-13
+        )
 
 
 def test_the_space_is_what_it_was():
-    found = separation_metrics(features(), list(NAMES), PEOPLE, resamples=500)["numbers"]
+    found = separation_metrics(features(), list(NAMES), PEOPLE, resamples=500).numbers
     for name, expected in SPACE.items():
-        assert tuple(found[name][end] for end in ("value", "low", "high")) == pytest.approx(expected, 1e-13)
+        assert tuple(getattr(found[name], end) for end in ("value", "low", "high")) == pytest.approx(expected, 1e-13)

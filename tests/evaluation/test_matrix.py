@@ -352,7 +352,7 @@ class TestARun:
         assert any("mirrored queries would be the same" in note for note in flipped["notes"])
 
     def test_side_information_of_a_mirrored_hand_is_the_other_side(self):
-        turned = matrix._turned(made().table)
+        turned = matrix._mirror_sides(made().table)
         assert turned["side"].to_list() == [{"left": "right", "right": "left"}[side] for side in made().table["side"]]
 
     def test_a_manifest_that_changed_is_not_guessed_at(self, zero: Run, hands: Path, tmp_path: Path):

@@ -9,8 +9,9 @@ from sklearn.metrics import average_precision_score
 from handreid.errors import DataError
 from handreid.metric_table import metrics_of
 from handreid.metrics import ranking as r
+from handreid.metrics import ranking_metrics as rm
 from handreid.metrics.arrays import exact_unit_vectors
-from handreid.metrics.ranking import PER_QUERY
+from handreid.metrics.ranking_metrics import PER_QUERY
 
 
 def ints(*values):
@@ -75,19 +76,19 @@ def test_ranks_of_identities_are_those_of_the_collapsed_list(case, block):
     ranking = rank(*case, block=block)
     assert ranking.identity_ranks.tolist() == identity_ranks_by_definition(*case)
     for k in (1, 5):
-        found = r.identity_hit(ranking, k)
+        found = rm.identity_hit(ranking, k)
         assert np.array_equal(np.isnan(found), ranking.matches == 0)
         assert found[ranking.matches > 0].tolist() == [
             float(rank <= k) for rank in ranking.identity_ranks[ranking.matches > 0]
         ]
-    assert np.array_equal(r.identity_hit(ranking, 1), r.hit(ranking, 1), equal_nan=True)
+    assert np.array_equal(rm.identity_hit(ranking, 1), rm.hit(ranking, 1), equal_nan=True)
 
 
 @given(tied_similarities())
 def test_r_precision_and_map_at_r_are_their_definitions(case):
     """Manning et al. 2008, section 8.4; Musgrave et al. 2020, section 3.2: P(i) is the precision at i if i is right."""
     ranking = rank(*case)
-    for ranks, precision, at_r in zip(ragged(ranking), r.r_precision(ranking), r.map_at_r(ranking), strict=True):
+    for ranks, precision, at_r in zip(ragged(ranking), rm.r_precision(ranking), rm.map_at_r(ranking), strict=True):
         if not ranks:
             assert np.isnan([precision, at_r]).all()
             continue
@@ -100,7 +101,7 @@ def test_r_precision_and_map_at_r_are_their_definitions(case):
 def test_with_one_photo_of_each_identity_the_new_metrics_are_old_ones():
     """R is 1, so the first R are the first; and no identity is twice in the list."""
     query, gallery, labels, _, _, _ = scene(1)
-    found = r.metrics(r.rank_matches(query, gallery[:5], labels, np.arange(5)))
+    found = rm.metrics(r.rank_matches(query, gallery[:5], labels, np.arange(5)))
     for name in ("r_precision", "map_at_r", "identity_rank1"):
         np.testing.assert_array_equal(found[name], found["rank1"], err_msg=name)
     np.testing.assert_array_equal(found["identity_rank5"], found["rank5"])
@@ -109,7 +110,7 @@ def test_with_one_photo_of_each_identity_the_new_metrics_are_old_ones():
 
 def test_a_collapsed_model_has_the_worst_of_all_metrics():
     ranking = r.rank_matches(np.ones((3, 4)), np.ones((40, 4)), ints(0, 1, 2), np.arange(40) % 20)
-    found = r.metrics(ranking)
+    found = rm.metrics(ranking)
     assert ranking.identity_ranks.tolist() == [20, 20, 20]
     for name in ("r_precision", "map_at_r", "identity_rank1", "identity_rank5", "identity_rank10"):
         assert not found[name].any()
@@ -117,9 +118,9 @@ def test_a_collapsed_model_has_the_worst_of_all_metrics():
 
 def test_ranks_that_were_written_down_do_not_know_identities():
     ranking = r.Ranking(ints(1, 3), ints(0, 2))
-    assert not any(name.startswith("identity") for name in r.metrics(ranking))
+    assert not any(name.startswith("identity") for name in rm.metrics(ranking))
     with pytest.raises(DataError, match="compute it again"):
-        r.identity_hit(ranking, 5)
+        rm.identity_hit(ranking, 5)
 
 
 @given(tied_similarities())
@@ -137,7 +138,7 @@ def test_metrics_by_hand():
     ranking = r.rank_from_similarity(similarity, ints(7, 5, 9), ints(5, 7, 6, 7))
     assert ragged(ranking) == [[2, 4], [1], []]
     assert ranking.unanswerable == 1
-    found = r.metrics(ranking)
+    found = rm.metrics(ranking)
     expected = {
         "rank1": [0, 1],
         "rank5": [1, 1],
@@ -155,8 +156,8 @@ def test_metrics_by_hand():
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], [*values, np.nan], rtol=1e-15, err_msg=name)
-    np.testing.assert_allclose(r.cmc(ranking, 3), [1 / 2, 1, 1])
-    np.testing.assert_allclose(r.cmc(ranking, 1), [1 / 2])
+    np.testing.assert_allclose(rm.cmc(ranking, 3), [1 / 2, 1, 1])
+    np.testing.assert_allclose(rm.cmc(ranking, 1), [1 / 2])
 
 
 def test_three_way_tie_counts_every_wrong_photo_ahead():
@@ -172,7 +173,7 @@ def test_average_precision_is_scikit_learns():
         random.integers(0, 9, 60),
         random.integers(0, 9, 200),
     )
-    found = r.average_precision(r.rank_from_similarity(similarity, labels, gallery_labels))
+    found = rm.average_precision(r.rank_from_similarity(similarity, labels, gallery_labels))
     expected = [
         average_precision_score(gallery_labels == label, row) for label, row in zip(labels, similarity, strict=True)
     ]
@@ -183,7 +184,7 @@ def test_average_precision_with_ties_and_one_right_answer_is_scikit_learns():
     random = np.random.default_rng(1)
     similarity = random.integers(0, 5, (100, 20)) / 5
     labels = random.integers(0, 20, 100)
-    found = r.average_precision(r.rank_from_similarity(similarity, labels, np.arange(20)))
+    found = rm.average_precision(r.rank_from_similarity(similarity, labels, np.arange(20)))
     expected = [
         average_precision_score(np.arange(20) == label, row) for label, row in zip(labels, similarity, strict=True)
     ]
@@ -194,7 +195,7 @@ def test_with_one_right_answer_the_trapezoid_is_half_rank1_half_mrr():
     random = np.random.default_rng(2)
     features = random.standard_normal((300, 8)).astype(np.float32)
     labels = np.arange(300) % 50
-    found = r.metrics(r.rank_matches(features[50:], features[:50], labels[50:], labels[:50]))
+    found = rm.metrics(r.rank_matches(features[50:], features[:50], labels[50:], labels[:50]))
     np.testing.assert_allclose(found["map_trapezoid"], (found["rank1"] + found["mrr"]) / 2)
     np.testing.assert_allclose(found["map"], 2 * found["map_trapezoid"] - found["rank1"])
     np.testing.assert_array_equal(found["map"], found["minp"])
@@ -266,7 +267,7 @@ def test_length_of_a_feature_changes_nothing(scale):
 def test_a_collapsed_model_gets_the_worst_ranks():
     ranking = r.rank_matches(np.ones((3, 4)), np.ones((10, 4)), ints(0, 1, 2), np.arange(10) % 5)
     assert ragged(ranking) == [[9, 10]] * 3
-    assert r.hit(ranking, 1).sum() == 0
+    assert rm.hit(ranking, 1).sum() == 0
 
 
 def test_the_same_camera_is_left_out_only_for_the_same_person():
@@ -278,17 +279,17 @@ def test_the_same_camera_is_left_out_only_for_the_same_person():
 def test_queries_without_answer_are_counted_not_averaged():
     empty = r.rank_matches(np.ones((2, 3)), np.empty((0, 3)), ints(1, 2), ints())
     assert empty.unanswerable == 2
-    assert all(np.isnan(values).all() for values in r.metrics(empty).values())
-    assert np.isnan(r.cmc(empty, 4)).all()
+    assert all(np.isnan(values).all() for values in rm.metrics(empty).values())
+    assert np.isnan(rm.cmc(empty, 4)).all()
     nobody = r.rank_matches(np.empty((0, 3)), np.ones((2, 3)), ints(), ints(1, 2))
     assert nobody.unanswerable == 0
-    assert len(r.first_rank(nobody)) == 0
+    assert len(rm.first_rank(nobody)) == 0
 
 
 def test_cmc_is_the_mean_of_hits():
     ranking = rank_scene(*scene(5))
-    expected = [np.nanmean(r.hit(ranking, k)) for k in range(1, 31)]
-    np.testing.assert_allclose(r.cmc(ranking, 30), expected)
+    expected = [np.nanmean(rm.hit(ranking, k)) for k in range(1, 31)]
+    np.testing.assert_allclose(rm.cmc(ranking, 30), expected)
 
 
 @pytest.mark.parametrize(("value", "what"), [(0.0, "all zero"), (np.nan, "not finite"), (np.inf, "not finite")])

@@ -20,7 +20,8 @@ from handreid.evaluation.tables.ladder import markdown
 from handreid.files import read_json
 from handreid.metrics import k_reciprocal, neighbours, query_expansion
 from handreid.metrics.query_scores import score
-from handreid.metrics.ranking import first_rank, hit, rank_from_blocks, rank_from_similarity, rank_matches
+from handreid.metrics.ranking import rank_from_blocks, rank_from_similarity, rank_matches
+from handreid.metrics.ranking_metrics import first_rank, hit
 from handreid.recipe import KReciprocal, QueryExpansion, Recipe, dump_recipe, parse_recipe, read_rerank
 from handreid.runs.folder import Run, open_run
 from handreid.training.train import train

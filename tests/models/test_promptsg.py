@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from handreid.build import build_embedder, build_towers
 from handreid.data.splits import evaluated_rows
 from handreid.errors import RecipeError
-from handreid.evaluation.embedding_cache import read_kept
+from handreid.evaluation.embedding_cache import read_cache
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.sections.inference_modes import compare_modes, inference_mode, parameters, time_modes
 from handreid.files import file_hash
@@ -364,7 +364,7 @@ class TestEvaluation:
     def test_embeddings_of_one_mode_are_never_taken_for_the_others(self, found: Any, monkeypatch: pytest.MonkeyPatch):
         run, _ = found
         evaluate(run)
-        kept = read_kept(run, file_hash(run.model), NullProgress())
+        kept = read_cache(run, file_hash(run.model), NullProgress())
         by_mode = {
             mode: {key.file: one for key, one in zip(kept.keys, kept.embeddings, strict=True) if key.inference == mode}
             for mode in ("composed", "fixed")

@@ -59,7 +59,7 @@ class TestSimultaneous:
         *systems, owner = self.systems(6)
         few = simultaneous_differences(systems[:3], 0, owner, resamples=2000)
         many = simultaneous_differences(systems, 0, owner, resamples=2000)
-        chosen = simultaneous_differences(systems, 0, owner, chosen=True, resamples=2000)
+        chosen = simultaneous_differences(systems, 0, owner, reference_chosen=True, resamples=2000)
         levels = [found[1]["rank1"].confidence for found in (few, many, chosen)]
         assert 0.95 < levels[0] < levels[1] < levels[2] <= 1 - 0.05 / 15
         assert levels[1] <= 1 - 0.05 / 5

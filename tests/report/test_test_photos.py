@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from handreid.data.manifest import Manifest, read
 from handreid.errors import DataError, PhotoError, RunError
 from handreid.evaluation.embed import embed
-from handreid.evaluation.embedding_cache import Contents, keep, read_kept
+from handreid.evaluation.embedding_cache import Contents, add_to_cache, read_cache
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of
 from handreid.files import file_hash, read_json
@@ -312,11 +312,11 @@ class TestKeptEmbeddings:
 
     def test_two_evaluations_at_once_lose_nothing_that_was_whole(self, own: Run, tested: Looked):
         """Both add to what is there when they write, not to what was there when they began."""
-        kept = read_kept(own, tested.model_hash, NullProgress())
+        kept = read_cache(own, tested.model_hash, NullProgress())
         everything = Contents(tuple(key.file for key in kept.keys), tuple(key.file for key in kept.keys))
         for shown in ("both", "mirror image"):
             keys = everything.keys(None, shown)
-            keep(
+            add_to_cache(
                 own,
                 tested.manifest,
                 tested.rows,
@@ -325,7 +325,7 @@ class TestKeptEmbeddings:
                 tested.model_hash,
                 NullProgress(),
             )
-        now = read_kept(own, tested.model_hash, NullProgress())
+        now = read_cache(own, tested.model_hash, NullProgress())
         assert {key.shown for key in now.keys} == {"photo", "both", "mirror image"}
         assert np.array_equal(now.embeddings[: len(kept.keys)], kept.embeddings)
 

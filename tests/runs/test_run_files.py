@@ -144,7 +144,7 @@ class TestBitFlips:
     def test_in_a_finished_run(self, whole: Path, monkeypatch: pytest.MonkeyPatch):
         """Each file, at several places: what is read is the same, or an error names the file."""
         monkeypatch.setattr(assess, "write_json", lambda *_, **__: None)  # what is there stays there
-        monkeypatch.setattr(assess, "keep", lambda *_, **__: None)
+        monkeypatch.setattr(assess, "add_to_cache", lambda *_, **__: None)
         wanted = {again: results(whole, again=again) for again in (True, False)}
         errors = dict.fromkeys(files_of(whole), 0)
         for name in errors:

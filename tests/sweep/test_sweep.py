@@ -22,7 +22,8 @@ pytest.importorskip("optuna")
 
 from handreid.data import manifest, sources
 from handreid.errors import ProtocolError, RecipeError
-from handreid.metrics.ranking import Ranking, metrics
+from handreid.metrics.ranking import Ranking
+from handreid.metrics.ranking_metrics import metrics
 from handreid.recipe import parse_recipe
 from handreid.recipe.load_sweep import Design, builtin_sweeps, dump_sweep, load_sweep
 from handreid.recipe.sweep import MEASURED, Asha, Axis, Sweep, number_words, short_names

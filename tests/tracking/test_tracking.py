@@ -336,7 +336,7 @@ def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pyte
         go("stopped", beside, watch=[stop])
     go("late")
     go("down", down)
-    sender.tell(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
+    sender.notify(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
     until(lambda: entries(Run(folder / "stopped"))[0].status == "killed")  # closed, for another run is told of
     go("stopped", beside, resume=True)
 
@@ -355,14 +355,14 @@ def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pyte
 
     go("died", MLflow(uri=server.url), watch=[kill])
     shutil.copytree(folder / "late", folder / "going", ignore=shutil.ignore_patterns("tracking.json"))
-    sender.tell(Run(folder / "going"), [beside], (0, 2), None)
+    sender.notify(Run(folder / "going"), [beside], (0, 2), None)
     child = sender._child
     assert child is not None
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdin.close()  # as if we were killed: no last word
     child.wait(LONG)
-    sender.hear()
+    sender.poll()
     child.stdout.close()
     return Trouble(folder, said.lines, {"down": str(down.uri), "slow": slow, "died": server.url}, unanswered)
 
@@ -444,7 +444,7 @@ class TestTheSender:
         said = Told()
         with Sender(said, patience=0.0) as sender:
             for epoch in range(2000):
-                sender.tell(copied, [MLflow()], (0, epoch), None)
+                sender.notify(copied, [MLflow()], (0, epoch), None)
             child = sender._child
         assert child is not None
         assert child.poll() == -signal.SIGKILL
@@ -455,11 +455,11 @@ class TestTheSender:
         Script(monkeypatch, "raise SystemExit(1)")
         said = Told()
         with Sender(said) as sender:
-            sender.tell(copied, [TensorBoard()], (0, 0), None)
+            sender.notify(copied, [TensorBoard()], (0, 0), None)
             assert sender._child is not None
             sender._child.wait()
             for epoch in range(3):
-                sender.tell(copied, [TensorBoard()], (0, epoch), None)
+                sender.notify(copied, [TensorBoard()], (0, epoch), None)
         (note,) = said.lines
         assert "tensorboard in" in note
         assert "its process ended; the run goes on without it" in note
@@ -472,7 +472,7 @@ class TestTheSender:
         said = Told()
         with Sender(said) as sender:
             for epoch in range(3):
-                sender.tell(copied, [TensorBoard()], (0, epoch), None)
+                sender.notify(copied, [TensorBoard()], (0, epoch), None)
         (note,) = said.lines
         assert "Cannot allocate memory; the run goes on" in note
 
@@ -496,7 +496,7 @@ class TestTheSender:
         self, copied: Run, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | None, status: str, last: int
     ):
         told: list[tuple[Any, Any]] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, trackers, until, status: told.append((until, status)))
+        monkeypatch.setattr(Sender, "notify", lambda self, run, trackers, until, status: told.append((until, status)))
         with (
             contextlib.suppress(KeyboardInterrupt, ValueError),
             follow(copied, [MLflow()], None, NullProgress()) as (watch,),
@@ -517,7 +517,7 @@ class TestTheSender:
 class TestWhatIsNoPartOfTheExperiment:
     def test_a_run_goes_on_with_other_trackers_or_none(self, plain: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
         told: list[object] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, trackers, until, status: told.append(trackers))
+        monkeypatch.setattr(Sender, "notify", lambda self, run, trackers, until, status: told.append(trackers))
         recipe = micro("stages.0.epochs=1", "tracking=[tensorboard]")
         train(recipe, photos, plain.folder, resume=True)
         assert told[0] == (TensorBoard(),)
@@ -525,7 +525,7 @@ class TestWhatIsNoPartOfTheExperiment:
             train(micro("tracking=[mlflow]", "stages.0.epochs=2"), photos, plain.folder, resume=True)
 
     def test_a_stage_is_the_same_stage(self, plain: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(Sender, "tell", lambda *_: None)
+        monkeypatch.setattr(Sender, "notify", lambda *_: None)
         said = Told()
         beside = plain.folder.parent / "beside"
         train(micro("stages.0.epochs=1", "tracking=[wandb]"), photos, beside, progress=said)
@@ -552,7 +552,7 @@ class TestFoldersOfOthers:
     @pytest.fixture
     def told(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, object]]:
         told: list[tuple[object, object]] = []
-        monkeypatch.setattr(Sender, "tell", lambda self, run, to, until, status: told.append((tuple(to), status)))
+        monkeypatch.setattr(Sender, "notify", lambda self, run, to, until, status: told.append((tuple(to), status)))
         return told
 
     @pytest.mark.parametrize(
@@ -613,7 +613,7 @@ class TestMemory:
             tracked(copied)
         said = Told()
         with Sender(said, patience=0.0) as sender:
-            sender.tell(copied, [TensorBoard()], (0, 1), None)
+            sender.notify(copied, [TensorBoard()], (0, 1), None)
         (note,) = said.lines
         assert "the run goes on without it" in note
 
@@ -730,7 +730,7 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
 
     def slow(self: worker.BackendThread) -> None:
         working.append(self.thread)
-        list(self._words())
+        list(self._updates())
         time.sleep(0.5)
         self.say({"key": self.key, "done": ""})
 
@@ -789,7 +789,7 @@ class TestEveryKindOfEvaluation:
         run = Run(folder)
         (place,) = register(run, [TensorBoard()])
         page = worker.OpenRun(worker.Update(run, place, payload.EVERYTHING, "finished"), TrackingState(run))
-        page.bring(worker.Update(run, place, payload.EVERYTHING, "finished"))
+        page.sync_to(worker.Update(run, place, payload.EVERYTHING, "finished"))
         page.close()
         found = EventAccumulator(str(folder / "tensorboard"))
         found.Reload()

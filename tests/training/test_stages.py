@@ -86,7 +86,7 @@ class TestReuse:
             case "seed":
                 recipe = recipe_of(LEARN, seed="1", **weights)
             case "weights":
-                recipe = recipe_of(LEARN, start="start", **weights)
+                recipe = recipe_of(LEARN, init_from="start", **weights)
                 train(micro("stages.0.epochs=1"), own_photos, tmp_path / "runs" / "start")
             case "a photo":
                 trained = load_dataset(recipe, own_photos).split.train[0]
@@ -163,7 +163,7 @@ class TestStart:
         rungs = run_ladder([one, two], photos, tmp_path)
         assert [rung.name for rung in rungs] == ["one", "two"]
         facts = json.loads((tmp_path / "two" / "run.json").read_text())
-        assert facts["start"] == str((tmp_path / "one").absolute())
+        assert facts["init_from"] == str((tmp_path / "one").absolute())
         assert run_ladder([one, two], photos, tmp_path)[1].evaluation == rungs[1].evaluation  # nothing to be done again
 
     def test_a_rung_that_cannot_be_built_is_known_before_the_first_and_left_out_if_nobody_asked_for_it(
@@ -214,7 +214,7 @@ class TestStart:
         run = train(micro("stages=[]", "init_from=earlier"), photos, runs / "untrained", resume=True)
         facts = json.loads((run.folder / "run.json").read_text())
         edit_recipe(run.folder, "test_share: 0.4", "test_share: 0.7")
-        assert facts["start"].endswith("earlier")
+        assert facts["init_from"].endswith("earlier")
         with pytest.raises(ProtocolError, match=r"test subjects were trained on in .*earlier"):
             evaluate(run)
         edit_recipe(run.folder, "test_share: 0.7", "test_share: 0.4")

@@ -1,7 +1,7 @@
-"""Cells of a matrix over data sets: everyone's own test, and the same with another data set's gallery beside its own.
+"""Cells of a matrix over data sets: the own test of each, and the same with another data set's gallery added.
 
-Two data sets have no people in common, so a gallery of one holds no right answer for a query of the other. What can be
-asked is whether strangers from elsewhere are mistaken for one's own: they are distractors in a merged gallery.
+Two data sets have no people in common, so a gallery of one has no right answer for a query of the other. What can be
+measured is whether people of another data set are mistaken for the query's: they are distractors in a merged gallery.
 """
 
 from collections.abc import Sequence
@@ -17,35 +17,37 @@ OWN, OTHER = "the data set trained on", "another data set"
 
 
 def dataset_cells(tests: Sequence[UnseenTestSet]) -> list[Cell]:
-    """Query by query, the run's own data set being the first. Rows are numbered on from one data set to the next."""
-    starts = [0, *accumulate(len(of.manifest) for of in tests)]
-    identities = tuple(f"{of.name}: {name}" for of in tests for name in of.identities)
+    """Query by query; `tests[0]` is the run's own data set. Rows are offset by the sizes of the data sets before."""
+    starts = [0, *accumulate(len(test.manifest) for test in tests)]
+    identities = tuple(f"{test.name}: {name}" for test in tests for name in test.identities)
     return [
         Cell(gallery.name, query.name, kind, False, draws, identities)
-        for query, at in zip(tests, starts, strict=False)
-        for gallery, there in zip(tests, starts, strict=False)
-        for draws in [_own(query, at) if gallery is query else _merged(query, at, gallery, there)]
+        for query, offset in zip(tests, starts, strict=False)
+        for gallery, gallery_offset in zip(tests, starts, strict=False)
+        for draws in [
+            _own_draws(query, offset) if gallery is query else _merged_draws(query, offset, gallery, gallery_offset)
+        ]
         for kind in [(OWN if query is tests[0] else OTHER) + ("" if gallery is query else ", among distractors")]
     ]
 
 
-def _own(query: UnseenTestSet, at: int) -> tuple[Draw, ...]:
-    return tuple(Draw(draw.gallery + at, draw.query + at) for draw in query.draws)
+def _own_draws(query: UnseenTestSet, offset: int) -> tuple[Draw, ...]:
+    return tuple(Draw(draw.gallery + offset, draw.query + offset) for draw in query.draws)
 
 
-def _merged(query: UnseenTestSet, at: int, other: UnseenTestSet, there: int) -> tuple[Draw, ...]:
-    """A data set that comes with fewer draws than the query's gives them again and again."""
-    extra = _strangers_to(query, other)
+def _merged_draws(query: UnseenTestSet, offset: int, gallery: UnseenTestSet, gallery_offset: int) -> tuple[Draw, ...]:
+    """With `gallery` added to the query's own. If it has fewer draws, they are repeated cyclically."""
+    extra = _distractors(query, gallery)
     return tuple(
-        Draw(np.concatenate([draw.gallery, extra[number % len(extra)] + there]), draw.query)
-        for number, draw in enumerate(_own(query, at))
+        Draw(np.concatenate([draw.gallery, extra[number % len(extra)] + gallery_offset]), draw.query)
+        for number, draw in enumerate(_own_draws(query, offset))
     )
 
 
-def _strangers_to(query: UnseenTestSet, other: UnseenTestSet) -> list[np.ndarray]:
-    """The other galleries, without people of the query's names where both are of one data set: no distractors."""
-    same = other.manifest.dataset == query.manifest.dataset
-    mine, theirs = query.subjects, other.subjects
-    tested = {mine[row] for row in query.rows} if same else set()
-    known = np.array([name in tested for name in theirs])
-    return [draw.gallery[~known[draw.gallery]] for draw in other.draws]
+def _distractors(query: UnseenTestSet, gallery: UnseenTestSet) -> list[np.ndarray]:
+    """The other test's galleries. If both are of one data set, the query's subjects are removed: not distractors."""
+    same = gallery.manifest.dataset == query.manifest.dataset
+    query_subjects, gallery_subjects = query.subjects, gallery.subjects
+    tested = {query_subjects[row] for row in query.rows} if same else set()
+    shared = np.array([name in tested for name in gallery_subjects])
+    return [draw.gallery[~shared[draw.gallery]] for draw in gallery.draws]

@@ -1,4 +1,4 @@
-"""The same photo more than once among those that are tested: said, because a number may rest on it."""
+"""Identical test photos: counted and reported, because they can change a result."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from handreid.evaluation.embedding_cache import first_of_each
 def distinct_photos(
     pictures: Sequence[str], rows: Int[np.ndarray, " photo"], split: Split
 ) -> Int[np.ndarray, " distinct"]:
-    """Positions of each picture of an identity, once. `pictures` are equal for the same picture."""
+    """Position of each distinct picture of each identity. Equal `pictures` are identical pictures."""
     return first_of_each([(picture, split.identities[row]) for picture, row in zip(pictures, rows, strict=True)])[0]
 
 
 def remarks_on_copies(pictures: Sequence[str], rows: Int[np.ndarray, " photo"], split: Split) -> list[str]:
-    """How many photos are copies, and how many queries have a copy of themselves in their gallery."""
+    """Notes on how many photos are copies, and how many queries have a copy of themselves in their gallery."""
     notes = []
     different = len(set(pictures))
     if different < len(rows):
@@ -25,36 +25,36 @@ def remarks_on_copies(pictures: Sequence[str], rows: Int[np.ndarray, " photo"], 
             f"{len(rows):,} test photos are {different:,} different pictures: copies are embedded once and counted "
             "once in the separation"
         )
-    own, others, queries = _found_themselves(dict(zip(rows.tolist(), pictures, strict=True)), split)
-    of = f"of {queries:,} queries (of all draws)"
-    if own:
+    matching, impostors, queries = _count_copies(dict(zip(rows.tolist(), pictures, strict=True)), split)
+    share = f"of {queries:,} queries (of all draws)"
+    if matching:
         notes.append(
-            f"LEAK: {own:,} {of} have an identical picture in their gallery, a right answer that no model can miss; "
-            "remove the copies from the data"
+            f"LEAK: {matching:,} {share} have an identical picture in their gallery, a right answer that no model can "
+            "miss; remove the copies from the data"
         )
-    if others:
+    if impostors:
         notes.append(
-            f"{others:,} {of} have an identical picture in their gallery under another identity, which no model can "
-            "rank below the right one; `handreid data check` names such photos"
+            f"{impostors:,} {share} have an identical picture in their gallery under another identity, which no model "
+            "can rank below the right one; `handreid data check` names such photos"
         )
     return notes
 
 
-def _found_themselves(pictures: dict[int, str], split: Split) -> tuple[int, int, int]:
-    """Queries whose picture is in their gallery as a right answer, and as a wrong one; and how many queries there are.
+def _count_copies(pictures: dict[int, str], split: Split) -> tuple[int, int, int]:
+    """Queries whose picture is in their gallery as a right answer, and as a wrong one; and the number of queries.
 
-    With cameras that count, a copy from the query's own camera is no answer.
+    Where cameras count, a copy from the query's own camera is not an answer.
     """
-    own = others = queries = 0
+    matching = impostors = queries = 0
     cameras = split.cameras
     for draw in split.test:
         queries += len(draw.query)
-        there: dict[str, list[int]] = {}
+        rows_of: dict[str, list[int]] = {}
         for row in draw.gallery.tolist():
-            there.setdefault(pictures[row], []).append(row)
+            rows_of.setdefault(pictures[row], []).append(row)
         for query in draw.query.tolist():
-            same = there.get(pictures[query], [])
-            alike = [row for row in same if split.identities[row] == split.identities[query]]
-            own += any(cameras is None or cameras[row] != cameras[query] for row in alike)
-            others += len(alike) < len(same)
-    return own, others, queries
+            same = rows_of.get(pictures[query], [])
+            genuine = [row for row in same if split.identities[row] == split.identities[query]]
+            matching += any(cameras is None or cameras[row] != cameras[query] for row in genuine)
+            impostors += len(genuine) < len(same)
+    return matching, impostors, queries

@@ -1,9 +1,9 @@
-"""Photos of a manifest as points: who is on each, what part it has in the run, and where the model puts it.
+"""A table of a manifest's photos with identity, role in the run, and embedding.
 
-* `role` says what the run did with a photo. On another manifest than the run's own nothing was trained on: a photo is
+* `role` is what the run used a photo for. On any other manifest than the run's own, nothing was trained on: a photo is
   `test` where the protocol tests it, else `unused`.
-* A photo of nobody known has no identity and the role `unlabelled`, on any manifest.
-* A manifest's own column of one of our names is kept as `manifest_<name>`.
+* A photo without a subject has no identity and the role `unlabelled`, on any manifest.
+* A manifest's own column with the name of one of `COLUMNS` is renamed to `manifest_<name>`.
 """
 
 import json
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from handreid.data.manifest import Manifest, read
 from handreid.data.splits import Split, evaluated_rows
 from handreid.errors import DataError, ProtocolError, RunError
-from handreid.evaluation.embedding_cache import Shown, contents_of, embeddings_of, kept_or_made, read_kept
+from handreid.evaluation.embedding_cache import Shown, cached_or_computed, contents_of, embeddings_of, read_cache
 from handreid.files import check_writable, file_hash, write_atomic
 from handreid.inference import Shots, load_embedder
 from handreid.progress import NullProgress, Progress
@@ -37,7 +37,7 @@ METADATA = "handreid.embeddings"
 class PhotoTable:
     """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`.
 
-    `split` is None for other data than the run's own that gives none.
+    `split` is None for other data than the run's own that cannot be split.
     """
 
     table: pl.DataFrame
@@ -47,9 +47,11 @@ class PhotoTable:
     split: Split | None
     facts: dict[str, Any]
 
-    def only(self, kept: Int[np.ndarray, " kept"]) -> "PhotoTable":
+    def only(self, positions: Int[np.ndarray, " kept"]) -> "PhotoTable":
         """Some of the photos, by position."""
-        return PhotoTable(self.table[kept], self.rows[kept], self.manifest, self.recipe, self.split, self.facts)
+        return PhotoTable(
+            self.table[positions], self.rows[positions], self.manifest, self.recipe, self.split, self.facts
+        )
 
 
 def embed(
@@ -64,14 +66,14 @@ def embed(
     """Writes the table with its embeddings, and returns it.
 
     `embedding` is an array of float32 of unit length; the file's metadata says which run, model and manifest it is from
-    (`read_facts`). Raises RunError for an unfinished run, DataError when the file has no place or `part` no photo.
+    (`read_facts`). Raises RunError for an unfinished run, DataError when `out` cannot be written or `part` is empty.
     """
     check_writable(out, (".parquet",))
-    known = select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress)
-    points = embed_known(run, known, progress)
-    column = pl.Series("embedding", points, dtype=pl.Array(pl.Float32, points.shape[1]))
-    table = known.table.with_columns(column)
-    facts = {**known.facts, "dim": points.shape[1], "photos": len(points)}
+    photos = select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress)
+    embeddings = embed_known(run, photos, progress)
+    column = pl.Series("embedding", embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1]))
+    table = photos.table.with_columns(column)
+    facts = {**photos.facts, "dim": embeddings.shape[1], "photos": len(embeddings)}
     write_atomic(out, lambda path: table.write_parquet(path, metadata={METADATA: json.dumps(facts)}))
     return table
 
@@ -79,12 +81,12 @@ def embed(
 def read_facts(path: Path) -> dict[str, Any]:
     """Which run, model and manifest the embeddings in a file are from. Raises DataError."""
     try:
-        found = pl.read_parquet_metadata(path).get(METADATA)
+        text = pl.read_parquet_metadata(path).get(METADATA)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    if found is None:
+    if text is None:
         raise DataError(f"{path} holds no embeddings that handreid wrote; write them with `handreid embed`")
-    return dict(json.loads(found))
+    return dict(json.loads(text))
 
 
 def select_photos(
@@ -95,23 +97,24 @@ def select_photos(
     flip_tta: bool | None = None,
     progress: Progress | None = None,
 ) -> PhotoTable:
-    """Who is on each photo of a part, without opening one."""
+    """The photos of a part with identity and role; opens no photo. Raises RunError and DataError."""
     check_finished(run)
     recipe = override_recipe(run.recipe, {}, flip_tta)
     path = data or Path(run.facts["manifest"])
     manifest = read(path)
-    own = manifest.hash == run.facts["manifest_hash"]
-    if data is None and not own:
+    is_own = manifest.hash == run.facts["manifest_hash"]
+    if data is None and not is_own:
         raise RunError(
             f"{path} has changed since {run.folder} was trained on it: its hash is {manifest.hash[:16]}, was "
             f"{run.facts['manifest_hash'][:16]}; restore it, or give it as new data with --data "
             "where the command has that option"
         )
-    split = split_for(recipe, path, own=own, progress=progress or NullProgress())
+    split = split_for(recipe, path, is_own=is_own, progress=progress or NullProgress())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
     table = manifest.table.rename({name: f"manifest_{name}" for name in COLUMNS if name in manifest.table.columns})
     table = table.with_columns(
-        identity=pl.Series(manifest.labels(kind), dtype=pl.String), role=pl.Series(_roles(split, manifest, own=own))
+        identity=pl.Series(manifest.labels(kind), dtype=pl.String),
+        role=pl.Series(_roles(split, manifest, is_own=is_own)),
     )
     rows = np.flatnonzero(np.ones(len(table), bool) if part == "all" else (table["role"] == part).to_numpy())
     if not len(rows):
@@ -133,9 +136,9 @@ def select_photos(
     return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
 
 
-def provenance(known: PhotoTable) -> str:
-    """A sentence that says of which run, model and manifest something is."""
-    facts = known.facts
+def provenance(photos: PhotoTable) -> str:
+    """A sentence naming run, model and manifest, for captions."""
+    facts = photos.facts
     return (
         f"Run {Path(facts['run']).name} (recipe {facts['recipe']}, model {facts['model_hash'][:16]}), "
         f"manifest {Path(facts['manifest']).name} ({facts['manifest_hash'][:16]}), "
@@ -143,43 +146,44 @@ def provenance(known: PhotoTable) -> str:
     )
 
 
-def embed_known(run: Run, known: PhotoTable, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
-    """Embeddings of unit length, in the order of the table: those that the evaluation kept, where these are they."""
+def embed_known(run: Run, photos: PhotoTable, progress: Progress | None = None) -> Float[np.ndarray, "photo dim"]:
+    """Embeddings of unit length, in the order of the table; from the run's cache where it has them."""
     progress = progress or NullProgress()
-    kept = read_kept(run, known.facts["model_hash"], progress)
-    contents = contents_of(known.manifest, known.rows, kept, progress)
-    shown: Shown = "both" if known.recipe.evaluate.flip_tta else "photo"
-    if kept.of_pixels_alone and set(contents.keys(None, shown)) <= set(kept.keys):
-        return kept_or_made(kept, contents.keys(None, shown), _nothing_to_make)  # without loading the model
+    cached = read_cache(run, photos.facts["model_hash"], progress)
+    contents = contents_of(photos.manifest, photos.rows, cached, progress)
+    variant: Shown = "both" if photos.recipe.evaluate.flip_tta else "photo"
+    if cached.of_pixels_alone and set(contents.keys(None, variant)) <= set(cached.keys):
+        # all are cached: the model is not loaded
+        return cached_or_computed(cached, contents.keys(None, variant), _unreachable)
     embedder = load_embedder(run)
-    conditions, remarks = side_information_of(embedder, known.manifest.table[known.rows])
+    conditions, remarks = side_information_of(embedder, photos.manifest.table[photos.rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
-    shots = Shots(known.manifest, known.rows, known.recipe, embedder, progress)
-    return embeddings_of(shots, contents, kept, conditions)[1]
+    shots = Shots(photos.manifest, photos.rows, photos.recipe, embedder, progress)
+    return embeddings_of(shots, contents, cached, conditions)[1]
 
 
-def _nothing_to_make(_: object) -> Float[np.ndarray, "photo dim"]:
+def _unreachable(_: object) -> Float[np.ndarray, "photo dim"]:
     return np.empty((0, 0), np.float32)
 
 
-def split_for(recipe: Recipe, path: Path, *, own: bool, progress: Progress) -> Split | None:
-    """The run's split; on other data by that data's own protocol, or none where it cannot give one."""
-    if own:
+def split_for(recipe: Recipe, path: Path, *, is_own: bool, progress: Progress) -> Split | None:
+    """The run's split; on other data that of its own protocol, or None (with a note) if it cannot be split."""
+    if is_own:
         return load_dataset(recipe, path).split
     try:
-        asked = override_recipe(recipe, {"protocol": "auto", "view": "all"}, None)
-        return load_dataset(asked, path, trains=False).split
+        changed = override_recipe(recipe, {"protocol": "auto", "view": "all"}, None)
+        return load_dataset(changed, path, trains=False).split
     except ProtocolError as error:
         progress.say(f"note: no photo gets the role test, as {path} cannot be split ({error})")
         return None
 
 
-def _roles(split: Split | None, manifest: Manifest, *, own: bool) -> list[str]:
+def _roles(split: Split | None, manifest: Manifest, *, is_own: bool) -> list[str]:
     roles = np.full(len(manifest), "unused", dtype=object)
     roles[manifest.table["subject"].is_null().to_numpy()] = "unlabelled"
     if split is not None:
-        if own:
+        if is_own:
             roles[split.train] = "train"
             roles[split.validation_rows] = "validation"
         roles[evaluated_rows(split)] = "test"

@@ -1,7 +1,7 @@
-"""A run on test identities: embeddings once, then section by section, evaluation.json with what it rests on.
+"""Evaluates a run on test identities: embeds once, computes section by section, writes evaluation.json.
 
 What is computed is the list of sections (`sections/__init__.py`). A new one is a file there; its numbers need a line in
-the table of metrics (`metric_table.py`), and everything that shows results shows them.
+the table of metrics (`metric_table.py`), and everything that shows results then shows them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from handreid.data.splits import evaluated_rows
 from handreid.evaluation import sections
 from handreid.evaluation.duplicates import remarks_on_copies
-from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
+from handreid.evaluation.embedding_cache import add_to_cache, contents_of, embeddings_of, read_cache
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.evaluation.sections.reranking import filename_suffix
 from handreid.files import check_folder_writable, file_hash, write_json
@@ -41,29 +41,29 @@ def evaluate(
     track: Sequence[Tracker] | None = None,
     sender: Sender | None = None,
 ) -> tuple[Path, Evaluation]:
-    """The file written and its content: evaluation.json for the run's own data and protocol, else a name of its own.
+    """The file written and its content: evaluation.json for the run's own data and protocol, else another name.
 
     `changes` replaces keys of the recipe's `data` (protocol, label, view, cameras), `rerank` its ways of re-ranking.
-    The trackers in `track` get the numbers, and no others, whatever the run's folder names. Of other photos than the
-    run's own, people whom it knows are left out, and counted in `left_out`. Raises RunError for an unfinished run,
-    ProtocolError when test subjects of its own photos were trained on, or nobody is left.
+    Only the trackers in `track` get the numbers, whatever the run's folder names. On other photos than the run's own,
+    subjects that the run has seen are left out and counted in `left_out`. Raises RunError for an unfinished run,
+    ProtocolError when test subjects of its own photos were trained on, or no subject is left.
     """
     check_finished(run)
     check_folder_writable(run.folder, create=False)
     progress = progress or NullProgress()
     recipe = run.recipe
-    own = load_dataset(recipe, Path(run.facts["manifest"])) if data is None else None
-    asked = override_recipe(recipe, changes or {}, flip_tta, rerank)
+    trained_on = load_dataset(recipe, Path(run.facts["manifest"])) if data is None else None
+    changed = override_recipe(recipe, changes or {}, flip_tta, rerank)
     place = data or Path(run.facts["manifest"])
-    material = own if own and asked.data == recipe.data else load_dataset(asked, place, trains=False)
+    material = trained_on if trained_on and changed.data == recipe.data else load_dataset(changed, place, trains=False)
     material, leaks, notes = unseen(run, material, progress)
-    if asked.evaluate.prompts is not None:
-        check_weights(run, asked)  # before the work: its text tower is read after it
-    is_own = _is_own(run, recipe, asked, material)
+    if changed.evaluate.prompts is not None:
+        check_weights(run, changed)  # early: the text tower is needed only at the end
+    is_own = _is_own(run, recipe, changed, material)
     note_untold(run, track, (), progress)
     with follow(run, track or (), sender, progress, ended=True):
-        content = _assess(run, asked, material, leaks, notes, progress)
-        path = run.evaluation if is_own else _named(run, recipe, asked, content)
+        content = _assess(run, changed, material, leaks, notes, progress)
+        path = run.evaluation if is_own else _other_path(run, recipe, changed, content)
         write_json(path, content.model_dump(mode="json"), by_line=True)
     return path, content
 
@@ -71,19 +71,19 @@ def evaluate(
 def _assess(
     run: Run, recipe: Recipe, material: RunDataset, leaks: Sequence[Leak], notes: Sequence[str], progress: Progress
 ) -> Evaluation:
-    """Everything that the sections find."""
+    """The results of all sections, with what they rest on."""
     context = _context(run, recipe, material, progress)
-    found: dict[str, Any] = {"sections": {}}
+    content: dict[str, Any] = {"sections": {}}
     for section in sections.SECTIONS:
         result = section(context)
         if isinstance(result, Ranking):
-            found |= {name: getattr(result, name) for name in Ranking.model_fields}
+            content |= {name: getattr(result, name) for name in Ranking.model_fields}
         elif result is not None:
-            place = found if section.name in Evaluation.model_fields else found["sections"]
+            place = content if section.name in Evaluation.model_fields else content["sections"]
             place[section.name] = result
     model_hash = file_hash(run.model)
-    if context.made:
-        keep(run, material.manifest, context.rows, context.contents, context.made, model_hash, progress)
+    if context.computed:
+        add_to_cache(run, material.manifest, context.rows, context.contents, context.computed, model_hash, progress)
     split = material.split
     return Evaluation(
         format=EVALUATION_FORMAT,
@@ -96,21 +96,21 @@ def _assess(
         notes=[*context.notes, *notes],
         environment=environment(),
         left_out=[LeftOut.model_validate(leak.entry()) for leak in leaks],
-        **found,
+        **content,
     )
 
 
 def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress) -> EvaluationContext:
-    """Every test photo embedded, and every query ranked."""
+    """Embeds all test photos and ranks all queries."""
     embedder, model_hash = load_embedder(run), file_hash(run.model)
     manifest, split = material.manifest, material.split
     rows = evaluated_rows(split)
-    kept = read_kept(run, model_hash, progress)
-    contents = contents_of(manifest, rows, kept, progress, pictures=True)
+    cached = read_cache(run, model_hash, progress)
+    contents = contents_of(manifest, rows, cached, progress, decode=True)
     conditions, remarks = side_information_of(embedder, manifest.table[rows])
     shots = Shots(manifest, rows, recipe, embedder, progress)
-    keys, embeddings = embeddings_of(shots, contents, kept, conditions)
-    keep(run, manifest, rows, contents, [(keys, embeddings)], model_hash, progress)
+    keys, embeddings = embeddings_of(shots, contents, cached, conditions)
+    add_to_cache(run, manifest, rows, contents, [(keys, embeddings)], model_hash, progress)
     return EvaluationContext(
         run,
         recipe,
@@ -122,7 +122,7 @@ def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress)
         score(embeddings, rows, split.test, split.identities, cameras=split.cameras),
         conditions,
         contents,
-        kept,
+        cached,
         keys,
         shots,
         progress,
@@ -130,19 +130,21 @@ def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress)
     )
 
 
-def _is_own(run: Run, recipe: Recipe, asked: Recipe, material: RunDataset) -> bool:
-    same = run.facts["draws_hash"] == material.split.draws_hash
-    alike = recipe.evaluate.flip_tta == asked.evaluate.flip_tta and recipe.evaluate.rerank == asked.evaluate.rerank
-    return same and alike and recipe.data.view == asked.data.view
+def _is_own(run: Run, recipe: Recipe, changed: Recipe, material: RunDataset) -> bool:
+    same_draws = run.facts["draws_hash"] == material.split.draws_hash
+    same_settings = (
+        recipe.evaluate.flip_tta == changed.evaluate.flip_tta and recipe.evaluate.rerank == changed.evaluate.rerank
+    )
+    return same_draws and same_settings and recipe.data.view == changed.data.view
 
 
-def _named(run: Run, recipe: Recipe, asked: Recipe, content: Evaluation) -> Path:
+def _other_path(run: Run, recipe: Recipe, changed: Recipe, content: Evaluation) -> Path:
     protocol = content.protocol
     parts = [protocol.name, protocol.label, protocol.view, content.hashes.draws[:8]]
     if protocol.cameras == "cross":
         parts.append("cameras-cross")
     if content.flip_tta:
         parts.append("flip-tta")
-    if asked.evaluate.rerank != recipe.evaluate.rerank:
-        parts.append(filename_suffix(asked.evaluate.rerank))
+    if changed.evaluate.rerank != recipe.evaluate.rerank:
+        parts.append(filename_suffix(changed.evaluate.rerank))
     return run.folder / f"evaluation-{'-'.join(parts)}.json"

@@ -1,7 +1,7 @@
-"""A run across conditions: what it was trained on, gallery photos of one kind, query photos of another.
+"""Cross-condition evaluation of a run: gallery photos of one condition, query photos of another.
 
 * Photos are embedded once, and once more mirrored; every cell ranks the same embeddings.
-* Nobody whom the run, or one that it began with, was trained on or chosen by is in any cell, whatever the view or the
+* Subjects that the run or one of its parents was trained on or validated with are in no cell, whatever the view or the
   label (`leakage`): neither as a query nor in a gallery.
 * By view or side: the test photos of one manifest, crossed (`data/crossing`). By data set: each data set's own test,
   alone and beside another's gallery (`across_datasets`).
@@ -22,7 +22,7 @@ from handreid.data.cross_condition import Cell, CrossedBy, cross_views
 from handreid.data.manifest import read
 from handreid.errors import RunError
 from handreid.evaluation.cross_dataset import dataset_cells
-from handreid.evaluation.embedding_cache import contents_of, embeddings_of, keep, read_kept
+from handreid.evaluation.embedding_cache import add_to_cache, contents_of, embeddings_of, read_cache
 from handreid.evaluation.matrix_cells import Embedded, difference_to_matched, pool_by_kind, score_cells
 from handreid.evaluation.tables.matrix import markdown
 from handreid.evaluation.unseen_test_set import UnseenTestSet, name_test_sets, unseen_test_set
@@ -63,52 +63,56 @@ def matrix_of(
     flip_tta: bool | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, Matrix]:
-    """The file written, a table of the same name as .md beside it, and the content.
+    """The file written and its content; a table of the same name as .md is written beside it.
 
     `data`: over views and sides another manifest than the run's, over data sets those to test beside it. `protocol`
-    replaces the recipe's, over views and sides, `cameras` the recipe's rule. Raises RunError for an unfinished run,
-    or when nobody can know any more who was trained on; ProtocolError where there is nothing to cross.
+    replaces the recipe's (views and sides only), `cameras` the recipe's rule. Raises RunError for an unfinished run, or
+    when the subjects it was trained on cannot be determined any more; ProtocolError where there is nothing to cross.
     """
     check_finished(run)
     check_folder_writable(run.folder, create=False)
-    _check_asked(by, data, protocol)
+    _check_options(by, data, protocol)
     progress = progress or NullProgress()
     recipe = override_recipe(run.recipe, {"protocol": protocol, "cameras": cameras}, flip_tta)
-    own = load_run_dataset(run, data)
+    trained_on = load_run_dataset(run, data)
     exposures, notes = exposures_of(run, data, progress)
     if by == "dataset":
-        paths = _each_once([own.path, *data])
-        tests = name_test_sets([unseen_test_set(recipe, path, own, exposures, None, progress) for path in paths], paths)
-        found = _over_datasets(run, recipe, tests, progress)
+        paths = _each_once([trained_on.path, *data])
+        tests = name_test_sets(
+            [unseen_test_set(recipe, path, trained_on, exposures, None, progress) for path in paths], paths
+        )
+        scored = _over_datasets(run, recipe, tests, progress)
     else:
         pooled = override_recipe(recipe, {"view": "all"}, None)
-        tests = [unseen_test_set(pooled, data[0] if data else own.path, own, exposures, protocol, progress)]
-        found = _over_views(run, recipe, tests[0], by, progress)
+        tests = [
+            unseen_test_set(pooled, data[0] if data else trained_on.path, trained_on, exposures, protocol, progress)
+        ]
+        scored = _over_views(run, recipe, tests[0], by, progress)
     content = Matrix(
         format=MATRIX_FORMAT,
         recipe=recipe.name,
         by=by,
-        trained_on=TrainedOn.model_validate(training_summary(run, own)),
-        tested_on=[_described(of) for of in tests],
-        cells=found.cells,
-        kinds=found.kinds,
-        shared=found.shared,
-        left_out=[LeftOut.model_validate({**one, "dataset": of.name}) for of in tests for one in of.out],
+        trained_on=TrainedOn.model_validate(training_summary(run, trained_on)),
+        tested_on=[_tested_on(test) for test in tests],
+        cells=scored.cells,
+        kinds=scored.kinds,
+        shared=scored.shared,
+        left_out=[LeftOut.model_validate({**leak, "dataset": test.name}) for test in tests for leak in test.out],
         cameras=recipe.data.cameras,
         flip_tta=recipe.evaluate.flip_tta,
-        notes=[*notes, *_notes(tests), *found.remarks],
+        notes=[*notes, *_notes(tests), *scored.remarks],
         hashes=MatrixHashes(
-            manifest=_joined([of.manifest.hash for of in tests]),
+            manifest=_joined([test.manifest.hash for test in tests]),
             draws=_draws_hash(
-                found.ranked,
-                [path for of in tests for path in of.manifest.table["path"]],
+                scored.ranked,
+                [path for test in tests for path in test.manifest.table["path"]],
                 _cameras(tests),
             ),
             model=file_hash(run.model),
         ),
         environment=environment(),
     )
-    plain = by != "dataset" and tests[0].manifest.hash == own.manifest.hash and protocol is None
+    plain = by != "dataset" and tests[0].manifest.hash == trained_on.manifest.hash and protocol is None
     path = _place(run, recipe, by, content, plain=plain)
     write_json(path, content.model_dump(mode="json"), by_line=True)
     write_text(path.with_suffix(".md"), markdown(content))
@@ -116,33 +120,33 @@ def matrix_of(
 
 
 def read_matrices(run: Run) -> list[Matrix]:
-    """Everything that `matrix_of` wrote into the run's folder, in the order of the files' names."""
+    """All matrices in the run's folder, sorted by file name."""
     return [read_matrix(path) for path in matrix_files(run)]
 
 
 def matrix_files(run: Run, by: By | None = None) -> list[Path]:
-    """The files of one kind of matrix, or of all; none in runs that never made one."""
+    """The files of one kind of matrix, or of all kinds; may be empty."""
     return sorted(path for kind in ([by] if by else BY) for path in run.folder.glob(f"evaluation-matrix-{kind}*.json"))
 
 
 def written_matrix(run: Run, by: By, file: Path | None = None) -> Matrix:
-    """The run's matrix of a kind, the one on its own photos if there are others. Raises RunError when that is none."""
-    there = matrix_files(run, by)
-    own = run.folder / f"evaluation-matrix-{by}.json"
-    if file is None and not there:
+    """The run's matrix of a kind, by default the one on its own photos. Raises RunError if none, or not just one."""
+    files = matrix_files(run, by)
+    default = run.folder / f"evaluation-matrix-{by}.json"
+    if file is None and not files:
         raise RunError(f"{run.folder} has no matrix over {by} yet; write it with `handreid evaluate --matrix {by}`")
-    if file is None and own not in there and len(there) > 1:
-        names = ", ".join(path.name for path in there)
-        raise RunError(f"{run.folder} has {len(there)} matrices over {by}; choose one with --file: {names}")
-    found = read_matrix(file or (own if own in there else there[0]))
-    if found.by != by:
+    if file is None and default not in files and len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise RunError(f"{run.folder} has {len(files)} matrices over {by}; choose one with --file: {names}")
+    matrix = read_matrix(file or (default if default in files else files[0]))
+    if matrix.by != by:
         raise RunError(f"{file} is not a matrix over {by}; write one with `handreid evaluate --matrix {by}`")
-    return found
+    return matrix
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """`ranked` is what was ranked, for the hash."""
+class _Scores:
+    """`ranked` are the cells that were ranked, for the hash of the draws."""
 
     cells: list[MatrixCell]
     kinds: list[MatrixKind]
@@ -151,40 +155,42 @@ class _Found:
     remarks: list[str]
 
 
-def _over_views(run: Run, recipe: Recipe, tested: UnseenTestSet, by: CrossedBy, progress: Progress) -> _Found:
-    chosen = recipe.evaluate
-    mirrors = not chosen.flip_tta
-    crossing = cross_views(tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=chosen.draws, mirrors=mirrors)
+def _over_views(run: Run, recipe: Recipe, tested: UnseenTestSet, by: CrossedBy, progress: Progress) -> _Scores:
+    settings = recipe.evaluate
+    mirrors = not settings.flip_tta
+    crossing = cross_views(
+        tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=settings.draws, mirrors=mirrors
+    )
     photos, remarks = _embedded(run, recipe, [tested], [crossing.rows], progress, mirrors=mirrors)
-    cells, scored = score_cells(photos, crossing.cells, chosen.resamples)
-    same_cells, same_kinds = _shared(photos, crossing.shared, chosen.resamples)
+    cells, scored = score_cells(photos, crossing.cells, settings.resamples)
+    same_cells, same_kinds = _shared(photos, crossing.shared, settings.resamples)
     shared = SharedMatrix(identities=len(crossing.identities), of=crossing.people, cells=same_cells, kinds=same_kinds)
     if crossing.unknown:
         remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their view or side")
     if not mirrors:
         remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
-    kinds = pool_by_kind(photos, crossing.cells, scored, chosen.resamples)
-    return _Found(cells, kinds, shared, crossing.cells, remarks)
+    kinds = pool_by_kind(photos, crossing.cells, scored, settings.resamples)
+    return _Scores(cells, kinds, shared, crossing.cells, remarks)
 
 
 def _shared(photos: Embedded, cells: Sequence[Cell], resamples: int) -> tuple[list[SharedCell], list[SharedKind]]:
-    """Cells and kinds over the same people, each with what it loses `difference_to_matched` condition."""
-    found, scored = score_cells(photos, cells, resamples)
+    """Cells and kinds over the same people, each with its `difference_to_matched`."""
+    entries, scored = score_cells(photos, cells, resamples)
     kinds = pool_by_kind(photos, cells, scored, resamples)
     of_cells, of_kinds = difference_to_matched(photos, cells, scored, resamples)
     return (
-        [SharedCell(**dict(one), against_same=lost) for one, lost in zip(found, of_cells, strict=True)],
-        [SharedKind(**dict(one), against_same=lost) for one, lost in zip(kinds, of_kinds, strict=True)],
+        [SharedCell(**dict(entry), against_same=lost) for entry, lost in zip(entries, of_cells, strict=True)],
+        [SharedKind(**dict(entry), against_same=lost) for entry, lost in zip(kinds, of_kinds, strict=True)],
     )
 
 
-def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[UnseenTestSet], progress: Progress) -> _Found:
-    made = dataset_cells(tests)
-    photos, remarks = _embedded(run, recipe, tests, [of.rows for of in tests], progress, mirrors=False)
-    cells, scored = score_cells(photos, made, recipe.evaluate.resamples)
-    kinds = pool_by_kind(photos, made, scored, recipe.evaluate.resamples)
+def _over_datasets(run: Run, recipe: Recipe, tests: Sequence[UnseenTestSet], progress: Progress) -> _Scores:
+    crossed = dataset_cells(tests)
+    photos, remarks = _embedded(run, recipe, tests, [test.rows for test in tests], progress, mirrors=False)
+    cells, scored = score_cells(photos, crossed, recipe.evaluate.resamples)
+    kinds = pool_by_kind(photos, crossed, scored, recipe.evaluate.resamples)
     remarks.append("the gallery of another data set is added to the query's own: its people are distractors")
-    return _Found(cells, kinds, None, made, remarks)
+    return _Scores(cells, kinds, None, crossed, remarks)
 
 
 def _embedded(
@@ -196,42 +202,42 @@ def _embedded(
     *,
     mirrors: bool,
 ) -> tuple[Embedded, list[str]]:
-    """Every photo once; rows are numbered on from one manifest to the next, and so are those of the mirror images."""
+    """Embeds every photo once. Rows are offset by the sizes of the manifests before; mirror images follow theirs."""
     embedder, model_hash = load_embedder(run), file_hash(run.model)
-    found, numbers, remarks, start = [], [], [], 0
-    for tested, wanted in zip(tests, rows, strict=True):
-        kept = read_kept(run, model_hash, progress)
-        contents = contents_of(tested.manifest, wanted, kept, progress)
-        shots = Shots(tested.manifest, wanted, recipe, embedder, progress)
-        table = tested.manifest.table[wanted]
-        conditions, said = side_information_of(embedder, table)
-        turns = [embeddings_of(shots, contents, kept, conditions)]
+    parts, numbers, remarks, start = [], [], [], 0
+    for tested, photos in zip(tests, rows, strict=True):
+        cached = read_cache(run, model_hash, progress)
+        contents = contents_of(tested.manifest, photos, cached, progress)
+        shots = Shots(tested.manifest, photos, recipe, embedder, progress)
+        table = tested.manifest.table[photos]
+        conditions, notes = side_information_of(embedder, table)
+        turns = [embeddings_of(shots, contents, cached, conditions)]
         if mirrors:
-            turned = side_information_of(embedder, _turned(table))[0]
-            turns.append(embeddings_of(shots, contents, kept, turned, mirror=True))
-        keep(run, tested.manifest, wanted, contents, turns, model_hash, progress)
+            turned = side_information_of(embedder, _mirror_sides(table))[0]
+            turns.append(embeddings_of(shots, contents, cached, turned, mirror=True))
+        add_to_cache(run, tested.manifest, photos, contents, turns, model_hash, progress)
         for _, embeddings in turns:
-            found.append(embeddings)
-            numbers.append(wanted + start)
+            parts.append(embeddings)
+            numbers.append(photos + start)
             start += len(tested.manifest)
-        remarks += said
-    subjects = [f"{of.name}: {name}" for of in tests for name in of.subjects]
-    return Embedded(np.concatenate(numbers), np.concatenate(found), subjects, _cameras(tests)), remarks
+        remarks += notes
+    subjects = [f"{test.name}: {name}" for test in tests for name in test.subjects]
+    return Embedded(np.concatenate(numbers), np.concatenate(parts), subjects, _cameras(tests)), remarks
 
 
 def _cameras(tests: Sequence[UnseenTestSet]) -> list[str | None] | None:
-    """Of every row of every manifest, where they count."""
-    if any(of.cameras is None for of in tests):
+    """Cameras of every row of every manifest; None where they do not count."""
+    if any(test.cameras is None for test in tests):
         return None
-    return [camera for of in tests for camera in of.cameras or ()]
+    return [camera for test in tests for camera in test.cameras or ()]
 
 
-def _turned(photos: pl.DataFrame) -> pl.DataFrame:
-    """What the manifest says of the mirror images: a mirrored left hand is a right one, also to side information."""
+def _mirror_sides(photos: pl.DataFrame) -> pl.DataFrame:
+    """The manifest's rows for mirror images: a mirrored left hand is a right one, also as side information."""
     return photos.with_columns(pl.col("side").replace({"left": "right", "right": "left"}))
 
 
-def _check_asked(by: By, data: Sequence[Path], protocol: str | None) -> None:
+def _check_options(by: By, data: Sequence[Path], protocol: str | None) -> None:
     if by == "dataset" and protocol is not None:
         raise RunError("a matrix over dataset tests each data set by its own protocol; omit --protocol")
     if by == "dataset" and not data:
@@ -241,14 +247,14 @@ def _check_asked(by: By, data: Sequence[Path], protocol: str | None) -> None:
 
 
 def _each_once(paths: Sequence[Path]) -> list[Path]:
-    """The run's own may be among the others. Raises RunError when it is the only one."""
-    found = {read(path).hash: path for path in reversed(paths)}
-    if len(found) < 2:
+    """Each manifest once, as the run's own may be given too. Raises RunError when it is the only one."""
+    by_hash = {read(path).hash: path for path in reversed(paths)}
+    if len(by_hash) < 2:
         raise RunError(f"a matrix over dataset needs other data sets than the run's own; {paths[-1]} is the run's own")
-    return list(reversed(found.values()))
+    return list(reversed(by_hash.values()))
 
 
-def _described(tested: UnseenTestSet) -> TestedOn:
+def _tested_on(tested: UnseenTestSet) -> TestedOn:
     names = tested.subjects
     return TestedOn(
         name=tested.name,
@@ -260,11 +266,11 @@ def _described(tested: UnseenTestSet) -> TestedOn:
 
 
 def _notes(tests: Sequence[UnseenTestSet]) -> list[str]:
-    return [f"{of.name}: {note}" if len(tests) > 1 else note for of in tests for note in of.notes]
+    return [f"{test.name}: {note}" if len(tests) > 1 else note for test in tests for note in test.notes]
 
 
 def _draws_hash(cells: Sequence[Cell], paths: Sequence[str], cameras: Sequence[str | None] | None) -> str:
-    """Of every photo that is searched for or among, whose it is, whether it is mirrored, and cameras that count."""
+    """Of all query and gallery photos: path, identity, whether mirrored, and camera where it counts."""
     digest = hashlib.sha256()
     taken_by = [[] if cameras is None else [cameras[row]] for row in range(len(paths))]
     for cell in cells:

@@ -1,7 +1,7 @@
-"""The cells of a matrix as numbers: each by itself, pooled by kind, and against the cell of equal conditions.
+"""Metrics of the cells of a matrix: of each cell, pooled by kind, and as difference to the matched condition.
 
-Every cell is scored as any evaluation is (`protocol`): the mean over the draws, intervals over subjects. Cells over the
-same people, with galleries of the same size, can be compared: query by query, as rungs of a ladder are.
+Every cell is scored like an evaluation: mean over the draws, intervals over subjects. Cells over the same people with
+galleries of the same size can be compared query by query, like rungs of a ladder.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handreid.data.cross_condition import Cell
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of, summary_of
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, score, summarise_scores
 from handreid.runs.results import CellCounts, Difference, MatrixCell, MatrixKind, Summary
@@ -24,7 +24,7 @@ _ONE_CAMERA = "all gallery photos of the query's identity are from the query's o
 class Embedded:
     """Photos by row, ascending, and the subject of each of the n rows; row n + r is the mirror image of row r.
 
-    `cameras` are those of the n rows, where photos of a query's identity and camera are left out of its ranking.
+    `cameras` of the n rows are given where gallery photos of the query's identity and camera are to be left out.
     """
 
     rows: Int[np.ndarray, " photos"]
@@ -33,31 +33,31 @@ class Embedded:
     cameras: Sequence[str | None] | None = None
 
     def scores(self, cell: Cell) -> QueryScores | None:
-        """None for a blank cell, and where no query has a right answer."""
+        """None for a blank cell, or if no query has a right answer."""
         if cell.blank:
             return None
         cameras = None if self.cameras is None else [*self.cameras, *self.cameras]
-        found = score(self.embeddings, self.rows, cell.draws, cell.identities, cameras=cameras)
-        return found if found.answerable.any() else None
+        scored = score(self.embeddings, self.rows, cell.draws, cell.identities, cameras=cameras)
+        return scored if scored.answerable.any() else None
 
 
 def score_cells(
     photos: Embedded, cells: Sequence[Cell], resamples: int
 ) -> tuple[list[MatrixCell], list[QueryScores | None]]:
-    """What is written of each cell, and the scores behind it; a blank cell has null for metrics."""
+    """The stored entry of each cell, and its scores; a blank cell has null for metrics."""
     scored = [photos.scores(cell) for cell in cells]
-    return [_entry(photos, cell, of, resamples) for cell, of in zip(cells, scored, strict=True)], scored
+    return [_entry(photos, cell, scores, resamples) for cell, scores in zip(cells, scored, strict=True)], scored
 
 
 def pool_by_kind(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
 ) -> list[MatrixKind]:
-    """All cells of a kind as one, the mean over their queries; kinds in the order in which they come first."""
+    """Mean over the queries of all cells of a kind; kinds in order of first appearance."""
     kinds = []
-    for (kind, mirrored), of in _kinds(cells, scored).items():
-        found = _summary(photos, _pooled(list(of.values())), resamples)
+    for (kind, mirrored), members in _kinds(cells, scored).items():
+        summary = _summary(photos, _pooled(list(members.values())), resamples)
         kinds.append(
-            MatrixKind(kind=kind, mirrored=mirrored, cells=len(of), metrics=found.metrics, counts=found.counts)
+            MatrixKind(kind=kind, mirrored=mirrored, cells=len(members), metrics=summary.metrics, counts=summary.counts)
         )
     return kinds
 
@@ -65,37 +65,37 @@ def pool_by_kind(
 def difference_to_matched(
     photos: Embedded, cells: Sequence[Cell], scored: Sequence[QueryScores | None], resamples: int
 ) -> tuple[list[dict[str, Difference] | None], list[dict[str, Difference] | None]]:
-    """What queries lose to the cell whose gallery is of their own condition: per cell, and per kind as `pool_by_kind`.
+    """Difference to the cell whose gallery has the queries' own condition: per cell, and per kind as `pool_by_kind`.
 
-    None where there is nothing to compare. Only of use for cells over the same people: galleries must be of one size.
+    None where there is nothing to compare. Valid only for cells over the same people, with galleries of one size.
     """
-    base = {cell.query: of for cell, of in zip(cells, scored, strict=True) if cell.gallery == cell.query}
+    base = {cell.query: scores for cell, scores in zip(cells, scored, strict=True) if cell.gallery == cell.query}
     pairs = [
-        _paired(photos, of, base[cell.query]) if cell.gallery != cell.query else None
-        for cell, of in zip(cells, scored, strict=True)
+        _paired(photos, scores, base[cell.query]) if cell.gallery != cell.query else None
+        for cell, scores in zip(cells, scored, strict=True)
     ]
-    kinds = [[pairs[number] for number in of] for of in _kinds(cells, scored).values()]
-    return [_difference([of], resamples) for of in pairs], [_difference(of, resamples) for of in kinds]
+    kinds = [[pairs[number] for number in members] for members in _kinds(cells, scored).values()]
+    return [_difference([pair], resamples) for pair in pairs], [_difference(members, resamples) for members in kinds]
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Queries that two cells have in common, with the metrics of both."""
+    """Queries that a cell has in common with its matched cell (`base`), with the metrics of both."""
 
     subjects: tuple[str, ...]
     draws: Int[np.ndarray, " pair"]
-    ours: dict[str, Float[np.ndarray, " pair"]]
-    theirs: dict[str, Float[np.ndarray, " pair"]]
+    scores: dict[str, Float[np.ndarray, " pair"]]
+    base: dict[str, Float[np.ndarray, " pair"]]
 
 
 def _kinds(
     cells: Sequence[Cell], scored: Sequence[QueryScores | None]
 ) -> dict[tuple[str, bool], dict[int, QueryScores]]:
-    """The cells of each kind that are not blank, by their number."""
+    """The scores of the cells of each kind, by the cell's number, without blank ones."""
     groups: dict[tuple[str, bool], dict[int, QueryScores]] = {}
-    for number, (cell, of) in enumerate(zip(cells, scored, strict=True)):
-        if of is not None:
-            groups.setdefault((cell.kind, cell.mirrored), {})[number] = of
+    for number, (cell, scores) in enumerate(zip(cells, scored, strict=True)):
+        if scores is not None:
+            groups.setdefault((cell.kind, cell.mirrored), {})[number] = scores
     return groups
 
 
@@ -104,9 +104,9 @@ def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: 
         metrics, blank = None, cell.blank or _ONE_CAMERA
         counts = CellCounts(queries=0, subjects=0, gallery=0)
     else:
-        found, blank = _summary(photos, scores, resamples), None
-        metrics, gallery = found.metrics, max(len(draw.gallery) for draw in cell.draws)
-        counts = CellCounts(**found.counts.model_dump(), gallery=gallery, draws=len(cell.draws))
+        summary, blank = _summary(photos, scores, resamples), None
+        metrics, gallery = summary.metrics, max(len(draw.gallery) for draw in cell.draws)
+        counts = CellCounts(**summary.counts.model_dump(), gallery=gallery, draws=len(cell.draws))
     return MatrixCell(
         gallery=cell.gallery,
         query=cell.query,
@@ -120,49 +120,49 @@ def _entry(photos: Embedded, cell: Cell, scores: QueryScores | None, resamples: 
 
 def _summary(photos: Embedded, scores: QueryScores, resamples: int) -> Summary:
     everyone, all_of_them = [*photos.subjects, *photos.subjects], np.ones(len(scores.rows), bool)
-    return Summary.model_validate(summarise_scores(scores, all_of_them, everyone, resamples=resamples, seed=0))
+    return summary_of(summarise_scores(scores, all_of_them, everyone, resamples=resamples, seed=0))
 
 
 def _pooled(scores: Sequence[QueryScores]) -> QueryScores:
     return QueryScores(
-        np.concatenate([of.rows for of in scores]),
-        np.concatenate([of.draws for of in scores]),
-        {name: np.concatenate([of.metrics[name] for of in scores]) for name in scores[0].metrics},
-        tuple(ranks for of in scores for ranks in of.ranks),
+        np.concatenate([cell.rows for cell in scores]),
+        np.concatenate([cell.draws for cell in scores]),
+        {name: np.concatenate([cell.metrics[name] for cell in scores]) for name in scores[0].metrics},
+        tuple(ranks for cell in scores for ranks in cell.ranks),
     )
 
 
-def _paired(photos: Embedded, ours: QueryScores | None, theirs: QueryScores | None) -> _Pairs | None:
-    """Over the photos with a right answer in both, in a draw; a mirror image is compared with its photo."""
-    if ours is None or theirs is None:
+def _paired(photos: Embedded, scores: QueryScores | None, base: QueryScores | None) -> _Pairs | None:
+    """Pairs of queries with a right answer in both cells, in the same draw; mirror images pair with their photo."""
+    if scores is None or base is None:
         return None
-    mine, other = (
+    places, base_places = (
         {
-            (row % len(photos.subjects), draw): at
-            for at, (row, draw) in enumerate(zip(of.rows, of.draws, strict=True))
-            if of.ranks[at]
+            (row % len(photos.subjects), draw): entry
+            for entry, (row, draw) in enumerate(zip(side.rows, side.draws, strict=True))
+            if side.ranks[entry]
         }
-        for of in (ours, theirs)
+        for side in (scores, base)
     )
-    common = [key for key in mine if key in other]
-    here, there = (np.array([of[key] for key in common], np.int64) for of in (mine, other))
+    common = [key for key in places if key in base_places]
+    entries, base_entries = (np.array([side[key] for key in common], np.int64) for side in (places, base_places))
     return _Pairs(
         tuple(photos.subjects[row] for row, _ in common),
-        ours.draws[here],
-        {name: ours.metrics[name][here] for name in COMPARED},
-        {name: theirs.metrics[name][there] for name in COMPARED},
+        scores.draws[entries],
+        {name: scores.metrics[name][entries] for name in COMPARED},
+        {name: base.metrics[name][base_entries] for name in COMPARED},
     )
 
 
 def _difference(pairs: Sequence[_Pairs | None], resamples: int) -> dict[str, Difference] | None:
-    some = [of for of in pairs if of is not None and of.subjects]
-    if not some:
+    comparable = [pair for pair in pairs if pair is not None and pair.subjects]
+    if not comparable:
         return None
-    found = differences(
-        {name: np.concatenate([of.ours[name] for of in some]) for name in COMPARED},
-        {name: np.concatenate([of.theirs[name] for of in some]) for name in COMPARED},
-        np.unique([name for of in some for name in of.subjects], return_inverse=True)[1],
-        np.concatenate([of.draws for of in some]),
+    intervals = differences(
+        {name: np.concatenate([pair.scores[name] for pair in comparable]) for name in COMPARED},
+        {name: np.concatenate([pair.base[name] for pair in comparable]) for name in COMPARED},
+        np.unique([name for pair in comparable for name in pair.subjects], return_inverse=True)[1],
+        np.concatenate([pair.draws for pair in comparable]),
         resamples=resamples,
     )
-    return differences_of(found)
+    return differences_of(intervals)

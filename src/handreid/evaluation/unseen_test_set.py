@@ -1,8 +1,8 @@
-"""Who is tested of a manifest when a run meets it: its own test, another data set's, or everyone; strangers only.
+"""Test draws of a manifest for a run, with unseen subjects only.
 
-* On the run's own photos its own protocol says who. On others, the data set's protocol or the split that it comes with;
-  where it has neither, everyone is tested, as nobody of it was trained on.
-* Whoever the run knows (`leakage`) is taken out of queries and galleries alike.
+* On the run's own photos, its protocol selects the test subjects. On others, the data set's protocol or the split that
+  it comes with; where it has neither, all subjects are tested, as none of them was trained on.
+* Subjects that the run has seen (`leakage`) are removed from queries and galleries alike.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from handreid.runs.leakage import find_leaks, hashes_in
 
 @dataclass(frozen=True, eq=False)
 class UnseenTestSet:
-    """`draws` of one manifest, with the identity and the subject of every row; `out` says who was left out, and why."""
+    """`draws` of one manifest, with the identity and the subject of every row; `out`: who was left out, and why."""
 
     name: str
     manifest: Manifest
@@ -43,54 +43,55 @@ class UnseenTestSet:
 
     @property
     def rows(self) -> Int[np.ndarray, " photos"]:
-        """Every photo that is searched for or among in any draw, once, ascending."""
+        """All query and gallery photos of all draws, each once, ascending."""
         return np.unique(np.concatenate([part for draw in self.draws for part in (draw.gallery, draw.query)]))
 
     @property
     def subjects(self) -> list[str]:
-        """Of every row; a photo of nobody known has a name of its own."""
+        """Of every row; each photo without a subject has a unique name."""
         return names_of(self.manifest, "subject")
 
 
 def unseen_test_set(
     recipe: Recipe,
     path: Path,
-    own: RunDataset,
+    trained_on: RunDataset,
     exposures: Sequence[Exposure],
     protocol: str | None,
     progress: Progress | None = None,
 ) -> UnseenTestSet:
-    """`recipe` is the run's, `own` what it was trained on; `protocol` is asked for on other photos than its own.
+    """`recipe` is the run's; `protocol` replaces that of other photos than the run's own.
 
-    Raises ProtocolError where nobody is left.
+    Raises ProtocolError where no subject is left.
     """
-    return _strangers(_everybody(recipe, path, own, protocol), exposures, progress)
+    return _unseen_only(_all_subjects(recipe, path, trained_on, protocol), exposures, progress)
 
 
 def name_test_sets(tests: Sequence[UnseenTestSet], paths: Sequence[Path]) -> list[UnseenTestSet]:
-    """Each with a name of its own: the data set's where it is one's alone, else the file's."""
-    sets = [of.manifest.dataset for of in tests]
+    """With unique names: the data set's where only one test set has it, else the file's."""
+    sets = [test.manifest.dataset for test in tests]
     files = [path.absolute().parent.name if path.stem == "manifest" else path.stem for path in paths]
-    wanted = [
+    candidates = [
         dataset if dataset not in ("csv", "folders") and sets.count(dataset) == 1 else file
         for dataset, file in zip(sets, files, strict=True)
     ]
     names = [
-        f"{name} ({wanted[: at + 1].count(name)})" if wanted.count(name) > 1 else name for at, name in enumerate(wanted)
+        f"{name} ({candidates[: position + 1].count(name)})" if candidates.count(name) > 1 else name
+        for position, name in enumerate(candidates)
     ]
-    return [replace(of, name=name) for of, name in zip(tests, names, strict=True)]
+    return [replace(test, name=name) for test, name in zip(tests, names, strict=True)]
 
 
-def _everybody(recipe: Recipe, path: Path, own: RunDataset, protocol: str | None) -> UnseenTestSet:
+def _all_subjects(recipe: Recipe, path: Path, trained_on: RunDataset, protocol: str | None) -> UnseenTestSet:
     manifest = read(path)
     view = recipe.data.view if recipe.data.view in manifest.views else "all"
-    if manifest.hash == own.manifest.hash:
+    if manifest.hash == trained_on.manifest.hash:
         split = load_dataset(recipe, path).split
     elif protocol is None and natural_protocol(manifest) == "disjoint":
         return _everyone(recipe, manifest, None if view == "all" else view)
     else:
-        asked = {"protocol": protocol or "auto", "label": "auto", "view": view}
-        split = load_dataset(override_recipe(recipe, asked, None), path, trains=False).split
+        changes = {"protocol": protocol or "auto", "label": "auto", "view": view}
+        split = load_dataset(override_recipe(recipe, changes, None), path, trains=False).split
     how = {"protocol": split.protocol, "label": split.label, "view": split.view or "all"}
     return UnseenTestSet(
         manifest.dataset, manifest, split.test, split.identities, how, split.notes, cameras=split.cameras
@@ -107,7 +108,7 @@ def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> UnseenTes
     return UnseenTestSet(manifest.dataset, manifest, draws, tuple(labels), how, (note, *notes), cameras=cameras)
 
 
-def _strangers(tested: UnseenTestSet, exposures: Sequence[Exposure], progress: Progress | None) -> UnseenTestSet:
+def _unseen_only(tested: UnseenTestSet, exposures: Sequence[Exposure], progress: Progress | None) -> UnseenTestSet:
     leaks = find_leaks(exposures, tested.manifest, tested.rows.tolist(), hashes_in(tested.manifest, progress))
     draws = drop_rows(tested.draws, {row for leak in leaks for row in leak.rows})
     if not all(len(draw.query) for draw in draws):

@@ -1,14 +1,15 @@
-"""Where the tokens that make an embedding have looked: attention rollout.
+"""Attention rollout: how the attention of the tokens behind an embedding is distributed over the patches.
 
-Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020), section 3: a block's attention, heads averaged,
-is taken half and half with the identity, which stands for the residual connection, and blocks are multiplied up.
+Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020), section 3: the attention of a block, averaged
+over heads, is averaged with the identity matrix, which represents the residual connection; blocks are multiplied.
 
-* It starts from what the embedding is of, not always the class token: the patches, equally, where a head reads these;
-  both, equally, where both are read; the class token a block earlier for `penultimate`.
-* Visual prompts are on the way, never a place: what a token draws from them leads to no part of the photo, is left out,
-  and the rest is the map. The paper has no such tokens.
-* It follows weights alone. It sees neither what values carry, nor the MLPs, nor what a head makes of the tokens, and is
-  the same whatever photo this one is compared with.
+* It starts from the tokens that the embedding is computed from, not always the class token: all patches with equal
+  weight where a head reads the patches; both with equal weight where both are read; for `penultimate` the class token
+  one block earlier.
+* Visual prompts are intermediate tokens, not part of the map: attention to them belongs to no part of the photo and is
+  dropped, and the rest is normalised. The paper has no such tokens.
+* It uses attention weights only: not the values, the MLPs, or what a head does with the tokens; and it does not depend
+  on the photo that this one is compared with.
 """
 
 import torch
@@ -24,14 +25,14 @@ RESIDUAL = 0.5
 def rollout(
     embedder: Embedder, photos: UInt8[Tensor, "photo 3 height width"], conditions: Int[Tensor, " photo"] | None = None
 ) -> Float[Tensor, "photo rows cols"]:
-    """What share of its attention a photo's embedding draws from each patch, sums to 1. Raises WeightsError."""
+    """Share of each patch in the attention of a photo's embedding; sums to 1. Raises WeightsError for a ResNet."""
     rows, cols, _ = embedder.backbone.grid
     prompts = embedder.backbone.visual_prompts
     count = 0 if prompts is None else prompts.prompts.shape[1]
     renewed = 1 if prompts is None else len(prompts.prompts)
-    with embedder.evaluating(), torch.inference_mode(), attention_weights(embedder.backbone.visual) as found:
+    with embedder.evaluating(), torch.inference_mode(), attention_weights(embedder.backbone.visual) as attention:
         embedder(photos, conditions)
-        weights = [block.float() for block in found]
+        weights = [block.float() for block in attention]
     starts = _starts(embedder, rows * cols, count, len(weights))
     rolled = sum(
         share * attention_flow(weights[:depth], prompts=count, renewed=renewed)[:, tokens].mean(dim=1)
@@ -44,9 +45,10 @@ def rollout(
 def attention_flow(
     weights: list[Float[Tensor, "photo token token"]], *, prompts: int = 0, renewed: int = 1
 ) -> Float[Tensor, "photo token place"]:
-    """How each token draws on class token and patches of the input, through blocks whose attention is given.
+    """How much each token depends on the class token and the patches of the input, after the given blocks.
 
-    `prompts` tokens behind the class token are no places. The first `renewed` blocks are given new ones each.
+    The `prompts` tokens after the class token are left out of the last axis. Each of the first `renewed` blocks
+    replaces them by new ones.
     """
     photos, tokens = weights[0].shape[:2]
     drawn = torch.eye(tokens).to(weights[0])
@@ -61,7 +63,7 @@ def attention_flow(
 
 
 def _starts(embedder: Embedder, patches: int, prompts: int, blocks: int) -> list[tuple[float, int, slice]]:
-    """What is compared: its share, how many blocks are below it, and its tokens behind these."""
+    """What the embedding is read from: its share, the number of blocks before it, and its tokens."""
     of_class, of_patches = slice(0, 1), slice(1 + prompts, 1 + prompts + patches)
     pooled = of_patches if pools_tokens(embedder.backbone.visual) else of_class
     read = set()
@@ -69,6 +71,6 @@ def _starts(embedder: Embedder, patches: int, prompts: int, blocks: int) -> list
         if name == "penultimate":
             read.add((max(blocks - 1, 1), of_class.start, of_class.stop))
         else:
-            chosen = of_patches if name == "parts" else pooled
-            read.add((blocks, chosen.start, chosen.stop))
+            tokens = of_patches if name == "parts" else pooled
+            read.add((blocks, tokens.start, tokens.stop))
     return [(1 / len(read), depth, slice(start, stop)) for depth, start, stop in sorted(read)]

@@ -1,13 +1,14 @@
-"""Which parts of a photo made its embedding, and which parts of two photos made them alike.
+"""Which parts of a photo its embedding depends on, and which parts of two photos make them similar.
 
-* One photo: attention rollout for a ViT and Grad-CAM for a ResNet, as papers show them; occlusion where asked for.
-* A match: occlusion, which needs no look inside, hence is the same for all towers and heads, and says what it measured.
-  `benchmarks/saliency.py` compares it with the others by what happens to the similarity when the parts go.
-* Two parts correspond in so far as blanking the one takes away the same of its embedding as blanking the other takes
-  of its own: their strength is the product of the two changes, and also s(x, y) - s(x', y) - s(x, y') + s(x', y'),
-  what the similarity s has only with both parts. (In windows of one cell exactly; with larger ones, the mean of them.)
-* Maps lie on even tilings of the photo as the model saw it. Overlapping patches are shared out by how much of a cell
-  they cover.
+* One photo: attention rollout for a ViT and Grad-CAM for a ResNet, as in papers; occlusion on request.
+* A match: occlusion, which does not use the inside of the model, so it is the same for all towers and heads, and its
+  values are measured changes. `benchmarks/saliency.py` compares it with the others by how the similarity changes when
+  the parts are removed.
+* Two parts correspond as far as blanking them removes the same from the two embeddings. Their strength is the dot
+  product of the two changes, which equals s(x, y) - s(x', y) - s(x, y') + s(x', y'), the part of the similarity s that
+  needs both. (Exact for windows of one cell; with larger ones, the mean over windows.)
+* Maps are on regular grids over the photo as the model sees it. Values of overlapping patches are distributed over the
+  cells in proportion to the area covered.
 """
 
 from dataclasses import dataclass
@@ -54,9 +55,9 @@ _WEAKEST = 0.2  # of the strongest pair
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """`left` and `right` say, in units of the cosine, how much it falls with a cell; negative where it rises.
+    """`left` and `right`: by how much the cosine falls when a cell is blanked; negative where it rises.
 
-    `pairs` are the strongest corresponding cells, strongest first, none beside another on either photo.
+    `pairs` are the strongest corresponding cells, strongest first, no two of them adjacent on either photo.
     """
 
     similarity: float
@@ -74,33 +75,33 @@ def saliency(
     method: Method = "auto",
     batch_size: int = 16,
 ) -> tuple[Float[np.ndarray, "photo rows cols"], str]:
-    """Maps whose largest value is 1, and the name of the method in words; all 0 where there is nothing to see.
+    """Maps scaled to a maximum of 1, and a description of the method; a map without positive values is all 0.
 
-    Rollout is a share of attention, so nowhere 0; the others are cut off at 0. All are of the photo alone, never of its
-    mirror image. Raises WeightsError for rollout of a ResNet.
+    Rollout is a share of attention, so above 0 everywhere; the others are clipped at 0. Maps are of the photo itself,
+    without its mirror image. Raises WeightsError for rollout of a ResNet.
     """
-    chosen = natural_method(embedder) if method == "auto" else method
+    resolved = natural_method(embedder) if method == "auto" else method
     device = embedder.mean.device
-    found = []
+    batches = []
     for start in range(0, len(photos), batch_size):
         batch = photos[start : start + batch_size].to(device)
-        known = None if conditions is None else conditions[start : start + batch_size].to(device)
-        found.append(_maps(embedder, batch, known, chosen, batch_size))
-    maps = np.concatenate(found).clip(min=0)
+        batch_conditions = None if conditions is None else conditions[start : start + batch_size].to(device)
+        batches.append(_maps(embedder, batch, batch_conditions, resolved, batch_size))
+    maps = np.concatenate(batches).clip(min=0)
     highest = maps.max(axis=(1, 2), keepdims=True)
-    return maps / np.where(highest > 0, highest, 1), METHODS[chosen]
+    return maps / np.where(highest > 0, highest, 1), METHODS[resolved]
 
 
 def natural_method(embedder: Embedder) -> Literal["rollout", "grad-cam"]:
-    """What papers show for such a tower."""
+    """The usual method in papers for this tower."""
     return "grad-cam" if prompt_spec(embedder.backbone.visual) is None else "rollout"
 
 
 def caveat(embedder: Embedder, method: Method) -> str:
-    """A sentence that says what such a map is not; it belongs below every one."""
+    """The limits of the method in a sentence; to be shown below every map."""
     natural = natural_method(embedder)
-    chosen = natural if method == "auto" else method
-    return CAVEATS["grad-cam of a ViT" if (chosen, natural) == ("grad-cam", "rollout") else chosen]
+    resolved = natural if method == "auto" else method
+    return CAVEATS["grad-cam of a ViT" if (resolved, natural) == ("grad-cam", "rollout") else resolved]
 
 
 def match_maps(
@@ -112,32 +113,38 @@ def match_maps(
     flip_tta: bool = False,
     batch_size: int = 16,
 ) -> Match:
-    """`flip_tta` as the embeddings are evaluated; see `Embedder.embed`."""
-    known = (None, None) if conditions is None else (conditions[0], conditions[1])
-    (one, of_one), (other, of_other) = (
+    """`flip_tta` as in the evaluation; see `Embedder.embed`. `conditions` are those of left and right."""
+    condition_pair = (None, None) if conditions is None else (conditions[0], conditions[1])
+    (left_embedding, left_parts), (right_embedding, right_parts) = (
         occlusion_map(embedder, photo, condition, flip_tta=flip_tta, batch_size=batch_size)
-        for photo, condition in zip((left, right), known, strict=True)
+        for photo, condition in zip((left, right), condition_pair, strict=True)
     )
-    return Match(float(one @ other), of_one @ other, of_other @ one, _strongest(of_one, of_other), METHODS["occlusion"])
+    return Match(
+        float(left_embedding @ right_embedding),
+        left_parts @ right_embedding,
+        right_parts @ left_embedding,
+        _strongest(left_parts, right_parts),
+        METHODS["occlusion"],
+    )
 
 
 def _maps(
     embedder: Embedder, photos: Tensor, conditions: Tensor | None, method: str, batch_size: int
 ) -> Float[np.ndarray, "photo rows cols"]:
     if method == "occlusion":
-        found = []
+        of_photos = []
         for n, photo in enumerate(photos):
-            own, parts = occlusion_map(
+            embedding, parts = occlusion_map(
                 embedder, photo, None if conditions is None else conditions[n], batch_size=batch_size
             )
-            found.append(parts @ own)
-        return np.stack(found)
-    made = (rollout if method == "rollout" else grad_cam)(embedder, photos, conditions)
-    return _evenly(embedder, made.double().cpu().numpy())
+            of_photos.append(parts @ embedding)
+        return np.stack(of_photos)
+    maps = (rollout if method == "rollout" else grad_cam)(embedder, photos, conditions)
+    return _evenly(embedder, maps.double().cpu().numpy())
 
 
 def _evenly(embedder: Embedder, maps: Float[np.ndarray, "photo rows cols"]) -> Float[np.ndarray, "photo rows cols"]:
-    """Of patches that may overlap, and may leave an edge unseen, to as many even cells."""
+    """From patches, which may overlap or leave an edge of the photo uncovered, to a regular grid of the same size."""
     sides, steps = patch_places(embedder.backbone.visual)
     down, across = (
         _cover(length, count, side, step)
@@ -148,7 +155,7 @@ def _evenly(embedder: Embedder, maps: Float[np.ndarray, "photo rows cols"]) -> F
 
 
 def _cover(length: int, count: int, side: int, step: int) -> Float[np.ndarray, "cell patch"]:
-    """How much of each of `count` cells of a length each patch covers, rows summing to 1."""
+    """Overlap of each patch with each of `count` equal cells along an axis of `length` pixels; rows sum to 1."""
     edges = np.arange(count + 1) * length / count
     starts = np.arange(count) * step
     covered = np.minimum(edges[1:, None], starts + side) - np.maximum(edges[:-1, None], starts)
@@ -162,17 +169,17 @@ def _strongest(
 ) -> tuple[tuple[Cell, Cell, float], ...]:
     shape = left.shape[:2]
     strengths = left.reshape(-1, left.shape[2]) @ right.reshape(-1, right.shape[2]).T
-    chosen: list[tuple[Cell, Cell, float]] = []
+    pairs: list[tuple[Cell, Cell, float]] = []
     for place in np.argsort(-strengths, axis=None, kind="stable"):
-        mine, theirs = divmod(int(place), strengths.shape[1])
-        strength = float(strengths[mine, theirs])
-        if len(chosen) == _PAIRS or strength <= max(0.0, _WEAKEST * (chosen[0][2] if chosen else 0.0)):
+        left_index, right_index = divmod(int(place), strengths.shape[1])
+        strength = float(strengths[left_index, right_index])
+        if len(pairs) == _PAIRS or strength <= max(0.0, _WEAKEST * (pairs[0][2] if pairs else 0.0)):
             break
-        one, other = divmod(mine, shape[1]), divmod(theirs, shape[1])
-        if all(_apart(one, a) and _apart(other, b) for a, b, _ in chosen):
-            chosen.append((one, other, strength))
-    return tuple(chosen)
+        left_cell, right_cell = divmod(left_index, shape[1]), divmod(right_index, shape[1])
+        if all(_apart(left_cell, a) and _apart(right_cell, b) for a, b, _ in pairs):
+            pairs.append((left_cell, right_cell, strength))
+    return tuple(pairs)
 
 
-def _apart(one: Cell, other: Cell) -> bool:
-    return max(abs(one[0] - other[0]), abs(one[1] - other[1])) > 1
+def _apart(cell: Cell, neighbour: Cell) -> bool:
+    return max(abs(cell[0] - neighbour[0]), abs(cell[1] - neighbour[1])) > 1

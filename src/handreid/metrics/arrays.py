@@ -1,13 +1,13 @@
-"""Arrays that people hand in: what can be compared, made exact; what cannot, one clear DataError.
+"""Input arrays of the metrics: checks with clear errors, and features rounded so that similarities are exact.
 
-* Checks take `object`s: in Python nothing stops a list in the place of an array, and NumPy's own messages for one name
-  neither the argument nor what to do.
+* Checks take `object`: a caller may pass a list instead of an array, and NumPy's own messages then name neither the
+  argument nor what to do.
 * Unit features are rounded to multiples of 2**-26; their dot products then fit a float64 without rounding, whatever the
   block, the order of the gallery or the BLAS, and equal photos have equal similarity to the last bit.
-* That is as fine as float32 for entries from 1/8 on, and coarser for smaller ones, which embeddings of some hundred
-  numbers mostly are: there float32 has steps of 2**-27 and less. A cosine moves by at most 2**-26 * sqrt(dim) for it
-  (3e-7 for 512 numbers), and by some 1e-8 as a rule; float32 features are themselves known no better than to 2**-24 of
-  their length, 6e-8. So photos whose cosines differ by less than that may tie, or change places.
+* This step is as fine as float32 for entries of 1/8 and more, and coarser for smaller ones (float32 steps there are
+  2**-27 and less), which is what most entries of an embedding of some hundred numbers are. Rounding changes a cosine by
+  at most 2**-26 * sqrt(dim) (3e-7 for 512 numbers), typically by 1e-8. Float32 features are themselves exact only to
+  2**-24 of their length (6e-8). So photos whose cosines differ by less than that may tie or change places.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ _NUMBERED = "np.unique(names, return_inverse=True)[1] makes numbers of names"
 def exact_unit_vectors(
     features: Float[np.ndarray, "photo dim"], name: str, unit: float = UNIT
 ) -> Float[np.ndarray, "photo dim"]:
-    """Unit features times `unit`, rounded to whole numbers, as float64. `name` is what an error calls the photos.
+    """Unit features times `unit`, rounded to whole numbers, as float64. `name` ("query", "gallery") is for errors.
 
     Raises `DataError` for a feature that is zero or not finite.
     """
@@ -41,12 +41,12 @@ def exact_unit_vectors(
 
 
 def check_features(query: object, gallery: object) -> None:
-    """Raises `DataError` unless both are rows of real numbers, equally many in each."""
+    """Raises `DataError` unless both are 2-D arrays of real numbers with rows of the same width."""
     widths = []
     for name, features in (("query", query), ("gallery", gallery)):
         if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind not in "fiu":
             raise DataError(
-                f"{name} features are {_said(features)}; give a NumPy array of numbers, a row for each photo"
+                f"{name} features are {_describe(features)}; give a NumPy array of numbers, a row for each photo"
             )
         widths.append(features.shape[1])
     if widths[0] != widths[1]:
@@ -83,25 +83,25 @@ def check_matrix(similarity: object) -> None:
     """Raises `DataError` unless it is a matrix of floating-point numbers."""
     if not isinstance(similarity, np.ndarray) or similarity.ndim != 2 or similarity.dtype.kind != "f":
         raise DataError(
-            f"similarities are {_said(similarity)}; give a NumPy array of floating-point numbers, a row for each query "
-            "and a column for each gallery photo (whole numbers: .astype(np.float64))"
+            f"similarities are {_describe(similarity)}; give a NumPy array of floating-point numbers, a row for each "
+            "query and a column for each gallery photo (whole numbers: .astype(np.float64))"
         )
 
 
-def check_finite(similarity: Float[np.ndarray, "block gallery"], first: int) -> None:
-    """Raises `DataError` for a similarity that is no number; `first` is the number of the query in the first row."""
+def check_finite(similarity: Float[np.ndarray, "block gallery"], first_query: int) -> None:
+    """Raises `DataError` for a similarity that is not finite; `first_query` is the number of the query in row 0."""
     if not np.isfinite(similarity).all():
         row, column = np.argwhere(~np.isfinite(similarity))[0]
         raise DataError(
-            f"the similarity of query {first + row} and gallery photo {column} (counted from 0) is "
+            f"the similarity of query {first_query + row} and gallery photo {column} (counted from 0) is "
             f"{similarity[row, column]}: it cannot be ranked; check the features that it was computed from"
         )
 
 
 def block_size(block: object, cells: int, columns: int) -> int:
-    """How many rows of `columns` numbers to take at a time: `block`, or where it is None as many as make `cells`.
+    """How many rows of `columns` numbers to process at a time: `block`, or as many as fit in `cells` if it is None.
 
-    Raises `DataError` for a block that is no whole number over 0.
+    Raises `DataError` for a block that is not a whole number above 0.
     """
     if block is None:
         return max(1, cells // max(1, columns))
@@ -110,18 +110,18 @@ def block_size(block: object, cells: int, columns: int) -> int:
     return int(block)
 
 
-def _check_numbers(name: str, given: object, photos: int) -> None:
-    if not isinstance(given, np.ndarray) or given.ndim != 1 or given.dtype.kind not in "iu":
+def _check_numbers(name: str, values: object, photos: int) -> None:
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
         raise DataError(
-            f"{name} are {_said(given)}; give a one-dimensional NumPy array of whole numbers, one for each photo "
+            f"{name} are {_describe(values)}; give a one-dimensional NumPy array of whole numbers, one for each photo "
             f"({_NUMBERED})"
         )
-    if len(given) != photos:
-        raise DataError(f"{len(given)} {name} for {photos} photos: give one for each photo, in the same order")
+    if len(values) != photos:
+        raise DataError(f"{len(values)} {name} for {photos} photos: give one for each photo, in the same order")
 
 
 def _check_comparable(name: str, query: object, gallery: object) -> None:
-    """NumPy compares int64 with uint64 as floats, for which large numbers are equal that are not."""
+    """NumPy compares int64 with uint64 as floats, in which different large numbers can be equal."""
     assert isinstance(query, np.ndarray)  # noqa: S101 - for the type checker
     assert isinstance(gallery, np.ndarray)  # noqa: S101
     if np.result_type(query, gallery).kind == "f":
@@ -131,7 +131,7 @@ def _check_comparable(name: str, query: object, gallery: object) -> None:
         )
 
 
-def _said(given: object) -> str:
-    if isinstance(given, np.ndarray):
-        return f"an array of {given.dtype} with {given.ndim} dimension{'' if given.ndim == 1 else 's'}"
-    return f"of type {type(given).__name__}"
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} with {value.ndim} dimension{'' if value.ndim == 1 else 's'}"
+    return f"of type {type(value).__name__}"

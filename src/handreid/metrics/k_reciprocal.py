@@ -1,29 +1,29 @@
-"""Re-ranking by k-reciprocal neighbours: photos are alike if they have the same neighbours.
+"""Re-ranking by k-reciprocal neighbours: photos are similar if they share their nearest neighbours.
 
 Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
 
-* It looks at all queries of a draw at once: they are each other's neighbours. An answer then depends on who else is
-  searched for, which nothing else in an evaluation does.
+* All queries of a draw are processed together: they are each other's neighbours. So the result of a query depends on
+  the other queries, unlike everything else in an evaluation.
 * N(p, k) are the photos of query and gallery no farther from p than the k-th nearest, p itself not counted. The paper
-  does not speak of ties; here a tie at the edge is in, so that equal photos get equal results and neither the order of
-  the photos nor the size of a block changes a bit.
+  does not mention ties; here all photos tied with the k-th are included, so that equal photos get equal results, and
+  neither the order of the photos nor the size of a block changes a bit.
 * The paper does not say how the distance d is scaled. Here, as in the authors' code, it is the squared Euclidean one
   between unit features, divided by the largest that p has to any photo (0 if that is 0).
-* k / 2 is rounded, halves to the even number; the k2 nearest of the query expansion include p itself: both as in the
-  authors' code, where the paper is silent.
+* k / 2 is rounded, halves to the even number; the k2 nearest of the query expansion include p itself. The paper
+  specifies neither; both are as in the authors' code.
 * The authors' code, from which most published numbers come, differs from the paper twice: R(q, k/2) joins if *more*
-  than two thirds of it agree, not at least two thirds; and each V is divided by its sum. `formula` chooses.
-* Nothing dense is ever made but the rows of the answer, a block of queries at a time.
+  than two thirds of it agree, not at least two thirds; and each V is divided by its sum. `formula` selects one.
+* Only the rows of the result are dense, a block of queries at a time; everything else is sparse.
 * Distances d between photos are exact, so equal photos get equal results to the last bit. The re-ranked distance d* is
   a quotient of sums of float64 and is not exact: two photos that tie by the equations may differ in its last digits, in
-  either direction. So ranks are taken with a tolerance, within which a wrong photo ranks before the right one.
-* How large the tolerance is follows from the arithmetic. With u = 2**-53, rounding changes e^-d by at most 5 u of its
+  either direction. So ranks are computed with a tolerance, within which a wrong photo ranks before the right one.
+* The tolerance follows from the arithmetic. With u = 2**-53, rounding changes e^-d by at most 5 u of its
   value, and a sum of n positive terms by n u. A weight of V is divided by a sum over m photos (in `code`) and averaged
   over t; sums of weights go over M photos. So these sums are right to e = (m + t + M + 13) u of their value, their
   quotient, which is at most 1, to 4 e + 4 u, and d* to 4 e + 12 u. Two distances that should be equal differ by twice
-  that at most, (m + t + M + 16) * 2**-50: about 1e-13, a millionth of what float32 features tell of a distance.
-* With cameras, photos of the query's identity and camera are left out when ranks are taken, not before: they are
-  neighbours as any other photo, as in torchreid and fast-reid, whose re-ranking sees all photos of query and gallery.
+  that at most, (m + t + M + 16) * 2**-50: about 1e-13, a millionth of the precision of distances of float32 features.
+* With cameras, photos of the query's identity and camera are left out when ranks are computed, not before: they are
+  neighbours like any other photo, as in torchreid and fast-reid, whose re-ranking uses all photos of query and gallery.
 """
 
 from collections.abc import Iterator
@@ -51,11 +51,11 @@ class Encoding:
     vectors: csr_array
     sums: Float[np.ndarray, " point"]
     farthest: Float[np.ndarray, " point"]
-    terms: int  # of the longest sums behind a distance, all together
+    terms: int  # m + t + M of the module's docstring: lengths of the longest sums behind a distance
 
     def tolerance(self, original: float) -> float:
-        """By how much two distances d* may differ that are equal by the equations."""
-        return 0.0 if original == 1 else (self.terms + 16) * 2.0**-50  # alone, the original distance has exact ties
+        """The largest difference of two distances d* that are equal by the equations."""
+        return 0.0 if original == 1 else (self.terms + 16) * 2.0**-50  # the original distance alone has exact ties
 
 
 def rerank_matches(
@@ -78,7 +78,7 @@ def rerank_matches(
     encoding = encode(points_of(query, gallery), k1, k2, formula)
     blocks = rerank_blocks(encoding, len(query), original, block)
     return rank_from_blocks(
-        (np.negative(one, out=one) for one in blocks),
+        (np.negative(distance, out=distance) for distance in blocks),
         query_labels,
         gallery_labels,
         query_cameras=query_cameras,
@@ -97,12 +97,11 @@ def rerank(
     formula: Formula = "paper",
     block: int | None = None,
 ) -> Iterator[Float[np.ndarray, "block gallery"]]:
-    """d* = (1 - original) d_J + original d (eq. 12), in [0, 1], for some queries at a time, in their order.
+    """d* = (1 - original) d_J + original d (eq. 12), in [0, 1], for a block of queries at a time, in their order.
 
-    `original` is the paper's lambda: the weight of the distance that is re-ranked. k1 may be larger than there are
-    photos: then all of them are neighbours. `block` queries come at a time (as many as fit 16 MiB if it is not given):
-    it changes nothing else. Raises `DataError` for features that are zero, not finite or of two widths, or a block
-    under 1.
+    `original` is the paper's lambda: the weight of the original distance d. k1 may exceed the number of photos: then
+    all of them are neighbours. `block` is the number of queries at a time (default: as many as fit 16 MiB); it does not
+    change the result. Raises `DataError` for features that are zero, not finite or of two widths, or a block under 1.
     """
     check_features(query, gallery)
     encoding = encode(points_of(query, gallery), k1, k2, formula)
@@ -125,7 +124,7 @@ def encode(points: Points, k1: int, k2: int, formula: Formula) -> Encoding:
 
 
 def _reciprocal(near: csr_array) -> csr_array:
-    """R(p, k), eq. 2: those near to p that p is near to."""
+    """R(p, k), eq. 2: the photos near p that have p among their own nearest."""
     return csr_array(near.multiply(near.T))
 
 
@@ -136,8 +135,8 @@ def _expanded(wide: csr_array, narrow: csr_array, copies: Int[np.ndarray, " poin
     shared = csr_array((photos @ narrow.T).multiply(wide)).tocoo()
     needed = 2 * (narrow @ copies)[shared.col]
     agree = 3 * shared.data >= needed if formula == "paper" else 3 * shared.data > needed
-    chosen = csr_array((np.ones(agree.sum(), np.int64), (shared.row[agree], shared.col[agree])), shape=wide.shape)
-    together = csr_array(wide + chosen @ narrow)
+    joining = csr_array((np.ones(agree.sum(), np.int64), (shared.row[agree], shared.col[agree])), shape=wide.shape)
+    together = csr_array(wide + joining @ narrow)
     together.sort_indices()
     return together
 
@@ -162,15 +161,15 @@ def _divided(matrix: csr_array, by: Float[np.ndarray, " point"] | Int[np.ndarray
 def rerank_blocks(
     encoding: Encoding, queries: int, original: float, block: int | None = None
 ) -> Iterator[Float[np.ndarray, "block gallery"]]:
-    """d* of `rerank` for an encoding, some queries at a time. Checked at once, made as they are asked for."""
-    return _of_size(encoding, queries, original, block_size(block, _CELLS, len(encoding.points.of) - queries))
+    """d* of `rerank` for an encoding, a block of queries at a time. `block` is checked now, distances are lazy."""
+    return _of_size(encoding, queries, original, block_size(block, _CELLS, len(encoding.points.inverse) - queries))
 
 
 def _of_size(
     encoding: Encoding, queries: int, original: float, size: int
 ) -> Iterator[Float[np.ndarray, "block gallery"]]:
     points = encoding.points
-    sought, gallery = points.of[:queries], points.of[queries:]
+    sought, gallery = points.inverse[:queries], points.inverse[queries:]
     searched = points.right[gallery].T
     holders = csr_array(encoding.vectors[gallery].T)  # of each point, the gallery photos that have it in their V
     for start in range(0, queries, size):
@@ -181,11 +180,11 @@ def _of_size(
 
 
 def _parts(encoding: Encoding, rows: Int[np.ndarray, " row"], holders: csr_array) -> list[slice]:
-    """Queries in parts whose shared neighbours fit the memory, at least one in each."""
+    """Queries in parts whose shared neighbours fit `_CELLS`, at least one query in each."""
     vectors = encoding.vectors[rows]
     held = np.concatenate([[0], np.cumsum(np.diff(holders.indptr)[vectors.indices])])
-    at = held[vectors.indptr[1:]] // _CELLS
-    cuts = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), len(rows)]
+    part = held[vectors.indptr[1:]] // _CELLS
+    cuts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
     return [slice(start, stop) for start, stop in pairwise(cuts)]
 
 

@@ -1,13 +1,13 @@
-"""Are the photos of an identity close together, and far from those of others? The shape of the space in numbers.
+"""Separation of identities in the embedding space: distances within and between identities, with intervals.
 
-* Distance is Euclidean between embeddings of unit length: from 0 (the same) to 2 (opposite). Its square is
+* Distance is Euclidean between embeddings of unit length: from 0 (equal) to 2 (opposite). Its square is
   2 - 2 cosine, so the order of neighbours is that of the ranking.
-* An identity with one photo has no distance within: it is left out of what is within, counted, and still a neighbour.
-* Intervals weigh subjects, as everywhere. A pair of two subjects has the product of their weights, a pair within a
-  subject its weight; both kinds keep their share, or resampling would count the second twice. Who is nearest to a photo
-  is not found anew in each resample.
-* Photos nearer than 1e-6 are one point: embeddings are fp32, which knows no less.
-* JSON has no NaN: a number that is not defined is null and says why.
+* An identity with one photo has no distance within: it is left out of the numbers of distances within, counted in
+  `alone`, and remains a neighbour of the others.
+* Intervals weigh subjects, as everywhere. A pair of photos of two subjects has the product of their weights, a pair
+  within a subject its weight; both kinds keep their share, or resampling would count the second twice. The nearest
+  neighbour of a photo is not recomputed in each resample.
+* A number that is not defined is None (null in JSON, which has no NaN), and `why` gives the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,48 +15,54 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from handreid.errors import DataError
 from handreid.metric_table import METRICS, metrics_of
-from handreid.metrics.intervals import Interval, Statistic, interval_of, verdict
+from handreid.metrics.distances import SAME_POINT, GroupedPhotos, PhotoDistances, group_photos, photo_distances
+from handreid.metrics.intervals import Interval, Statistic, Verdict, interval_of, verdict
 
 NUMBERS = metrics_of("separation")
 COMPARED = ("ratio", "silhouette")
-_ENTRIES = 1 << 22  # distances held at once: 32 MiB
-_SAME_POINT = 1e-12  # squared distance
+
 _ONE_IDENTITY = "one identity: there are no others to be far from"
 _ALL_ALONE = "no identity has two photos"
 
 
-@dataclass(frozen=True, eq=False)
-class _Photos:
-    """Sorted by identity; identities and subjects are numbered from 0."""
+@dataclass(frozen=True)
+class SeparationNumber:
+    """A number with its 95 % interval over subjects; None where it is not defined, and `why` gives the reason."""
 
-    unit: Float[np.ndarray, "photo dim"]
-    identity: Int[np.ndarray, " photo"]
-    owner: Int[np.ndarray, " identity"]  # the subject of each identity
-    names: list[str]  # of the subjects
-
-    @property
-    def sizes(self) -> Int[np.ndarray, " identity"]:
-        return np.bincount(self.identity)
-
-    @property
-    def subject(self) -> Int[np.ndarray, " photo"]:
-        owners: Int[np.ndarray, " photo"] = self.owner[self.identity]
-        return owners
+    value: float | None
+    low: float | None
+    high: float | None
+    why: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Distances:
-    """Per photo; NaN where it is alone in its identity (within) or its identity is the only one (nearest)."""
+@dataclass(frozen=True)
+class SeparationDifference:
+    """Difference of two systems with its 95 % interval over subjects. The verdict knows whether lower is better."""
 
-    within: Float[np.ndarray, " photo"]  # mean distance to the other photos of its identity
-    squared: Float[np.ndarray, " photo"]  # sum of squared distances to them
-    nearest: Float[np.ndarray, " photo"]  # distance to the nearest photo of another identity
-    silhouette: Float[np.ndarray, " photo"]
-    kernel: Float[np.ndarray, "identity identity"]  # sums of exp(-2 d^2) over ordered pairs of different photos
+    value: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class SeparationMetrics:
+    """`numbers` by name, and counts; `alone` identities have a single photo.
+
+    `per_subject` has the names of the subjects (`name`) and sums over the photos of each, in the same order, from which
+    `compare_separation` computes differences.
+    """
+
+    numbers: dict[str, SeparationNumber]
+    photos: int
+    identities: int
+    subjects: int
+    alone: int
+    per_subject: dict[str, list[Any]]
 
 
 def separation_metrics(
@@ -66,8 +72,8 @@ def separation_metrics(
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """The `separation` of evaluation.json: numbers with 95 % intervals over subjects, counts, and sums per subject.
+) -> SeparationMetrics:
+    """Numbers with 95 % intervals over subjects, counts, and sums per subject.
 
     * `intra`: mean over photos of the mean distance to the other photos of the identity.
     * `inter`: mean over photos of the distance to the nearest photo of another identity.
@@ -81,131 +87,70 @@ def separation_metrics(
 
     Raises DataError for an identity of two subjects, or no photos.
     """
-    photos = _sorted(embeddings, identities, subjects)
-    distances = _distances(photos)
-    counts = {
-        "photos": len(photos.unit),
-        "identities": len(photos.owner),
-        "subjects": len(photos.names),
-        "alone": int(np.count_nonzero(photos.sizes == 1)),
-    }
+    photos = group_photos(embeddings, identities, subjects)
+    distances = photo_distances(photos)
     sums = _sums(photos, distances)
     statistics = {**_means(sums), **_scatter(photos), **_pairs(photos, distances)}
     numbers = {name: _number(statistics[name], len(photos.names), resamples=resamples, seed=seed) for name in NUMBERS}
-    return {
-        "distance": "Euclidean between embeddings of unit length, 0 to 2",
-        "numbers": numbers,
-        "counts": counts,
-        "subjects": {"name": photos.names, **{name: _rounded(values) for name, values in sums.items()}},
-    }
+    return SeparationMetrics(
+        numbers=numbers,
+        photos=len(photos.unit),
+        identities=len(photos.owner),
+        subjects=len(photos.names),
+        alone=int(np.count_nonzero(photos.sizes == 1)),
+        per_subject={"name": photos.names, **{name: _rounded(values) for name, values in sums.items()}},
+    )
 
 
 def compare_separation(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, resamples: int = 10_000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Ours minus theirs for ratio and silhouette of the same photos, paired by subject, from what
-    `separation_metrics` gave.
+    per_subject: Mapping[str, Sequence[Any]],
+    reference: Mapping[str, Sequence[Any]],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, SeparationDifference]:
+    """System minus reference for ratio and silhouette of the same photos, paired by subject.
 
-    A number that either does not have is left out. The verdict knows that a lower ratio is the better one. Raises
+    Both arguments are `SeparationMetrics.per_subject`. A number that is not defined for one of them is left out. Raises
     DataError when the subjects or their photos differ.
     """
-    mine, other = (space["subjects"] for space in (ours, theirs))
     for name in ("name", "photos"):
-        if mine[name] != other[name]:
+        if per_subject[name] != reference[name]:
             raise DataError(
                 "the separation of different photos cannot be compared: evaluate both runs on the same photos"
             )
-    first, second = (_means(_read_sums(sums)) for sums in (mine, other))
-    found = {}
+    subjects = len(per_subject["name"])
+    means, reference_means = (_means(_read_sums(sums)) for sums in (per_subject, reference))
+    differences = {}
     for name in COMPARED:
-        a, b = first[name], second[name]
-        if isinstance(a, str) or isinstance(b, str) or len(mine["name"]) < 2:
+        mean, reference_mean = means[name], reference_means[name]
+        if isinstance(mean, str) or isinstance(reference_mean, str) or subjects < 2:
             continue
-        one = interval_of(_difference(a, b), len(mine["name"]), resamples=resamples, seed=seed)
-        gain = Interval(-one.value, -one.high, -one.low, one.subjects) if not METRICS[name].higher_is_better else one
-        found[name] = {"value": one.value, "low": one.low, "high": one.high, "verdict": verdict(gain)}
-    return found
+        interval = interval_of(_difference(mean, reference_mean), subjects, resamples=resamples, seed=seed)
+        gain = interval
+        if not METRICS[name].higher_is_better:
+            gain = Interval(-interval.value, -interval.high, -interval.low, interval.subjects)
+        differences[name] = SeparationDifference(interval.value, interval.low, interval.high, verdict(gain))
+    return differences
 
 
-def _sorted(embeddings: Float[np.ndarray, "photo dim"], identities: Sequence[str], subjects: Sequence[str]) -> _Photos:
-    if not len(embeddings):
-        raise DataError("there are no photos to measure")
-    known, identity = np.unique(np.array(identities), return_inverse=True)
-    names, subject = np.unique(np.array(subjects), return_inverse=True)
-    order = np.argsort(identity, kind="stable")
-    identity, subject = identity[order], subject[order]
-    owner = subject[np.searchsorted(identity, np.arange(len(known)))]
-    torn = np.flatnonzero(owner[identity] != subject)
-    if len(torn):
-        raise DataError(
-            f"identity {str(known[identity[torn[0]]])!r} has photos of two subjects: an identity must belong to one "
-            "subject"
-        )
-    unit = embeddings[order].astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return _Photos(unit, identity, owner, names.tolist())
-
-
-def _distances(photos: _Photos) -> _Distances:
-    """Some rows of the matrix of distances at a time: 20,000 photos would need 3 GB."""
-    count = len(photos.unit)
-    rows = max(1, _ENTRIES // count)
-    identities = len(photos.owner)
-    kernel = np.zeros((identities, identities))
-    parts = []
-    for start in range(0, count, rows):
-        part, near = _rows_of_distances(photos, slice(start, start + rows))
-        np.add.at(kernel, photos.identity[start : start + rows], near)
-        parts.append(part)
-    within, squared, nearest, silhouette = np.concatenate(parts, axis=1)
-    return _Distances(within, squared, nearest, silhouette, kernel)
-
-
-def _rows_of_distances(
-    photos: _Photos, rows: slice
-) -> tuple[Float[np.ndarray, "4 row"], Float[np.ndarray, "row identity"]]:
-    """`within`, `squared`, `nearest` and `silhouette` of some photos; and their part of the kernel."""
-    identity = photos.identity[rows]
-    starts = np.searchsorted(photos.identity, np.arange(len(photos.owner)))
-    at = np.arange(len(identity))
-    squared = 2 - 2 * (photos.unit[rows] @ photos.unit.T)
-    squared[squared < _SAME_POINT] = 0
-    near = np.exp(-2 * squared)
-    near[at, at + rows.start] = 0  # a photo is no pair with itself
-    distance = np.sqrt(squared)
-    total, nearest = np.add.reduceat(distance, starts, axis=1), np.minimum.reduceat(distance, starts, axis=1)
-    others = np.where(photos.sizes[identity] > 1, photos.sizes[identity] - 1.0, np.nan)
-    within = total[at, identity] / others
-    mean = total / photos.sizes
-    nearest[at, identity] = mean[at, identity] = np.inf  # what follows is of other identities
-    silhouette = np.full(len(at), np.nan)
-    if len(photos.owner) > 1:
-        other = mean.min(axis=1)
-        larger = np.maximum(within, other)
-        silhouette = (other - within) / np.where(larger == 0, 1, larger)
-    found = (
-        within,
-        np.add.reduceat(squared, starts, axis=1)[at, identity],
-        np.where(len(photos.owner) > 1, nearest.min(axis=1), np.nan),
-        silhouette,
-    )
-    return np.stack(found), np.add.reduceat(near, starts, axis=1)
-
-
-def _sums(photos: _Photos, distances: _Distances) -> dict[str, Float[np.ndarray, " subject"]]:
-    """Per subject: how many photos, how many of them in company, and sums of the distances and silhouettes."""
+def _sums(photos: GroupedPhotos, distances: PhotoDistances) -> dict[str, Float[np.ndarray, " subject"]]:
+    """Per subject: number of photos, of photos that are not alone in their identity, and sums of their distances."""
     values = {
         "photos": np.ones(len(photos.unit)),
         "accompanied": (photos.sizes > 1)[photos.identity].astype(np.float64),
         "intra": np.nan_to_num(distances.within),
-        "inter": distances.nearest,  # all of them have one, or none
+        "inter": distances.nearest,  # defined for all photos, or for none
         "silhouette": np.nan_to_num(distances.silhouette),
     }
-    return {name: np.bincount(photos.subject, weights=of, minlength=len(photos.names)) for name, of in values.items()}
+    return {
+        name: np.bincount(photos.subject, weights=numbers, minlength=len(photos.names))
+        for name, numbers in values.items()
+    }
 
 
 def _means(sums: Mapping[str, Float[np.ndarray, " subject"]]) -> dict[str, Statistic | str]:
-    """Means over photos, and their ratio; a text where there is none, which says why."""
+    """Means over photos, and their ratio; where one is not defined, a text that gives the reason."""
     photos, accompanied = sums["photos"], sums["accompanied"]
     alone = None if accompanied.any() else _ALL_ALONE
     only = _ONE_IDENTITY if np.isnan(sums["inter"]).any() else None
@@ -223,12 +168,12 @@ def _mean(sums: Float[np.ndarray, " subject"], counts: Float[np.ndarray, " subje
     return lambda weights: (weights @ sums) / (weights @ counts)
 
 
-def _difference(ours: Statistic, theirs: Statistic) -> Statistic:
-    return lambda weights: ours(weights) - theirs(weights)
+def _difference(first: Statistic, second: Statistic) -> Statistic:
+    return lambda weights: first(weights) - second(weights)
 
 
-def _scatter(photos: _Photos) -> dict[str, Statistic | str]:
-    """Fisher's ratio; the scatter between is found without the mean, which moves with the weights."""
+def _scatter(photos: GroupedPhotos) -> dict[str, Statistic | str]:
+    """Fisher's ratio; the scatter between is computed without the overall mean, which changes with the weights."""
     if len(photos.owner) < 2:
         return {"fisher": _ONE_IDENTITY}
     if len(photos.owner) == len(photos.unit):
@@ -238,7 +183,7 @@ def _scatter(photos: _Photos) -> dict[str, Statistic | str]:
     totals = np.add.reduceat(centred, starts, axis=0)
     means = totals / photos.sizes[:, None]
     apart = np.bincount(photos.identity, weights=((centred - means[photos.identity]) ** 2).sum(axis=1))
-    if apart.sum() < _SAME_POINT * len(photos.unit):
+    if apart.sum() < SAME_POINT * len(photos.unit):
         return {"fisher": "all photos of each identity have the same embedding"}
     within, between = _per_subject(photos, apart), _per_subject(photos, (means * totals).sum(axis=1))
     identities, sizes = _per_subject(photos, np.ones(len(means))), _per_subject(photos, photos.sizes.astype(np.float64))
@@ -255,7 +200,7 @@ def _scatter(photos: _Photos) -> dict[str, Statistic | str]:
     return {"fisher": fisher}
 
 
-def _pairs(photos: _Photos, distances: _Distances) -> dict[str, Statistic | str]:
+def _pairs(photos: GroupedPhotos, distances: PhotoDistances) -> dict[str, Statistic | str]:
     pairs = _per_subject(photos, photos.sizes * (photos.sizes - 1.0))
     squares = np.bincount(photos.subject, weights=distances.squared, minlength=len(photos.names))
     if len(photos.unit) < 2:
@@ -266,11 +211,11 @@ def _pairs(photos: _Photos, distances: _Distances) -> dict[str, Statistic | str]
     }
 
 
-def _uniformity(photos: _Photos, distances: _Distances) -> Statistic:
+def _uniformity(photos: GroupedPhotos, distances: PhotoDistances) -> Statistic:
     sizes = np.bincount(photos.subject).astype(np.float64)
     owned = np.eye(len(photos.names))[photos.owner]
     kernel, pairs = owned.T @ distances.kernel @ owned, np.outer(sizes, sizes) - np.diag(sizes)
-    own, own_pairs = np.diag(kernel).copy(), np.diag(pairs).copy()
+    own_kernel, own_pairs = np.diag(kernel).copy(), np.diag(pairs).copy()
     share = own_pairs.sum() / pairs.sum()
     np.fill_diagonal(kernel, 0)
     np.fill_diagonal(pairs, 0)
@@ -278,7 +223,7 @@ def _uniformity(photos: _Photos, distances: _Distances) -> Statistic:
     def uniformity(weights: Float[np.ndarray, "resample subject"]) -> Float[np.ndarray, " resample"]:
         mean = np.zeros(len(weights))
         if share > 0:
-            mean += share * _mean(own, own_pairs)(weights)
+            mean += share * _mean(own_kernel, own_pairs)(weights)
         if share < 1:
             mean += (1 - share) * ((weights @ kernel) * weights).sum(axis=1) / ((weights @ pairs) * weights).sum(axis=1)
         logarithm: Float[np.ndarray, " resample"] = np.log(mean)
@@ -287,18 +232,18 @@ def _uniformity(photos: _Photos, distances: _Distances) -> Statistic:
     return uniformity
 
 
-def _per_subject(photos: _Photos, values: Float[np.ndarray, " identity"]) -> Float[np.ndarray, " subject"]:
+def _per_subject(photos: GroupedPhotos, values: Float[np.ndarray, " identity"]) -> Float[np.ndarray, " subject"]:
     return np.bincount(photos.owner, weights=values, minlength=len(photos.names))
 
 
-def _number(statistic: Statistic | str, subjects: int, *, resamples: int, seed: int) -> dict[str, Any]:
+def _number(statistic: Statistic | str, subjects: int, *, resamples: int, seed: int) -> SeparationNumber:
     if isinstance(statistic, str):
-        return {"value": None, "low": None, "high": None, "why": statistic}
+        return SeparationNumber(None, None, None, statistic)
     if subjects < 2:
         value = float(statistic(np.ones((1, subjects)))[0])
-        return {"value": value, "low": None, "high": None, "why": "one subject: there are none to resample"}
-    found = interval_of(statistic, subjects, resamples=resamples, seed=seed)
-    return {"value": found.value, "low": found.low, "high": found.high}
+        return SeparationNumber(value, None, None, "one subject: there are none to resample")
+    interval = interval_of(statistic, subjects, resamples=resamples, seed=seed)
+    return SeparationNumber(interval.value, interval.low, interval.high)
 
 
 def _rounded(values: Float[np.ndarray, " subject"]) -> list[float | int | None]:

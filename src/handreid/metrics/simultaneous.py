@@ -1,15 +1,15 @@
-"""Several systems and one reference: intervals of differences that hold the truth all at once.
+"""Several systems against one reference: simultaneous confidence intervals of the differences.
 
 * Each further comparison is another chance to call a system better that is not. Here all intervals of a metric are
-  widened together, so that all of them hold with the confidence that is asked for; a verdict is read off the interval,
-  so the two never disagree.
-* How much wider is taken from the resamples (Beran, Journal of the American Statistical Association 83, 1988): every
+  widened together, so that all of them hold at once with the requested confidence; a verdict is derived from its
+  interval, so the two always agree.
+* How much wider is estimated from the resamples (Beran, Journal of the American Statistical Association 83, 1988): each
   comparison gets the same confidence c, the smallest for which, in 95 % of the resamples, all differences at once lie
   between their quantiles at (1 - c) / 2 and (1 + c) / 2. Comparisons with one reference are correlated, so c is below
-  Bonferroni's 1 - 0.05 / k, which would be right for k strangers; it is never above.
-* If the reference was chosen by its score, any pair could have been compared: the family is then all pairs, and what
-  is said of those with the chosen one still holds.
-* Each metric is a family of its own: rank-1 and mAP answer the same question twice, not two questions.
+  Bonferroni's 1 - 0.05 / k, which holds for any k comparisons; c is limited to it.
+* If the reference was chosen by its score, any pair could have been compared: the family is then all pairs, so the
+  intervals of those with the reference still hold.
+* Each metric is a family of its own: rank-1 and mAP measure the same question in two ways.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,19 +29,19 @@ def simultaneous_differences(
     subjects: Int[np.ndarray, " query"],
     draws: Int[np.ndarray, " query"] | None = None,
     *,
-    chosen: bool = False,
+    reference_chosen: bool = False,
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> list[dict[str, Interval]]:
     """Each system minus `systems[reference]`, per metric; the reference's own entry is empty.
 
-    Values, subjects and draws as for `differences`, of two systems or more. `chosen` says that the reference was chosen
-    by these scores. Each interval's `confidence` is its own, at least the common one that is asked for. Raises
+    Values, subjects and draws as for `differences`, of two systems or more. `reference_chosen`: the reference was
+    chosen by these scores. Each interval's own `confidence` is at least the requested simultaneous one. Raises
     DataError as `differences` does.
     """
     options = {"resamples": resamples, "seed": seed}
-    pairs = list(combinations(range(len(systems)), 2)) if chosen else _with(reference, len(systems))
+    pairs = list(combinations(range(len(systems)), 2)) if reference_chosen else _with(reference, len(systems))
     drawn = [bootstrap_scores(system, subjects, draws, **options) for system in systems] if len(pairs) > 1 else []
     each = {
         name: shared_confidence(np.stack([drawn[a][name] - drawn[b][name] for a, b in pairs], axis=1), confidence)
@@ -58,7 +58,7 @@ def simultaneous_differences(
 
 
 def shared_confidence(differing: Float[np.ndarray, "resample comparison"], confidence: float) -> float:
-    """The confidence of each comparison with which all of them hold together, from `confidence` to Bonferroni's."""
+    """The confidence each comparison needs so that all hold at once with `confidence`; at most Bonferroni's."""
     places = (_ranks(differing) + 0.5) / len(differing)
     furthest = np.abs(2 * places - 1).max(axis=1)  # a resample lies within all intervals of at least this confidence
     together = float(np.quantile(furthest, confidence))
@@ -70,7 +70,7 @@ def _with(reference: int, count: int) -> list[tuple[int, int]]:
 
 
 def _ranks(values: Float[np.ndarray, "resample comparison"]) -> Float[np.ndarray, "resample comparison"]:
-    """From 0, column by column; equal values share the middle of their places: those of equal systems are there."""
+    """Ranks from 0, per column; equal values share their mean rank, as those of equal systems do."""
     ranks = np.empty(values.shape)
     for number, column in enumerate(values.T):
         ordered = np.sort(column)

@@ -1,11 +1,11 @@
-"""Runs told to MLflow, TensorBoard and Weights & Biases, while they go on or afterwards.
+"""Logs runs to MLflow, TensorBoard and Weights & Biases, during training or afterwards.
 
-* The run folder is the truth. A tracker is brought to what the folder holds, over and over: this is what following a
-  run, going on with one, switching tracking on late, and sending a run of yesterday have in common.
-* Whatever touches a tracker's library does so in one process of its own (`sending.py`). It cannot slow an epoch, draw
-  from a random generator, print over the bars, or hang an exit; and when the run's process is killed, it is still
-  there to say so.
-* The run's process (`sender.py`) only says "up to this epoch", in writes that cannot block. Nothing queues up: a
-  tracker that is slow finds the newest word when it comes to it, and reads what it missed from the folder.
-* What has been sent is in `tracking.json` (`memory.py`), so no epoch is sent twice.
+* The run folder is the source. A tracker is synchronised to it, again and again: following a run, resuming one,
+  switching tracking on late, and sending a finished run all work this way.
+* The trackers' libraries run in one separate process (`worker.py`). There they cannot slow an epoch, use random numbers
+  of the training, print over the progress bars, or block the exit; and if the training process is killed, the worker
+  is still there to report it.
+* The training process (`client.py`) only sends "up to this epoch", in writes that cannot block. There is no queue: a
+  slow tracker gets the latest update when it is ready, and reads what it missed from the folder.
+* What has been sent is stored in `tracking.json` (`state.py`), so no epoch is sent twice.
 """

@@ -1,4 +1,4 @@
-"""Where trackers keep what they are told, when nothing else is said: beside the run folder, or in it."""
+"""Default locations of tracked data: beside the run folder, or in it."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from handreid.runs.folder import Run
 
 
 def check_installed(trackers: Iterable[Tracker]) -> None:
-    """Raises RunError when a tracker's package is not there."""
+    """Raises RunError when a tracker's package is not installed."""
     missing = sorted({tracker.kind for tracker in trackers if importlib.util.find_spec(tracker.kind) is None})
     if missing:
         raise RunError(
@@ -21,28 +21,28 @@ def check_installed(trackers: Iterable[Tracker]) -> None:
         )
 
 
-def tracking_uri(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
-    """MLflow's address for this run. `given` is what a person has set: MLflow sets what it reads to what it uses."""
+def tracking_uri(tracker: MLflow, run: Run, environment: Mapping[str, str] = os.environ) -> str:
+    """MLflow's address for this run. `environment` must be the user's: MLflow overwrites the variables it reads."""
     beside = run.folder.absolute().parent / "mlflow.db"
-    return tracker.uri or given.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
+    return tracker.uri or environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside.as_posix()}"
 
 
-def artifacts(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str | None:
-    """Where the store beside the run keeps files; any other decides that itself."""
-    named = tracker.uri or given.get("MLFLOW_TRACKING_URI")
-    return None if named else (run.folder.absolute().parent / "mlflow-artifacts").as_uri()
+def artifacts(tracker: MLflow, run: Run, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Folder for files of the store beside the run; None for any other store, which decides this itself."""
+    uri = tracker.uri or environment.get("MLFLOW_TRACKING_URI")
+    return None if uri else (run.folder.absolute().parent / "mlflow-artifacts").as_uri()
 
 
-def experiment(tracker: MLflow, run: Run, given: Mapping[str, str] = os.environ) -> str:
-    return tracker.experiment or given.get("MLFLOW_EXPERIMENT_NAME") or group(run)
+def experiment(tracker: MLflow, run: Run, environment: Mapping[str, str] = os.environ) -> str:
+    return tracker.experiment or environment.get("MLFLOW_EXPERIMENT_NAME") or group(run)
 
 
-def project(tracker: Wandb, run: Run, given: Mapping[str, str] = os.environ) -> str:
-    return tracker.project or given.get("WANDB_PROJECT") or group(run)
+def project(tracker: Wandb, run: Run, environment: Mapping[str, str] = os.environ) -> str:
+    return tracker.project or environment.get("WANDB_PROJECT") or group(run)
 
 
 def group(run: Run) -> str:
-    """The name of the folder that holds the run folder: of the ladder, say."""
+    """The name of the run folder's parent, such as that of a ladder."""
     return run.folder.absolute().parent.name or "handreid"
 
 
@@ -52,16 +52,16 @@ def log_dir(tracker: TensorBoard, run: Run) -> Path:
 
 
 def describe(tracker: Tracker, run: Run) -> str:
-    """The tracker as a note names it; without a password that its address may hold."""
+    """The tracker for messages, without a password in its address."""
     match tracker:
         case MLflow():
-            return f"mlflow at {_shown(tracking_uri(tracker, run))}"
+            return f"mlflow at {_without_password(tracking_uri(tracker, run))}"
         case TensorBoard():
             return f"tensorboard in {log_dir(tracker, run)}"
         case Wandb():
             return f"wandb, project {project(tracker, run)}"
 
 
-def _shown(address: str) -> str:
+def _without_password(address: str) -> str:
     parts = urlsplit(address)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else address

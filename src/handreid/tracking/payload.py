@@ -1,4 +1,4 @@
-"""What of a run folder trackers are sent: numbers and settings, never names of people or of their photos."""
+"""The parts of a run folder that are sent to trackers: numbers and settings, never names of people or photos."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,17 +16,28 @@ SHOWN = ("rank1", "map")  # of each cell of a matrix
 NOTHING: Epoch = (-1, 0)
 EVERYTHING: Epoch = (10**9, 0)
 
-# of evaluation.json; whatever else it holds may name people or photos
-_TOLD = ("recipe", "protocol", "metrics", "counts", "views", "separation", "hashes", "flip_tta", "reranked", "prompts")
-_TOLD_TOO = ("inference", "environment")
-# of evaluation-matrix-*.json
-_TOLD_OF_MATRIX = ("recipe", "by", "trained_on", "tested_on", "cells", "kinds", "shared", "flip_tta", "hashes")
+# keys sent of evaluation.json; all others may name people or photos
+_EVALUATION_KEYS = (
+    "recipe",
+    "protocol",
+    "metrics",
+    "counts",
+    "views",
+    "separation",
+    "hashes",
+    "flip_tta",
+    "reranked",
+    "prompts",
+)
+_OPTIONAL_KEYS = ("inference", "environment")
+# keys sent of evaluation-matrix-*.json
+_MATRIX_KEYS = ("recipe", "by", "trained_on", "tested_on", "cells", "kinds", "shared", "flip_tta", "hashes")
 _NAMES = ("subjects", "photos", "ranks", "identity_ranks", "draws", "notes")
 _GROUPS = (("validation_", "validation/"), ("prompts_", "prompts/"), ("lr, ", "lr/"))
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """The recipe, key by key, and below `run.` what the run rests on: versions, hardware, hashes, its command."""
+    """The recipe, key by key, and under `run.` versions, hardware, hashes and the command of the run."""
     recipe = run.recipe
     keys = recipe.experiment.model_dump(mode="json")
     del keys["tracking"], keys["checks"]
@@ -36,12 +47,12 @@ def settings(run: Run) -> dict[str, Any]:
 
 
 def title(run: Run, recipe: Recipe) -> str:
-    """The recipe's name, and the folder's where it is another."""
+    """The recipe's name, and the folder's if it differs."""
     return recipe.name if run.folder.name == recipe.name else f"{recipe.name}, {run.folder.name}"
 
 
 def epochs(run: Run, recipe: Recipe, sent: Epoch, until: Epoch) -> Iterator[tuple[Epoch, int, dict[str, float]]]:
-    """Of each epoch after `sent` up to `until`: its place, its number within the whole run, its numbers by name."""
+    """For each epoch after `sent` up to `until`: (stage, epoch), its number within the whole run, its metrics."""
     for entry in read_metrics(run):
         place = (entry["stage"], entry["epoch"])
         if sent < place <= until:
@@ -49,33 +60,33 @@ def epochs(run: Run, recipe: Recipe, sent: Epoch, until: Epoch) -> Iterator[tupl
 
 
 def step_of(recipe: Recipe, place: Epoch) -> int:
-    """The epoch's number if all stages before had all of their epochs; one that stops early leaves a gap."""
+    """The epoch's number within the run, with all epochs of earlier stages; one that stopped early leaves a gap."""
     stage, epoch = place
     return sum(earlier.epochs for earlier in recipe.stages[: max(0, stage)]) + epoch
 
 
 def epoch_payload(entry: Mapping[str, Any]) -> dict[str, float]:
-    """A line of metrics.jsonl, each number under its name; validation and learning rates in groups of their own.
+    """The numbers of a line of metrics.jsonl by name; validation and learning rates in groups of their own.
 
-    `step` is the optimizer's, which trackers would take for the epoch's, so it has a longer name.
+    `step` counts steps of the optimizer; trackers would read it as the epoch's, so it is renamed.
     """
-    named = {_grouped(name): float(value) for name, value in entry.items() if isinstance(value, int | float)}
-    named["optimizer_steps"] = named.pop("step")
-    return named
+    numbers = {_grouped(name): float(value) for name, value in entry.items() if isinstance(value, int | float)}
+    numbers["optimizer_steps"] = numbers.pop("step")
+    return numbers
 
 
 def evaluation_payload(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """What was measured of a run: numbers, each with the ends of its interval; the content without people and photos.
+    """Numbers of an evaluation, each with the ends of its interval; and its content without people and photos.
 
-    A file is read as what it holds: an evaluation, a matrix with the numbers of its cells, or neither, of which nothing
-    is told but why. Raises RunError for one that cannot be read.
+    The file's type follows from its content: an evaluation, a matrix (numbers of its cells), or neither, of which only
+    the reason for leaving it out is sent. Raises RunError for one that cannot be read.
     """
     content = read_json(path)
     group = path.stem.replace("evaluation", "test", 1)
     if {"metrics", "views"} <= content.keys():
-        return _named(group, read_evaluation(path).groups()), _told(content, _TOLD)
+        return _with_intervals(group, read_evaluation(path).groups()), _without_people(content, _EVALUATION_KEYS)
     if {"cells", "by"} <= content.keys():
-        return _named(group, _cells(read_matrix(path))), _told(content, _TOLD_OF_MATRIX)
+        return _with_intervals(group, _cells(read_matrix(path))), _without_people(content, _MATRIX_KEYS)
     return {}, {"left_out": f"{path.name} is neither an evaluation nor a matrix of ours; its keys are not known here"}
 
 
@@ -94,34 +105,36 @@ def _grouped(name: str) -> str:
     return name
 
 
-def _told(content: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Without people and photos. Of sections that are not known here only the numbers, as the rest may name some."""
-    told = {key: _nameless(content[key]) for key in (*keys, *_TOLD_TOO) if key in content}
+def _without_people(content: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Content without people and photos. Of `sections` only the numbers, as other entries may name people."""
+    kept_content = {key: _drop_names(content[key]) for key in (*keys, *_OPTIONAL_KEYS) if key in content}
     sections = content.get("sections", {})
     return (
-        told | {"sections": {name: {"numbers": of["numbers"]} for name, of in sections.items()}} if sections else told
+        kept_content | {"sections": {name: {"numbers": section["numbers"]} for name, section in sections.items()}}
+        if sections
+        else kept_content
     )
 
 
-def _nameless(value: Any) -> Any:
+def _drop_names(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _nameless(v) for k, v in value.items() if not (k in _NAMES and isinstance(v, dict | list))}
-    return [_nameless(one) for one in value] if isinstance(value, list) else value
+        return {k: _drop_names(v) for k, v in value.items() if not (k in _NAMES and isinstance(v, dict | list))}
+    return [_drop_names(item) for item in value] if isinstance(value, list) else value
 
 
-def _named(group: str, parts: Iterable[tuple[str, Mapping[str, Number]]]) -> dict[str, float]:
-    """Each number with the ends of its interval, by the part that it is of."""
-    found: dict[str, float] = {}
+def _with_intervals(group: str, parts: Iterable[tuple[str, Mapping[str, Number]]]) -> dict[str, float]:
+    """Each number with the ends of its interval, prefixed by its group and part."""
+    numbers: dict[str, float] = {}
     for part, metrics in parts:
         start = f"{group}/{'/'.join(map(_safe, part.split('/')))}/" if part else f"{group}/"
-        for name, one in metrics.items():
-            ends = {"": one.value, "_low": one.low, "_high": one.high}
-            found |= {f"{start}{name}{ending}": end for ending, end in ends.items() if end is not None}
-    return found
+        for name, number in metrics.items():
+            ends = {"": number.value, "_low": number.low, "_high": number.high}
+            numbers |= {f"{start}{name}{ending}": end for ending, end in ends.items() if end is not None}
+    return numbers
 
 
 def _cells(matrix: Matrix) -> Iterator[tuple[str, Mapping[str, Number]]]:
-    """Of each cell that is not blank, such as `dorsal-right in palmar-left mirrored/rank1`: query, then gallery."""
+    """Metrics of each cell that is not blank, named such as `dorsal-right in palmar-left mirrored`: query, gallery."""
     for cell in matrix.cells:
         if cell.metrics is not None:
             name = f"{cell.query} in {cell.gallery}{' mirrored' if cell.mirrored else ''}"
@@ -129,5 +142,5 @@ def _cells(matrix: Matrix) -> Iterator[tuple[str, Mapping[str, Number]]]:
 
 
 def _safe(name: str) -> str:
-    """Only what every tracker allows in the name of a number."""
+    """With only the characters that every tracker allows in the name of a number."""
     return "".join(letter if letter.isalnum() or letter in "-_. " else " " for letter in name).replace("  ", " ")

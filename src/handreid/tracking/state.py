@@ -1,4 +1,4 @@
-"""tracking.json: which trackers a run is told to, under which id, and what of it they have."""
+"""tracking.json: the trackers of a run, the run's id in each, and what has been sent."""
 
 import contextlib
 import dataclasses
@@ -26,8 +26,8 @@ _TRACKER: TypeAdapter[Tracker] = TypeAdapter(Tracker)
 
 @dataclass(frozen=True)
 class Entry:
-    """What one tracker knows of a run. `id` is the tracker's own name for it, `sent` the last epoch that it has,
-    `files` the content hashes of files and evaluations that it has.
+    """State of one tracker. `id` is the run's id in it, `sent` the last epoch that it has, `files` the content hashes
+    of files and evaluations that it has.
     """
 
     tracker: Tracker
@@ -44,7 +44,7 @@ def path_of(run: Run) -> Path:
 
 
 def entries(run: Run) -> list[Entry]:
-    """Of every tracker that this run was ever told to; none for a run that never was. Raises RunError."""
+    """All trackers that this run was ever sent to. Raises RunError for a damaged file."""
     if not path_of(run).exists():
         return []
     try:
@@ -55,30 +55,32 @@ def entries(run: Run) -> list[Entry]:
         ) from None
 
 
-def resolve_trackers(asked: Sequence[Tracker] | None, recipe: Recipe | None) -> Sequence[Tracker]:
-    """Those asked for now, else those of the recipe that was named now.
+def resolve_trackers(track: Sequence[Tracker] | None, recipe: Recipe | None) -> Sequence[Tracker]:
+    """Those of `track`, else those of the recipe given by the user.
 
-    Never those that a run folder names, in its recipe or in tracking.json: it may come from anybody, and the address
-    be anywhere. Whoever wants them says so, with --track or `handreid track`.
+    Never those of a run folder, in its recipe or in tracking.json: the folder may come from anybody, and the address
+    may be anywhere. To use them, name them with --track or use `handreid track`.
     """
-    if asked is not None:
-        return asked
+    if track is not None:
+        return track
     return recipe.tracking if recipe else ()
 
 
 def tracked(run: Run) -> Sequence[Tracker]:
-    """Trackers that a run has been told to, whatever its recipe says."""
+    """Trackers that a run has been sent to, whatever its recipe says."""
     return tuple(entry.tracker for entry in entries(run))
 
 
-def note_untold(run: Run, asked: Sequence[Tracker] | None, told: Sequence[Tracker], progress: Progress) -> None:
-    """Says which trackers the run's folder names that are not told, unless somebody has decided on trackers now."""
-    if asked is not None:
+def note_untold(run: Run, track: Sequence[Tracker] | None, active: Sequence[Tracker], progress: Progress) -> None:
+    """Notes trackers of the run's folder that are not used, unless `track` was given."""
+    if track is not None:
         return
-    named: list[Tracker] = []
-    with contextlib.suppress(HandreidError):  # a folder that cannot be read names nobody
-        named = [*tracked(run), *run.recipe.tracking]
-    untold = dict.fromkeys(describe(one, run) for one in named if not any(_same(one, other) for other in told))
+    candidates: list[Tracker] = []
+    with contextlib.suppress(HandreidError):  # an unreadable folder names no tracker
+        candidates = [*tracked(run), *run.recipe.tracking]
+    untold = dict.fromkeys(
+        describe(candidate, run) for candidate in candidates if not any(_same(candidate, tracker) for tracker in active)
+    )
     if untold:
         progress.say(
             f"note: {listed(untold, 3)}: named by the folder {run.folder}, and not told, as a folder may be anybody's; "
@@ -87,25 +89,25 @@ def note_untold(run: Run, asked: Sequence[Tracker] | None, told: Sequence[Tracke
 
 
 def register(run: Run, trackers: Sequence[Tracker]) -> list[int]:
-    """Places of the trackers in tracking.json, new ones at its end."""
-    known = entries(run)
+    """Positions of the trackers in tracking.json; new ones are appended."""
+    stored = entries(run)
     places = []
     for tracker in trackers:
-        found = next((place for place, entry in enumerate(known) if _same(entry.tracker, tracker)), None)
-        if found is None:
-            found = len(known)
-            known.append(Entry(tracker))
-        known[found] = dataclasses.replace(known[found], tracker=tracker)
-        places.append(found)
-    if known != entries(run):  # else who sends may be writing
-        _write(run, known)
+        position = next((place for place, entry in enumerate(stored) if _same(entry.tracker, tracker)), None)
+        if position is None:
+            position = len(stored)
+            stored.append(Entry(tracker))
+        stored[position] = dataclasses.replace(stored[position], tracker=tracker)
+        places.append(position)
+    if stored != entries(run):  # unchanged files are not written, as the worker may be writing
+        _write(run, stored)
     return places
 
 
 class TrackingState:
-    """The sending process's hold on a run's tracking.json, for its trackers together.
+    """The worker's access to a run's tracking.json, shared by the threads of its trackers.
 
-    No two processes send the same run: the second waits for the first, which a resumed run may have left behind.
+    Two processes never send the same run: the second waits for the first, such as one left over before a resume.
     """
 
     def __init__(self, run: Run) -> None:
@@ -119,18 +121,18 @@ class TrackingState:
 
     def note(self, place: int, **changes: Any) -> None:
         with self._lock:
-            known = entries(self.run)
-            known[place] = dataclasses.replace(known[place], **changes)
-            _write(self.run, known)
+            stored = entries(self.run)
+            stored[place] = dataclasses.replace(stored[place], **changes)
+            _write(self.run, stored)
 
 
-def _same(one: Tracker, other: Tracker) -> bool:
-    """Whether they are one place; sending the model or not makes no other of it."""
-    return one.model_dump(exclude={"model", "mode"}) == other.model_dump(exclude={"model", "mode"})
+def _same(tracker: Tracker, candidate: Tracker) -> bool:
+    """Whether both are the same destination; `model` and `mode` do not matter."""
+    return tracker.model_dump(exclude={"model", "mode"}) == candidate.model_dump(exclude={"model", "mode"})
 
 
 def _hold(folder: Path) -> int | None:
-    """The folder, locked until this process ends or lets go; waits while another has it."""
+    """A descriptor of the folder, locked until it is closed; waits while another process has the lock."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -145,6 +147,6 @@ def _read(raw: Mapping[str, Any]) -> Entry:
     return Entry(_TRACKER.validate_python(raw["tracker"]), **fields | {"sent": tuple(raw["sent"])})
 
 
-def _write(run: Run, known: Sequence[Entry]) -> None:
-    raw = [{**vars(entry), "tracker": entry.tracker.model_dump(mode="json")} for entry in known]
+def _write(run: Run, stored: Sequence[Entry]) -> None:
+    raw = [{**vars(entry), "tracker": entry.tracker.model_dump(mode="json")} for entry in stored]
     write_json(path_of(run), {"trackers": raw})

@@ -1,4 +1,4 @@
-"""A run that is going on, and what of it a stage works with."""
+"""The context of a running training, as stages use it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,15 @@ from handreid.runs.dataset import RunDataset
 from handreid.runs.folder import Run
 from handreid.runs.side_information import side_information_of
 
-LongCheck = Literal["overfit"]  # checks that take long, and are made only when asked for
+LongCheck = Literal["overfit"]  # slow checks, only made on request
 
 
 @dataclass(frozen=True)
 class Handover:
-    """What one stage leaves to the next.
+    """What one stage passes to the next.
 
     `texts` are the text features of the training identities, in the order of their labels; None until a stage has
-    learned them. `text_trained` says whether the text tower has other weights than the backbone gave it: it is then
-    saved with the run.
+    learned them. `text_trained`: the text tower's weights differ from the backbone's, so it is saved with the run.
     """
 
     embedder: Embedder
@@ -38,9 +37,9 @@ class Handover:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is going on, with what its stages have come to so far.
+    """A run in progress, with the results of its stages so far in `handover`.
 
-    `long_checks` are long checks that were asked for beside the short ones.
+    `long_checks` are slow checks that were requested in addition to the fast ones.
     """
 
     run: Run
@@ -76,12 +75,12 @@ class Job:
         return self.run.stage(number, self.recipe.stages[number].kind)
 
     def seed(self, number: int) -> int:
-        """Of all that is random in a stage."""
+        """The seed of everything random in a stage."""
         return self.recipe.seed * 1000 + number
 
 
 def labels_of(material: RunDataset) -> Int[np.ndarray, " train"]:
-    """A number for the identity of every training photo, in the order of their names."""
+    """The label of every training photo: the index of its identity among the sorted names."""
     identities = [material.split.identities[row] for row in material.split.train]
     labels: Int[np.ndarray, " train"] = np.unique(identities, return_inverse=True)[1]
     return labels

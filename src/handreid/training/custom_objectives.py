@@ -1,7 +1,7 @@
-"""Objectives that are not handreid's own: whose code a run imports, and how it goes on with them.
+"""Custom objectives: which code a run imports, and how it is resumed with them.
 
-Somebody else's run folder must not have code imported. So a run that is resumed takes such objectives from the recipe
-that is given, never from the folder; with them come the objects that were given from Python.
+A run folder from somebody else must not cause code to be imported. So a resumed run takes custom objectives from the
+given recipe, never from the folder; objects that were passed from Python come with that recipe too.
 """
 
 from handreid.errors import RunError
@@ -12,16 +12,16 @@ from handreid.recipe.custom_term import CustomTerm
 from handreid.runs.folder import Run
 
 
-def recipe_to_resume(run: Run, given: Recipe | None) -> Recipe:
-    """The run's recipe with the stages of the given one, which must be the same (`check_same` sees to that).
+def recipe_to_resume(run: Run, recipe: Recipe | None) -> Recipe:
+    """The run's recipe with the stages of `recipe`, which must be the same (checked by `check_same`).
 
-    Raises RunError where an unfinished run has objectives that are not handreid's own and no recipe is given.
+    Raises RunError where an unfinished run has custom objectives and no recipe is given.
     """
-    own = run.recipe
-    custom = custom_terms(own)
+    run_recipe = run.recipe
+    custom = custom_terms(run_recipe)
     if not custom or run.finished:
-        return own
-    if given is None:
+        return run_recipe
+    if recipe is None:
         kinds = listed(dict.fromkeys(term.kind for term in custom))
         objects = any(term.fingerprint for term in custom)
         command = f"handreid train {run.folder}/recipe.yaml --resume --out {run.folder}"
@@ -32,16 +32,16 @@ def recipe_to_resume(run: Run, given: Recipe | None) -> Recipe:
             f"{run.folder} trains with objectives that are not handreid's own ({kinds}), and a run folder is not asked "
             f"whose code to run. Give the recipe again: {how}"
         )
-    return own.model_copy(update={"stages": given.stages})
+    return run_recipe.model_copy(update={"stages": recipe.stages})
 
 
 def note_imports(recipe: Recipe, progress: Progress) -> None:
-    """Says which modules will be imported that are not handreid's own."""
+    """Notes which modules other than handreid's will be imported."""
     modules = dict.fromkeys(term.kind.partition(":")[0] for term in custom_terms(recipe) if term.fingerprint is None)
     if modules:
         progress.say(f"note: this recipe imports {listed(modules)}, and runs the code in it")
 
 
 def custom_terms(recipe: Recipe) -> list[CustomTerm]:
-    """Of all stages."""
+    """The custom objectives of all stages."""
     return [term for _, stage in recipe.fine_tunes for term in stage.objectives if isinstance(term, CustomTerm)]

@@ -1,9 +1,9 @@
-"""After each epoch: validate, keep the best, write what a resumed run needs, decide whether to go on.
+"""After each epoch: validation, best weights, metrics, checkpoint, early stopping.
 
-* The checkpoint is the last thing an epoch writes. A run killed before it does the epoch again, bit for bit, because
+* The checkpoint is the last thing an epoch writes. A run killed before that repeats the epoch, bit for bit, because
   nothing random depends on what came before the epoch (see `data/sampling.py`).
-* The best model is a file, not a reference to weights that go on changing.
-* Early stopping lives in the checkpoint: a run that had decided to stop does not train on when it is resumed.
+* The best model is saved to a file, not referenced, as the weights keep changing.
+* The state of early stopping is in the checkpoint: a run that had decided to stop stays stopped when it is resumed.
 """
 
 import time
@@ -29,15 +29,16 @@ from handreid.training.stage_module import StageModule
 
 Validate = Callable[[Embedder], dict[str, float]]
 MONITOR = "map"
-NOTHING = -1.0  # the best before anything was validated
-_ANEW = "remove the stage's folder and resume the run, which repeats this stage and those after it"
+NOTHING = -1.0  # `best` before the first validation
+_ADVICE = "remove the stage's folder and resume the run, which repeats this stage and those after it"
 
 
 @dataclass(frozen=True)
 class ValidationSpec:
-    """What is measured of a stage's result every so many epochs, and at the last. `name` goes before its numbers.
+    """What is measured of a stage's result every `every` epochs, and after the last. `name` is the numbers' prefix.
 
-    With a `monitor`, the result for which that number is highest is kept as the best. `quiet` epochs are not told.
+    With a `monitor`, the result with the highest such number is saved as the best. With `quiet`, epochs without a
+    validation are not printed.
     """
 
     measure: Callable[[Any], dict[str, float]]
@@ -49,7 +50,7 @@ class ValidationSpec:
 
 
 class EpochCallback(L.Callback):
-    """Notes every epoch of a stage, and keeps what a resumed run and the next stage need."""
+    """Writes metrics, weights and the checkpoint of every epoch of a stage."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class EpochCallback(L.Callback):
         self.best = NOTHING
         self.since = 0  # validations since the best
         self.finished = False
-        self.trains = False  # whether it has come that far
+        self.trains = False  # True once training has started
         self.began = 0.0
         self.seen = 0
 
@@ -109,12 +110,12 @@ class EpochCallback(L.Callback):
         }
         entry |= {f"lr, {group['name']}": group["lr"] for group in trainer.optimizers[0].param_groups}
         entry |= {"seconds": seconds, "photos_per_second": self.seen / seconds, "precision": named(trainer.precision)}
-        last = epoch == epochs
-        checked = last or epoch % self.check.every == 0
+        is_last = epoch == epochs
+        checked = is_last or epoch % self.check.every == 0
         if checked:
             entry |= self._checked(trainer, pl_module)
         stopping = self.check.patience is not None and self.since >= self.check.patience
-        self.finished = last or stopping
+        self.finished = is_last or stopping
         peak = peak_memory()
         entry |= {} if peak is None else {"peak_memory": peak}
         if trainer.is_global_zero:
@@ -125,9 +126,9 @@ class EpochCallback(L.Callback):
                 _keep(pl_module, self.folder, "last")
         self._checkpoint(trainer)
         if trainer.is_global_zero:
-            for told in self.watch:  # after the checkpoint: whoever stops the run here loses nothing of it
-                told(entry)
-        if stopping and not last:
+            for listener in self.watch:  # after the checkpoint, so that stopping the run here loses nothing
+                listener(entry)
+        if stopping and not is_last:
             self.say(f"validation mAP has not improved in {self.since} validations: stopped after epoch {epoch}")
             trainer.should_stop = True
 
@@ -142,7 +143,7 @@ class EpochCallback(L.Callback):
         return {f"{self.check.name}_{name}": value for name, value in result.items()}
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero:  # with one device; of several, all have to take part in it
+        if trainer.is_global_zero:  # enough for one device; with several, all must take part in saving
             path = self.folder / "last.ckpt"
             write_atomic(path, trainer.save_checkpoint, durable=True, before=stage_weights.noting(path))
 
@@ -160,7 +161,7 @@ class _Callbacks(BaseModel):
 
 
 class _Checkpoint(BaseModel):
-    """What is read of a checkpoint here, and what Lightning cannot do without."""
+    """The parts of a checkpoint that are read here or that Lightning requires."""
 
     model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
@@ -174,9 +175,9 @@ class _Checkpoint(BaseModel):
 
 
 def read_checkpoint_progress(folder: Path) -> tuple[int, bool] | None:
-    """Epochs done and whether the stage is finished, by its last checkpoint; None when there is none.
+    """Epochs done and whether the stage is finished, from its last checkpoint; None when there is none.
 
-    Raises RunError for a checkpoint that is not as it was written.
+    Raises RunError for a checkpoint that was changed or damaged.
     """
     path = folder / "last.ckpt"
     if not path.exists():
@@ -186,9 +187,9 @@ def read_checkpoint_progress(folder: Path) -> tuple[int, bool] | None:
         content = _Checkpoint.model_validate(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise RunError(f"{path} was not written by handreid ({where or 'it holds no keys'}); {_ANEW}") from None
-    except Exception as error:  # whatever unpickling makes of a foreign file; torch's own words advise what is not safe
-        raise RunError(f"{path} was not written by handreid ({type(error).__name__}); {_ANEW}") from None
+        raise RunError(f"{path} was not written by handreid ({where or 'it holds no keys'}); {_ADVICE}") from None
+    except Exception as error:  # any error of unpickling a foreign file; torch's own message gives unsafe advice
+        raise RunError(f"{path} was not written by handreid ({type(error).__name__}); {_ADVICE}") from None
     keeper = content.callbacks.EpochCallback
     if keeper.best > NOTHING:
         stage_weights.checked(folder / "best.safetensors")

@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, and when."""
+"""Parameter groups, optimizers and learning-rate schedules."""
 
 import bisect
 import itertools
@@ -23,7 +23,7 @@ Group = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters that learn at one rate; those in `undecayed` have no weight decay whatever their shape."""
+    """Parameters with one learning rate; those in `undecayed` have no weight decay, whatever their shape."""
 
     name: str
     parameters: Sequence[nn.Parameter]
@@ -40,28 +40,28 @@ def parameter_groups(
     part's rate. Raises ValueError when two parts share a parameter.
     """
     groups: list[Group] = []
-    seen: set[int] = set()
+    grouped: set[int] = set()
     quicker = {id(p) for p in biases} if bias_factor != 1 else set()
     for part in parts:
         free = {id(p) for p in part.undecayed}
         learning = [p for p in part.parameters if p.requires_grad]
-        if seen & {id(p) for p in learning}:
+        if grouped & {id(p) for p in learning}:
             raise ValueError(f"a parameter of {part.name} is already in an earlier group")
-        seen |= {id(p) for p in learning}
+        grouped |= {id(p) for p in learning}
         for decays, quickly in itertools.product((True, False), (False, True)):
-            alike = [p for p in learning if (id(p) in quicker) == quickly]
-            chosen = [p for p in alike if (p.ndim > 1 and id(p) not in free) == decays]
-            if chosen:
+            candidates = [p for p in learning if (id(p) in quicker) == quickly]
+            parameters = [p for p in candidates if (p.ndim > 1 and id(p) not in free) == decays]
+            if parameters:
                 name = f"{part.name}, {'decayed' if decays else 'not decayed'}{', biases' if quickly else ''}"
                 decay, lr = weight_decay if decays else 0.0, part.lr * (bias_factor if quickly else 1.0)
-                groups.append({"params": chosen, "lr": lr, "weight_decay": decay, "name": name})
+                groups.append({"params": parameters, "lr": lr, "weight_decay": decay, "name": name})
     return groups
 
 
 def encoder_parts(layers: Sequence[Sequence[nn.Parameter]], lr: float, layer_decay: float) -> list[Part]:
     """The encoder as one part, or with `layer_decay` under 1 a part per layer.
 
-    What comes after the last block learns at `lr`, the last block at lr * layer_decay, the one before it at
+    Layers after the last block learn at `lr`, the last block at lr * layer_decay, the one before it at
     lr * layer_decay^2, and so on down to the stem (Clark et al. 2020, ELECTRA, appendix A; Bao et al. 2022, BEiT).
     """
     if layer_decay == 1:
@@ -87,7 +87,7 @@ def build_optimizer(
 
 
 def rate_factor(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """What every group's rate is multiplied by at a step (from 0); stated in epochs, stepped per batch."""
+    """The factor of all learning rates at a step (from 0). Schedules are defined in epochs and stepped per batch."""
     factor = _factor(schedule, float(epochs))
     return lambda step: factor(step / steps_per_epoch)
 
@@ -102,8 +102,8 @@ def _factor(schedule: Schedule, epochs: float) -> Callable[[float], float]:
             case MultistepSchedule(milestones=milestones, gamma=gamma):
                 return float(gamma ** bisect.bisect_right(sorted(milestones), epoch))
             case CosineSchedule(final_factor=final) | OneCycleSchedule(final_factor=final):
-                left = epochs - warmup  # 0 for a stage that is all warm-up
-                return final + (1 - final) * (_half_cosine((epoch - warmup) / left) if left else 1.0)
+                remaining = epochs - warmup  # 0 for a stage that is all warm-up
+                return final + (1 - final) * (_half_cosine((epoch - warmup) / remaining) if remaining else 1.0)
 
     def factor(epoch: float) -> float:
         if epoch >= warmup:

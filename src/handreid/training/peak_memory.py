@@ -1,7 +1,7 @@
-"""The most memory that was in use since one began to look: of the GPU where there is one, else of this process.
+"""Peak memory since the last reset: of the GPU where there is one, else of this process.
 
-A process remembers its peak for life, so that in a ladder a small rung would be said to need what a large one before it
-did. Linux can be told to forget; elsewhere the peak of a process is that of all it has done.
+The peak of a process is never reset by itself, so in a ladder a small rung would report that of a large one before it.
+Linux can reset it; elsewhere the peak is that of the whole process.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import torch
 
 
 def reset_peak_memory() -> None:
-    """From here on it counts anew."""
+    """Resets the peak, where this is possible."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -21,12 +21,12 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Bytes: what tensors took on the GPU, or of this process lay in memory; None where nobody counts (Windows)."""
+    """Bytes: of tensors on the GPU, or resident memory of this process; None where it is not measured (Windows)."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":
         return None
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Words that stages are described with."""
+"""Text fragments for descriptions of stages."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""In which precision a stage is computed on the device that is there, and which of them it cannot be.
+"""The precision of a stage on the available device, and which precisions it does not support.
 
-Lightning computes `16-mixed` on a CPU as bf16 and says so in a warning: the run would have been noted as something else
-than it was. So that is refused here, before anything is read.
+Lightning computes `16-mixed` on a CPU as bf16, with only a warning: the run's record would then be wrong. So this is
+refused here, before anything is read.
 """
 
 from typing import Literal
@@ -18,24 +18,24 @@ _OURS: dict[str, Precision] = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixe
 
 
 def precision_of(stage: StageValue) -> Precision:
-    """What `precision` becomes here: `auto` is bf16 on a GPU that has it, else fp32."""
+    """The precision on this machine: `auto` is bf16 on a GPU that supports it, else fp32."""
     if stage.precision != "auto":
         return stage.precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def precisions(recipe: Recipe) -> list[Precision]:
-    """That of every stage, as run.json notes it."""
+    """The precision of every stage, as stored in run.json."""
     return [precision_of(stage) for stage in recipe.stages]
 
 
 def named(lightning: object) -> str:
-    """Our name for what a trainer computes in, which is what it really does."""
+    """Our name for a trainer's actual precision."""
     return _OURS.get(str(lightning), str(lightning))
 
 
 def check_precision(recipe: Recipe, *, gpu: bool | None = None) -> None:
-    """Raises RecipeError for fp16 without a GPU. `gpu` says whether there is one; None looks for it here."""
+    """Raises RecipeError for fp16 without a GPU. `gpu` says whether there is one; None: detected here."""
     if has_gpu() if gpu is None else gpu:
         return
     wrong = [f"stages.{number}.precision" for number, stage in enumerate(recipe.stages) if stage.precision == "fp16"]
@@ -47,5 +47,5 @@ def check_precision(recipe: Recipe, *, gpu: bool | None = None) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether training here is computed on anything but a CPU."""
+    """Whether training on this machine uses anything but a CPU."""
     return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -1,7 +1,7 @@
-"""What a graph of prototypes is told of the training photos: how many identities, and what the manifest says of them.
+"""Input of the prototype graph: number of training identities, and their attributes from the manifest.
 
-* Only training photos are asked. Of test photos the graph knows nothing, whatever the manifest says of them.
-* Numbers become words: ages under 30, under 60 and above; a flag of nail polish, painted and bare.
+* Only training photos are used. The graph gets nothing about test photos, whatever the manifest has.
+* Numbers become words: ages are young (under 30), adult (under 60) or older; nail polish is painted or bare.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,18 @@ from handreid.recipe import Recipe
 from handreid.recipe.model import PromptSgGraph
 from handreid.runs.dataset import RunDataset
 
-MOST = 12  # values of a column; more are no attribute
+MOST = 12  # distinct values of a column; with more it is not used as an attribute
 AGES = ((30, "young"), (60, "adult"))
 Attribute = tuple[str, str]  # column and phrase
 
 
 def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) -> None:
-    """Tells a head that keeps prototypes of the training identities; for any other it does nothing.
+    """Sets identities and attributes of a head with prototypes; does nothing for any other head.
 
-    Raises RecipeError when attributes are asked for and the manifest has none.
+    Raises RecipeError when the recipe uses attributes and the manifest has none.
     """
-    asked, head = recipe.model.head, embedder.head
-    if not isinstance(asked, PromptSgGraph) or not isinstance(head, SemanticHead) or head.graph is None:
+    settings, head = recipe.model.head, embedder.head
+    if not isinstance(settings, PromptSgGraph) or not isinstance(head, SemanticHead) or head.graph is None:
         return
     identities = [material.split.identities[row] for row in material.split.train]
     labels = np.unique(identities, return_inverse=True)[1]
@@ -40,8 +40,8 @@ def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) 
     if any(stage.chirality == "mirror_as_new_identity" for _, stage in recipe.fine_tunes):
         photos, labels = mirrored(photos, labels)
     head.set_identities(int(labels.max()) + 1)
-    if asked.edges == "attributes" and head.words is not None:
-        attributes, shares = attributes_of(photos, labels, asked.phrases)
+    if settings.edges == "attributes" and head.words is not None:
+        attributes, shares = attributes_of(photos, labels, settings.phrases)
         features = sentence_feature(head.words.text.tower, [phrase for _, phrase in attributes])
         head.graph.describe(attributes, features, shares)
 
@@ -49,9 +49,9 @@ def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) 
 def attributes_of(
     photos: pl.DataFrame, labels: Int[np.ndarray, " photos"], phrases: dict[str, str]
 ) -> tuple[list[Attribute], Float[Tensor, "identities attributes"]]:
-    """Attributes of the columns that are there, by column, and the share of each identity's photos that has them.
+    """Attributes of the columns in the manifest, by column, and the share of each identity's photos with each.
 
-    Shares are of the photos of which the column is known. Raises RecipeError when there is no column.
+    Shares are of the photos with a value in the column. Raises RecipeError when there is no such column.
     """
     attributes: list[Attribute] = []
     shares = []
@@ -61,11 +61,11 @@ def attributes_of(
         words = None if column is None else attribute_values(photos[column], name)
         if words is None or words.null_count() == len(words):
             continue
-        known = np.bincount(labels[words.is_not_null().to_numpy()], minlength=len(counts))
+        with_value = np.bincount(labels[words.is_not_null().to_numpy()], minlength=len(counts))
         for value in words.drop_nulls().unique().sort():
             having = np.bincount(labels[(words == value).fill_null(value=False).to_numpy()], minlength=len(counts))
             attributes.append((name, phrase.format(value=value)))
-            shares.append(having / np.maximum(known, 1))
+            shares.append(having / np.maximum(with_value, 1))
     if not attributes:
         raise RecipeError(
             f"model.head.edges is attributes, but the manifest has no values of {', '.join(phrases)}; its columns are "
@@ -75,24 +75,24 @@ def attributes_of(
 
 
 def attribute_values(values: pl.Series, name: str) -> pl.Series | None:
-    """The values as they go into a phrase; None for a column that has no few words for its photos."""
+    """The values as words for a phrase; None for a column without values, or with more than `MOST` distinct ones."""
     if name == "age" and values.dtype.is_numeric():
-        return _named(values, _age)
+        return _as_words(values, _age)
     if name == "nail_polish" and (values.dtype.is_numeric() or values.dtype == pl.Boolean):
-        return _named(values, lambda flag: "painted" if flag else "bare")
+        return _as_words(values, lambda flag: "painted" if flag else "bare")
     words = values.cast(pl.String).str.strip_chars()
     return words if 1 <= words.drop_nulls().n_unique() <= MOST else None
 
 
 def mirrored(photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> tuple[pl.DataFrame, Int[np.ndarray, " both"]]:
-    """Photos and after them their mirror images, which are other identities' and of the other side."""
+    """Photos, then their mirror images as further identities, with left and right exchanged."""
     turned = photos.with_columns(pl.col("side").replace({"left": "right", "right": "left"}))
     return pl.concat([photos, turned]), np.concatenate([labels, labels + labels.max() + 1])
 
 
-def _named(values: pl.Series, word: Callable[[float], str]) -> pl.Series:
+def _as_words(values: pl.Series, word: Callable[[float], str]) -> pl.Series:
     return pl.Series([None if value is None else word(float(value)) for value in values], dtype=pl.String)
 
 
 def _age(years: float) -> str:
-    return next((word for most, word in AGES if years < most), "older")
+    return next((word for limit, word in AGES if years < limit), "older")

@@ -1,4 +1,4 @@
-"""What every stage's Lightning module has: means over an epoch, clipping that is measured, seeded steps."""
+"""Base of every stage's Lightning module: means over an epoch, measured gradient clipping, seeded steps."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class Saved(Protocol):
 
 
 class StageModule(L.LightningModule, ABC):
-    """Trains what `groups` names; randomness of a step is seeded anew for each, so that a resumed epoch is the same."""
+    """Trains the parameters in `groups`. Each step has its own random seed, so that a resumed epoch is the same."""
 
     def __init__(self, stage: StageValue, optimizer: Optimizer | PromptOptimizer, *, seed: int) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class StageModule(L.LightningModule, ABC):
     @property
     @abstractmethod
     def result(self) -> Saved:
-        """What is validated and kept."""
+        """What is validated and saved."""
 
     @property
     def learned_text(self) -> TextEncoder | None:
-        """The text tower, where this stage trains it: it is saved whenever `result` is, beside it."""
+        """The text tower where this stage trains it: it is saved beside `result`, at the same times."""
         return None
 
     @property
@@ -54,7 +54,7 @@ class StageModule(L.LightningModule, ABC):
     @property
     @abstractmethod
     def photos_per_epoch(self) -> int:
-        """Photos that pass through the model in an epoch: of two views of a photo, both."""
+        """Photos that pass through the model in an epoch; two views of a photo count twice."""
 
     def photos_in(self, batch: Any) -> int:
         """Photos in a batch of `train_dataloader`, counted as in `photos_per_epoch`.
@@ -65,7 +65,7 @@ class StageModule(L.LightningModule, ABC):
 
     @abstractmethod
     def groups(self) -> list[Group]:
-        """All that learns in this stage, each parameter once."""
+        """All trainable parameters of this stage, each once."""
 
     def after_step(self) -> None:
         """Called after every step of the optimizer, such as to move a momentum encoder."""
@@ -83,9 +83,9 @@ class StageModule(L.LightningModule, ABC):
             self.after_step()
 
     def configure_optimizers(self) -> Any:
-        chosen = self.optimizer
-        optimizer = build_optimizer(self.groups(), chosen.kind, chosen.momentum)
-        factor = rate_factor(chosen.schedule, self.epochs, self.steps_per_epoch)
+        settings = self.optimizer
+        optimizer = build_optimizer(self.groups(), settings.kind, settings.momentum)
+        factor = rate_factor(settings.schedule, self.epochs, self.steps_per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -95,7 +95,7 @@ class StageModule(L.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the norm over all parameters, which is measured once and noted as it was before."""
+        """Clips by the norm over all parameters; the norm before clipping is logged."""
         learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
         if gradient_clip_val is not None:
@@ -105,7 +105,7 @@ class StageModule(L.LightningModule, ABC):
     def epoch_means(self) -> dict[str, float]:
         """Mean over the epoch's steps of the loss, its terms and the gradient norm (before clipping).
 
-        Raises RunError when the loss was not finite: nothing that comes after it means anything.
+        Raises RunError when the loss is not finite.
         """
         means = {name: (value[0] / value[1]).item() for name, value in self.sums.items()}
         if not math.isfinite(means["loss"]):

@@ -1,4 +1,4 @@
-"""A recipe and a manifest to a finished run folder, from wherever an earlier attempt was stopped."""
+"""Trains a recipe on a manifest into a run folder; continues where an earlier attempt stopped."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -42,73 +42,73 @@ def train(
     sender: Sender | None = None,
     long_checks: Sequence[LongCheck] = (),
 ) -> Run:
-    """The run, finished. With `resume` an unfinished run goes on and ends with the weights it would have had.
+    """The finished run. With `resume` an unfinished run continues and ends with the same weights as without the stop.
 
-    With `reuse`, a stage that a run beside `out` has finished, with the same recipe, photos and weights to begin with,
-    is copied from there. `watch` is told of every epoch that is trained here. `long_checks` are made beside the short
-    checks before each stage. The run is tracked as `track` says, else the recipe that is given, never as a
-    folder that is there says; a `sender` that several runs share is closed by whoever made it. Raises RunError when
-    `out` holds something and `resume` is not given, when it was started otherwise, or another process trains there, and
-    CheckError when a check fails.
+    With `reuse`, a stage that a run beside `out` has finished with the same recipe, photos and initial weights is
+    copied from there. `watch` is called after every epoch trained here. `long_checks` are made in addition to the fast
+    checks before each stage. The run is tracked by `track`, else by the given recipe's trackers, never by those of an
+    existing folder; a shared `sender` is closed by its owner. Raises RunError when `out` is not empty and `resume` is
+    not given, when it was started with something else, or another process trains there, and CheckError when a check
+    fails.
     """
     progress = progress or NullProgress()
-    began = open_run(out) if resume and Run(out).begun else None
-    own = recipe_to_resume(began, recipe) if began else recipe
-    if own is None:
+    existing = open_run(out) if resume and Run(out).begun else None
+    run_recipe = recipe_to_resume(existing, recipe) if existing else recipe
+    if run_recipe is None:
         raise RunError(
             f"{out} holds no run to resume: give a recipe and its photos to start "
             f"it (handreid train RECIPE --data MANIFEST --out {out})"
         )
     trackers = resolve_trackers(track, recipe)
     check_installed(trackers)
-    if began is not None:
-        note_untold(began, track, trackers, progress)
-    if began is not None and began.finished:
-        _same_material(began, recipe, data, None, progress)
-        with follow(began, trackers, sender, progress):
-            return began
-    check_precision(own)
-    note_imports(own, progress)
-    with contextlib.ExitStack() as held:
-        parent = parent_of(own, out)
-        if began is not None:
-            held.enter_context(_alone(out, progress))
-            run, material = began, _same_material(began, recipe, data, parent, progress)
-            handover, notes = _untrained(own, material, parent, progress)
+    if existing is not None:
+        note_untold(existing, track, trackers, progress)
+    if existing is not None and existing.finished:
+        _resumed_material(existing, recipe, data, None, progress)
+        with follow(existing, trackers, sender, progress):
+            return existing
+    check_precision(run_recipe)
+    note_imports(run_recipe, progress)
+    with contextlib.ExitStack() as stack:
+        parent = parent_of(run_recipe, out)
+        if existing is not None:
+            stack.enter_context(_exclusive(out, progress))
+            run, material = existing, _resumed_material(existing, recipe, data, parent, progress)
+            handover, notes = _untrained(run_recipe, material, parent, progress)
         else:
-            check_place(out, own)
-            material = load_dataset(own, data)
-            handover, notes = _untrained(own, material, parent, progress)
-            # before the folder: what cannot be had or built leaves nothing
-            check_stages(own, handover.embedder, handover.text, material)
-            before_run(own, handover.embedder, handover.text, material)
-            facts = _facts(own, material, parent, progress)
-            held.enter_context(_alone(out, progress))
-            run = start_run(out, own, facts)
-        _record_exposure(run, own, material, parent, progress)
+            check_place(out, run_recipe)
+            material = load_dataset(run_recipe, data)
+            handover, notes = _untrained(run_recipe, material, parent, progress)
+            # before the folder is created, so that a failure leaves nothing behind
+            check_stages(run_recipe, handover.embedder, handover.text, material)
+            before_run(run_recipe, handover.embedder, handover.text, material)
+            facts = _facts(run_recipe, material, parent, progress)
+            stack.enter_context(_exclusive(out, progress))
+            run = start_run(out, run_recipe, facts)
+        _record_exposure(run, run_recipe, material, parent, progress)
         for note in notes:
             progress.say(f"note: {note}")
-        with follow(run, trackers, sender, progress) as told:
-            job = Job(run, own, handover, material, progress, (*told, *watch), tuple(long_checks))
-            for number in range(len(own.stages)):
+        with follow(run, trackers, sender, progress) as listeners:
+            job = Job(run, run_recipe, handover, material, progress, (*listeners, *watch), tuple(long_checks))
+            for number in range(len(run_recipe.stages)):
                 job = replace(job, handover=run_stage(job, number, reuse=reuse))
             _save(job)
     return run
 
 
 def _save(job: Job) -> None:
-    """The finished model, which is written last: with it the run is finished."""
-    run, left = job.run, job.handover
-    text = run.text if left.text_trained else None
+    """Writes the finished model last: with it the run counts as finished."""
+    run, handover = job.run, job.handover
+    text = run.text if handover.text_trained else None
     if text is not None:
-        left.text.save(text)
-    left.embedder.save(run.model, before=lambda model: note_finished(run, model, text))
+        handover.text.save(text)
+    handover.embedder.save(run.model, before=lambda model: note_finished(run, model, text))
 
 
 def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
-    """Raises what `train` would before it begins, but for what `init_from` names: that may have to be trained first.
+    """Raises what `train` would raise before it starts, except for `init_from`, whose run may not be trained yet.
 
-    `gpu` says whether it will train on one, for recipes that train elsewhere; None is as it is here.
+    `gpu`: whether it will train on one, for recipes that train on another machine; None: as on this one.
     """
     check_precision(recipe, gpu=gpu)
     material = load_dataset(recipe, data)
@@ -118,8 +118,8 @@ def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) 
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """Nobody else trains in the folder, which is made if need be; what a killed process left half-written goes."""
+def _exclusive(folder: Path, progress: Progress) -> Iterator[None]:
+    """Locks the folder for this process, creates it if needed, and removes partial files of a killed process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -137,25 +137,25 @@ def _alone(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def _facts(recipe: Recipe, material: RunDataset, parent: Run | None, progress: Progress) -> dict[str, Any]:
-    """What run.json says of what the run stands on."""
+    """Data, weights, parent and precision of the run, for run.json."""
     photos = {"photos_hash": photos_hash(photos_of(recipe, material, progress))}
     precision = {"precision": precisions(recipe)}
     return material.facts | photos | parent_record(parent) | weights_facts(recipe) | precision
 
 
-def _same_material(
+def _resumed_material(
     run: Run, recipe: Recipe | None, data: Path | None, parent: Run | None, progress: Progress
 ) -> RunDataset:
-    """What the run was started on. Raises RunError when that, or the recipe, is another now, down to a photo's bytes.
+    """The data the run was started on. Raises RunError when it or the recipe has changed, down to a photo's bytes.
 
-    Of a finished run, photos that are gone are not missed.
+    For a finished run, missing photos are accepted.
     """
-    own = recipe or run.recipe
-    material = load_dataset(own, data or Path(run.facts["manifest"]))
+    used = recipe or run.recipe
+    material = load_dataset(used, data or Path(run.facts["manifest"]))
     check_same(run, recipe, material.facts | ({} if run.finished else parent_record(parent)))
-    check_weights(run, own)
+    check_weights(run, used)
     try:
-        photos = photos_of(own, material, progress)
+        photos = photos_of(used, material, progress)
     except DataError:
         if run.finished:
             return material
@@ -172,19 +172,19 @@ def _same_material(
 
 
 def _record_exposure(run: Run, recipe: Recipe, material: RunDataset, parent: Run | None, progress: Progress) -> None:
-    """Writes down whom the run's weights will know, and whom those that it begins with know, unless that is done."""
+    """Writes which subjects the run's weights, and those of its parent, have seen; unless it is written already."""
     if (run.folder / RECORD).exists():
         return
     name = run.folder.absolute().name
     rows: dict[int, Role] | None = None if recipe.stages else {}
-    own = exposure_of(material, run=name, recipe=recipe.name, rows=rows, progress=progress)
-    write_record(run, [own, *(exposures_of(parent, [material.path], progress)[0] if parent else [])])
+    exposure = exposure_of(material, run=name, recipe=recipe.name, rows=rows, progress=progress)
+    write_record(run, [exposure, *(exposures_of(parent, [material.path], progress)[0] if parent else [])])
 
 
 def _untrained(
     recipe: Recipe, material: RunDataset, parent: Run | None = None, progress: Progress | None = None
 ) -> tuple[Handover, list[str]]:
-    """The model as the run begins, and notes on what it begins with."""
+    """The model before training, and notes on data, parent and initial weights."""
     notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
     towers = build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))

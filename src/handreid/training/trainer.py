@@ -1,4 +1,4 @@
-"""Lightning's loop around one stage, from wherever an earlier attempt was stopped."""
+"""Lightning's training loop for one stage; continues where an earlier attempt stopped."""
 
 import logging
 import warnings
@@ -22,18 +22,18 @@ _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)  # o
 
 
 class _InPlace(TorchCheckpointIO):
-    """Writes where it is told to. Lightning's own first makes a copy in memory and another in the temporary folder."""
+    """Writes to the given path. Lightning's own first makes a copy in memory and another in the temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         torch.save(checkpoint, path)
 
 
 def prepare_resume(job: Job, number: int) -> bool:
-    """Whether a stage has epochs left to do; lines of epochs that will be done again are dropped."""
+    """Whether a stage has epochs left. Lines in metrics.jsonl of epochs that will be repeated are removed."""
     folder = job.folder(number)
     done = read_checkpoint_progress(folder)
     if done is None:
-        begin_anew(job, number)
+        discard_from(job, number)
         return True
     settle(folder)
     if done[1]:
@@ -42,15 +42,15 @@ def prepare_resume(job: Job, number: int) -> bool:
     return True
 
 
-def begin_anew(job: Job, number: int) -> None:
-    """Removes what is left of a stage, and of those after it, which follow from it and are done again too."""
+def discard_from(job: Job, number: int) -> None:
+    """Removes all files of a stage and of those after it, which depend on it and are repeated too."""
     for later in range(number, len(job.recipe.stages)):
         forget(job.folder(later))
     truncate_metrics(job.run, number, 0)
 
 
 def fit(job: Job, number: int, module: StageModule, check: ValidationSpec) -> None:
-    """Does the epochs of a stage that are left; its files are then in the stage's folder."""
+    """Trains the remaining epochs of a stage; its files are then in the stage's folder."""
     folder, stage = job.folder(number), job.recipe.stages[number]
     done = read_checkpoint_progress(folder)
     epochs_done = done[0] if done else 0
@@ -62,12 +62,15 @@ def fit(job: Job, number: int, module: StageModule, check: ValidationSpec) -> No
         module.train()
         try:
             with warnings.catch_warnings():
-                # how many workers there are is decided; what Lightning does inside is not the user's affair
+                # the number of workers is deliberate, and Lightning's internals do not concern the user
                 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
                 warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen norms
                 trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        except (SystemExit, Exception) as stopped:  # what Lightning, or a file that was being written, makes of Ctrl-C
+        except (
+            SystemExit,
+            Exception,
+        ) as stopped:  # Ctrl-C, as Lightning or a file being written turns it into other exceptions
             if interrupted(stopped):
                 raise KeyboardInterrupt from None
             room = not isinstance(stopped, torch.OutOfMemoryError)
@@ -82,7 +85,7 @@ def fit(job: Job, number: int, module: StageModule, check: ValidationSpec) -> No
 
 
 def build_trainer(stage: StageValue, callbacks: list[L.Callback]) -> L.Trainer:
-    """Lightning's loop as a stage asks for it; nothing is logged or saved but by the callbacks."""
+    """Lightning's trainer with a stage's settings; only the callbacks log and save."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return L.Trainer(
         accelerator="auto",

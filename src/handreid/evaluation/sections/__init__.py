@@ -1,4 +1,4 @@
-"""What an evaluation consists of: one file per section, in the order in which they are computed."""
+"""The sections of an evaluation, one file each, in the order in which they are computed."""
 
 from handreid.evaluation.sections.context import EvaluationContext, Section
 from handreid.evaluation.sections.inference_modes import InferenceModesSection

@@ -1,4 +1,4 @@
-"""What a section of an evaluation is given, and what it is."""
+"""The interface of a section of an evaluation, and its input."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from handreid.data.manifest import Manifest
 from handreid.data.splits import Split
-from handreid.evaluation.embedding_cache import Contents, Kept, Key, embeddings_of, first_of_each
+from handreid.evaluation.convert import summary_of
+from handreid.evaluation.embedding_cache import Contents, EmbeddingCache, Key, embeddings_of, first_of_each
 from handreid.inference import Shots
 from handreid.metrics.query_scores import QueryScores, summarise_scores
 from handreid.models.embedder import Embedder
@@ -22,10 +23,10 @@ from handreid.runs.results import Summary
 
 @dataclass(eq=False)
 class EvaluationContext:
-    """A run on test photos, embedded and ranked. `recipe` is as it is evaluated, `rows` are those of the manifest.
+    """A run on test photos, embedded and ranked. `recipe` has the options of this evaluation, `rows` are manifest rows.
 
-    `keys` say which photos have the same content (see `embedding_cache`); `notes` are those of the evaluation, to which
-    a section may add.
+    Photos with equal `keys` have the same content (see `embedding_cache`); a section may add to `notes`, the notes of
+    the evaluation, and to `computed`, embeddings to be cached at the end.
     """
 
     run: Run
@@ -38,52 +39,52 @@ class EvaluationContext:
     scores: QueryScores
     conditions: Conditions | None
     contents: Contents
-    kept: Kept
+    cached: EmbeddingCache
     keys: list[Key | None]
     shots: Shots
     progress: Progress
     notes: list[str] = field(default_factory=list)
-    made: list[tuple[list[Key | None], Float[np.ndarray, "photo dim"]]] = field(default_factory=list)
+    computed: list[tuple[list[Key | None], Float[np.ndarray, "photo dim"]]] = field(default_factory=list)
 
     @cached_property
     def query_views(self) -> np.ndarray:
-        """`dorsal-right` and the like of every query of every draw; `unknown` where nothing is known."""
+        """The view (such as `dorsal-right`) of every query of every draw; `unknown` where the manifest has none."""
         views: np.ndarray = np.array([view or "unknown" for view in self.manifest.views])[self.scores.rows]
         return views
 
     @cached_property
     def distinct(self) -> Int[np.ndarray, " distinct"]:
-        """Positions of photos, each content once."""
-        return first_of_each([at if key is None else key for at, key in enumerate(self.keys)])[0]
+        """Positions of the photos, each content once."""
+        return first_of_each([position if key is None else key for position, key in enumerate(self.keys)])[0]
 
     @property
     def photos(self) -> Photos:
-        """Of `distinct`, decoded when they are first asked for."""
+        """The photos at `distinct`, decoded on first use."""
         return self.shots.at(self.distinct)
 
     @property
     def everything(self) -> Bool[np.ndarray, " entry"]:
-        """All queries of all draws."""
+        """Selects all queries of all draws."""
         return np.ones(len(self.scores.rows), np.bool_)
 
-    def summary(self, chosen: Bool[np.ndarray, " entry"], scores: QueryScores | None = None) -> Summary:
-        """Metrics and counts of some queries, of other `scores` than the plain ranking's where they are given."""
-        found = summarise_scores(
-            scores or self.scores, chosen, self.split.subjects, resamples=self.recipe.evaluate.resamples, seed=0
+    def summary(self, selected: Bool[np.ndarray, " entry"], scores: QueryScores | None = None) -> Summary:
+        """Metrics and counts of the selected queries, of `scores` or of the plain ranking."""
+        summary = summarise_scores(
+            scores or self.scores, selected, self.split.subjects, resamples=self.recipe.evaluate.resamples, seed=0
         )
-        return Summary.model_validate(found)
+        return summary_of(summary)
 
     def embed_again(self) -> Float[np.ndarray, "photo dim"]:
-        """Embeddings in the mode that the head is in now; they are kept beside the others."""
-        self.made.append(embeddings_of(self.shots, self.contents, self.kept, self.conditions))
-        return self.made[-1][1]
+        """Embeddings in the current mode of the head; they are cached too."""
+        self.computed.append(embeddings_of(self.shots, self.contents, self.cached, self.conditions))
+        return self.computed[-1][1]
 
 
 class Section(Protocol):
-    """A part of an evaluation. What it gives is written under its `name`.
+    """A part of an evaluation. Its result is written under its `name`; None is not written.
 
-    Numbers that it declares in a `SectionResult`, each with a line in the table of metrics, are shown by the command
-    line, by reports and comparisons, and sent to trackers. None where there is nothing to say.
+    Numbers in a `SectionResult`, each with a line in the table of metrics, are shown by the command line, by reports
+    and comparisons, and sent to trackers.
     """
 
     @property

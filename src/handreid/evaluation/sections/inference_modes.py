@@ -1,8 +1,8 @@
-"""Two ways to test a head that composes sentences: a sentence for every photo, or one for all. Both, always.
+"""Both inference modes of a head that composes sentences: a sentence for every photo, or one for all.
 
-* Scores are on the same draws, hence paired: the difference has an interval of its own.
-* The cost is measured in the evaluation itself: the same photos in the same batches by turns, the fastest of a few
-  rounds each, since whatever else the machine does only ever adds.
+* Scores are on the same draws, so the difference is paired and has its own interval.
+* The cost is measured during the evaluation: the same photos in the same batches, modes alternating, the fastest of a
+  few rounds each, as other load on the machine can only add time.
 """
 
 import time
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 
 from handreid.data.splits import Split
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of, summary_of
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.inference import composes
 from handreid.metrics.intervals import differences
@@ -24,7 +24,7 @@ from handreid.models.embedder import Embedder
 from handreid.models.extraction import Photos, embed_photos
 from handreid.models.promptsg_head import SemanticHead
 from handreid.recipe import Evaluate
-from handreid.runs.results import Difference, InferenceModes, Metric, ModeCost, ModeResult, Summary
+from handreid.runs.results import Difference, InferenceModes, Metric, ModeCost, ModeResult
 from handreid.types import Inference
 
 MODES: tuple[Inference, ...] = get_args(Inference)
@@ -36,7 +36,7 @@ class InferenceModesSection:
     name = "inference"
 
     def __call__(self, context: EvaluationContext) -> InferenceModes | None:
-        """Of a head that makes sentences."""
+        """None for a head that does not compose sentences."""
         if not composes(context.embedder):
             return None
         timed = context.shots.at(context.distinct[:TIMED])
@@ -58,38 +58,38 @@ def compare_modes(
     embeddings: Float[np.ndarray, "row dim"],
     rows: Int[np.ndarray, " row"],
     split: Split,
-    chosen: Evaluate,
+    settings: Evaluate,
 ) -> InferenceModes:
-    """`composed` and `fixed`, each with metrics and cost, and the paired difference of the first to the second.
+    """`composed` and `fixed`, each with metrics and cost, and the paired difference, composed minus fixed.
 
-    `embeddings` are those of the head's own mode, of these rows; `embed` makes those of the mode that the head is in.
-    The cost is that of `photos`. The head is one that `composes`.
+    `embeddings` of these rows are in the head's own mode; `embed` computes those of its current mode. The cost is
+    measured on `photos`. The head must be one that `composes`.
     """
     head = embedder.head
     assert isinstance(head, SemanticHead)  # noqa: S101 - for the type checker
     scores = {}
     for mode in MODES:
-        found = embeddings
+        of_mode = embeddings
         if mode != head.inference:
             with inference_mode(embedder, mode):
-                found = embed()
-        scores[mode] = score(found, rows, split.test, split.identities, cameras=split.cameras)
-    milliseconds = time_modes(embedder, photos, batch_size=chosen.batch_size, flip_tta=chosen.flip_tta)
+                of_mode = embed()
+        scores[mode] = score(of_mode, rows, split.test, split.identities, cameras=split.cameras)
+    milliseconds = time_modes(embedder, photos, batch_size=settings.batch_size, flip_tta=settings.flip_tta)
     needed = {"composed": parameters(embedder), "fixed": parameters(embedder) - head.composing}
     composed, fixed = (
         ModeResult(
-            metrics=_metrics(scores[mode], split, chosen.resamples),
+            metrics=_metrics(scores[mode], split, settings.resamples),
             cost=ModeCost(milliseconds_per_photo=milliseconds[mode], parameters=needed[mode]),
         )
         for mode in ("composed", "fixed")
     )
-    difference = _difference(scores["composed"], scores["fixed"], split, chosen.resamples)
+    difference = _difference(scores["composed"], scores["fixed"], split, settings.resamples)
     return InferenceModes(chosen=head.inference, composed=composed, fixed=fixed, difference=difference)
 
 
 @contextmanager
 def inference_mode(embedder: Embedder, mode: Inference) -> Iterator[None]:
-    """The embedder tests in this mode within the context."""
+    """The embedder's head is in this mode within the context."""
     before = embedder.head.inference
     embedder.head.inference = mode
     try:
@@ -115,7 +115,7 @@ def time_modes(
 
 
 def parameters(embedder: Embedder) -> int:
-    """All that a composed sentence needs, the text tower among it, the vocabulary not."""
+    """Parameters needed for composed sentences, with the text tower, without its vocabulary."""
     head = embedder.head
     held = head.words.text.size if isinstance(head, SemanticHead) and head.words is not None else 0
     return sum(p.numel() for p in embedder.parameters()) + held
@@ -123,13 +123,13 @@ def parameters(embedder: Embedder) -> int:
 
 def _metrics(scores: QueryScores, split: Split, resamples: int) -> dict[str, Metric]:
     everything = np.ones(len(scores.rows), bool)
-    found = summarise_scores(scores, everything, split.subjects, resamples=resamples, seed=0)
-    return Summary.model_validate(found).metrics
+    summary = summarise_scores(scores, everything, split.subjects, resamples=resamples, seed=0)
+    return summary_of(summary).metrics
 
 
-def _difference(ours: QueryScores, theirs: QueryScores, split: Split, resamples: int) -> dict[str, Difference]:
-    owner = np.unique([split.subjects[row] for row in ours.rows], return_inverse=True)[1]
-    return differences_of(differences(ours.metrics, theirs.metrics, owner, ours.draws, resamples=resamples))
+def _difference(composed: QueryScores, fixed: QueryScores, split: Split, resamples: int) -> dict[str, Difference]:
+    owner = np.unique([split.subjects[row] for row in composed.rows], return_inverse=True)[1]
+    return differences_of(differences(composed.metrics, fixed.metrics, owner, composed.draws, resamples=resamples))
 
 
 def _wait() -> None:

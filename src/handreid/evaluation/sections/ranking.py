@@ -1,4 +1,4 @@
-"""All queries: their metrics, how many they are, and the ranks of every one."""
+"""Metrics and counts over all queries, and the ranks of each query."""
 
 import numpy as np
 from jaxtyping import Int
@@ -12,14 +12,14 @@ class RankingSection:
     name = "ranking"
 
     def __call__(self, context: EvaluationContext) -> Ranking:
-        split, found = context.split, context.summary(context.everything)
+        split, summary = context.split, context.summary(context.everything)
         used = np.unique(context.scores.rows)
         return Ranking(
-            metrics=found.metrics,
+            metrics=summary.metrics,
             counts=EvaluationCounts(
-                queries=found.counts.queries,
-                subjects=found.counts.subjects,
-                unanswerable=found.counts.unanswerable,
+                queries=summary.counts.queries,
+                subjects=summary.counts.subjects,
+                unanswerable=summary.counts.unanswerable,
                 gallery=len(split.test[0].gallery),
                 identities=len({split.identities[row] for draw in split.test for row in draw.query}),
                 draws=len(split.test),
@@ -32,13 +32,13 @@ class RankingSection:
 
 
 def _draws(scores: QueryScores, used: Int[np.ndarray, " photo"]) -> list[DrawResult]:
-    """Every query of every draw, as a position in `used`: the ranks of its right answers, and that of its identity."""
-    first = scores.identity_ranks
+    """For every query, by draw: its position in `used`, the ranks of its right answers, and that of its identity."""
+    identity_ranks = scores.identity_ranks
     return [
         DrawResult(
             query=np.searchsorted(used, scores.rows[scores.draws == number]).tolist(),
             ranks=[list(ranks) for ranks, draw in zip(scores.ranks, scores.draws, strict=True) if draw == number],
-            identity_ranks=None if first is None else first[scores.draws == number].tolist(),
+            identity_ranks=None if identity_ranks is None else identity_ranks[scores.draws == number].tolist(),
         )
         for number in np.unique(scores.draws)
     ]

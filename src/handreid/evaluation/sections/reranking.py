@@ -1,6 +1,6 @@
-"""Rankings made anew, always beside the plain one: what re-ranking and query expansion gain or cost a run.
+"""Re-ranking and query expansion, always compared with the plain ranking.
 
-* Each draw is ranked by itself: its own queries and gallery, as a search would have them.
+* Each draw is re-ranked separately, with its own queries and gallery, as in a real search.
 * The gain is paired, query by query, with the plain ranking of the same embeddings; its interval is over subjects.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from handreid.build import build_ranker
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, score, scores_of_ranks
@@ -23,26 +23,26 @@ class RerankingSection:
     name = "reranked"
 
     def __call__(self, context: EvaluationContext) -> list[Reranked] | None:
-        """An entry for each way of the recipe."""
+        """An entry for each method of the recipe's `evaluate.rerank`."""
         return [_entry(way, context) for way in context.recipe.evaluate.rerank] or None
 
 
 def read_reranked(evaluation: Evaluation, number: int) -> QueryScores:
-    """Scores per query of one entry of `reranked`, from its ranks; rows are positions in `photos`."""
+    """Scores per query of entry `number` of `reranked`, from its ranks; rows are positions in `photos`."""
     draws, entry = evaluation.draws, (evaluation.reranked or [])[number]
-    first = entry.identity_ranks
+    identity_ranks = entry.identity_ranks
     return scores_of_ranks(
         np.concatenate([np.array(draw.query, np.int64) for draw in draws]),
         np.repeat(np.arange(len(draws)), [len(draw.query) for draw in draws]),
         [ranks for draw in entry.ranks or () for ranks in draw],
-        None if first is None else [rank for draw in first for rank in draw],
+        None if identity_ranks is None else [rank for draw in identity_ranks for rank in draw],
     )
 
 
 def rerank_caveat(evaluation: Evaluation) -> str:
-    """What has to be known of these galleries before re-ranking is believed; nothing where nothing has."""
-    most = max((len(ranks) for draw in evaluation.draws for ranks in draw.ranks), default=0)
-    if not evaluation.reranked or most > 1:
+    """A warning where each query has at most one right answer, so re-ranking cannot be expected to help; else empty."""
+    most_answers = max((len(ranks) for draw in evaluation.draws for ranks in draw.ranks), default=0)
+    if not evaluation.reranked or most_answers > 1:
         return ""
     return (
         "no query has more than one right answer in its gallery; re-ranking and expansion rely on several, "
@@ -51,7 +51,7 @@ def rerank_caveat(evaluation: Evaluation) -> str:
 
 
 def filename_suffix(ways: Sequence[Rerank]) -> str:
-    """The ways, as part of a file's name."""
+    """The methods, as part of a file name."""
     return "-and-".join(re.sub(r"[^A-Za-z0-9.]+", "-", way.words) for way in ways) or "plain"
 
 
@@ -63,7 +63,7 @@ def _entry(way: Rerank, context: EvaluationContext) -> Reranked:
     seconds = time.perf_counter() - start
     people = np.unique([split.subjects[row] for row in scores.rows], return_inverse=True)[1]
     gains = differences(scores.metrics, plain.metrics, people, scores.draws, resamples=resamples)
-    views, numbers, first = context.query_views, np.unique(scores.draws), scores.identity_ranks
+    views, numbers, identity_ranks = context.query_views, np.unique(scores.draws), scores.identity_ranks
     return Reranked(
         name=way.words,
         how=way.model_dump(mode="json"),
@@ -77,5 +77,7 @@ def _entry(way: Rerank, context: EvaluationContext) -> Reranked:
             [list(ranks) for ranks, draw in zip(scores.ranks, scores.draws, strict=True) if draw == number]
             for number in numbers
         ],
-        identity_ranks=None if first is None else [first[scores.draws == number].tolist() for number in numbers],
+        identity_ranks=None
+        if identity_ranks is None
+        else [identity_ranks[scores.draws == number].tolist() for number in numbers],
     )

@@ -1,4 +1,4 @@
-"""The same metrics for the queries of each view."""
+"""Metrics and counts for the queries of each view."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ class ViewsSection:
     name = "views"
 
     def __call__(self, context: EvaluationContext) -> dict[str, Summary]:
-        """A view without a query that has a right answer has no metrics, which is noted."""
+        """A view in which no query has a right answer has no metrics; this is noted."""
         views = context.query_views
         answered = [str(view) for view in np.unique(views[context.scores.answerable])]
         context.notes += [

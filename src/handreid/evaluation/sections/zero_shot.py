@@ -1,7 +1,7 @@
-"""Zero-shot view classification: how well do words name what a photo shows?
+"""Zero-shot view classification with text prompts.
 
-A photo is given the view whose text feature is nearest to its joint feature. Several templates are an ensemble: their
-normalised text features are averaged and normalised again (Radford et al. 2021, section 3.1.4).
+A photo is assigned the view whose text feature is nearest to its joint feature. Several templates form an ensemble:
+their normalised text features are averaged and normalised again (Radford et al. 2021, section 3.1.4).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ class ZeroShotSection:
     name = "prompts"
 
     def __call__(self, context: EvaluationContext) -> list[PromptResult] | None:
-        """Where the recipe asks for it; no entries where no photo's view is known."""
+        """None without `evaluate.prompts` in the recipe; no entries where no photo's view is known."""
         prompts = context.recipe.evaluate.prompts
         return None if prompts is None else score_prompts(context, prompts)
 
 
 @dataclass(frozen=True)
 class PromptScore:
-    """Whether each photo was named rightly by one template, or by the ensemble of all (`template` is None)."""
+    """Whether each photo was classified correctly by one template, or by the ensemble of all (`template` is None)."""
 
     template: str | None
     view: Bool[np.ndarray, " photos"]  # one of four; chance 25 %
@@ -67,7 +67,7 @@ def _sentences(template: str) -> list[str]:
 def _score(
     template: str | None, similarity: Float[np.ndarray, "photos views"], views: Int[np.ndarray, " photos"]
 ) -> PromptScore:
-    """The two-way answers sum over what is not asked for: the better of both sides, of both aspects."""
+    """The two-way answers use the better similarity over the other factor: of both sides, or of both aspects."""
     aspect = np.stack([similarity[:, :2].max(axis=1), similarity[:, 2:].max(axis=1)], axis=1).argmax(axis=1)
     side = np.stack([similarity[:, 0::2].max(axis=1), similarity[:, 1::2].max(axis=1)], axis=1).argmax(axis=1)
     return PromptScore(template, similarity.argmax(axis=1) == views, aspect == views // 2, side == views % 2)
@@ -80,25 +80,25 @@ def _unit(features: Float[np.ndarray, "*batch joint"]) -> Float[np.ndarray, "*ba
 
 def score_prompts(context: EvaluationContext, prompts: Prompts) -> list[PromptResult]:
     """Accuracies with intervals over subjects, per template and of the ensemble; each photo's content once."""
-    table, recipe, first = context.manifest.table, context.recipe, context.distinct
-    rows = context.rows[first]
+    table, recipe, distinct = context.manifest.table, context.recipe, context.distinct
+    rows = context.rows[distinct]
     views = view_index(table["aspect"].gather(rows).to_list(), table["side"].gather(rows).to_list())
-    known = views >= 0
-    if not known.any():
+    labelled = views >= 0
+    if not labelled.any():
         return []
-    conditions = None if context.conditions is None else context.conditions[first]
+    conditions = None if context.conditions is None else context.conditions[distinct]
     text = towers_of(context.run, recipe).text.eval()
     with torch.inference_mode():
         size = recipe.evaluate.batch_size
         images = joint_features(
             context.embedder, context.photos, conditions=conditions, batch_size=size, progress=context.progress
         )
-        found = classify(images[known], views[known], prompts.templates, text.encode)
-    owner = np.unique(table["subject"].gather(rows[known]).to_list(), return_inverse=True)[1]
+        scores = classify(images[labelled], views[labelled], prompts.templates, text.encode)
+    owner = np.unique(table["subject"].gather(rows[labelled]).to_list(), return_inverse=True)[1]
     entries = []
-    for one in found:
-        values = {"view": one.view, "aspect": one.aspect, "side": one.side}
+    for score in scores:
+        values = {"view": score.view, "aspect": score.aspect, "side": score.side}
         bounds = intervals({k: v.astype(float) for k, v in values.items()}, owner, resamples=recipe.evaluate.resamples)
         accuracy = {k: Metric(value=b.value, low=b.low, high=b.high) for k, b in bounds.items()}
-        entries.append(PromptResult(template=one.template, photos=int(known.sum()), accuracy=accuracy))
+        entries.append(PromptResult(template=score.template, photos=int(labelled.sum()), accuracy=accuracy))
     return entries

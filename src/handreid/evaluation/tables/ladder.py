@@ -1,4 +1,4 @@
-"""A ladder in rows and columns: a row for each rung, and one for each re-ranking of it."""
+"""A ladder as a table: a row for each rung, and one for each re-ranking of it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from handreid.metric_table import METRICS, metrics_of, title
 from handreid.metrics.separation import COMPARED
 from handreid.runs.results import Difference, Evaluation, Number, Reranked
 
-# columns of every table of rankings, and whether with their intervals: all of them would not fit
+# columns of every table of rankings, and whether with intervals: all of them would not fit
 SHOWN = {"rank1": True, "rank5": False, "map": True, "map_trapezoid": False, "minp": False}
 LEADING = "rank1"  # whose differences a ladder shows
 
@@ -20,7 +20,7 @@ def columns(rungs: Sequence[Rung]) -> list[str]:
 
 
 def format_rows(rungs: Sequence[Rung]) -> list[list[str]]:
-    """A row for each rung, and below it one for each re-ranking of it, compared with the rung itself."""
+    """A row for each rung, and below it one for each of its re-rankings, compared with the rung itself."""
     more = _more(rungs)
     return [row for rung in rungs for row in _rows(rung, more)]
 
@@ -36,15 +36,17 @@ def _rows(rung: Rung, more: Sequence[str]) -> list[list[str]]:
 
 
 def tell_more(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Metrics beside the usual ones that all evaluations have, and that are not the same as a usual one in all."""
-    parts: list[Evaluation | Reranked] = [of for one in evaluations for of in (one, *(one.reranked or ()))]
-    found = [part.metrics for part in parts]
+    """Further metrics that all evaluations have, and that differ from their twin in `SHOWN` in at least one."""
+    measured: list[Evaluation | Reranked] = [
+        part for evaluation in evaluations for part in (evaluation, *(evaluation.reranked or ()))
+    ]
+    tables = [result.metrics for result in measured]
     return [
         name
         for name in metrics_of("ranking")
         if (twin := METRICS[name].twin)
-        and all(name in of for of in found)
-        and any(of[name].value != of[twin].value for of in found)
+        and all(name in part for part in tables)
+        and any(part[name].value != part[twin].value for part in tables)
     ]
 
 
@@ -58,17 +60,17 @@ def metric_columns(more: Sequence[str]) -> list[str]:
 
 def format_cells(metrics: Mapping[str, Number], more: Sequence[str] = ()) -> list[str]:
     """The numbers of a row; percent, with 95 % intervals over subjects."""
-    shown = {**SHOWN, **dict.fromkeys(more, False)}
-    return [format_number(name, metrics[name], interval=interval) for name, interval in shown.items()]
+    columns = {**SHOWN, **dict.fromkeys(more, False)}
+    return [format_number(name, metrics[name], interval=interval) for name, interval in columns.items()]
 
 
 def section_columns(name: str) -> list[str]:
-    """Numbers of a section, each with what is better."""
+    """Column heads of a section's numbers, each saying whether lower or higher is better."""
     return [METRICS[metric].column for metric in metrics_of(name)]
 
 
 def section_cells(name: str, numbers: Mapping[str, Number], *, interval: bool = True) -> list[str]:
-    """Blank where a number is not there, or not defined."""
+    """Empty where a number is missing or not defined."""
     return [
         format_number(metric, numbers[metric], interval=interval) if metric in numbers else ""
         for metric in metrics_of(name)
@@ -76,8 +78,8 @@ def section_cells(name: str, numbers: Mapping[str, Number], *, interval: bool = 
 
 
 def section_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Sections with numbers, of any of them, in the order in which they come."""
-    return list(dict.fromkeys(name for one in evaluations for name in one.number_sections))
+    """Sections with numbers that any of the evaluations has, in order of first appearance."""
+    return list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.number_sections))
 
 
 def section_title(name: str) -> str:
@@ -85,7 +87,7 @@ def section_title(name: str) -> str:
 
 
 def section_table(rungs: Sequence[Rung], name: str) -> tuple[list[str], list[list[str]]]:
-    """Column heads and a row for each rung; of the space, with what it gained on the rung below."""
+    """Column heads and a row for each rung; for the separation with the differences to the rung below."""
     compared = COMPARED if name == "separation" else ()
     heads = [f"{METRICS[metric].title} against the rung below" for metric in compared]
     rows = []
@@ -97,8 +99,10 @@ def section_table(rungs: Sequence[Rung], name: str) -> tuple[list[str], list[lis
 
 
 def section_caption(evaluations: Sequence[Evaluation], name: str) -> str:
-    """What a section's numbers are of, in a line: those of the last evaluation that has it."""
-    captions = [one.number_sections[name].caption for one in evaluations if name in one.number_sections]
+    """The caption of a section in a line, from the last evaluation that has one."""
+    captions = [
+        evaluation.number_sections[name].caption for evaluation in evaluations if name in evaluation.number_sections
+    ]
     return next(filter(None, reversed(captions)), "")
 
 
@@ -107,31 +111,31 @@ def caption(rung: Rung) -> str:
 
 
 def caption_of(evaluation: Evaluation) -> str:
-    """What the numbers are of, in a line."""
+    """Protocol, counts and hashes in a line."""
     counts, hashes, protocol = evaluation.counts, evaluation.hashes, evaluation.protocol
     crossed = ", cameras crossed" if protocol.cameras == "cross" else ""
-    left = f" ({counts.unanswerable:,} of all draws without a right answer)" if counts.unanswerable else ""
+    unanswerable = f" ({counts.unanswerable:,} of all draws without a right answer)" if counts.unanswerable else ""
     return (
         f"protocol {protocol.name}, views {protocol.view}, identity = {protocol.label}{crossed}: "
-        f"{counts.most_queries} queries{left} "
+        f"{counts.most_queries} queries{unanswerable} "
         f"of {counts.subjects} subjects in {counts.gallery} gallery photos, mean of {counts.draws} draws; "
         f"percent, 95 % intervals over subjects; manifest {hashes.manifest[:8]}, draws {hashes.draws[:8]}"
     )
 
 
 def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
-    """What rows that start with + are, and what has to be known of these galleries; nothing where there are none."""
+    """Explains the rows that start with +, with caveats about the galleries; empty where there are none."""
     if not any(rung.evaluation.reranked for rung in rungs):
         return []
-    told = "rows with + re-rank the same embeddings and are compared with the rung without re-ranking"
-    return [told, *filter(None, dict.fromkeys(rerank_caveat(rung.evaluation) for rung in rungs))]
+    explanation = "rows with + re-rank the same embeddings and are compared with the rung without re-ranking"
+    return [explanation, *filter(None, dict.fromkeys(rerank_caveat(rung.evaluation) for rung in rungs))]
 
 
 def markdown(rungs: Sequence[Rung]) -> str:
     captions = [caption(rungs[-1]), *reranked_captions(rungs)]
     names = columns(rungs)
-    first = markdown_table(names, format_rows(rungs), _words(len(names), 1))
-    parts = [*first, "", as_markdown("; ".join(captions))]
+    table = markdown_table(names, format_rows(rungs), _words(len(names), 1))
+    parts = [*table, "", as_markdown("; ".join(captions))]
     evaluations = [rung.evaluation for rung in rungs]
     for name in section_names(evaluations):
         heads, body = section_table(rungs, name)
@@ -144,6 +148,6 @@ def _gain(metric: str, differences: Mapping[str, Difference] | None) -> str:
     return format_difference(metric, differences[metric]) if differences and metric in differences else ""
 
 
-def _words(columns: int, last: int) -> list[bool]:
-    """The first column and the last few hold words."""
-    return [number == 0 or number >= columns - last for number in range(columns)]
+def _words(columns: int, trailing: int) -> list[bool]:
+    """True for the first column and the `trailing` last ones, which hold text."""
+    return [number == 0 or number >= columns - trailing for number in range(columns)]

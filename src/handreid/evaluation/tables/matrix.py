@@ -1,7 +1,7 @@
-"""A matrix in rows and columns: for the terminal, for Markdown, and for a figure.
+"""A matrix as tables, for the terminal, Markdown and figures.
 
-Rows are queries, and below each the same photos mirrored where that was asked; columns are galleries. A blank cell is
-a question that the photos cannot answer, and its reason is said below.
+Rows are queries, each followed by the same photos mirrored if requested; columns are galleries. A blank cell could not
+be measured with these photos; the reason is listed below the table.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ def galleries(cells: Sequence[MatrixCell]) -> list[str]:
 
 
 def queries(cells: Sequence[MatrixCell]) -> list[tuple[str, bool]]:
-    """Names, and whether they are mirrored: right below the same as they are."""
-    there = {(cell.query, cell.mirrored) for cell in cells}
+    """Names of the rows, and whether mirrored: each mirrored one directly after its original."""
+    present = {(cell.query, cell.mirrored) for cell in cells}
     names = dict.fromkeys(cell.query for cell in cells)
-    return [(name, mirrored) for name in names for mirrored in (False, True) if (name, mirrored) in there]
+    return [(name, mirrored) for name in names for mirrored in (False, True) if (name, mirrored) in present]
 
 
 def cell_at(cells: Sequence[MatrixCell], gallery: str, query: tuple[str, bool]) -> MatrixCell | None:
-    """None where the matrix has no such cell: nobody mirrors a hand to find the same."""
+    """None where the matrix has no such cell, as for mirrored queries in galleries of their own condition."""
     return next((c for c in cells if (c.gallery, c.query, c.mirrored) == (gallery, *query)), None)
 
 
@@ -46,9 +46,9 @@ def grid(cells: Sequence[MatrixCell], metric: str) -> tuple[list[str], list[list
 
 
 def size_grid(cells: Sequence[MatrixCell]) -> tuple[list[str], list[list[str]]]:
-    """Queries and subjects that search, and photos that are searched, of each cell."""
+    """Numbers of queries and their subjects, and of gallery photos, of each cell."""
     columns = galleries(cells)
-    rows = [[query_name(one), *(_size(cell_at(cells, name, one)) for name in columns)] for one in queries(cells)]
+    rows = [[query_name(query), *(_size(cell_at(cells, name, query)) for name in columns)] for query in queries(cells)]
     return ["query, by gallery", *columns], rows
 
 
@@ -56,16 +56,16 @@ KIND_COLUMNS = ("gallery and query", *map(title, SHOWN), "cells", "queries", "su
 
 
 def kind_rows(kinds: Sequence[MatrixKind]) -> list[list[str]]:
-    """All cells of a kind together."""
+    """A row for each kind of cells."""
     return [
         [
-            of.kind + (", mirrored" if of.mirrored else ""),
-            *(format_number(metric, of.metrics[metric]) for metric in SHOWN),
-            str(of.cells),
-            f"{of.counts.most_queries:,}",
-            str(of.counts.subjects),
+            kind.kind + (", mirrored" if kind.mirrored else ""),
+            *(format_number(metric, kind.metrics[metric]) for metric in SHOWN),
+            str(kind.cells),
+            f"{kind.counts.most_queries:,}",
+            str(kind.counts.subjects),
         ]
-        for of in kinds
+        for kind in kinds
     ]
 
 
@@ -77,74 +77,74 @@ SHARED_COLUMNS = (
 
 
 def shared_rows(kinds: Sequence[SharedKind]) -> list[list[str]]:
-    """Kinds over the same people, and what each loses to a gallery of the queries' own condition."""
-    lost = [of.against_same for of in kinds]
+    """Kinds over the same people, with differences to galleries of the queries' own condition."""
+    lost = [kind.against_same for kind in kinds]
     return [
-        [*row[:3], *(format_difference(metric, of[metric]) if of else "" for metric in SHOWN)]
-        for row, of in zip(kind_rows(kinds), lost, strict=True)
+        [*row[:3], *(format_difference(metric, kind[metric]) if kind else "" for metric in SHOWN)]
+        for row, kind in zip(kind_rows(kinds), lost, strict=True)
     ]
 
 
 def stack_matrices(matrices: Sequence[Matrix], metric: str) -> tuple[list[str], list[list[str]]]:
-    """Several runs' matrices as one table, what each was trained on down, and what it is asked across.
+    """Matrices of several runs as one table: a row per run (what it was trained on), a column per kind of cells.
 
-    Runs that met other people leave others out: where the draws differ, so do the people, and the numbers can be read
-    side by side but not subtracted.
+    Runs trained on different subjects leave out different ones: where the draws differ, so do the people, and the
+    numbers must not be subtracted.
     """
-    kinds = list(dict.fromkeys((of.kind, of.mirrored) for found in matrices for of in found.kinds))
+    kinds = list(dict.fromkeys((kind.kind, kind.mirrored) for matrix in matrices for kind in matrix.kinds))
     rows = []
-    for found in matrices:
-        known = {(of.kind, of.mirrored): format_number(metric, of.metrics[metric]) for of in found.kinds}
-        rows.append([describe_training(found), found.hashes.draws[:8], *(known.get(kind, "") for kind in kinds)])
-    return ["trained on", "draws", *(kind + (", mirrored" if mirrored else "") for kind, mirrored in kinds)], rows
+    for matrix in matrices:
+        texts = {(kind.kind, kind.mirrored): format_number(metric, kind.metrics[metric]) for kind in matrix.kinds}
+        rows.append([describe_training(matrix), matrix.hashes.draws[:8], *(texts.get(key, "") for key in kinds)])
+    return ["trained on", "draws", *(key + (", mirrored" if mirrored else "") for key, mirrored in kinds)], rows
 
 
-def describe_training(found: Matrix) -> str:
-    """What the run learned from, in a line."""
-    of = found.trained_on
-    after = f", after {' and '.join(of.after)}" if of.after else ""
-    if not of.photos:
-        return f"{of.recipe}: not trained{after}"
-    view = "all views" if of.view == "all" else of.view
-    people = f"{of.subjects} subjects, {of.photos:,} photos"
-    return f"{of.recipe}: trained on {of.dataset}, {view} ({people}), identity = {of.label}{after}"
+def describe_training(matrix: Matrix) -> str:
+    """The run's training data, in a line."""
+    training = matrix.trained_on
+    after = f", after {' and '.join(training.after)}" if training.after else ""
+    if not training.photos:
+        return f"{training.recipe}: not trained{after}"
+    view = "all views" if training.view == "all" else training.view
+    people = f"{training.subjects} subjects, {training.photos:,} photos"
+    return f"{training.recipe}: trained on {training.dataset}, {view} ({people}), identity = {training.label}{after}"
 
 
-def describe_test(found: Matrix) -> str:
-    """On whom it is tested, in a line."""
+def describe_test(matrix: Matrix) -> str:
+    """The test data, in a line."""
     parts = []
-    for of in found.tested_on:
-        view = "" if of.view == "all" else f", {of.view}"
-        parts.append(f"{of.name}, protocol {of.protocol}{view} ({of.subjects} subjects, {of.photos:,} photos)")
+    for test in matrix.tested_on:
+        view = "" if test.view == "all" else f", {test.view}"
+        parts.append(f"{test.name}, protocol {test.protocol}{view} ({test.subjects} subjects, {test.photos:,} photos)")
     return "tested on " + "; ".join(parts)
 
 
-def describe_numbers(found: Matrix) -> str:
-    """What the numbers are, and what they rest on, in a line."""
-    draws = max((cell.counts.draws or 0 for cell in found.cells), default=0)
-    hashes = found.hashes
-    crossed = "cameras crossed, " if found.cameras == "cross" else ""
+def describe_numbers(matrix: Matrix) -> str:
+    """Unit, draws and hashes of the numbers, in a line."""
+    draws = max((cell.counts.draws or 0 for cell in matrix.cells), default=0)
+    hashes = matrix.hashes
+    crossed = "cameras crossed, " if matrix.cameras == "cross" else ""
     return (
         f"{crossed}mean of {draws} draws, percent, 95 % intervals over subjects; manifest {hashes.manifest[:8]}, "
         f"draws {hashes.draws[:8]}"
     )
 
 
-def caption(found: Matrix) -> str:
-    """What the matrix is of, in sentences."""
-    return " ".join(map(_sentence, (describe_training(found), describe_test(found), describe_numbers(found))))
+def caption(matrix: Matrix) -> str:
+    """Training data, test data and numbers, in sentences."""
+    return " ".join(map(_sentence, (describe_training(matrix), describe_test(matrix), describe_numbers(matrix))))
 
 
-def remarks(found: Matrix) -> list[str]:
-    """Who was left out, why cells are blank, and what else is to be known."""
-    out = [f"left out: {of.subjects} subjects of {of.dataset}, {of.why}" for of in found.left_out]
-    blanks = dict.fromkeys(cell.blank for cell in found.cells if cell.blank)
-    return [*out, *(f"blank: {reason}" for reason in blanks), *found.notes]
+def remarks(matrix: Matrix) -> list[str]:
+    """Subjects left out, reasons of blank cells, and notes."""
+    out = [f"left out: {leak.subjects} subjects of {leak.dataset}, {leak.why}" for leak in matrix.left_out]
+    blanks = dict.fromkeys(cell.blank for cell in matrix.cells if cell.blank)
+    return [*out, *(f"blank: {reason}" for reason in blanks), *matrix.notes]
 
 
-def describe_shared(found: Matrix) -> str:
-    """Whom the second matrix is over; empty where there is none."""
-    shared = found.shared
+def describe_shared(matrix: Matrix) -> str:
+    """The subjects of the matrix over the same people; empty where there is none."""
+    shared = matrix.shared
     if shared is None:
         return ""
     if not shared.cells:
@@ -157,20 +157,20 @@ def describe_shared(found: Matrix) -> str:
     )
 
 
-def markdown(found: Matrix) -> str:
+def markdown(matrix: Matrix) -> str:
     """The whole matrix as a page of Markdown tables."""
-    heading = as_markdown(f"{found.recipe} by {found.by}")
-    parts = [f"# {heading}", as_markdown(caption(found)), _table(KIND_COLUMNS, kind_rows(found.kinds))]
+    heading = as_markdown(f"{matrix.recipe} by {matrix.by}")
+    parts = [f"# {heading}", as_markdown(caption(matrix)), _table(KIND_COLUMNS, kind_rows(matrix.kinds))]
     for metric in SHOWN:
-        parts += [f"## {title(metric)}", _table(*grid(found.cells, metric))]
-    parts += ["## Queries / subjects, in gallery photos", _table(*size_grid(found.cells))]
-    if found.shared is not None:
-        parts += ["## The same people", as_markdown(_sentence(describe_shared(found)))]
-        if found.shared.cells:
-            parts.append(_table(SHARED_COLUMNS, shared_rows(found.shared.kinds)))
+        parts += [f"## {title(metric)}", _table(*grid(matrix.cells, metric))]
+    parts += ["## Queries / subjects, in gallery photos", _table(*size_grid(matrix.cells))]
+    if matrix.shared is not None:
+        parts += ["## The same people", as_markdown(_sentence(describe_shared(matrix)))]
+        if matrix.shared.cells:
+            parts.append(_table(SHARED_COLUMNS, shared_rows(matrix.shared.kinds)))
             for metric in SHOWN:
-                parts += [f"### {title(metric)}", _table(*grid(found.shared.cells, metric))]
-    parts.append("\n".join(f"- {as_markdown(remark)}" for remark in remarks(found)))
+                parts += [f"### {title(metric)}", _table(*grid(matrix.shared.cells, metric))]
+    parts.append("\n".join(f"- {as_markdown(remark)}" for remark in remarks(matrix)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

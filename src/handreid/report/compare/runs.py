@@ -18,7 +18,7 @@ import numpy as np
 
 from handreid.errors import RunError
 from handreid.evaluation.compare import read_scores
-from handreid.evaluation.differences import differences_of
+from handreid.evaluation.convert import differences_of
 from handreid.metrics.simultaneous import simultaneous_differences
 from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe
@@ -204,7 +204,7 @@ def _against(
         comparable.index(reference),
         people,
         scores[0].draws,
-        chosen=best_reference,
+        reference_chosen=best_reference,
         confidence=CONFIDENCE,
         resamples=resamples,
     )

@@ -116,7 +116,7 @@ def _default_answers(run: Run, table: PhotoTable, query_photo: int, progress: Pr
 
 def _gallery(run: Run, table: PhotoTable, query_photo: int, progress: Progress) -> Int[np.ndarray, " gallery"]:
     same_manifest = table.manifest.hash == run.facts["manifest_hash"]
-    split = split_for(table.recipe, Path(table.facts["manifest"]), own=same_manifest, progress=progress)
+    split = split_for(table.recipe, Path(table.facts["manifest"]), is_own=same_manifest, progress=progress)
     path, role = table.table["path"][query_photo], table.table["role"][query_photo]
     if split is not None and role == "unlabelled":
         return split.test[0].gallery

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from handreid.data.draws import hash_key
 from handreid.data.tables import closest_match, format_list
 from handreid.errors import DataError
-from handreid.metrics.ranking import Ranking, average_precision, first_rank, rank_matches
+from handreid.metrics.ranking import Ranking, rank_matches
+from handreid.metrics.ranking_metrics import average_precision, first_rank
 from handreid.report.photos.test_photos import TestPhotos
 
 Rule = Literal["worst", "median", "random", "asked"]

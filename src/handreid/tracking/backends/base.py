@@ -1,4 +1,4 @@
-"""What is asked of every tracker."""
+"""The interface of every tracker."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,32 +9,32 @@ Status = Literal["finished", "failed", "killed"]
 
 @runtime_checkable
 class TrackingBackend(Protocol):
-    """A run in a tracker that is open for writing. Whatever goes wrong is raised as the tracker's library raises it."""
+    """A run in a tracker, open for writing. Errors of the tracker's library are passed on unchanged."""
 
     @property
     def id(self) -> str | None:
-        """The tracker's name for the run; with it the run is opened again."""
+        """The run's id in the tracker, used to open it again."""
         ...
 
     @property
     def where(self) -> str:
-        """Where a person finds it."""
+        """Address or folder of the run, for the user."""
         ...
 
     def last(self) -> tuple[int, int] | None:
-        """Stage and epoch of the last line that is there; None where that cannot be asked."""
+        """Stage and epoch of the last entry in the tracker; None where this cannot be queried."""
         ...
 
-    def settings(self, named: Mapping[str, Any], text: str, *, again: bool) -> None:
-        """The recipe and what the run rests on, flat; and the recipe as it is written. They are there if `again`."""
+    def settings(self, values: Mapping[str, Any], text: str, *, again: bool) -> None:
+        """Recipe and facts of the run as flat `values`, the recipe as YAML `text`. `again`: they were sent before."""
         ...
 
-    def numbers(self, named: Mapping[str, float], step: int) -> None:
-        """Of an epoch, counted over the whole run."""
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        """Metrics of an epoch; `step` is its number within the whole run."""
         ...
 
-    def tested(self, named: Mapping[str, float], step: int) -> None:
-        """Of an evaluation, made after so many epochs."""
+    def tested(self, values: Mapping[str, float], step: int) -> None:
+        """Metrics of an evaluation after `step` epochs."""
         ...
 
     def file(self, name: str, content: bytes) -> None: ...

@@ -13,16 +13,16 @@ from handreid.tracking.backends.base import Status
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
-class MLflowBook:
-    """Opens the run `id` again, or, where it is None or no longer there, begins one."""
+class MLflowBackend:
+    """Opens the run `id` again, or creates one if it is None or no longer exists."""
 
     def __init__(self, uri: str, experiment: str, name: str, artifacts: str | None, id: str | None) -> None:  # noqa: A002
         tags = {"mlflow.source.name": "handreid"}
-        known = id if id is not None and _exists(uri, id) else None
-        self.logger = MLFlowLogger(experiment, name, uri, tags, artifact_location=artifacts, run_id=known)
+        existing_id = id if id is not None and _exists(uri, id) else None
+        self.logger = MLFlowLogger(experiment, name, uri, tags, artifact_location=artifacts, run_id=existing_id)
         self.client = self.logger.experiment
         self.id = str(self.logger.run_id)
-        if known is not None:
+        if existing_id is not None:
             self.client.update_run(self.id, status="RUNNING")
         place = f"{uri.rstrip('/')}/#/experiments/{self.logger.experiment_id}/runs/{self.id}"
         self.where = place if uri.startswith("http") else f"{uri}, experiment {experiment}, run {self.id}"
@@ -35,15 +35,15 @@ class MLflowBook:
         step = max(stages.keys() & epochs.keys(), default=None)
         return None if step is None else (stages[step], epochs[step])
 
-    def settings(self, named: Mapping[str, Any], text: str, *, again: bool) -> None:
+    def settings(self, values: Mapping[str, Any], text: str, *, again: bool) -> None:
         if not again:
-            self.logger.log_hyperparams(dict(named))
+            self.logger.log_hyperparams(dict(values))
 
-    def numbers(self, named: Mapping[str, float], step: int) -> None:
-        self.logger.log_metrics(dict(named), step)
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        self.logger.log_metrics(dict(values), step)
 
-    def tested(self, named: Mapping[str, float], step: int) -> None:
-        self.numbers(named, step)
+    def tested(self, values: Mapping[str, float], step: int) -> None:
+        self.numbers(values, step)
 
     def file(self, name: str, content: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:

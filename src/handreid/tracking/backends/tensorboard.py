@@ -9,30 +9,30 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from handreid.tracking.backends.base import Status
 
 
-class TensorBoardBook:
-    """Event files in `folder`. What earlier ones say of `step` and later counts no longer."""
+class TensorBoardBackend:
+    """Event files in `folder`. Entries of earlier files from `step` on are discarded."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.id: str | None = None
         self.where = str(folder)
         self.logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, purge_step=step)
-        self.named: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def last(self) -> tuple[int, int] | None:
         return None
 
-    def settings(self, named: Mapping[str, Any], text: str, *, again: bool) -> None:
-        self.named = dict(named)
+    def settings(self, values: Mapping[str, Any], text: str, *, again: bool) -> None:
+        self.values = dict(values)
         if not again:
             self.logger.experiment.add_text("recipe", "".join(f"    {line}\n" for line in text.splitlines()))
 
-    def numbers(self, named: Mapping[str, float], step: int) -> None:
-        self.logger.log_metrics(dict(named), step)
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        self.logger.log_metrics(dict(values), step)
         self.logger.experiment.flush()
 
-    def tested(self, named: Mapping[str, float], step: int) -> None:
-        """With the settings, for the tab that compares runs by them."""
-        self.logger.log_hyperparams(self.named, dict(named), step)
+    def tested(self, values: Mapping[str, float], step: int) -> None:
+        """Sent with the settings, for TensorBoard's HParams tab."""
+        self.logger.log_hyperparams(self.values, dict(values), step)
         self.logger.experiment.flush()
 
     def file(self, name: str, content: bytes) -> None:

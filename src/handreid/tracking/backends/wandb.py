@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import WandbLogger
 from handreid.tracking.backends.base import Status
 
 
-class WandbBook:
-    """Goes on with the run `id`, which is new where nobody has it yet."""
+class WandbBackend:
+    """Continues the run `id`, or creates it if it does not exist."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class WandbBook:
     def last(self) -> tuple[int, int] | None:
         return None
 
-    def settings(self, named: Mapping[str, Any], text: str, *, again: bool) -> None:
+    def settings(self, values: Mapping[str, Any], text: str, *, again: bool) -> None:
         if not again:
-            self.logger.log_hyperparams(dict(named))
+            self.logger.log_hyperparams(dict(values))
 
-    def numbers(self, named: Mapping[str, float], step: int) -> None:
-        self.logger.log_metrics(dict(named), step)
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        self.logger.log_metrics(dict(values), step)
 
-    def tested(self, named: Mapping[str, float], step: int) -> None:
-        self.numbers(named, step)
+    def tested(self, values: Mapping[str, float], step: int) -> None:
+        self.numbers(values, step)
 
     def file(self, name: str, content: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +65,9 @@ class WandbBook:
         self.run.log_artifact(artifact)
 
 
-def _mode(asked: Literal["auto", "online", "offline"]) -> str:
-    """Whoever asks for nothing is asked for nothing: offline where no key is configured."""
-    if asked != "auto":
-        return asked
-    named = os.environ.get("WANDB_MODE")
-    return named or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+def _mode(mode: Literal["auto", "online", "offline"]) -> str:
+    """`auto`: as WANDB_MODE says, else online if a key is configured; never asks for one."""
+    if mode != "auto":
+        return mode
+    variable = os.environ.get("WANDB_MODE")
+    return variable or ("online" if wandb.login(prompt=False, verify=False) else "offline")

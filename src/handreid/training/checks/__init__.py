@@ -1,8 +1,8 @@
-"""Checks of what is about to be trained, before its first step: the objects, not the recipe's words.
+"""Checks of a stage before its first training step: of the built objects, not of the recipe.
 
-* Whatever a check does to a stage is undone: a run with checks ends with the same weights as one without.
-* All that is wrong is said at once, each with where.
-* A few photos are enough. What a check cannot know of few photos it does not claim.
+* Everything a check changes is restored: a run with checks ends with the same weights as one without.
+* All failures are reported at once, each with its place.
+* A few photos are enough; checks make no claims that would need more.
 """
 
 from handreid.training.checks.preflight import before_run, before_stage, check_stage

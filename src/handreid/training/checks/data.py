@@ -1,4 +1,4 @@
-"""Who is trained and who is tested, and that both are looked at alike."""
+"""Subject-disjoint split, and the same preprocessing in training and test."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -27,13 +27,13 @@ PHOTOS = 2
 
 
 def check_subject_disjoint(material: RunDataset) -> CheckResult:
-    """No one who is tested trains or validates: no person, and no photo, whatever it is called.
+    """No test subject and no test photo, under whatever name, is in training or validation.
 
-    Those whom the gallery holds beside the tested (distractors) may train with another view, as in the papers. A split
-    that was given (`prepared`) may test people who train: its notes say so, and only photos are looked at.
+    Distractors (gallery subjects without queries) may be in training with another view, as in the papers. A given split
+    (`prepared`) may test training subjects: its notes say so, and only photos are compared.
     """
     split = material.split
-    wrong = [_known(leak) for leak in split_leaks(material)]
+    wrong = [_leak_message(leak) for leak in split_leaks(material)]
     repeated = repeated_photos(material)
     if repeated:
         wrong.append(
@@ -42,14 +42,14 @@ def check_subject_disjoint(material: RunDataset) -> CheckResult:
     people = len({split.subjects[row] for row in tested_people(split)})
     closed = set(validated_rows(split)) & set(split.train.tolist())
     how = "photos of seen subjects (a closed set)" if closed else "unseen subjects"
-    found = f"{people} test subjects, none of them in training; validation uses {how}"
+    summary = f"{people} test subjects, none of them in training; validation uses {how}"
     if split.protocol == "prepared":
-        found = f"{people} test subjects; the split is given by the manifest, so only photos were compared"
+        summary = f"{people} test subjects; the split is given by the manifest, so only photos were compared"
     advice = f"protocol {split.protocol}; check data.protocol and the manifest's split, and run `handreid data check`"
-    return verdict("subject_disjoint", wrong, found, advice)
+    return verdict("subject_disjoint", wrong, summary, advice)
 
 
-def _known(leak: Leak) -> str:
+def _leak_message(leak: Leak) -> str:
     part = "training" if leak.role == "train" else "validation"
     if leak.copies:
         return f"{leak.copies} test photos are also in {part}, by content: of {listed(leak.subjects)}"
@@ -59,10 +59,10 @@ def _known(leak: Leak) -> str:
 def preprocessing(
     recipe: Recipe, stage: FineTune, embedder: Embedder, material: RunDataset, photos: TrainingPhotos | None = None
 ) -> CheckResult:
-    """What reaches the tower of a photo is the same in training and at test but for the augmentations that are named.
+    """The tower's input for a photo is the same in training and at test, except for the augmentations of the recipe.
 
-    A few photos go both ways, augmentations off: bytes, and numbers at the tower's door. Of the stage's own `photos`,
-    the stored bytes are compared with the file, and what comes out of the augmentation with the tower's size.
+    A few photos are processed both ways without augmentation: bytes and the tower's input values must be equal. Of the
+    stage's own `photos`, stored bytes are compared with the decoded file, and augmented ones with the tower's size.
     """
     rows = material.split.train[:PHOTOS]
     wrong = []
@@ -75,16 +75,16 @@ def preprocessing(
     elif not np.array_equal(tested, trained.numpy()):
         wrong.append(f"{_differing(tested, trained.numpy())} of the bytes of a photo differ between training and test")
     else:
-        wrong += _at_the_door(embedder, material, rows, trained, tested)
+        wrong += _tower_inputs_differ(embedder, material, rows, trained, tested)
     if photos is not None:
-        wrong += _as_stored(photos, stage, embedder, stored)
-    chosen: list[str] = [step.kind for step in stage.augment] + ([stage.mix.kind] if stage.mix else [])
+        wrong += _stored_differ(photos, stage, embedder, stored)
+    differences: list[str] = [step.kind for step in stage.augment] + ([stage.mix.kind] if stage.mix else [])
     if stage.chirality != "none":
-        chosen.append(stage.chirality)
+        differences.append(stage.chirality)
     size = "x".join(map(str, embedder.preprocessing.size))
-    found = f"{len(rows)} photos reach the tower alike, {size}, except for {', '.join(chosen) or 'nothing'}"
+    summary = f"{len(rows)} photos reach the tower alike, {size}, except for {', '.join(differences) or 'nothing'}"
     advice = "both must decode with the model's Preprocessing; if the cache in $HANDREID_CACHE is old, remove it"
-    return verdict("preprocessing", wrong, found, advice)
+    return verdict("preprocessing", wrong, summary, advice)
 
 
 def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: RunDataset) -> Tensor:
@@ -95,45 +95,45 @@ def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: Ru
 
 
 def _decoded(rows: np.ndarray, stage: FineTune, embedder: Embedder, material: RunDataset) -> np.ndarray:
-    paths = material.manifest.paths()
-    chosen = [paths[row] for row in rows]
-    return decode_all(chosen, embedder.preprocessing, enlarge=enlargement(stage), cache="memory")
+    all_paths = material.manifest.paths()
+    paths = [all_paths[row] for row in rows]
+    return decode_all(paths, embedder.preprocessing, enlarge=enlargement(stage), cache="memory")
 
 
-def _at_the_door(
+def _tower_inputs_differ(
     embedder: Embedder, material: RunDataset, rows: np.ndarray, trained: Tensor, tested: np.ndarray
 ) -> list[str]:
     conditions = side_information_of(embedder, material.manifest.table[rows])[0]
-    known = None if conditions is None else torch.from_numpy(conditions)
+    batch_conditions = None if conditions is None else torch.from_numpy(conditions)
     labels = torch.zeros(len(rows), dtype=torch.int64)
 
     def train() -> None:
-        embedder(trained.to(embedder.mean.device), known, labels=labels)
+        embedder(trained.to(embedder.mean.device), batch_conditions, labels=labels)
 
     def test() -> None:
         embed_photos(embedder, tested, conditions=conditions)
 
-    ours, theirs = _reaches(embedder.backbone, train), _reaches(embedder.backbone, test)
-    if ours.shape == theirs.shape and torch.equal(ours, theirs):
+    in_training, at_test = _tower_input(embedder.backbone, train), _tower_input(embedder.backbone, test)
+    if in_training.shape == at_test.shape and torch.equal(in_training, at_test):
         return []
-    scales = [f"mean {float(value.mean()):.4g}, deviation {float(value.std()):.4g}" for value in (ours, theirs)]
+    scales = [f"mean {float(value.mean()):.4g}, deviation {float(value.std()):.4g}" for value in (in_training, at_test)]
     return [f"the tower gets different values for the same photo: in training {scales[0]}, at test {scales[1]}"]
 
 
 class _ArrivedError(Exception):
-    """The photos are at the tower: no need to go on."""
+    """Stops a forward pass once the tower's input is recorded."""
 
 
-def _reaches(backbone: nn.Module, way: Callable[[], None]) -> Tensor:
-    found: list[Tensor] = []
+def _tower_input(backbone: nn.Module, way: Callable[[], None]) -> Tensor:
+    inputs: list[Tensor] = []
 
     def note(_: nn.Module, arguments: Any) -> None:
-        found.append(arguments[0].clone())
+        inputs.append(arguments[0].clone())
         raise _ArrivedError
 
     with _hooked(backbone, note), suppress(_ArrivedError):
         way()
-    return found[0]
+    return inputs[0]
 
 
 @contextmanager
@@ -148,12 +148,12 @@ def _hooked(module: nn.Module, note: Callable[[nn.Module, Any], None]) -> Iterat
             part.training = training
 
 
-def _as_stored(photos: TrainingPhotos, stage: FineTune, embedder: Embedder, decoded: np.ndarray) -> list[str]:
+def _stored_differ(photos: TrainingPhotos, stage: FineTune, embedder: Embedder, decoded: np.ndarray) -> list[str]:
     wrong = []
-    kept = np.stack([photos.photos[int(photos.rows[place])] for place in range(len(decoded))])
-    if kept.shape != decoded.shape:
-        wrong.append(f"stored photos are {_size(kept)}, decoded again {_size(decoded)}")
-    elif not np.array_equal(kept, decoded):
+    stored = np.stack([photos.photos[int(photos.rows[place])] for place in range(len(decoded))])
+    if stored.shape != decoded.shape:
+        wrong.append(f"stored photos are {_size(stored)}, decoded again {_size(decoded)}")
+    elif not np.array_equal(stored, decoded):
         wrong.append("cached photos differ from the files as they are decoded now")
     size = tuple(photos[[(0, 0)]].photos.shape[2:])
     if size != embedder.preprocessing.size:
@@ -168,5 +168,5 @@ def _size(photos: Any) -> str:
     return f"{photos.shape[2]}x{photos.shape[3]}"
 
 
-def _differing(one: np.ndarray, other: np.ndarray) -> str:
-    return f"{(one != other).mean():.1%}"
+def _differing(tested: np.ndarray, trained: np.ndarray) -> str:
+    return f"{(tested != trained).mean():.1%}"

@@ -1,4 +1,4 @@
-"""Where a stage begins: an untrained classifier's loss, batches that have what terms need, labels, rates."""
+"""Initial state of a stage: loss of untrained classifiers, batches with pairs, labels, learning rates."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ BAND = 0.1
 
 
 def loss(objectives: Mapping[str, nn.Module], identities: int, losses: Mapping[str, Tensor]) -> CheckResult | None:
-    """A fresh classifier's loss is ln(classes); None where no term has one.
+    """The loss of an untrained classifier is ln(classes), within a tenth; None where no term has a classifier.
 
-    Within a tenth. With margin and scale the start lies elsewhere, see `_expected`.
+    With margin and scale it is another value, see `_expected`.
     """
-    wrong, found = [], []
+    wrong, summaries = [], []
     for name, value in losses.items():
         objective = objectives[name]
         assert isinstance(objective, Objective)  # noqa: S101 - for the type checker
@@ -33,15 +33,15 @@ def loss(objectives: Mapping[str, nn.Module], identities: int, losses: Mapping[s
         if expected is None:
             continue
         where, band, how = expected
-        found.append(f"{name} {value.item():.2f} for {where:.2f} ({how})")
+        summaries.append(f"{name} {value.item():.2f} for {where:.2f} ({how})")
         if not abs(value.item() - where) <= band:
             wrong.append(f"{name} begins at {value.item():.3g}, not within {band:.2g} of {where:.3g} ({how})")
     advice = "if it is higher, the classifier's initial weights are too large; if lower, it is not newly initialised"
-    return verdict("loss", wrong, ", ".join(found), advice) if found else None
+    return verdict("loss", wrong, ", ".join(summaries), advice) if summaries else None
 
 
 def pairs(wanting: Sequence[str], labels: Tensor, batches: Iterable[list[Drawn]]) -> CheckResult | None:
-    """Every batch of an epoch has what the terms `wanting` it need; None where there are no such terms."""
+    """Every batch of an epoch has pairs for the terms `wanting` them; None where there are no such terms."""
     if not wanting:
         return None
     sizes, lacking, doubled = [], 0, 0
@@ -57,28 +57,30 @@ def pairs(wanting: Sequence[str], labels: Tensor, batches: Iterable[list[Drawn]]
         wrong.append(f"{lacking} of {len(sizes)} batches have no two photos of one identity beside another identity")
     elif doubled == len(sizes):
         wrong.append("no batch has two different photos of one identity, only the same photo twice")
-    found = f"{len(sizes)} batches with {min(sizes)} to {max(sizes)} identities, a pair in each"
-    return verdict("pairs", wrong, found, f"{listed(wanting)} compares photos of one identity: use sampler kind pk")
+    summary = f"{len(sizes)} batches with {min(sizes)} to {max(sizes)} identities, a pair in each"
+    return verdict("pairs", wrong, summary, f"{listed(wanting)} compares photos of one identity: use sampler kind pk")
 
 
 def labels(probe: Probe[Any], split: Split) -> CheckResult | None:
-    """A training photo's label is the place of its identity among the names, and texts are in the same order.
+    """A training photo's label is the index of its identity among the names, and texts are in the same order.
 
-    None for a stage that reads no labels.
+    None for a stage that uses no labels.
     """
     if probe.labels is None:
         return None
-    given, expected = probe.labels.tolist(), probe.expected_labels(split)
+    actual, expected = probe.labels.tolist(), probe.expected_labels(split)
     wrong = []
-    if given != expected:
-        differing = sum(a != b for a, b in zip(given, expected, strict=False)) + abs(len(given) - len(expected))
+    if actual != expected:
+        differing = sum(a != b for a, b in zip(actual, expected, strict=False)) + abs(len(actual) - len(expected))
         wrong.append(f"{differing} of {len(expected)} photos have the label of another identity than theirs")
     wrong += probe.unlike_labels(len(split.train_identities()))
-    return verdict("labels", wrong, f"{len(given)} photos of {max(given) + 1} identities", "labels are made once a run")
+    return verdict(
+        "labels", wrong, f"{len(actual)} photos of {max(actual) + 1} identities", "labels are made once a run"
+    )
 
 
 def rates(probe: Probe[Any], optimizer: torch.optim.Optimizer, scheduler: Mapping[str, object]) -> CheckResult:
-    """The schedule that is stated in epochs is stepped per batch, and begins with some rate."""
+    """The schedule, defined in epochs, is stepped per batch, and rates are not all 0 in the first epoch."""
     module: StageModule = probe.module
     batches = sum(1 for _ in probe.drawn())
     steps, schedule = -(-batches // module.batches_per_step), module.optimizer.schedule
@@ -102,20 +104,20 @@ def rates(probe: Probe[Any], optimizer: torch.optim.Optimizer, scheduler: Mappin
     if still:
         wrong.append(f"the rate of {listed(still)} is 0")
     peaks = sorted({float(group["initial_lr"]) for group in optimizer.param_groups})
-    found = (
+    summary = (
         f"{steps} steps an epoch, rates {', '.join(f'{peak:g}' for peak in peaks)}, at first {factor(0):.3g} of that"
     )
-    return verdict("rates", wrong, found, "schedules are stated in epochs and stepped per batch")
+    return verdict("rates", wrong, summary, "schedules are stated in epochs and stepped per batch")
 
 
 def _expected(objective: Objective, classes: int) -> tuple[float, float, str] | None:
-    """Where an untrained term begins, how far off it may be, and why.
+    """Expected loss of an untrained term, the tolerance, and the reason; None for other terms.
 
-    With margin and scale s: the cosines of a photo of width d with directions that are uniform on the sphere have a
-    deviation of 1 / sqrt(d), so logits one of t = s / sqrt(d), and ln of the sum over n others of e^logit is about
-    ln n + t^2 / 2, or t sqrt(2 ln n) where t is so large that the largest alone counts (Derrida's random energies). The
-    right logit is that of a right angle after the margin. One direction per feature and identity is drawn, so the mean
-    may be off by some of these deviations: four are allowed.
+    With margin and scale s: the cosines of a feature of width d with uniform directions on the sphere have a standard
+    deviation of 1 / sqrt(d), logits one of t = s / sqrt(d). ln of the sum over n other classes of e^logit is about
+    ln n + t^2 / 2, or t sqrt(2 ln n) where t is so large that the largest term dominates (Derrida's random energy
+    model). The right logit is that of a right angle after the margin. One direction per feature and identity is drawn,
+    so the mean may be off by some of these deviations: four are allowed.
     """
     if isinstance(objective, CrossEntropy):
         count = len(objective.classifiers)
@@ -128,8 +130,8 @@ def _expected(objective: Objective, classes: int) -> tuple[float, float, str] | 
             deviation = objective.scale / math.sqrt(weight.shape[1])
             crowd = math.log(max(classes - 1, 2))
             large = deviation > math.sqrt(2 * crowd)
-            others = deviation * math.sqrt(2 * crowd) if large else crowd + deviation**2 / 2
-            start = float(torch.logaddexp(torch.tensor(right), torch.tensor(others))) - right
+            rest = deviation * math.sqrt(2 * crowd) if large else crowd + deviation**2 / 2
+            start = float(torch.logaddexp(torch.tensor(right), torch.tensor(rest))) - right
             where, band = where + start, band + BAND * start + 4 * deviation
         return where, band, f"random directions, scale {objective.scale:g}, margin {objective.margin:g}"
     return None

@@ -1,9 +1,10 @@
-"""Can the stage learn anything at all: a few photos by heart.
+"""Overfitting check: can the stage memorise a few photos?
 
-* Of the stage's own first batch, without augmentation, dropout, mixing and label smoothing, and with the labels of
-  different people exchanged: what the tower knows already is of no help, and a classifier alone, over features that do
-  not move, cannot make photos of one label each other's nearest.
-* Adam at a rate that a few photos take, whatever the recipe's: it is asked whether gradients lead down, not how fast.
+* Photos of the stage's own first batch, without augmentation, dropout, mixing and label smoothing, and with labels
+  exchanged between people: what the tower has learned before does not help, and a classifier alone, on constant
+  features, cannot make photos of one label nearest neighbours.
+* Adam at a rate suitable for a few photos, whatever the recipe's: tested is whether gradients reduce the loss, not how
+  fast.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,16 +17,16 @@ from handreid.training.checks.result import CheckResult, verdict
 from handreid.training.stage_module import StageModule
 
 STEPS = 150
-SHARE = 0.5  # of its start that the loss must fall below
-EVERY = 10  # steps between looks
+SHARE = 0.5  # of its initial value that the loss must fall below
+EVERY = 10  # steps between tests
 
 
 def memorise(
     module: StageModule, batch: Any, right: Callable[[], tuple[int, int]], what: str, rate: float
 ) -> CheckResult:
-    """Trains the module on this one batch. `right` gives how many photos are right, and of how many.
+    """Trains the module on this one batch. `right` gives the number of correct photos, and of all photos.
 
-    `what` the batch is, in words; `rate` is Adam's. Leaves a trace.
+    `what` describes the batch for messages; `rate` is Adam's learning rate. The module stays changed.
     """
     return _judge(_learn(module, batch, rate), right, what, rate)
 
@@ -33,30 +34,32 @@ def memorise(
 def _learn(module: StageModule, batch: Any, rate: float) -> Iterator[float]:
     """The loss before each step."""
     groups = module.groups()
-    optimizer = torch.optim.Adam([own for group in groups for own in group["params"] if own.requires_grad], lr=rate)
+    optimizer = torch.optim.Adam(
+        [parameter for group in groups for parameter in group["params"] if parameter.requires_grad], lr=rate
+    )
     for _ in range(STEPS):
         loss: Any = module.training_step(batch, 0)
         yield float(loss.detach())
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_([own for group in optimizer.param_groups for own in group["params"]], 1.0)
+        nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], 1.0)
         optimizer.step()
         module.after_step()
 
 
 def _judge(losses: Iterator[float], right: Callable[[], tuple[int, int]], what: str, rate: float) -> CheckResult:
-    start = now = next(losses)
+    start = loss = next(losses)
     steps = good = count = 0
-    for steps, now in enumerate(losses, 1):
+    for steps, loss in enumerate(losses, 1):
         if steps % EVERY:
             continue
         good, count = right()
-        if good == count and now < SHARE * start:
+        if good == count and loss < SHARE * start:
             break
-    found = f"{what}: loss {start:.3g} to {now:.3g} in {steps} steps at {rate:g}, {good} of {count} right"
+    summary = f"{what}: loss {start:.3g} to {loss:.3g} in {steps} steps at {rate:g}, {good} of {count} right"
     wrong = []
-    if not now < SHARE * start:
-        wrong.append(f"the loss of {what} went from {start:.3g} to {now:.3g} in {steps} steps at a rate of {rate:g}")
+    if not loss < SHARE * start:
+        wrong.append(f"the loss of {what} went from {start:.3g} to {loss:.3g} in {steps} steps at a rate of {rate:g}")
     if good < count:
         wrong.append(f"{good} of {count} photos are classified or ranked right after {steps} steps ({what})")
-    return verdict("overfit", wrong, found, "the model cannot memorise one batch, so training cannot work")
+    return verdict("overfit", wrong, summary, "the model cannot memorise one batch, so training cannot work")

@@ -1,4 +1,4 @@
-"""Which checks are made when, and where they are noted."""
+"""Runs the checks: before a run and before each stage, with results in the stage's folder."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -23,22 +23,22 @@ from handreid.training.stage_module import StageModule
 def before_run(
     recipe: Recipe, embedder: Embedder, text: TextEncoder, material: RunDataset, *, refusing: bool = True
 ) -> list[CheckResult]:
-    """What can be checked before anything is decoded: who is tested, preprocessing, the evaluation's sentences.
+    """Checks before all photos are decoded: test subjects, preprocessing, the evaluation's sentences.
 
-    Raises CheckError where one fails, if it is `refusing`.
+    Raises CheckError where one fails, unless `refusing` is False.
     """
     results = timed(lambda: data.check_subject_disjoint(material))
     for _, stage in recipe.fine_tunes:
         results += timed(partial(data.preprocessing, recipe, stage, embedder, material))
     results += timed(lambda: texts.texts_of_evaluation(recipe, text))
-    kept = [result for result in results if result.name not in recipe.checks.skip]
+    included = [result for result in results if result.name not in recipe.checks.skip]
     if refusing:
-        raise_failed(kept, f"recipe {recipe.name}")
-    return kept
+        raise_failed(included, f"recipe {recipe.name}")
+    return included
 
 
 def before_stage(job: Job, number: int, probe: Probe[Any]) -> None:
-    """Checks a stage that is about to begin, or to go on, and notes it in its folder. Raises CheckError."""
+    """Checks a stage before it is started or resumed, and writes checks.json into its folder. Raises CheckError."""
     stage, skipped = job.recipe.stages[number], job.recipe.checks.skip
     results = check_stage(job, probe, fresh=read_checkpoint_progress(job.folder(number)) is None)
     write_results(job.folder(number), results, skipped)
@@ -49,10 +49,10 @@ def before_stage(job: Job, number: int, probe: Probe[Any]) -> None:
 
 
 def check_stage(job: Job, probe: Probe[Any], *, fresh: bool = True) -> list[CheckResult]:
-    """All checks of a stage, but for those that the recipe skips; its module is then as it was.
+    """All checks of a stage except those that the recipe skips; the module is restored afterwards.
 
-    A stage that goes on (not `fresh`) is checked as it was built, with the weights it began with: what it has learned
-    since comes from its checkpoint afterwards, and with it classifiers that are no longer untrained.
+    A resumed stage (not `fresh`) is checked as built, with its initial weights: its learned weights are loaded from the
+    checkpoint afterwards.
     """
     module: StageModule = probe.module
     with restored(module):
@@ -76,14 +76,14 @@ def _of_photos(job: Job, probe: Probe[Any]) -> Iterator[CheckResult]:
 def _of_learning(probe: Probe[Any], *, fresh: bool) -> Iterator[CheckResult]:
     module: StageModule = probe.module
     try:
-        chosen = module.configure_optimizers()
+        configured = module.configure_optimizers()
     except ValueError as error:  # the same parameter twice
         yield gradients.optimised(module, str(error))
         return
-    optimizer: torch.optim.Optimizer = chosen["optimizer"]
+    optimizer: torch.optim.Optimizer = configured["optimizer"]
     yield from timed(lambda: gradients.optimised(module, optimizer))
-    yield from timed(lambda: initial_state.rates(probe, optimizer, chosen["lr_scheduler"]))
-    module.on_train_epoch_start()  # from here on as in the first epoch: layers that thaw later are frozen
+    yield from timed(lambda: initial_state.rates(probe, optimizer, configured["lr_scheduler"]))
+    module.on_train_epoch_start()  # from here on as in the first epoch: layers to be unfrozen later are frozen
     statistics = gradients.frozen_statistics(module)
     passed: list[Pass] = []
 
@@ -92,7 +92,7 @@ def _of_learning(probe: Probe[Any], *, fresh: bool) -> Iterator[CheckResult]:
         return gradients.gradients(probe, passed[0])
 
     yield from timed(gradients_of_a_pass)
-    first = passed[0]
-    for question in probe.of_learning(first, fresh=fresh):
+    result = passed[0]
+    for question in probe.of_learning(result, fresh=fresh):
         yield from timed(question)
-    yield from timed(lambda: gradients.step(probe, optimizer, first, statistics))
+    yield from timed(lambda: gradients.step(probe, optimizer, result, statistics))

@@ -1,9 +1,9 @@
-"""A stage is tried out and is then as if nothing had been: weights, statistics, memories, random numbers.
+"""Restores a stage after checks have trained it: weights, statistics, memories, random numbers.
 
-* State is put back, not copied away: a deep copy of a large tower would double all of it, and a copy of a tower with
-  low-rank changes shares their classes.
-* Put back is all that a module holds: tensors by value, and what else its attributes are. A running centre, a position
-  in a queue or a margin that grows need no rule of their own.
+* The module itself is used and restored, not a copy: a deep copy would need the memory of a large tower twice, and a
+  copy of a tower with LoRA adapters shares their classes.
+* Everything a module holds is restored: tensors by value, and all other attributes. Running centres, positions in a
+  queue or growing margins need no special rules.
 """
 
 import random
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def restored(module: nn.Module) -> Iterator[None]:
-    """Within, the module may be trained; afterwards it and all global random numbers are as they were, to the bit."""
+    """The module may be trained in this context; afterwards it and all global random states are restored exactly."""
     state = _State.of(module)
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what others draw from
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
@@ -34,7 +34,7 @@ def restored(module: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Kept:
-    """A tensor as it was."""
+    """A tensor and its saved state."""
 
     tensor: Tensor
     value: Tensor
@@ -71,8 +71,8 @@ class _State:
         for container, content in self.contents:
             container.clear()
             container.extend(content) if isinstance(container, list) else container.update(content)
-        for kept in self.tensors.values():
-            kept.restore()
+        for saved in self.tensors.values():
+            saved.restore()
 
     def _keep(self, value: Any) -> None:
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""What a check says, and what happens when some of them fail."""
+"""Results of checks, and the error when some fail."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ FILE = "checks.json"
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A check by its name, and what it found: numbers and names, and where it failed what to do."""
+    """`found` has numbers and names, and for a failed check what is wrong and what to do."""
 
     name: str
     passed: bool
@@ -22,20 +22,20 @@ class CheckResult:
     seconds: float = 0.0
 
 
-def verdict(name: str, wrong: Sequence[str], found: str, advice: str = "") -> CheckResult:
-    """Passed with what was found where nothing is wrong; else all that is, and what to do."""
+def verdict(name: str, wrong: Sequence[str], summary: str, advice: str = "") -> CheckResult:
+    """Passed with the summary if nothing is wrong; else failed with all that is wrong, and the advice."""
     if not wrong:
-        return CheckResult(name, True, found)
+        return CheckResult(name, True, summary)
     return CheckResult(name, False, "; ".join(wrong) + (f": {advice}" if advice else ""))
 
 
 def timed(check: Callable[[], CheckResult | Sequence[CheckResult] | None]) -> list[CheckResult]:
-    """What a check gives, with its time noted at the last; nothing where there is nothing to check."""
-    began = time.perf_counter()
-    found = check()
-    results = [found] if isinstance(found, CheckResult) else list(found or ())
-    took = time.perf_counter() - began
-    return [*results[:-1], *(replace(result, seconds=took) for result in results[-1:])]
+    """The results of a check, the last one with its time; empty where there is nothing to check."""
+    start = time.perf_counter()
+    outcome = check()
+    results = [outcome] if isinstance(outcome, CheckResult) else list(outcome or ())
+    seconds = time.perf_counter() - start
+    return [*results[:-1], *(replace(result, seconds=seconds) for result in results[-1:])]
 
 
 def raise_failed(results: Sequence[CheckResult], where: str) -> None:
@@ -67,7 +67,7 @@ def content(results: Sequence[CheckResult], skipped: Sequence[str]) -> dict[str,
     }
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+def listed(names: Sequence[str], limit: int = 4) -> str:
+    """The first `limit` names, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,8 +1,8 @@
-"""Text features say something: those of two identities, two photos or two sentences differ.
+"""Text features must carry information: those of two identities, two photos or two sentences differ.
 
-A causal text tower has seen nothing of the sentence at its first token: read there, everyone has the same feature, a
-loss goes down all the same, and what was learned is noise. So sentences that differ in their last word alone must
-differ, and the end must be where the end-of-text token is.
+At its first token a causal text tower has not read the sentence yet: features taken there are the same for everyone,
+the loss decreases nevertheless, and the result is noise. So sentences that differ only in their last word must have
+different features, and features must be read at the end-of-text token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,19 @@ from handreid.objectives.text_to_image import TextToImage
 from handreid.recipe import Recipe
 from handreid.training.checks.result import CheckResult, verdict
 
-ROUNDING = 1e-5  # of two features' distance, by their length
+ROUNDING = 1e-5  # rounding error of the distance of two features, relative to their length
 ADVICE = "read the feature at the end-of-text token: at the start, a causal tower has not read the sentence"
 TWINS = ("a photo of a hand on the left", "a photo of a hand on the right")
 
 
 def texts_of_prompts(learner: PromptLearner, text: TextEncoder, *, shared: bool) -> CheckResult:
-    """Texts of the first identities, as their contexts begin, and two sentences whose last word differs.
+    """Texts of the first identities with initial contexts, and two sentences that differ in the last word.
 
-    With `shared` contexts alone, of those identities whose sentences differ.
+    With `shared` contexts only, identities with different sentences are used.
     """
     sentences = learner.sentences
     distinct = _distinct(learner, shared=shared)
-    wrong = _not_at_the_end(text)
+    wrong = _sentence_end_unread(text)
     end = text.ends[1]
     places = sentences.tokens[torch.arange(len(sentences)), sentences.ends]
     if not bool((places == end).all()):
@@ -40,64 +40,64 @@ def texts_of_prompts(learner: PromptLearner, text: TextEncoder, *, shared: bool)
     apart = spread(features)
     if apart <= ROUNDING:
         wrong.append(f"the texts of {len(distinct)} identities are all the same, to {apart:.1e} of their length")
-    found = f"texts of {len(distinct)} identities are {apart:.2g} of their length apart; the end of the text is read"
-    return verdict("texts", wrong, found, ADVICE)
+    summary = f"texts of {len(distinct)} identities are {apart:.2g} of their length apart; the end of the text is read"
+    return verdict("texts", wrong, summary, ADVICE)
 
 
 def texts_of_objectives(objectives: Mapping[str, nn.Module], composed: Tensor | None) -> CheckResult | None:
-    """Texts that objectives compare with, and sentences that a head `composed`; None where there are none."""
+    """Texts used by objectives, and sentences `composed` by a head; None where there are neither."""
     wrong: list[str] = []
-    found: list[str] = []
+    summaries: list[str] = []
     for name, objective in objectives.items():
         if isinstance(objective, ImageToText | TextToImage):
-            _compare(f"texts of {name}", objective.texts[:64], "identities", wrong, found)
+            _compare(f"texts of {name}", objective.texts[:64], "identities", wrong, summaries)
     if composed is not None:
-        _compare("composed sentences", composed, "photos", wrong, found)
-    return verdict("texts", wrong, ", ".join(found), ADVICE) if wrong or found else None
+        _compare("composed sentences", composed, "photos", wrong, summaries)
+    return verdict("texts", wrong, ", ".join(summaries), ADVICE) if wrong or summaries else None
 
 
 def texts_of_evaluation(recipe: Recipe, text: TextEncoder) -> CheckResult | None:
-    """Sentences for the four views, as the recipe's evaluation has them; None where it has none."""
-    asked = recipe.evaluate.prompts
-    if asked is None:
+    """Sentences of the recipe's zero-shot evaluation for the four views; None where it has none."""
+    prompts = recipe.evaluate.prompts
+    if prompts is None:
         return None
     wrong: list[str] = []
-    found: list[str] = []
-    sentences = [asked.templates[0].format(aspect=a, side=s, surface=SURFACES[a]) for a, s in VIEWS]
+    summaries: list[str] = []
+    sentences = [prompts.templates[0].format(aspect=a, side=s, surface=SURFACES[a]) for a, s in VIEWS]
     with torch.no_grad():
         features = text.encode(sentences)
     near = min(float((a - b).norm() / b.norm()) for n, a in enumerate(features) for b in features[:n])
     if near <= ROUNDING:
         wrong.append(f"sentences for two views have the same feature, to {near:.1e} of its length")
-    found.append(f"sentences for {len(sentences)} views are at least {near:.2g} of their length apart")
-    return verdict("texts", wrong, found[0], ADVICE)
+    summaries.append(f"sentences for {len(sentences)} views are at least {near:.2g} of their length apart")
+    return verdict("texts", wrong, summaries[0], ADVICE)
 
 
 def spread(features: Tensor) -> float:
-    """The largest distance of any feature to the first, by its length."""
+    """The largest distance of any feature to the first, relative to the first's length."""
     features = features.detach().float()
     return float((features - features[0]).norm(dim=1).max() / features[0].norm().clamp(min=1e-12))
 
 
-def _compare(what: str, features: Tensor, of: str, wrong: list[str], found: list[str]) -> None:
+def _compare(what: str, features: Tensor, unit: str, wrong: list[str], summaries: list[str]) -> None:
     apart = spread(features)
     if not apart > ROUNDING:
-        wrong.append(f"{what} are all the same for {len(features)} {of}, to {apart:.1e} of their length")
-    found.append(f"{what} are {apart:.2g} of their length apart over {len(features)} {of}")
+        wrong.append(f"{what} are all the same for {len(features)} {unit}, to {apart:.1e} of their length")
+    summaries.append(f"{what} are {apart:.2g} of their length apart over {len(features)} {unit}")
 
 
-def _distinct(learner: PromptLearner, *, shared: bool, most: int = 4) -> list[int]:
-    """The first identities, and with a shared context alone those whose sentences differ."""
+def _distinct(learner: PromptLearner, *, shared: bool, limit: int = 4) -> list[int]:
+    """The first identities; with shared contexts only, the first with different sentences."""
     identities = range(learner.identities)
     if not shared:
-        return list(identities[:most])
+        return list(identities[:limit])
     rows: dict[tuple[int, ...], int] = {}
     for identity in identities:
         rows.setdefault(tuple(learner.sentences.tokens[identity].tolist()), identity)
-    return list(rows.values())[:most]
+    return list(rows.values())[:limit]
 
 
-def _not_at_the_end(text: TextEncoder) -> list[str]:
+def _sentence_end_unread(text: TextEncoder) -> list[str]:
     features = _read(text, TWINS)
     apart = spread(features)
     if apart > ROUNDING:
@@ -106,7 +106,7 @@ def _not_at_the_end(text: TextEncoder) -> list[str]:
 
 
 def _read(text: TextEncoder, sentences: Sequence[str]) -> Tensor:
-    """Features by the way that learned embeddings take."""
+    """Features computed from token embeddings, as for learned contexts."""
     start, end = text.ends
     rows = [[start, *text.pieces(sentence), end] for sentence in sentences]
     ends = torch.tensor([len(row) - 1 for row in rows])

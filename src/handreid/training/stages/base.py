@@ -1,7 +1,7 @@
-"""A kind of stage: one subclass of `Stage` for each, named in `registry.py`.
+"""The interface of a kind of stage: one subclass of `Stage` for each, listed in `registry.py`.
 
-What all kinds have in common is done around them (`run.py`): nothing is trained twice, a stage that was stopped goes
-on, files prove that they are as they were written, checks come before the first step.
+What all kinds have in common is in `run.py`: reuse of finished stages, resuming, verification of files, checks before
+the first step.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ Module = TypeVar("Module", bound=StageModule)
 
 
 class Stage(ABC, Generic[Settings, Module]):
-    """Stage `number` of a recipe, as its kind checks, builds, keeps and describes it."""
+    """Stage `number` of a recipe: how its kind checks, builds, loads and describes it."""
 
     def __init__(self, recipe: Recipe, number: int) -> None:
         self.recipe = recipe
@@ -36,56 +36,57 @@ class Stage(ABC, Generic[Settings, Module]):
 
     @abstractmethod
     def check(self, handover: Handover, material: RunDataset) -> None:
-        """Raises what building the stage would, before there is a folder; `handover` is as the run begins."""
+        """Raises what building the stage would, before there is a folder; `handover` is that of the run's start."""
 
     @abstractmethod
     def module(self, job: Job) -> Module:
-        """The stage as it begins. It may change the embedder (what is frozen, low-rank changes)."""
+        """The untrained stage. It may change the embedder (freezing, LoRA adapters)."""
 
     @abstractmethod
     def validation(self, job: Job, module: Module) -> ValidationSpec:
-        """What is measured of the module's result every so many epochs, and whether the best is kept."""
+        """What is measured of the module's result and how often, and whether the best is saved."""
 
     @abstractmethod
     def key(self, handover: Handover) -> bytes:
-        """Of all weights that the stage begins with: with the same ones and the same recipe it is the same stage."""
+        """Identifies all initial weights of the stage: with the same ones and the same recipe it is the same stage."""
 
     @abstractmethod
     def load(self, folder: Path, handover: Handover) -> Handover:
-        """What the finished stage in `folder` leaves, of what it was left: trained here, resumed, or copied.
+        """The handover after the finished stage in `folder`, whether trained here, resumed, or copied.
 
-        Weights are read by `runs.stage_weights.checked`. Raises RunError and WeightsError.
+        `handover` is the one before the stage. Weights are read with `runs.stage_weights.checked`. Raises RunError and
+        WeightsError.
         """
 
     @abstractmethod
     def probe(self, module: Module) -> Probe[Module]:
-        """What the checks before the first step ask."""
+        """The stage's interface for the checks before the first step."""
 
     @abstractmethod
     def describe(self) -> str:
-        """What is done, as the report says it after "In stage 1, "; without a full stop."""
+        """A description to follow "In stage 1, " in the report; without a full stop."""
 
     def counts(self, job: Job, module: Module) -> tuple[dict[str, int], int]:
-        """Numbers that learn, by part, and numbers in all; as the optimizer has them where a kind does not say."""
+        """Trainable parameters by part, and all parameters; by default those in the module's groups."""
         learning: dict[str, int] = {}
         for group in module.groups():
             name = str(group["name"]).split(",")[0]
-            learning[name] = learning.get(name, 0) + sum(own.numel() for own in group["params"])
-        return learning, sum(own.numel() for own in module.parameters())
+            learning[name] = learning.get(name, 0) + sum(parameter.numel() for parameter in group["params"])
+        return learning, sum(parameter.numel() for parameter in module.parameters())
 
     def begin(self, job: Job) -> None:
-        """Called before the stage is trained or goes on, with what it was left."""
+        """Called before the stage is trained or resumed."""
 
     def finish(self, job: Job) -> None:
-        """Called when the last epoch is done, also where an earlier attempt has done it; may write more weights."""
+        """Called after the last epoch, even if an earlier attempt trained it; may write more weights."""
 
     def untrained(self, module: Module, handover: Handover) -> Handover:
-        """What the stage would leave had it learned nothing, for a look at the stages after it."""
+        """The handover after the stage without any training, used to check the stages after it."""
         return handover
 
 
 def load_text(folder: Path, which: str, handover: Handover) -> Handover:
-    """With the text tower that a stage kept beside its `which` ("best" or "last") weights."""
+    """`handover` with the text tower that a stage saved beside its `which` ("best" or "last") weights."""
     handover.text.read(checked(text_file(folder, which)))
     handover.text.eval()
     return replace(handover, text_trained=True)

@@ -1,4 +1,4 @@
-"""Every kind of stage: what `kind:` in a recipe names, and what trains it."""
+"""Every kind of stage, by its `kind` in a recipe."""
 
 from handreid.recipe import Recipe
 from handreid.training.stages.base import AnyStage

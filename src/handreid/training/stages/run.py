@@ -1,10 +1,11 @@
-"""A run's stages, one after another, each from what the one before it left.
+"""Runs the stages of a run one after another, each from the handover of the one before.
 
-* A stage that is finished says so in `stage.json`, with a key: a hash of its part of the recipe, the photos and the
-  split, and all weights that it begins with. These hold whatever earlier stages, another run's encoder or a weights
-  file brought, so the same key is the same stage.
-* A stage whose key another run beside this one has finished is not run again: its files are copied. They are compared
-  with the hashes in its `stage.json` before and after; what is not as it was written there is left, with a note.
+* A finished stage has a `stage.json` with a key: a hash of its part of the recipe, the photos, the split, and all its
+  initial weights. The weights include the effect of earlier stages, of another run's encoder or a weights file, so
+  equal keys mean equal stages.
+* If another run beside this one has finished a stage with the same key, it is not run again: its files are copied. They
+  are compared with the hashes in its `stage.json` before and after; a stage with changed files is not used, with a
+  note.
 """
 
 import hashlib
@@ -29,27 +30,27 @@ from handreid.training.context import Handover, Job
 from handreid.training.parameter_counts import write_parameter_counts
 from handreid.training.stages.base import AnyStage
 from handreid.training.stages.registry import stage_of
-from handreid.training.trainer import begin_anew, fit, prepare_resume
+from handreid.training.trainer import discard_from, fit, prepare_resume
 
-_TOLD = ("parameters.json", "checks.json", "wise_ft.json")  # what a stage says beside its weights
+_RECORDS = ("parameters.json", "checks.json", "wise_ft.json")  # records of a stage beside its weights
 
 
 def check_stages(recipe: Recipe, embedder: Embedder, text: TextEncoder, material: RunDataset) -> None:
-    """Raises what building any of the stages would: before there is a folder, and not after hours of the first."""
+    """Raises what building any of the stages would, before there is a folder and before the first is trained."""
     for number in range(len(recipe.stages)):
         stage_of(recipe, number).check(Handover(embedder, text), material)
 
 
 def run_stage(job: Job, number: int, *, reuse: bool = True) -> Handover:
-    """Does what is left of a stage, unless it has been done, here or beside; what it leaves to the next."""
+    """Completes a stage, by training the rest or copying it from another run; the handover to the next stage."""
     folder, stage = job.folder(number), stage_of(job.recipe, number)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "stage.json").exists():
         key = _key(job, stage)
-        other = _from_elsewhere(job, number, key) if reuse else None
-        if other is None:
+        source = _from_elsewhere(job, number, key) if reuse else None
+        if source is None:
             _work(job, stage)
-        facts = {"finished": now()} if other is None else {"taken_from": str(other.folder)}
+        facts = {"finished": now()} if source is None else {"taken_from": str(source.folder)}
         epochs = sum(entry["stage"] == number for entry in read_metrics(job.run))
         about = {"format": STAGE_FORMAT, "key": key, "number": number, "epochs": epochs}
         write_json(folder / "stage.json", {**about, "files": hashes(folder), **facts})
@@ -86,55 +87,55 @@ def _key(job: Job, stage: AnyStage) -> str:
 
 
 def _from_elsewhere(job: Job, number: int, key: str) -> Run | None:
-    """The run beside this one that has finished a stage with this key, and from which it has been taken over."""
+    """Copies the stage from a run beside this one that has finished it with this key; that run, or None."""
     kind = job.recipe.stages[number].kind
-    for other in _finished_elsewhere(job, key):
+    for source in _finished_elsewhere(job, key):
         try:
-            _take_over(job, number, other)
+            _take_over(job, number, source)
         except RunError as error:
-            begin_anew(job, number)
+            discard_from(job, number)
             job.progress.say(
-                f"note: stage {number} ({kind}) is trained again, as that of {other.folder} cannot be used: {error}"
+                f"note: stage {number} ({kind}) is trained again, as that of {source.folder} cannot be used: {error}"
             )
         else:
-            job.progress.say(f"stage {number} ({kind}) was copied from {other.folder}, which trained the same")
-            return other
+            job.progress.say(f"stage {number} ({kind}) was copied from {source.folder}, which trained the same")
+            return source
     return None
 
 
 def _finished_elsewhere(job: Job, key: str) -> Iterator[Run]:
-    """The first folder by name comes first; one whose stage.json cannot be read is none of ours."""
+    """Runs with such a stage, sorted by folder name; those with an unreadable stage.json are skipped with a note."""
     for path in sorted(job.run.folder.absolute().parent.glob("*/stages/*/stage.json")):
         try:
-            found = read_json(path).get("key")
+            other_key = read_json(path).get("key")
         except RunError as error:
             job.progress.say(f"note: a stage of a run beside this one is ignored: {error}")
             continue
-        if found == key:
+        if other_key == key:
             yield Run(path.parents[2])
 
 
-def _take_over(job: Job, number: int, other: Run) -> None:
-    """Copies a stage's files and lines. Raises RunError when they are not as they were written."""
-    theirs, ours = other.stage(number, job.recipe.stages[number].kind), job.folder(number)
-    lines = [entry for entry in read_metrics(other) if entry["stage"] == number]
-    stage = read_stage(theirs)
+def _take_over(job: Job, number: int, source: Run) -> None:
+    """Copies a stage's files and lines of metrics. Raises RunError when they were changed or damaged."""
+    source_folder, folder = source.stage(number, job.recipe.stages[number].kind), job.folder(number)
+    lines = [entry for entry in read_metrics(source) if entry["stage"] == number]
+    stage = read_stage(source_folder)
     files: dict[str, str] = stage["files"]
     if len(lines) != stage["epochs"]:
-        raise RunError(f"{other.metrics} has {len(lines)} lines of it, but it had {stage['epochs']} epochs")
-    told = {name: read_json(theirs / name) for name in _TOLD if (theirs / name).exists()}
-    begin_anew(job, number)
+        raise RunError(f"{source.metrics} has {len(lines)} lines of it, but it had {stage['epochs']} epochs")
+    records = {name: read_json(source_folder / name) for name in _RECORDS if (source_folder / name).exists()}
+    discard_from(job, number)
     for name in files:
         if name != "last.ckpt":
-            _copy(theirs / name, ours / name, files)
-    for name, content in told.items():
-        write_json(ours / name, content)
+            _copy(source_folder / name, folder / name, files)
+    for name, content in records.items():
+        write_json(folder / name, content)
     for entry in lines:
         append_metrics(job.run, entry)
 
 
-def _copy(theirs: Path, ours: Path, noted: Mapping[str, str]) -> None:
+def _copy(source: Path, target: Path, noted: Mapping[str, str]) -> None:
     advice = "train that run again, or move it away"
-    check_noted(theirs, noted=noted[theirs.name], advice=advice)
-    write_atomic(ours, lambda part: shutil.copyfile(theirs, part), durable=True, before=noting(ours))
-    check_noted(ours, noted=noted[theirs.name], advice=advice)
+    check_noted(source, noted=noted[source.name], advice=advice)
+    write_atomic(target, lambda part: shutil.copyfile(source, part), durable=True, before=noting(target))
+    check_noted(target, noted=noted[source.name], advice=advice)

@@ -1,4 +1,4 @@
-"""The encoder learns from labels: one Lightning module.
+"""Lightning module of the `fine_tune` stage: the encoder learns from labels.
 
 The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
 """
@@ -25,7 +25,7 @@ from handreid.types import Batch, Targets
 
 
 class FineTuneModule(StageModule):
-    """Trains `embedder` and the objectives' own parameters on `photos`, in the batches that `batches` makes."""
+    """Trains `embedder` and the objectives' parameters on `photos`, in the batches from `batches`."""
 
     def __init__(
         self,
@@ -61,25 +61,25 @@ class FineTuneModule(StageModule):
 
     @property
     def result(self) -> Embedder:
-        """What is validated and kept: the average where there is one, else the embedder itself."""
+        """What is validated and saved: the weight average where there is one, else the embedder itself."""
         return (self.averaging and self.averaging.result) or self.embedder
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(
             self.photos,
             sampler=self._batches(self.current_epoch),
-            batch_size=None,  # the sampler gives whole batches
+            batch_size=None,  # the sampler yields whole batches
             num_workers=self.workers,
         )
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         if self.centres is not None:
-            self.centres.clear()  # this epoch's batches have been made of them
+            self.centres.clear()  # this epoch's batches have been drawn with them already
         if self.stage.unfreeze_every:
             backbone = self.embedder.backbone
-            thawed = 1 + int(self.current_epoch / self.stage.unfreeze_every)
-            backbone.freeze_layers(max(0, len(backbone.layers) - thawed))
+            unfrozen = 1 + int(self.current_epoch / self.stage.unfreeze_every)
+            backbone.freeze_layers(max(0, len(backbone.layers) - unfrozen))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self.seed_step(index)
@@ -107,19 +107,17 @@ class FineTuneModule(StageModule):
             self.averaging.after_epoch(self.embedder, self.current_epoch)
 
     def groups(self) -> list[Group]:
-        """All that learns in this stage, each parameter once: the encoder, what was added to it, the head, the
-        objectives' own layers.
-        """
-        chosen = self.stage.optimizer
-        new = chosen.lr * chosen.new_layers
-        parts = encoder_parts(self.embedder.backbone.layers, chosen.lr, chosen.layer_decay)
+        """All trainable parameters, each once: the encoder, modules added to it, the head, the objectives' layers."""
+        settings = self.stage.optimizer
+        new = settings.lr * settings.new_layers
+        parts = encoder_parts(self.embedder.backbone.layers, settings.lr, settings.layer_decay)
         parts += [Part(name, added, new) for name, added in self.embedder.backbone.added.items()]
         parts.append(Part("head", list(self.embedder.head.parameters()), new))
         for term, (name, objective) in zip(self.stage.objectives, self._objectives(), strict=True):
             lr = getattr(term, "lr", None) or new
             parts.append(Part(name, list(objective.parameters()), lr, objective.undecayed()))
-        biases = [own for name, own in self.embedder.named_parameters() if name.endswith("bias")]
-        decay, factor = chosen.weight_decay, chosen.bias_factor
+        biases = [parameter for name, parameter in self.embedder.named_parameters() if name.endswith("bias")]
+        decay, factor = settings.weight_decay, settings.bias_factor
         return parameter_groups(parts, weight_decay=decay, biases=biases, bias_factor=factor)
 
     @cached_property
@@ -132,8 +130,8 @@ class FineTuneModule(StageModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         photos, labels, rows = (part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows))
-        known = batch.conditions
-        return Batch(photos, labels, rows, None if known is None else known.to(device, non_blocking=True))
+        conditions = batch.conditions
+        return Batch(photos, labels, rows, None if conditions is None else conditions.to(device, non_blocking=True))
 
     def _objectives(self) -> list[tuple[str, Objective]]:
         return [(name, cast(Objective, module)) for name, module in self.objectives.items()]
@@ -148,7 +146,7 @@ class FineTuneModule(StageModule):
 
 
 class Centres(nn.Module):
-    """Mean direction of each identity's photos over an epoch, gathered as they pass; part of the checkpoint."""
+    """Mean direction of each identity's features over an epoch, accumulated in training; part of the checkpoint."""
 
     def __init__(self, identities: int, dim: int) -> None:
         super().__init__()
@@ -160,7 +158,7 @@ class Centres(nn.Module):
         self.sums.index_add_(0, labels, F.normalize(features.float(), dim=1))
 
     def means(self) -> np.ndarray | None:
-        """Of length 1 and the same on every rank, zero for an identity that was not seen; None before any was."""
+        """(identities, dim), of length 1, equal on all ranks; 0 for identities without photos yet; None if all are."""
         sums = self.sums.clone()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)

@@ -1,7 +1,7 @@
-"""What the checks ask of a stage in which the encoder learns.
+"""Interface of the `fine_tune` stage for the checks before the first step.
 
-* A term is read by a hook on its objective, at the stage's own `training_step`.
-* A term's gradient is taken at the tower's features, from where the way down is that of the sum.
+* A term is read by a hook on its objective, in the stage's own `training_step`.
+* A term's gradient is computed at the tower's features; from there down the path is the same as for the sum.
 """
 
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ from handreid.training.context import Job
 from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.types import Batch, Outputs, Targets
 
-RATE = 1e-3  # of Adam, at which a few photos are memorised
+RATE = 1e-3  # learning rate of Adam to memorise a few photos
 
 
 @dataclass(frozen=True)
 class PhotoPass(Pass):
-    """With what the terms were made of."""
+    """With the input of the terms."""
 
     outputs: Outputs
     targets: Targets
@@ -64,13 +64,13 @@ class FineTuneProbe(Probe[FineTuneModule]):
 
     def one_pass(self, batch: Any) -> PhotoPass:
         losses: dict[str, Tensor] = {}
-        seen: list[tuple[Outputs, Targets]] = []
+        inputs: list[tuple[Outputs, Targets]] = []
         handles = []
         for name, objective in self.module.objectives.items():
 
             def note(_: nn.Module, arguments: Any, loss: Tensor, name: str = name) -> None:
                 losses[name] = loss
-                seen.append(arguments)
+                inputs.append(arguments)
 
             handles.append(objective.register_forward_hook(note))
         try:
@@ -79,7 +79,7 @@ class FineTuneProbe(Probe[FineTuneModule]):
             for handle in handles:
                 handle.remove()
         weights = [term.weight for term in self.module.stage.objectives]
-        outputs, targets = seen[0]
+        outputs, targets = inputs[0]
         return PhotoPass(total, losses, dict(zip(self.module.objectives, weights, strict=True)), outputs, targets)
 
     def frozen(self) -> dict[str, nn.Parameter]:
@@ -89,59 +89,70 @@ class FineTuneProbe(Probe[FineTuneModule]):
             count = len(backbone.layers)
         if stage.unfreeze_every:
             count = len(backbone.layers) - 1
-        frozen = {id(own) for layer in backbone.layers[:count] for own in layer}
+        frozen = {id(parameter) for layer in backbone.layers[:count] for parameter in layer}
         if stage.lora:
-            changes = {id(own) for part in backbone.modules() if isinstance(part, LowRank) for own in part.parameters()}
-            frozen |= {id(own) for own in backbone.visual.parameters()} - changes
-        return {name: own for name, own in self.module.named_parameters() if id(own) in frozen}
+            changes = {
+                id(parameter)
+                for part in backbone.modules()
+                if isinstance(part, LowRank)
+                for parameter in part.parameters()
+            }
+            frozen |= {id(parameter) for parameter in backbone.visual.parameters()} - changes
+        return {name: parameter for name, parameter in self.module.named_parameters() if id(parameter) in frozen}
 
-    def shared(self, now: Pass, name: str) -> list[Tensor]:
-        features = _outputs(now)[0].features
-        read: list[Tensor] = [getattr(features, one.name) for one in fields(features)]
+    def shared(self, result: Pass, name: str) -> list[Tensor]:
+        features = _outputs(result)[0].features
+        read: list[Tensor] = [getattr(features, field.name) for field in fields(features)]
         reached = [value for value in read if value.requires_grad]
-        learning: list[Tensor] = [own for own in self.module.embedder.backbone.parameters() if own.requires_grad]
+        learning: list[Tensor] = [
+            parameter for parameter in self.module.embedder.backbone.parameters() if parameter.requires_grad
+        ]
         if reached or learning:
-            return reached or learning  # features that are cut off from an encoder that learns: it will be zero
-        return [] if self.own(name) else [own for own in self.module.embedder.head.parameters() if own.requires_grad]
+            return reached or learning  # features detached from a trainable encoder: the gradient will be zero
+        return (
+            []
+            if self.own_parameters(name)
+            else [parameter for parameter in self.module.embedder.head.parameters() if parameter.requires_grad]
+        )
 
-    def own(self, name: str) -> list[Tensor]:
+    def own_parameters(self, name: str) -> list[Tensor]:
         return [value for value in self.module.objectives[name].parameters() if value.requires_grad]
 
-    def exchanged(self, now: Pass, name: str) -> Tensor:
-        objective, (outputs, targets) = self.module.objectives[name], _outputs(now)
+    def exchanged(self, result: Pass, name: str) -> Tensor:
+        objective, (outputs, targets) = self.module.objectives[name], _outputs(result)
         loss: Tensor = objective(outputs, Targets(roll_labels(targets.labels), targets.mixed))
         return loss
 
     def of_photos(self, job: Job) -> Iterator[Question]:
-        stage, own = self.module.stage, self.module.photos
-        yield partial(data_checks.preprocessing, job.recipe, stage, job.embedder, job.material, own)
+        stage, photos = self.module.stage, self.module.photos
+        yield partial(data_checks.preprocessing, job.recipe, stage, job.embedder, job.material, photos)
         wanting = [f"{n}_{term_name(term)}" for n, term in enumerate(stage.objectives) if term.needs_pairs]
-        yield lambda: initial_state.pairs(wanting, own.labels, self.drawn())
+        yield lambda: initial_state.pairs(wanting, photos.labels, self.drawn())
 
-    def of_learning(self, first: Pass, *, fresh: bool) -> Iterator[Question]:
+    def of_learning(self, result: Pass, *, fresh: bool) -> Iterator[Question]:
         objectives = dict(self.module.objectives.items())
         if fresh:
-            yield partial(initial_state.loss, objectives, self.module.photos.identities, first.losses)
-        yield partial(texts_of_objectives, objectives, _outputs(first)[0].texts)
+            yield partial(initial_state.loss, objectives, self.module.photos.identities, result.losses)
+        yield partial(texts_of_objectives, objectives, _outputs(result)[0].texts)
 
     def overfit(self) -> CheckResult:
-        """Without augmentation, dropout, mixing and label smoothing, and with the labels of different people exchanged:
-        what the tower knows already is of no help, and a classifier alone, over features that do not move, cannot make
-        photos of one label each other's nearest.
+        """Without augmentation, dropout, mixing and label smoothing, and with labels exchanged between people: what the
+        tower has learned before does not help, and a classifier alone, on constant features, cannot make photos of one
+        label nearest neighbours.
         """
         photos = self._plain_photos()
         batch: Batch = photos[subsample(next(self.drawn()), photos.labels, 3, 2)]
         batch = Batch(batch.photos, roll_labels(batch.labels), batch.rows, batch.conditions)
         module = self.module
         _make_easy(module)
-        seen: list[Outputs] = []
-        handle = module.embedder.register_forward_hook(lambda _, __, found: seen.append(found))
-        moves = any(own.requires_grad for own in module.embedder.parameters())
+        outputs: list[Outputs] = []
+        handle = module.embedder.register_forward_hook(lambda _, __, output: outputs.append(output))
+        moves = any(parameter.requires_grad for parameter in module.embedder.parameters())
 
         def right() -> tuple[int, int]:
-            compared = module.embedder.concat_features(seen[-1])
+            compared = module.embedder.concat_features(outputs[-1])
             ranked = _ranked_right(compared, batch.labels) if moves else len(batch)
-            return min(ranked, _classified_right(module, seen[-1], batch.labels)), len(batch)
+            return min(ranked, _classified_right(module, outputs[-1], batch.labels)), len(batch)
 
         try:
             what = f"{len(batch)} photos of {len(set(batch.labels.tolist()))} labels"
@@ -151,25 +162,25 @@ class FineTuneProbe(Probe[FineTuneModule]):
 
     def _plain_photos(self) -> TrainingPhotos:
         """The stage's photos at the tower's size, without augmentation."""
-        given, size = self.module.photos, self.module.embedder.preprocessing.size
-        count = given.unmirrored
+        photos, size = self.module.photos, self.module.embedder.preprocessing.size
+        count = photos.unmirrored
         return TrainingPhotos(
-            given.photos,
-            given.rows[:count].numpy(),
-            given.labels[:count].numpy(),
+            photos.photos,
+            photos.rows[:count].numpy(),
+            photos.labels[:count].numpy(),
             v2.Compose([v2.CenterCrop(size), v2.PILToTensor()]),
-            mirror=count < len(given),
-            conditions=None if given.conditions is None else given.conditions[:count].numpy(),
+            mirror=count < len(photos),
+            conditions=None if photos.conditions is None else photos.conditions[:count].numpy(),
         )
 
 
-def _outputs(now: Pass) -> tuple[Outputs, Targets]:
-    assert isinstance(now, PhotoPass)  # noqa: S101 - for the type checker
-    return now.outputs, now.targets
+def _outputs(result: Pass) -> tuple[Outputs, Targets]:
+    assert isinstance(result, PhotoPass)  # noqa: S101 - for the type checker
+    return result.outputs, result.targets
 
 
 def _make_easy(module: FineTuneModule) -> None:
-    """Nothing random, nothing smoothed."""
+    """Switches off mixing, dropout and label smoothing."""
     module.mix = None
     for part in module.modules():
         if isinstance(part, nn.Dropout):
@@ -188,11 +199,11 @@ def _ranked_right(features: Tensor, labels: Tensor) -> int:
 
 
 def _classified_right(module: FineTuneModule, outputs: Outputs, labels: Tensor) -> int:
-    """By the classifier that gets the most wrong; all where there is none."""
+    """Photos that the worst classifier classifies correctly; all photos where there is none."""
     counts = [len(labels)]
     for objective in module.objectives.values():
         if isinstance(objective, CrossEntropy):
             for name, classifier in objective.classifiers.items():
-                found = classifier(outputs.after[name].detach()).argmax(dim=1)
-                counts.append(int((found == labels).sum()))
+                predicted = classifier(outputs.after[name].detach()).argmax(dim=1)
+                counts.append(int((predicted == labels).sum()))
     return min(counts)

@@ -1,4 +1,4 @@
-"""A stage in which the encoder learns: its photos, its objectives, the weights it ends with."""
+"""The `fine_tune` stage: its photos, objectives, validation, and final weights."""
 
 import copy
 import json
@@ -51,12 +51,12 @@ _TERMS = {
 
 
 class FineTuneStage(Stage[FineTune, FineTuneModule]):
-    """The encoder learns; the embedder ends with the stage's weights, all its layers free again."""
+    """The encoder learns; afterwards the embedder has the stage's weights, with all layers unfrozen."""
 
     def check(self, handover: Handover, material: RunDataset) -> None:
         stage, labels, embedder = self.settings, labels_of(material), handover.embedder
         identities = int(labels.max()) + 1
-        texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # stand-ins: they are learned before
+        texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # placeholders: an earlier stage learns them
         check_trainable(stage, embedder, build_objectives(stage, embedder.head, identities, self.recipe.seed, texts))
         build_augment(stage, embedder.preprocessing)
         build_batches(stage, labels, _groups(material, stage), seed=self.recipe.seed)(0, 0, 1, None)
@@ -95,14 +95,14 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
             _interpolate(job, folder, self.settings.wise_ft.alphas, self._start)
 
     def load(self, folder: Path, handover: Handover) -> Handover:
-        """The stage's weights, as plain ones: what it froze, changed or averaged on the way is over."""
+        """Loads the stage's weights into the embedder, without LoRA adapters, averaging or frozen layers."""
         stage, embedder = self.settings, handover.embedder
         best = folder / "best.safetensors"
-        chosen = best if stage.keep == "best" and belongs(best) else folder / "last.safetensors"
+        path = best if stage.keep == "best" and belongs(best) else folder / "last.safetensors"
         if stage.wise_ft and belongs(_interpolated(folder)):
-            chosen = _interpolated(folder)
+            path = _interpolated(folder)
         merge_lora(embedder.backbone.visual)
-        embedder.load_state_dict(Embedder.load(checked(chosen)).state_dict())
+        embedder.load_state_dict(Embedder.load(checked(path)).state_dict())
         embedder.eval().backbone.unfreeze()
         return handover
 
@@ -122,26 +122,28 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
             for term in stage.objectives
         ]
         learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"
-        by = " by low-rank changes" if stage.lora else ""
+        by = " through LoRA adapters" if stage.lora else ""
         sampler = stage.sampler
         batches = f"batches of {stage.photos_per_batch} photos"
         if sampler.kind in ("pk", "hard_identity"):
             batches = f"batches of {sampler.identities} identities x {sampler.images} photos"
-        kept = "the epoch with the best validation mAP is kept" if stage.keep == "best" else "the last epoch is kept"
+        selection = (
+            "the epoch with the best validation mAP is kept" if stage.keep == "best" else "the last epoch is kept"
+        )
         return (
             f"{learns}{by} for {counted(stage.epochs, 'epoch')} in {batches} from {joined(terms)} "
-            f"({stage.optimizer.kind}, rate {rate(stage.optimizer.lr)}), and {kept}"
+            f"({stage.optimizer.kind}, rate {rate(stage.optimizer.lr)}), and {selection}"
         )
 
     def _texts(self, handover: Handover) -> Tensor | None:
-        """The identities' texts, if an objective reads them."""
+        """The text features of the identities, if an objective uses them."""
         return handover.texts if self.settings.reads_texts else None
 
 
 def fine_tune_module(job: Job, number: int, texts: Tensor | None) -> FineTuneModule:
-    """The stage as it begins; it changes the embedder (what is frozen, low-rank changes).
+    """The untrained stage; this changes the embedder (freezing, LoRA adapters).
 
-    `texts` are those of the identities, in the order of their labels, for objectives that read them.
+    `texts` are the identities' text features, in the order of their labels, for objectives that use them.
     """
     stage = FineTuneStage(job.recipe, number).settings
     photos = _training_photos(job, stage)
@@ -153,7 +155,7 @@ def fine_tune_module(job: Job, number: int, texts: Tensor | None) -> FineTuneMod
         build_batches(stage, photos.labels.numpy(), _groups(job.material, stage), seed=job.seed(number)),
         seed=job.seed(number),
         mix=build_mix(stage),
-        # beside a tower on the CPU, a process that augments takes more from it than it brings
+        # when the tower runs on the CPU, worker processes cost more than they gain
         workers=min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0,
     )
 
@@ -163,12 +165,12 @@ def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
     photos = job.decoded(rows, enlarge=enlargement(stage))
     augment = build_augment(stage, job.embedder.preprocessing)
     mirror = stage.chirality == "mirror_as_new_identity"
-    here, labels, conditions = np.arange(len(rows)), labels_of(job.material), job.conditions(rows)
-    return TrainingPhotos(photos, here, labels, augment, mirror=mirror, conditions=conditions)
+    positions, labels, conditions = np.arange(len(rows)), labels_of(job.material), job.conditions(rows)
+    return TrainingPhotos(photos, positions, labels, augment, mirror=mirror, conditions=conditions)
 
 
 def _groups(material: RunDataset, stage: FineTune) -> np.ndarray | None:
-    """What a balanced sampler balances; a mirrored photo is of its original's group."""
+    """The groups of a balanced sampler; a mirrored photo is in its original's group. None for other samplers."""
     if not isinstance(stage.sampler, BalancedSampler):
         return None
     numbers = group_numbers(material.manifest.table[material.split.train], stage.sampler.by)
@@ -176,15 +178,15 @@ def _groups(material: RunDataset, stage: FineTune) -> np.ndarray | None:
 
 
 def group_numbers(photos: pl.DataFrame, by: Sequence[str]) -> Int[np.ndarray, " photos"]:
-    """A number for every photo, the same for those that agree in all columns. Raises RecipeError for absent values."""
-    found = {name: column_called(name, photos.columns) for name in by}
-    unknown = [name for name, column in found.items() if column is None or photos[column].null_count()]
+    """A number for every photo, equal for photos equal in all columns. Raises RecipeError for missing values."""
+    column_of = {name: column_called(name, photos.columns) for name in by}
+    unknown = [name for name, column in column_of.items() if column is None or photos[column].null_count()]
     if unknown:
         raise RecipeError(
             f"sampler balanced by {', '.join(unknown)}: the manifest does not have this for every training photo; "
             f"its columns are {', '.join(photos.columns)}"
         )
-    columns = [column for column in found.values() if column is not None]
+    columns = [column for column in column_of.values() if column is not None]
     numbers = np.empty(len(photos), np.int64)
     for number, rows in enumerate(
         photos.with_row_index("row").group_by(columns, maintain_order=True).agg("row")["row"]
@@ -212,7 +214,7 @@ def _interpolated(folder: Path) -> Path:
 
 
 def _interpolate(job: Job, folder: Path, alphas: tuple[float, ...], start: dict[str, Tensor]) -> None:
-    """The stage's weights become the best, by validation, on the way from those it began with."""
+    """Sets the stage's weights to the best interpolation, by validation, with its initial ones, and saves them."""
     rows, size = job.material.split.train, job.recipe.evaluate.batch_size
     photos, conditions = job.decoded(rows), job.conditions(rows)
     curve = interpolation_curve(

@@ -1,7 +1,7 @@
-"""Weights averaged over a stage; torch's `AveragedModel` does the sums.
+"""Weight averaging over a stage, with torch's `AveragedModel`.
 
-* Batch-norm statistics are averaged like weights, as timm does; exact ones would take another pass over the photos.
-* The average is part of the checkpoint: a resumed run goes on with it.
+* Batch-norm statistics are averaged like weights, as in timm; exact ones would need another pass over the photos.
+* The average is part of the checkpoint: a resumed run continues it.
 """
 
 from typing import cast
@@ -34,5 +34,5 @@ class Averaging(nn.Module):
 
     @property
     def result(self) -> Embedder | None:
-        """The average; None before there is one."""
+        """The averaged embedder; None before the first update."""
         return cast(Embedder, self.model.module) if self.model.n_averaged else None

@@ -1,14 +1,14 @@
-"""WiSE-FT: the encoder between the weights a stage began with and the ones it trained.
+"""WiSE-FT: interpolation between the encoder's weights before a stage and after it.
 
 Wortsman et al., "Robust fine-tuning of zero-shot models" (2022), section 3: (1 - alpha) start + alpha tuned.
 
-* Only the encoder is interpolated: head, visual prompts and side information have no weights from before that mean
-  anything, and stay as they were trained.
-* Batch-norm statistics belong to one point of the line; at each they are estimated anew, on the training photos as
-  they are at test, without augmentation.
-* Alpha 1 is therefore not quite the trained model, whose statistics are running averages over augmented photos. That
-  model is tried too, as it is, so that by validation the stage never ends worse than without WiSE-FT.
-* Another point is taken only if it is better: of equals, the one nearest to the trained weights.
+* Only the encoder is interpolated: head, visual prompts and side information have no meaningful weights from before the
+  stage, and keep the trained ones.
+* Batch-norm statistics are valid for one point only; they are recomputed at each point, on the training photos
+  preprocessed as at test, without augmentation.
+* So alpha 1 is not exactly the trained model, whose statistics are running averages over augmented photos. That model
+  is validated too, unchanged, so that in validation the result is never worse than without WiSE-FT.
+* Another point is selected only if it is better; of equal points, the one nearest to the trained weights.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 @dataclass(frozen=True)
 class Point:
-    """A place on the line and its validation; alpha None is the trained model as it is, statistics and all."""
+    """A point of the interpolation and its validation; alpha None is the trained model with its own statistics."""
 
     alpha: float | None
     metrics: dict[str, float]
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The trained model first, then down the line from the largest alpha."""
+    """The trained model first, then the other points with alpha descending."""
 
     points: tuple[Point, ...]
 
@@ -47,19 +47,19 @@ class Curve:
         return max(self.points, key=lambda point: point.metrics[MONITOR])
 
     def content(self) -> dict[str, Any]:
-        """What is written of it; alpha null is the trained model as it is."""
+        """Content of wise_ft.json; alpha null is the trained model, unchanged."""
         points = [{"alpha": point.alpha, **point.metrics} for point in self.points]
         return {"best": self.best.alpha, "points": points}
 
     def lines(self) -> list[str]:
-        """What is printed of it."""
+        """The lines to print."""
         return [_line(point) + ("  taken" if point is self.best else "") for point in self.points]
 
 
 def interpolate(start: State, tuned: State, alpha: float) -> State:
-    """(1 - alpha) start + alpha tuned, exactly either at 0 and 1; what is not a float is `tuned`'s.
+    """(1 - alpha) start + alpha tuned, exact at 0 and 1; tensors that are not floats are those of `tuned`.
 
-    On the devices of `tuned`. Raises ValueError unless both hold tensors of the same names and shapes.
+    On the devices of `tuned`. Raises ValueError unless both have tensors of the same names and shapes.
     """
     unlike = [name for name in {**start, **tuned} if _shape(start, name) != _shape(tuned, name)]
     if unlike:
@@ -82,12 +82,12 @@ def recompute_batchnorm(
     keep: Collection[str] = (),
     seed: int = 0,
 ) -> None:
-    """Gives every batch norm the mean and (unbiased) variance of what goes into it over all photos.
+    """Sets every batch norm's mean and (unbiased) variance to those of its input over all photos.
 
-    First the backbone's, then, with these in place, the head's; norms named in `keep` are left alone. Exact for a norm
-    below which there is no other in its part. In a stack the lower ones normalise by their batch meanwhile (Wu and
-    Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3), for which `seed` shuffles the photos. torch's
-    `update_bn` instead averages the variances within batches, so that photos in order of identity look less varied.
+    First for the backbone, then, with these in place, for the head; norms in `keep` are unchanged. Exact for a norm
+    with no other one before it in its part. In a stack, earlier norms normalise by their batch during the pass (Wu and
+    Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3), for which the photos are shuffled with `seed`. torch's
+    `update_bn` averages the variances within batches instead, which are too small if photos are sorted by identity.
     """
     training = embedder.training
     embedder.eval()
@@ -109,10 +109,10 @@ def interpolation_curve(
     conditions: Conditions | None = None,
     batch_size: int = 64,
 ) -> Curve:
-    """Validates the trained embedder and it at each alpha from `init_from`, its backbone's state before the stage.
+    """Validates the trained embedder, and at each alpha the interpolation with `start`, its backbone's state before.
 
-    It ends in eval mode as the best of them. Statistics that the stage left alone (a frozen stem's) stay as they are.
-    `photos` are the training photos as they would be at test.
+    The embedder ends as the best of them, in eval mode. Statistics that the stage did not change (such as a frozen
+    stem's) are kept. `photos` are the training photos, preprocessed as at test.
     """
     tuned = _copied(embedder.eval().backbone)
     start = start | {name: value for name, value in tuned.items() if not name.startswith("visual.")}
@@ -138,50 +138,53 @@ def _estimate(
     batches: Iterable[np.ndarray],
 ) -> None:
     device = embedder.mean.device
-    seen: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in norms]
-    hooks = [norm.train().register_forward_pre_hook(_noting(found)) for norm, found in zip(norms, seen, strict=True)]
+    statistics: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in norms]
+    hooks = [
+        norm.train().register_forward_pre_hook(_noting(of_norm))
+        for norm, of_norm in zip(norms, statistics, strict=True)
+    ]
     try:
         for rows in batches:
-            known = None if conditions is None else torch.from_numpy(conditions[rows]).to(device)
-            embedder(torch.from_numpy(photos[rows]).to(device), known)
+            batch_conditions = None if conditions is None else torch.from_numpy(conditions[rows]).to(device)
+            embedder(torch.from_numpy(photos[rows]).to(device), batch_conditions)
     finally:
         for hook in hooks:
             hook.remove()
-    for norm, found in zip(norms, seen, strict=True):
-        mean, variance = _combined(found)
+    for norm, of_norm in zip(norms, statistics, strict=True):
+        mean, variance = _combined(of_norm)
         if norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.copy_(mean)
             norm.running_var.copy_(variance)
         norm.eval()
 
 
-def _noting(found: list[tuple[int, Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook that adds count, mean and variance (not corrected) of each channel of what goes in."""
+def _noting(statistics: list[tuple[int, Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that appends count, mean and biased variance of each channel of the input to `statistics`."""
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].float()
-        others = [dim for dim in range(values.ndim) if dim != 1]
-        variance, mean = torch.var_mean(values, dim=others, correction=0)
-        found.append((values.numel() // len(mean), mean.cpu().double(), variance.cpu().double()))
+        dims = [dim for dim in range(values.ndim) if dim != 1]
+        variance, mean = torch.var_mean(values, dim=dims, correction=0)
+        statistics.append((values.numel() // len(mean), mean.cpu().double(), variance.cpu().double()))
 
     return note
 
 
-def _combined(found: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance over all batches: the variance within them and that of their means."""
-    counts = torch.tensor([count for count, _, _ in found]).double()
-    means, variances = torch.stack([m for _, m, _ in found]), torch.stack([v for _, _, v in found])
+def _combined(statistics: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance over all batches: variance within batches plus that of their means."""
+    counts = torch.tensor([count for count, _, _ in statistics]).double()
+    means, variances = torch.stack([m for _, m, _ in statistics]), torch.stack([v for _, _, v in statistics])
     mean = counts @ means / counts.sum()
     return mean, counts @ (variances + (means - mean) ** 2) / (counts.sum() - 1)
 
 
 def _shuffled(photos: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    parts = -(-photos // max(3, batch_size))  # a single photo has no variance, and none is left with 3 or more
+    parts = -(-photos // max(3, batch_size))  # a batch of one photo has no variance; from 3 on, no part has only one
     yield from np.array_split(np.random.default_rng(seed).permutation(photos), parts)
 
 
 def _untouched_norms(start: State, tuned: State) -> set[str]:
-    """Batch norms of the backbone, by their names in the embedder, whose statistics are those of the start."""
+    """Batch norms of the backbone with unchanged statistics, by their names in the embedder."""
     return {
         f"backbone.{name.removesuffix('.running_mean')}"
         for name, value in tuned.items()

@@ -1,9 +1,9 @@
-"""Contexts learn from photos' features, with both towers frozen: one Lightning module (CLIP-ReID's first stage).
+"""Lightning module of the `learn_prompts` stage (CLIP-ReID's first): contexts learn, both towers are frozen.
 
-* The photos' features are computed once, before the stage: an epoch costs only text.
-* The text of an identity is computed once per batch, however many of its photos are in it; the sums of the losses say
-  how often it stands there.
-* The text tower is held where Lightning does not look: it is in no optimizer and no checkpoint.
+* The photos' features are computed once, before the stage: an epoch only computes texts.
+* The text of an identity is computed once per batch, however many of its photos are in it; the losses weight it by
+  their number.
+* The text tower is stored in a tuple, where Lightning does not find it: it is in no optimizer and no checkpoint.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from handreid.training.stage_module import StageModule
 
 
 class LearnPromptsModule(StageModule):
-    """Trains `learner` to the joint `features` of photos with these `labels` (0 to identities - 1), as they are.
+    """Trains `learner` on the fixed joint `features` of photos with these `labels` (0 to identities - 1).
 
-    `names` are those of the identities, `sentences` their sentences, for each prompt; both are only kept.
+    `names` of the identities and their `sentences`, for each prompt, are only stored with the result.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class LearnPromptsModule(StageModule):
 
     @property
     def weights(self) -> dict[str, float]:
-        """What the terms are multiplied by in the loss."""
+        """Weights of the terms in the loss."""
         stage = self.stage
         of_both = {"image_to_text": stage.image_to_text, "text_to_image": stage.text_to_image}
         return of_both | {"diversity": stage.diversity}
 
     @property
     def result(self) -> LearnedPrompts:
-        """What has been learned, with every identity's text in the names' order."""
+        """The learned prompts, with every identity's text in the order of the names."""
         _, names, sentences = self._outside
         contexts = {name: value.detach().clone() for name, value in self.learner.contexts.items()}
         return LearnedPrompts(names, self.learner.texts(self.text), contexts, sentences)
@@ -96,22 +96,22 @@ class LearnPromptsModule(StageModule):
         return total
 
     def losses(self, batch: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        """The terms for these photos, not yet weighted.
+        """The unweighted terms for these photos.
 
-        Li, Sun, Li, "CLIP-ReID" (2023), equations 3 and 4, as their means over the batch. An identity that stands there
-        n times is an anchor n times, and n times in the other sum.
+        Li, Sun, Li, "CLIP-ReID" (2023), equations 3 and 4, as their means over the batch. An identity with n photos in
+        the batch is an anchor n times, and n times in the other sum.
         """
         which, place, counts = torch.unique(self.labels[batch], return_inverse=True, return_counts=True)
         texts = self.learner(self.text, which)
         with without_autocast(texts):
             texts, times = at_least_fp32(texts), counts.float()
             logits = self.similarities(self.features[batch], self.learner.mean(texts))
-            own = place[:, None] == torch.arange(len(which), device=place.device)
-            found = {
-                "image_to_text": contrast(logits, own, times).mean(),
-                "text_to_image": (contrast(logits.T, own.T) * times).sum() / times.sum(),
+            same = place[:, None] == torch.arange(len(which), device=place.device)
+            terms = {
+                "image_to_text": contrast(logits, same, times).mean(),
+                "text_to_image": (contrast(logits.T, same.T) * times).sum() / times.sum(),
             }
-            return found | ({"diversity": diversity(texts)} if self.stage.diversity else {})
+            return terms | ({"diversity": diversity(texts)} if self.stage.diversity else {})
 
     @torch.no_grad()
     def sanity(self, prompts: LearnedPrompts) -> dict[str, float]:
@@ -127,7 +127,7 @@ class LearnPromptsModule(StageModule):
 
 
 class _Positions(Dataset[Tensor]):
-    """A batch of positions is itself: what stands there is in the module."""
+    """Returns the positions of a batch; the features and labels at these are in the module."""
 
     def __getitem__(self, drawn: list[Drawn]) -> Tensor:
         return torch.tensor([position for position, _ in drawn])

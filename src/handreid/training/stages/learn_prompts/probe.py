@@ -1,4 +1,4 @@
-"""What the checks ask of a stage in which sentences for identities learn, with both towers frozen."""
+"""Interface of the `learn_prompts` stage for the checks before the first step."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +16,7 @@ from handreid.training.checks.small_batches import small_batches
 from handreid.training.checks.texts import texts_of_prompts
 from handreid.training.stages.learn_prompts.module import LearnPromptsModule
 
-RATE = 1e-2  # of Adam, at which a few photos are memorised
+RATE = 1e-2  # learning rate of Adam to memorise a few photos
 
 
 class LearnPromptsProbe(Probe[LearnPromptsModule]):
@@ -33,13 +33,13 @@ class LearnPromptsProbe(Probe[LearnPromptsModule]):
         losses = self.module.losses(batch)
         return Pass(total, losses, {name: weight for name, weight in self.module.weights.items() if name in losses})
 
-    def missing(self, first: Pass) -> list[str]:
-        """By gradients: terms are computed anew beside the step, so the sum does not hold these ones."""
-        own = list(self.module.learner.parameters())
-        total = flat(torch.autograd.grad(first.total, own, retain_graph=True))
+    def missing(self, result: Pass) -> list[str]:
+        """By gradients: `losses` are computed again, separately from the step, so `total` does not depend on them."""
+        contexts = list(self.module.learner.parameters())
+        total = flat(torch.autograd.grad(result.total, contexts, retain_graph=True))
         parts = {
-            name: first.weights[name] * flat(torch.autograd.grad(loss, own, retain_graph=True))
-            for name, loss in first.losses.items()
+            name: result.weights[name] * flat(torch.autograd.grad(loss, contexts, retain_graph=True))
+            for name, loss in result.losses.items()
         }
         missing = total - torch.stack(list(parts.values())).sum(dim=0)
         if missing.norm() <= 1e-3 * total.norm():
@@ -48,17 +48,17 @@ class LearnPromptsProbe(Probe[LearnPromptsModule]):
         return [f"the loss is not the sum of its terms by their weights; what is missing is most like {nearest}"]
 
     def frozen(self) -> dict[str, nn.Parameter]:
-        return {f"text.{name}": own for name, own in self.module.text.named_parameters()}
+        return {f"text.{name}": parameter for name, parameter in self.module.text.named_parameters()}
 
-    def shared(self, now: Pass, name: str) -> list[Tensor]:
+    def shared(self, result: Pass, name: str) -> list[Tensor]:
         return list(self.module.learner.parameters())
 
-    def of_learning(self, first: Pass, *, fresh: bool) -> Iterator[Question]:
+    def of_learning(self, result: Pass, *, fresh: bool) -> Iterator[Question]:
         module = self.module
         yield partial(texts_of_prompts, module.learner, module.text, shared=module.stage.contexts == "shared")
 
     def overfit(self) -> CheckResult:
-        """With features that are as far apart as their identities, and no dropout."""
+        """With features spread apart (`_apart`), and no dropout."""
         module = self.module
         positions: Tensor = next(small_batches(self, identities=6, images=1))
         module.learner.dropout.p = 0.0
@@ -69,15 +69,15 @@ class LearnPromptsProbe(Probe[LearnPromptsModule]):
         def right() -> tuple[int, int]:
             with torch.no_grad():
                 texts = module.learner.mean(module.learner(module.text, labels))
-                found = module.similarities(module.features[positions], texts).argmax(dim=1)
-            return int((labels[found] == labels).sum()), len(labels)
+                nearest = module.similarities(module.features[positions], texts).argmax(dim=1)
+            return int((labels[nearest] == labels).sum()), len(labels)
 
         return memorise(module, positions, right, f"{len(labels)} photos of as many identities", RATE)
 
 
 def _apart(features: Tensor) -> Tensor:
-    """As long as before, and their mean taken away: what is asked is whether contexts lead texts to where photos are,
-    and to an untrained tower all photos are alike.
+    """Features without their common mean, with the mean length of before: whether contexts can move texts to features
+    is only testable if these differ, and to an untrained tower all photos are similar.
     """
     centred = F.normalize(features - features.mean(dim=0), dim=1)
     apart: Tensor = centred * features.norm(dim=1).mean()

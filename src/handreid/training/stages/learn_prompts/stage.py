@@ -1,4 +1,4 @@
-"""A stage in which words for identities are learned, the encoder left as it is."""
+"""The `learn_prompts` stage: words for identities are learned, the encoder stays unchanged."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +26,14 @@ from handreid.training.stages.learn_prompts.probe import LearnPromptsProbe
 
 
 class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
-    """Words for identities are learned; the encoder is left as it is, and every identity has a text afterwards."""
+    """Words for identities are learned; afterwards every identity has a text feature. The encoder is unchanged."""
 
     def check(self, handover: Handover, material: RunDataset) -> None:
         stage, text = self.settings, handover.text
         text.check_promptable()
         filled, _ = _sentences(stage, material)
-        make_sentences(text, [sentence for of in filled for sentence in of], _places(stage))
-        if stage.contexts == "shared" and all(len(set(of)) == 1 for of in filled):
+        make_sentences(text, [sentence for sentences in filled for sentence in sentences], _places(stage))
+        if stage.contexts == "shared" and all(len(set(sentences)) == 1 for sentences in filled):
             raise RecipeError(
                 f"stages.{self.number}: with shared contexts only, every identity has the prompt {filled[0][0]!r}, so "
                 "none can be told from another: use contexts: identity or both, or {places} in which identities differ"
@@ -48,8 +48,8 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
         return ValidationSpec(module.sanity, self.settings.validate_every, name="prompts", monitor=None, quiet=True)
 
     def counts(self, job: Job, module: LearnPromptsModule) -> tuple[dict[str, int], int]:
-        contexts = sum(own.numel() for own in module.parameters())
-        towers = sum(own.numel() for part in (job.embedder, job.text) for own in part.parameters())
+        contexts = sum(parameter.numel() for parameter in module.parameters())
+        towers = sum(parameter.numel() for part in (job.embedder, job.text) for parameter in part.parameters())
         return {"contexts": contexts}, contexts + towers
 
     def key(self, handover: Handover) -> bytes:
@@ -74,12 +74,12 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
 
 
 def load_prompts(folder: Path) -> LearnedPrompts:
-    """The prompts of a stage that is finished. Raises RunError, and WeightsError."""
+    """The prompts of a finished stage. Raises RunError and WeightsError."""
     return LearnedPrompts.load(checked(folder / "last.safetensors"))
 
 
 def prompts_module(job: Job, number: int) -> LearnPromptsModule:
-    """The stage as it begins; photos' features are computed for it, or found."""
+    """The untrained stage; the photos' features are computed or read from the cache."""
     stage, material = LearnPromptsStage(job.recipe, number).settings, job.material
     photos, conditions = job.decoded(material.split.train), job.conditions(material.split.train)
     size = job.recipe.evaluate.batch_size
@@ -90,7 +90,7 @@ def prompts_module(job: Job, number: int) -> LearnPromptsModule:
     filled, notes = _sentences(stage, material)
     for note in notes:
         job.progress.say(f"note: {note}")
-    sentences = make_sentences(job.text, [sentence for of in filled for sentence in of], _places(stage))
+    sentences = make_sentences(job.text, [sentence for texts in filled for sentence in texts], _places(stage))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed(number))
         learner = PromptLearner(
