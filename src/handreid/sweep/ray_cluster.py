@@ -3,6 +3,7 @@
 * What Ray writes of itself is in a temporary folder, which is removed with it; it calls no network and opens no
   dashboard.
 * Ray's processes end with the one that started them, however that ended.
+* Beside a Ray that was started here is a trial server.
 """
 
 import contextlib
@@ -12,10 +13,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from handreid.errors import HandreidError, RunError
+from handreid.sweep import trial_server
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,6 +32,7 @@ _SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _STORE = 80 * 2**20  # bytes; Ray's least is 75 MiB, and no photos pass through it
+_servers: list[str] = []  # the trial server beside the Ray that was started here, if any
 _QUIET = ("ray", "ray.tune", "ray.air", "ray.train")
 
 
@@ -41,6 +44,7 @@ class Resources:
     gpus: float
     concurrent: int
     storage: Path
+    server: str | None = None  # address of a trial server; without one trials are trained in Ray's own processes
 
 
 def prepare() -> None:
@@ -64,18 +68,20 @@ def running(
 
     started = not ray.is_initialized()
     temporary = Path(tempfile.mkdtemp(prefix="handreid-ray-"))
-    try:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, storage, ignore_errors=True)
+        cleanup.callback(shutil.rmtree, temporary, ignore_errors=True)
         if started:
+            cleanup.callback(ray.shutdown)
             _start(address, temporary)
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        yield _room(machines, storage if address else temporary / "tune", cpus, gpus, concurrent)
-    finally:
-        if started:
-            ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(storage, ignore_errors=True)
+        room = _room(machines, storage if address else temporary / "tune", cpus, gpus, concurrent)
+        if started and address is None and trial_server.available():
+            _servers.append(cleanup.enter_context(trial_server.serving(temporary, room.cpus)))
+            cleanup.callback(_servers.pop)
+        yield replace(room, server=_servers[-1] if _servers else None)
 
 
 def _start(address: str | None, temporary: Path) -> None:

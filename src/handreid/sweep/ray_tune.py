@@ -16,12 +16,13 @@ from handreid.sweep.ray_cluster import Resources
 from handreid.sweep.results import epochs_of
 from handreid.sweep.search import one_at_a_time
 from handreid.sweep.state import SweepState, describe_end
+from handreid.sweep.trial_server import describe_fault
 from handreid.sweep.worker import run_trial
 
 
 def tune_trials(going: SweepState, room: Resources, advance: Advance) -> None:
     """Trains what is left of a sweep; every trial is noted as it begins and ends."""
-    searcher = SweepSearcher(going, room.cpus, advance)
+    searcher = SweepSearcher(going, room, advance)
     scheduler = _scheduler(going)
     tune.Tuner(
         tune.with_resources(run_trial, {"cpu": room.cpus, "gpu": room.gpus}),
@@ -44,10 +45,10 @@ def tune_trials(going: SweepState, room: Resources, advance: Advance) -> None:
 class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
     """Gives Ray the trials that are next, and notes those that ended."""
 
-    def __init__(self, going: SweepState, threads: int, advance: Advance) -> None:
+    def __init__(self, going: SweepState, room: Resources, advance: Advance) -> None:
         super().__init__(metric=going.sweep.metric, mode="max")
         self.going = going
-        self.threads = threads
+        self.room = room
         self.advance = advance
         self.numbers: dict[str, int] = {}
         self.broken: Exception | None = None
@@ -75,7 +76,8 @@ class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
             "folder": str(self.going.notes.run_folder(trial).absolute()),
             "data": str(self.going.material.path.absolute()),
             "metric": self.going.sweep.metric,
-            "threads": self.threads,
+            "threads": self.room.cpus,
+            "server": self.room.server,
             "track": [tracker.model_dump(mode="json") for tracker in self.going.trackers(trial)],
         }
 
@@ -117,9 +119,7 @@ class ProgressCallback(Callback):  # type: ignore[misc, unused-ignore]
 
 
 def _died_of(error: Any) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}".removesuffix(": ")
+    return describe_fault(getattr(error, "cause", None) or error)
 
 
 def _scheduler(going: SweepState) -> TrialScheduler:
