@@ -1,6 +1,6 @@
-"""Ray for as long as it is needed: started here, or a cluster that is there; quiet, and gone afterwards.
+"""Starts Ray for a sweep, or connects to a running cluster; quiet, and shut down afterwards.
 
-* What Ray writes of itself is in a temporary folder, which is removed with it; it calls no network and opens no
+* Ray's own files are in a temporary folder, which is removed at the end. It reports no usage statistics and opens no
   dashboard.
 * Ray's processes end with the one that started them, however that ended.
 * Beside a Ray that was started here is a trial server.
@@ -27,7 +27,7 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is for us
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no metric
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the sweep's folder is what is known, not Ray's
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the state is in the sweep's folder, not in Ray's
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -38,7 +38,7 @@ _QUIET = ("ray", "ray.tune", "ray.air", "ray.train")
 
 @dataclass(frozen=True)
 class Resources:
-    """What each trial gets, how many there are at a time, and where Ray may keep what it keeps."""
+    """What each trial gets, how many run at a time, and the folder for Ray's own files."""
 
     cpus: int
     gpus: float
@@ -48,7 +48,7 @@ class Resources:
 
 
 def prepare() -> None:
-    """Settings that Ray reads when it is imported. Raises HandreidError when what sweeps stand on is not installed."""
+    """Settings that Ray reads when it is imported. Raises HandreidError when Ray or Optuna is not installed."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     missing = [name for name in ("optuna", "ray") if importlib.util.find_spec(name) is None]
@@ -120,17 +120,19 @@ def _cores() -> int:
 def _room(
     machines: list[Mapping[str, float]], storage: Path, cpus: int | None, gpus: float | None, concurrent: int | None
 ) -> Resources:
-    """Room on machines with so many `CPU` and `GPU`; a trial is on one of them."""
-    share = (1.0 if any(of.get("GPU") for of in machines) else 0.0) if gpus is None else gpus
-    usable = [of for of in machines if of.get("CPU", 0) >= 1 and of.get("GPU", 0) >= share]
-    wanted = -(-concurrent // max(len(usable), 1)) if concurrent else 1
-    places = [int(of["GPU"] // share) if share else wanted for of in usable]
-    each = cpus or max(1, min((int(of["CPU"]) // at for of, at in zip(usable, places, strict=True)), default=1))
-    room = sum(min(int(of["CPU"]) // each, at) for of, at in zip(usable, places, strict=True))
+    """Resources per trial and trials at a time, from the `CPU` and `GPU` of each machine; a trial is on one machine."""
+    share = (1.0 if any(machine.get("GPU") for machine in machines) else 0.0) if gpus is None else gpus
+    usable = [machine for machine in machines if machine.get("CPU", 0) >= 1 and machine.get("GPU", 0) >= share]
+    per_machine = -(-concurrent // max(len(usable), 1)) if concurrent else 1
+    places = [int(machine["GPU"] // share) if share else per_machine for machine in usable]
+    each = cpus or max(
+        1, min((int(machine["CPU"]) // place for machine, place in zip(usable, places, strict=True)), default=1)
+    )
+    room = sum(min(int(machine["CPU"]) // each, place) for machine, place in zip(usable, places, strict=True))
     if not room:
-        there = "; ".join(f"{of.get('CPU', 0):g} cores and {of.get('GPU', 0):g} GPUs" for of in machines)
+        sizes = "; ".join(f"{machine.get('CPU', 0):g} cores and {machine.get('GPU', 0):g} GPUs" for machine in machines)
         raise RunError(
-            f"a trial needs {each} cores and {share:g} GPUs of one machine, but there are {there}: lower `cpus` "
+            f"a trial needs {each} cores and {share:g} GPUs of one machine, but there are {sizes}: lower `cpus` "
             "and `gpus` in the sweep"
         )
     return Resources(each, share, min(concurrent or room, room), storage)
