@@ -1,13 +1,14 @@
 """Sweeps: what is varied, what is refused, how a sweep that was killed goes on, and what follows from its trials."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from handreid.data import manifest, sources
 from handreid.errors import ProtocolError, RecipeError
 from handreid.metrics.ranking import Ranking
 from handreid.metrics.ranking_metrics import metrics
-from handreid.recipe import parse_recipe
+from handreid.recipe import dump_recipe, parse_recipe
 from handreid.recipe.load_sweep import Design, builtin_sweeps, dump_sweep, load_sweep
 from handreid.recipe.sweep import MEASURED, Asha, Axis, Sweep, number_words, short_names
 from handreid.report.figures.sweep import caption, draw
@@ -34,12 +35,14 @@ from handreid.runs.leakage import check_validation_unseen
 from handreid.sweep import ray_cluster
 from handreid.sweep.checks import check_settings, idle_scheduler
 from handreid.sweep.importance import importance
+from handreid.sweep.ray_cluster import Resources
 from handreid.sweep.results import outcome, series
 from handreid.sweep.search import Known, Setting, grid, one_at_a_time, propose
 from handreid.sweep.summary import summarise_settings
-from tests.cli.test_commands import complaint, handreid
+from tests.cli.test_commands import Called, complaint, handreid
 from tests.conftest import MICRO_RECIPE
 from tests.edits import write_metrics
+from tests.forks import CommandLine
 
 LR, EPOCHS, HEAD = "stages.0.optimizer.lr", "stages.0.epochs", "model.head"
 
@@ -473,10 +476,10 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resources]:
     ray_cluster.prepare()
-    with ray_cluster.running(None, tmp_path_factory.mktemp("ray"), cpus=1, gpus=0.0, concurrent=2):
-        yield
+    with ray_cluster.running(None, tmp_path_factory.mktemp("ray"), cpus=1, gpus=0.0, concurrent=2) as room:
+        yield room
 
 
 @pytest.fixture
@@ -495,6 +498,27 @@ def written(folder: Path, **keys: Any) -> Path:
 def trials_of(out: Path) -> list[dict[str, Any]]:
     found = json.loads((out / "sweep.json").read_text())["trials"]
     return [{key: value for key, value in trial.items() if key != "seconds"} for trial in found]
+
+
+@pytest.fixture(scope="module")
+def seeded(ray: Resources, alike: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Called, Path]:
+    """A sweep of three settings with two seeds each, the first of which fails."""
+    folder = tmp_path_factory.mktemp("seeded")
+    (folder / "micro.yaml").write_text(MICRO_RECIPE)
+    sweep = written(folder, space={LR: {"choice": [1e30, 1e-3, 1e-5]}}, seeds=[3, 5], set=SHORT)
+    return handreid("sweep", sweep, "--data", alike, "--out", folder / "out", "--json"), folder / "out"
+
+
+@pytest.fixture(scope="module")
+def halved(ray: Resources, alike: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose settings TPE proposes, and of whose trials ASHA stops some."""
+    folder = tmp_path_factory.mktemp("halved")
+    (folder / "micro.yaml").write_text(MICRO_RECIPE)
+    space = {LR: {"log_range": [1e-6, 1e-2]}, HEAD: {"choice": [{"kind": "linear"}, {"kind": "bnneck"}]}}
+    halving = {"kind": "asha", "grace": 2, "reduction": 2}
+    sweep = written(folder, space=space, search="tpe", trials=8, scheduler=halving, set={EPOCHS: 6})
+    assert handreid("sweep", sweep, "--data", alike, "--out", folder / "whole").code == 0
+    return folder / "whole"
 
 
 GRID = {LR: {"choice": [1e-3, 1e-5]}, "head": {"together": {"plain": {HEAD: {"kind": "linear"}}, "neck": {}}}}
@@ -559,84 +583,91 @@ class TestSweep:
         other = complaint("sweep", sweep, "--data", alike, "--out", out.parent)
         assert other.startswith(f"RunError: {out.parent} is not empty and holds no sweep")
 
-    def test_a_trial_that_fails_is_noted_and_the_others_go_on(self, folder: Path, alike: Path):
-        sweep, out = written(folder, space={LR: {"choice": [1e30, 1e-3]}}, set=SHORT), folder / "out"
-        called = handreid("sweep", sweep, "--data", alike, "--out", out, "--json")
+    def test_a_trial_that_fails_is_noted_and_the_others_go_on(self, seeded: tuple[Called, Path]):
+        called, out = seeded
         assert called.code == 0, called.err
-        failed, finished = json.loads(called.out)["trials"]
-        assert (failed["state"], finished["state"]) == ("failed", "finished")
-        assert failed["message"].startswith("the loss is nan in epoch 1")
-        assert "[1/2] lr 1e30: failed after epoch 0 of 1: the loss is nan" in called.err
+        trials = json.loads(called.out)["trials"]
+        assert [trial["state"] for trial in trials] == ["failed"] * 2 + ["finished"] * 4
+        assert all(trial["message"].startswith("the loss is nan in epoch 1") for trial in trials[:2])
+        assert "[1/6] lr 1e30, seed 3: failed after epoch 0 of 1: the loss is nan" in called.err
         assert "failed: the loss is nan" in (out / "sweep.md").read_text()
+
+    def test_a_sweep_of_which_all_trials_fail_is_an_error(self, folder: Path, alike: Path):
         sweep = written(folder, space={LR: {"choice": [1e30, 2e30]}}, set=SHORT)
         called = handreid("sweep", sweep, "--data", alike, "--out", folder / "all")
         assert (called.code, called.out) == (2, "")
         assert called.err.splitlines()[-1].startswith("RunError: all 2 trials failed; 001-lr-1e30: the loss is nan")
 
-    def test_asha_stops_trials_that_are_behind_and_they_can_be_resumed(self, folder: Path, alike: Path):
-        rates = [1e-3, 3e-4, 1e-5, 1e-6, 2e-3, 1e-7]
-        space, halving = {LR: {"choice": rates}}, {"kind": "asha", "grace": 1, "reduction": 2}
-        sweep, out = written(folder, space=space, scheduler=halving, set={EPOCHS: 6}), folder / "out"
-        assert handreid("sweep", sweep, "--data", alike, "--out", out).code == 0
-        found = trials_of(out)
+    def test_asha_stops_trials_that_are_behind_and_they_can_be_resumed(self, halved: Path, tmp_path: Path):
+        found = trials_of(halved)
         stopped = [trial for trial in found if trial["state"] == "stopped"]
         assert stopped
         assert {trial["state"] for trial in found} == {"finished", "stopped"}
         for trial in stopped:
-            run = out / trial["folder"]
+            run = halved / trial["folder"]
             assert trial["done"] == len((run / "metrics.jsonl").read_text().splitlines()) < 6
             assert not (run / "model.safetensors").exists()
-            assert f"| stopped at epoch {trial['done']} of 6 |" in (out / "sweep.md").read_text()
-        run = out / stopped[0]["folder"]
+            assert f"| stopped at epoch {trial['done']} of 6 |" in (halved / "sweep.md").read_text()
+        run = shutil.copytree(halved / stopped[0]["folder"], tmp_path / "resumed")
         assert handreid("train", "--resume", "--out", run).code == 0
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
 
-    def test_seeds_are_repeated_and_not_chosen(self, folder: Path, alike: Path):
-        sweep = written(folder, space={LR: {"choice": [1e-3, 1e-5]}}, seeds=[3, 5], set=SHORT)
-        out = folder / "out"
-        assert handreid("sweep", sweep, "--data", alike, "--out", out).code == 0
+    def test_seeds_are_repeated_and_not_chosen(self, seeded: tuple[Called, Path]):
+        _, out = seeded
         found = trials_of(out)
-        assert [(trial["setting"], trial["seed"]) for trial in found] == [(1, 3), (1, 5), (2, 3), (2, 5)]
-        seeds = [yaml.safe_load((out / trial["folder"] / "recipe.yaml").read_text())["seed"] for trial in found]
+        assert [(trial["setting"], trial["seed"]) for trial in found] == [
+            (setting, seed) for setting in (1, 2, 3) for seed in (3, 5)
+        ]
+        seeds = [yaml.safe_load((out / trial["folder"] / "recipe.yaml").read_text())["seed"] for trial in found[2:]]
         assert seeds == [3, 5, 3, 5]
-        assert found[0]["value"] != found[1]["value"]
+        assert found[2]["value"] != found[3]["value"]
         best = json.loads((out / "sweep.json").read_text())["best"]
-        means = {1: np.mean([t["value"] for t in found[:2]]), 2: np.mean([t["value"] for t in found[2:]])}
-        assert best["value"] == pytest.approx(max(means.values()))
+        means = [np.mean([t["value"] for t in found[first : first + 2]]) for first in (2, 4)]
+        assert best["value"] == pytest.approx(max(means))
         assert yaml.safe_load((out / "best.yaml").read_text())["seed"] == 0
 
 
-def start(*words: object) -> "subprocess.Popen[str]":
-    code = "from handreid.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+@pytest.mark.parametrize("end", ["killed", "abandoned", "stopped"])
+def test_a_trial_has_a_process_of_its_own(ray: Resources, alike: Path, tmp_path: Path, end: str):
+    """That process ends alone, also when whoever asked for the trial is gone, and its run can be resumed."""
+    folder, before = tmp_path / "run", processes()
+    recipe = parse_recipe(MICRO_RECIPE, "micro", [f"{EPOCHS}=6"])
+    config = {"recipe": dump_recipe(recipe), "folder": str(folder), "data": str(alike), "metric": "validation_map"}
+    assert ray.server is not None
+    with Client(ray.server, "AF_UNIX") as connection:
+        connection.send(({**config, "threads": 1, "track": []}, dict(os.environ), str(tmp_path)))
+        assert connection.recv()["epoch"] == 1
+        started = descendants(os.getpid()) - before.keys()
+        (trial,) = (one for one in started if b"trial_server" in Path(f"/proc/{one}/cmdline").read_bytes())
+        if end == "killed":
+            os.kill(trial, signal.SIGKILL)
+            with pytest.raises((EOFError, OSError)):
+                connection.recv()
+        elif end == "stopped":
+            connection.send(False)
+            assert connection.poll(30)
+    wait_for_end({trial})
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+    assert handreid("train", "--resume", "--out", folder).code == 0
 
 
 @pytest.mark.usefixtures("ray")
-def test_a_sweep_that_was_killed_ends_with_the_same_table(folder: Path, alike: Path):
+def test_a_sweep_that_was_killed_ends_with_the_same_table(halved: Path, alike: Path):
     """Searcher and scheduler too: what TPE proposes and ASHA stops follows from what trials before gave."""
-    space = {LR: {"log_range": [1e-6, 1e-2]}, HEAD: {"choice": [{"kind": "linear"}, {"kind": "bnneck"}]}}
-    halving = {"kind": "asha", "grace": 2, "reduction": 2}
-    keys = {"space": space, "search": "tpe", "trials": 8, "scheduler": halving, "set": {EPOCHS: 6}}
-    sweep, whole, cut = written(folder, **keys), folder / "whole", folder / "cut"
-    assert handreid("sweep", sweep, "--data", alike, "--out", whole).code == 0
-
-    going = start("sweep", sweep, "--data", alike, "--out", cut)
-    while len(list(cut.glob("trials/*/stages/*/last.ckpt"))) < 4 and going.poll() is None:
-        time.sleep(0.01)
-    assert going.poll() is None, going.communicate()[1]
-    refused = complaint("sweep", "--resume", cut)
-    assert refused.startswith(
-        f"RunError: {cut} is in use: another process works on this sweep; wait for it, or stop it"
-    )
-    going.send_signal(signal.SIGKILL)
-    going.communicate()
-    wait_for_silence(cut)
+    whole, cut = halved, halved.parent / "cut"
+    with CommandLine("sweep", halved.parent / "sweep.yaml", "--data", alike, "--out", cut) as going:
+        while len(list(cut.glob("trials/*/stages/*/last.ckpt"))) < 4 and going.poll() is None:
+            time.sleep(0.01)
+        assert going.poll() is None, going.communicate()[1]
+        refused = complaint("sweep", "--resume", cut)
+        assert refused.startswith(
+            f"RunError: {cut} is in use: another process works on this sweep; wait for it, or stop it"
+        )
+        assert going.process.pid is not None
+        started = descendants(going.process.pid)
+        assert len(started) > 2
+        going.send_signal(signal.SIGKILL)
+    wait_for_end(started)
     begun = trials_of(cut)
     assert 4 <= len(begun) < 8
     assert [trial["state"] for trial in begun].count("running") == 1
@@ -646,20 +677,45 @@ def test_a_sweep_that_was_killed_ends_with_the_same_table(folder: Path, alike: P
     assert {trial["state"] for trial in trials_of(whole)} == {"finished", "stopped"}
     for trial in trials_of(whole):
         for name in ("model.safetensors", "metrics.jsonl"):
-            ours, theirs = (out / trial["folder"] / name for out in (whole, cut))
-            assert ours.exists() == theirs.exists()
-            if name == "model.safetensors" and ours.exists():
-                assert ours.read_bytes() == theirs.read_bytes()
+            expected, model = (out / trial["folder"] / name for out in (whole, cut))
+            assert expected.exists() == model.exists()
+            if name == "model.safetensors" and expected.exists():
+                assert expected.read_bytes() == model.read_bytes()
     assert (cut / "best.yaml").read_text() == (whole / "best.yaml").read_text()
 
 
-def wait_for_silence(out: Path) -> None:
-    """Ray's processes end by themselves when the one that started them was killed."""
-    until, before = time.monotonic() + 30, None
-    while time.monotonic() < until:
-        now = {str(path): path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-        if now == before:
-            return
-        before = now
-        time.sleep(3)
-    pytest.fail("something still writes into the sweep")
+def processes() -> dict[int, int]:
+    """Those that run: process and parent."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(") ")[2].split()[:2]
+            if state != "Z":
+                found[int(path.parent.name)] = int(parent)
+    return found
+
+
+def descendants(process: int) -> set[int]:
+    parents = processes()
+    found, added = {process}, {process}
+    while added:
+        added = {child for child, parent in parents.items() if parent in added}
+        found |= added
+    return found - {process}
+
+
+def wait_for_end(started: set[int]) -> None:
+    """All that a command started ends by itself when the command was killed: Ray's processes, and the trials."""
+    until = time.monotonic() + 30
+    while left := [one for one in started & processes().keys() if not late(one)]:
+        assert time.monotonic() < until, f"still there: {left}"
+        time.sleep(0.1)
+
+
+def late(process: int) -> bool:
+    """Ray's two agents of a machine notice its end up to minutes later; they write nothing into a sweep."""
+    try:
+        name = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return True
+    return name.startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvAgent"))

@@ -48,7 +48,7 @@ def sweep(
     design, folder = _chosen(sweep, out, resume, recipe, set_ or [])
     if concurrent:
         design = design.running(concurrent)
-    told = trackers(track)
+    tracked = trackers(track)
     early.manifests([data])
     check_folder_writable(folder)
     progress = begin()
@@ -57,12 +57,12 @@ def sweep(
         return
     from handreid.sweep.run import run_sweep
 
-    if resume and told is None:  # the recipe in that folder may be anybody's
-        told = ()
+    if resume and tracked is None:  # the recipe in that folder may be anybody's
+        tracked = ()
         if "tracking" in design.identity["recipe"]:
             output.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
     with resumable(f"handreid sweep --resume {folder}"):
-        content = run_sweep(design, data, folder, address=address, retry=retry, track=told, progress=progress)
+        content = run_sweep(design, data, folder, address=address, retry=retry, track=tracked, progress=progress)
         after_sweep(folder)
     if json:
         output.as_json(content)
@@ -74,11 +74,13 @@ def sweeps(json: Json = False) -> None:
     """List the built-in sweeps, each in a line."""
     from handreid.recipe.load_sweep import builtin_sweeps, load_sweep
 
-    found = {name: load_sweep(name).sweep for name in builtin_sweeps()}
+    designs = {name: load_sweep(name).sweep for name in builtin_sweeps()}
     if json:
-        output.as_json({name: one.model_dump(mode="json") for name, one in found.items()})
+        output.as_json({name: design.model_dump(mode="json") for name, design in designs.items()})
         return
-    rows = [(name, one.recipe, f"{one.settings} by {one.search}", one.about) for name, one in found.items()]
+    rows = [
+        (name, design.recipe, f"{design.settings} by {design.search}", design.about) for name, design in designs.items()
+    ]
     output.table("built-in sweeps", ("name", "recipe", "settings", "about"), rows, left=4)
 
 
@@ -114,10 +116,10 @@ def _chosen(
     from handreid.sweep.trials import load_design
 
     if resume is not None:
-        given = {"SWEEP": name, "--out": out, "--recipe": recipe, "--set": overrides}
-        said = [option for option, value in given.items() if value]
-        if said:
-            raise RecipeError(f"--resume continues a sweep with its original settings: omit {', '.join(said)}")
+        options = {"SWEEP": name, "--out": out, "--recipe": recipe, "--set": overrides}
+        present = [option for option, value in options.items() if value]
+        if present:
+            raise RecipeError(f"--resume continues a sweep with its original settings: omit {', '.join(present)}")
         return load_design(resume), resume
     if name is None:
         raise RecipeError(
@@ -144,7 +146,7 @@ def _check(design: "Design", data: Path | None, folder: Path, *, elsewhere: bool
     output.echo(f"sweep {sweep.name} of {sweep.recipe} can start: {sweep.settings} settings by {sweep.search}{seeds}")
     settings = list(grid(sweep)) if sweep.search == "grid" else []
     if sweep.search == "random":
-        settings = [one for number in range(sweep.settings) if (one := propose(sweep, number, []))]
+        settings = [drawn for number in range(sweep.settings) if (drawn := propose(sweep, number, []))]
     for setting in settings:
         output.echo(f"  {describe_settings(setting)}")
 

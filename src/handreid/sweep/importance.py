@@ -3,9 +3,9 @@
 Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance" (2014), as Optuna has
 it: a random forest learns the metric from the parameters, and a parameter's importance is the share of the forest's
 variance that it explains alone, all made to sum to 1. The seed of a trial counts as a parameter where there are
-several: what matters less than the seed is noise.
+several: a parameter with less than the seed's share is within noise.
 
-Trials that were stopped early are left out: their numbers are of fewer epochs.
+Trials that were stopped early are excluded: their metrics are of fewer epochs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,16 +26,16 @@ def importance(sweep: Sweep, trials: Sequence[Mapping[str, Any]]) -> dict[str, A
     done = [trial for trial in trials if trial["state"] == "finished"]
     seeded = len({trial["seed"] for trial in done}) > 1
     names = [*sweep.space, *([SEED] if seeded else [])]
-    told = {"method": "fANOVA", "trials": len(done)}
+    facts = {"method": "fANOVA", "trials": len(done)}
     if len(done) < 4 or len({trial["value"] for trial in done}) < 2:
         why = "no two finished trials differ" if len(done) >= 4 else f"only {len(done)} trials finished"
-        return {**told, "parameters": {}, "remark": f"importance is not known: {why}"}
+        return {**facts, "parameters": {}, "remark": f"importance is not known: {why}"}
     if len(names) == 1:
-        return {**told, "parameters": {names[0]: 1.0}, "remark": "one parameter alone has no rivals: all is due to it"}
+        return {**facts, "parameters": {names[0]: 1.0}, "remark": "one parameter alone has no rivals: all is due to it"}
     shares = _shares(sweep, done, seeded=seeded)
     few = len(done) < _FEW * len(names)
     remark = f"{len(done)} trials are few for {len(names)} parameters: a hint, not a measurement" if few else None
-    return {**told, "parameters": dict(sorted(shares.items(), key=lambda one: -one[1])), "remark": remark}
+    return {**facts, "parameters": dict(sorted(shares.items(), key=lambda item: -item[1])), "remark": remark}
 
 
 def _shares(sweep: Sweep, done: Sequence[Mapping[str, Any]], *, seeded: bool) -> dict[str, float]:
@@ -52,5 +52,5 @@ def _shares(sweep: Sweep, done: Sequence[Mapping[str, Any]], *, seeded: bool) ->
     for trial in done:
         params = {**trial["parameters"], **({SEED: trial["seed"]} if seeded else {})}
         study.add_trial(create_trial(params=params, distributions=spread, value=trial["value"]))
-    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=sweep.seed), params=list(spread))
-    return {name: float(share) for name, share in found.items()}
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=sweep.seed), params=list(spread))
+    return {name: float(share) for name, share in shares.items()}

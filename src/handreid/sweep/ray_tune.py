@@ -1,4 +1,4 @@
-"""Ray Tune over a sweep: what it trains next, which trials it ends early, and what is told meanwhile."""
+"""A sweep on Ray Tune: which trial is next, which are stopped early, and the progress lines."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,12 +16,13 @@ from handreid.sweep.ray_cluster import Resources
 from handreid.sweep.results import epochs_of
 from handreid.sweep.search import one_at_a_time
 from handreid.sweep.state import SweepState, describe_end
+from handreid.sweep.trial_server import describe_fault
 from handreid.sweep.worker import run_trial
 
 
 def tune_trials(going: SweepState, room: Resources, advance: Advance) -> None:
-    """Trains what is left of a sweep; every trial is noted as it begins and ends."""
-    searcher = SweepSearcher(going, room.cpus, advance)
+    """Trains the remaining trials; each is recorded in sweep.json when it begins and when it ends."""
+    searcher = SweepSearcher(going, room, advance)
     scheduler = _scheduler(going)
     tune.Tuner(
         tune.with_resources(run_trial, {"cpu": room.cpus, "gpu": room.gpus}),
@@ -42,12 +43,12 @@ def tune_trials(going: SweepState, room: Resources, advance: Advance) -> None:
 
 
 class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
-    """Gives Ray the trials that are next, and notes those that ended."""
+    """Gives Ray the next trials, and records those that ended."""
 
-    def __init__(self, going: SweepState, threads: int, advance: Advance) -> None:
+    def __init__(self, going: SweepState, room: Resources, advance: Advance) -> None:
         super().__init__(metric=going.sweep.metric, mode="max")
         self.going = going
-        self.threads = threads
+        self.room = room
         self.advance = advance
         self.numbers: dict[str, int] = {}
         self.broken: Exception | None = None
@@ -64,7 +65,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
             if trial is None:
                 return Searcher.FINISHED
             recipe = self.going.written(trial)
-        except Exception as error:  # Ray would make a trace of it
+        except Exception as error:  # Ray would print a stack trace
             self.broken = error
             return Searcher.FINISHED
         self.numbers[trial_id] = trial.number
@@ -75,7 +76,8 @@ class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
             "folder": str(self.going.notes.run_folder(trial).absolute()),
             "data": str(self.going.material.path.absolute()),
             "metric": self.going.sweep.metric,
-            "threads": self.threads,
+            "threads": self.room.cpus,
+            "server": self.room.server,
             "track": [tracker.model_dump(mode="json") for tracker in self.going.trackers(trial)],
         }
 
@@ -86,14 +88,14 @@ class SweepSearcher(Searcher):  # type: ignore[misc, unused-ignore]
         self.advance(1)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the sweep's folder is what is known."""
+        """Does nothing: the state is in the sweep's folder."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Does nothing, as `save`."""
 
 
 class ProgressCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """Tells each validation, and what a trial died of."""
+    """Prints each validation, and records the error of a trial."""
 
     def __init__(self, going: SweepState) -> None:
         self.going = going
@@ -107,56 +109,56 @@ class ProgressCallback(Callback):  # type: ignore[misc, unused-ignore]
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         metric = self.going.sweep.metric
         if metric in result and not result["again"]:
-            mine = self.going.notes.of(trial.config["number"])
+            noted = self.going.notes.of(trial.config["number"])
             name = metric.removeprefix("validation_")
-            self.going.tell(mine, f"epoch {result['epoch']} of {mine.epochs}, validation {name} {result[metric]:.1%}")
+            self.going.tell(noted, f"epoch {result['epoch']} of {noted.epochs}, validation {name} {result[metric]:.1%}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        mine = self.going.notes.of(trial.config["number"])
-        self.going.notes.put(replace(mine, message=_died_of(trial.get_error())))
+        noted = self.going.notes.of(trial.config["number"])
+        self.going.notes.put(replace(noted, message=_died_of(trial.get_error())))
 
 
 def _died_of(error: Any) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}".removesuffix(": ")
+    return describe_fault(getattr(error, "cause", None) or error)
 
 
 def _scheduler(going: SweepState) -> TrialScheduler:
-    """Ray's, which knows what all trials before have told."""
-    asked, metric = going.sweep.scheduler, going.sweep.metric
-    if asked is None:
+    """Ray's scheduler, with the metrics of all trials that ended before."""
+    options, metric = going.sweep.scheduler, going.sweep.metric
+    if options is None:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     lengths = [epochs_of(going.design.recipe_of(setting)) for setting in one_at_a_time(going.sweep)]
-    scheduler = asha_scheduler(asked, metric, longest=max([*(trial.epochs for trial in going.notes.trials), *lengths]))
+    scheduler = asha_scheduler(
+        options, metric, longest=max([*(trial.epochs for trial in going.notes.trials), *lengths])
+    )
     for trial in going.notes.trials:
         if trial.state in ("finished", "stopped"):
             replay(scheduler, f"before-{trial.number}", metric, going.values(trial))
     return scheduler
 
 
-def asha_scheduler(asked: Asha, metric: str, *, longest: int) -> TrialScheduler:
-    """Ray's ASHA over epochs; one that has come to the end of the `longest` trial is not stopped there."""
+def asha_scheduler(options: Asha, metric: str, *, longest: int) -> TrialScheduler:
+    """Ray's ASHA over epochs; a trial that reaches the epochs of the `longest` is not counted as stopped."""
     return ASHAScheduler(
         time_attr="epoch",
         metric=metric,
         mode="max",
-        max_t=max(longest, asked.grace) + 1,
-        grace_period=asked.grace,
-        reduction_factor=asked.reduction,
+        max_t=max(longest, options.grace) + 1,
+        grace_period=options.grace,
+        reduction_factor=options.reduction,
         stop_last_trials=False,
     )
 
 
 class _Past:
-    """As much of Ray's trial as its scheduler asks of one."""
+    """A trial with what Ray's schedulers read of one: its identifier."""
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
 
 
 def replay(scheduler: TrialScheduler, trial_id: str, metric: str, values: Mapping[int, float]) -> Any:
-    """Tells a scheduler of a trial what it was told when the trial ran; gives the trial as the scheduler knows it."""
+    """Gives a scheduler the metrics of a trial that ran before; returns the trial as the scheduler knows it."""
     past: Any = _Past(trial_id)
     nobody: Any = None  # these schedulers ask nothing of Ray's controller
     scheduler.on_trial_add(nobody, past)

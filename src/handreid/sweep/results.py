@@ -1,4 +1,4 @@
-"""What a trial's run folder says of it: how good by validation, after which epoch, of how many."""
+"""A trial's result, from its run folder: the validation metric, the epoch it is from, and the epochs trained."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,7 +47,9 @@ class Reached:
 
 
 def series(entries: list[dict[str, Any]], recipe: Recipe, metric: str) -> Iterator[Reached]:
-    """For each validation of the last fine-tuning. What is kept is chosen by mAP, whatever the sweep's metric."""
+    """One entry per validation of the last fine-tuning. The weights kept are those with the best mAP, whatever the
+    sweep's metric is.
+    """
     number, stage = recipe.validated[-1]
     best: tuple[float, float, int] | None = None  # mAP, metric, epoch
     for entry in entries:
@@ -60,18 +62,18 @@ def series(entries: list[dict[str, Any]], recipe: Recipe, metric: str) -> Iterat
 
 
 def epochs_of(recipe: Recipe) -> int:
-    """Of fine-tuning, over all stages; those of prompts are of another kind."""
+    """Epochs of fine-tuning, over all stages; epochs of prompt learning do not count."""
     return sum(stage.epochs for _, stage in recipe.validated)
 
 
 def _epoch(recipe: Recipe, entry: Mapping[str, Any]) -> int:
     """Epochs of fine-tuning up to that of a line of metrics.jsonl."""
     before = sum(stage.epochs for number, stage in recipe.validated if number < entry["stage"])
-    here = entry["epoch"] if recipe.stages[entry["stage"]].validated_weights else 0
-    return before + int(here)
+    epoch = entry["epoch"] if recipe.stages[entry["stage"]].validated_weights else 0
+    return before + int(epoch)
 
 
 def _taken(curve: Mapping[str, Any], metric: str) -> float:
-    """The metric at the place that WiSE-FT took."""
+    """The metric at the interpolation weight (alpha) that WiSE-FT chose."""
     name = metric.removeprefix("validation_")
     return next(float(point[name]) for point in curve["points"] if point["alpha"] == curve["best"])

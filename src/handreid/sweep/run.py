@@ -1,8 +1,8 @@
-"""A sweep, from wherever an earlier attempt was stopped: Ray Tune trains, the folder is what is known.
+"""Runs or resumes a sweep: Ray Tune trains, and the sweep's folder holds the whole state.
 
-* A trial is noted before it begins, so one that was cut goes on with the same parameters. What has ended is never run
-  again; its metrics are told to the scheduler anew.
-* Only validation is looked at. No trial is evaluated.
+* A trial is recorded before it begins, so one that was interrupted is resumed with the same parameters. Trials that
+  ended are not run again; the scheduler is given their metrics.
+* Only validation is used. No trial is evaluated on test photos.
 """
 
 from collections.abc import Sequence
@@ -55,15 +55,15 @@ def run_sweep(
         if going.left:
             _train(going, address)
         if all(trial.state == "failed" for trial in notes.trials):
-            first = notes.trials[0]
+            earliest = notes.trials[0]
             raise RunError(
-                f"all {len(notes.trials)} trials failed; {first.name}: {first.message} (--retry runs them again)"
+                f"all {len(notes.trials)} trials failed; {earliest.name}: {earliest.message} (--retry runs them again)"
             )
         return write_summary(design, notes)
 
 
 def _train(going: "SweepState", address: str | None) -> None:
-    """All that is left, with Ray."""
+    """Trains the remaining trials with Ray."""
     from handreid.sweep.ray_cluster import prepare, running
 
     prepare()

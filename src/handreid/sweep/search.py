@@ -1,8 +1,8 @@
-"""Which setting comes next: a function of the sweep, the setting's number, and what the trials before it gave.
+"""The next setting: a function of the sweep, the setting's number, and the results of the trials before it.
 
-So a sweep that was killed goes on as it would have: there is no state but the trials in its folder. Optuna is asked
-anew for each setting, with a seed of its own; Ray's OptunaSearch keeps a study in a pickle that is as old as its last
-save, and draws on one stream of random numbers, of which nobody knows where it was.
+So a sweep that was killed continues as if it had not been: its only state is the trials in its folder. Each setting has
+an Optuna study and sampler of its own, with its own seed. Ray's OptunaSearch would not do: it keeps one study in a
+pickle, which is as old as its last save, and one stream of random numbers, whose position is lost.
 """
 
 import itertools
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 Setting = dict[str, str | int | float]  # by parameter: an option's name, or a number
-_TRIES = 50  # of a searcher that proposes what has been tried
+_TRIES = 50  # for TPE to propose a setting that was not tried
 
 
 @dataclass(frozen=True)
 class Known:
-    """A trial as a searcher sees it; `values` of the metric by epoch, of a trial that goes on none."""
+    """A trial as a searcher sees it; `values` are the metric by epoch, empty while the trial runs."""
 
     setting: Setting
     state: str
     values: dict[int, float]
 
 
-def propose(sweep: Sweep, number: int, known: Sequence[Known]) -> Setting | None:
-    """The setting of a number from 0; None when there is no other that was not tried."""
+def propose(sweep: Sweep, number: int, trials: Sequence[Known]) -> Setting | None:
+    """The setting of this number (from 0); None when every combination was tried."""
     match sweep.search:
         case "grid":
             return next(itertools.islice(grid(sweep), number, None), None)
         case "random":
             return next(itertools.islice(_random(sweep), number, None), None)
         case "tpe":
-            return _tpe(sweep, number, known)
+            return _tpe(sweep, number, trials)
 
 
 def grid(sweep: Sweep) -> Iterable[Setting]:
@@ -50,14 +50,16 @@ def grid(sweep: Sweep) -> Iterable[Setting]:
 
 
 def one_at_a_time(sweep: Sweep) -> list[Setting]:
-    """Settings in which every value, and both ends and the middle of every range, stands once beside others' first."""
+    """Settings that vary one parameter at a time: each value, or both ends and the middle of a range, with the first
+    value of all other parameters.
+    """
     values = {name: axis.listed or _three(axis) for name, axis in sweep.space.items()}
-    first: Setting = {name: of[0] for name, of in values.items()}
-    return [first, *({**first, name: value} for name, of in values.items() for value in of[1:])]
+    start: Setting = {name: options[0] for name, options in values.items()}
+    return [start, *({**start, name: value} for name, options in values.items() for value in options[1:])]
 
 
-def study_of(sweep: Sweep, known: Sequence[Known], sampler: Any = None) -> "Study":
-    """Optuna's study of what is known; trials that go on are in it, so that no two search in the same place."""
+def study_of(sweep: Sweep, trials: Sequence[Known], sampler: Any = None) -> "Study":
+    """Optuna's study of these trials; running ones are included, so that no two search in the same place."""
     import optuna
     from optuna.trial import TrialState, create_trial
 
@@ -65,16 +67,16 @@ def study_of(sweep: Sweep, known: Sequence[Known], sampler: Any = None) -> "Stud
     study = optuna.create_study(direction="maximize", sampler=sampler)
     states = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
     spread = distributions(sweep)
-    for one in known:
-        last = list(one.values.values())[-1:]
-        state = states.get(one.state, TrialState.RUNNING)
+    for trial in trials:
+        values = list(trial.values.values())[-1:]
+        state = states.get(trial.state, TrialState.RUNNING)
         study.add_trial(
             create_trial(
-                params=one.setting,
+                params=trial.setting,
                 distributions=spread,
                 state=state,
-                value=last[0] if state == TrialState.COMPLETE else None,
-                intermediate_values=one.values,
+                value=values[0] if state == TrialState.COMPLETE else None,
+                intermediate_values=trial.values,
             )
         )
     return study
@@ -83,28 +85,28 @@ def study_of(sweep: Sweep, known: Sequence[Known], sampler: Any = None) -> "Stud
 def distributions(sweep: Sweep) -> "dict[str, BaseDistribution]":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, BaseDistribution] = {}
+    result: dict[str, BaseDistribution] = {}
     for name, axis in sweep.space.items():
         if axis.bounds is None:
-            found[name] = CategoricalDistribution(list(axis.options))
+            result[name] = CategoricalDistribution(list(axis.options))
         elif axis.integer:
             low, high = (int(end) for end in axis.bounds)
-            found[name] = IntDistribution(low, high, log=axis.log_range is not None, step=int(axis.step or 1))
+            result[name] = IntDistribution(low, high, log=axis.log_range is not None, step=int(axis.step or 1))
         else:
-            found[name] = FloatDistribution(*axis.bounds, log=axis.log_range is not None, step=axis.step)
-    return found
+            result[name] = FloatDistribution(*axis.bounds, log=axis.log_range is not None, step=axis.step)
+    return result
 
 
 def _random(sweep: Sweep) -> Iterable[Setting]:
     """Settings drawn one after another, none twice."""
-    seen: list[Setting] = []
+    earlier: list[Setting] = []
     for number in itertools.count():
-        if len(seen) == sweep.combinations:
+        if len(earlier) == sweep.combinations:
             return
         rng = np.random.default_rng([sweep.seed, number])
         drawn: Setting = {name: _drawn(axis, rng) for name, axis in sweep.space.items()}
-        if drawn not in seen:
-            seen.append(drawn)
+        if drawn not in earlier:
+            earlier.append(drawn)
             yield drawn
 
 
@@ -117,18 +119,18 @@ def _drawn(axis: Axis, rng: np.random.Generator) -> str | int | float:
     return _rounded(axis, number)
 
 
-def _tpe(sweep: Sweep, number: int, known: Sequence[Known]) -> Setting | None:
+def _tpe(sweep: Sweep, number: int, trials: Sequence[Known]) -> Setting | None:
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import TPESampler
 
-    tried = [one.setting for one in known]
+    tried = [trial.setting for trial in trials]
     for again in range(_TRIES):
         seed = int(np.random.default_rng([sweep.seed, number, again]).integers(2**31))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        asked = study_of(sweep, known, sampler).ask(distributions(sweep)).params
-        setting: Setting = {name: _asked(axis, asked[name]) for name, axis in sweep.space.items()}
+        params = study_of(sweep, trials, sampler).ask(distributions(sweep)).params
+        setting: Setting = {name: _asked(axis, params[name]) for name, axis in sweep.space.items()}
         if setting not in tried:
             return setting
     untried = (setting for setting in _random(sweep) if setting not in tried)
@@ -140,7 +142,7 @@ def _asked(axis: Axis, value: Any) -> str | int | float:
 
 
 def _rounded(axis: Axis, number: int | float) -> int | float:
-    """Four digits, which is what people read, within the bounds; on its step where there is one."""
+    """Four significant digits, for readable names, within the bounds; on its step where there is one."""
     assert axis.bounds is not None  # noqa: S101 - for the type checker
     if axis.integer:
         return round(number)

@@ -1,4 +1,4 @@
-"""A sweep that goes on: what has been tried, what comes next, how a trial ended."""
+"""The state of a running sweep: trials so far, the next trial, how a trial ended."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from handreid.tracking.state import resolve_trackers
 
 
 class SweepState:
-    """A sweep that goes on: what has been tried, and what comes next."""
+    """The state of a running sweep."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class SweepState:
         return self.total - sum(trial.state != "running" for trial in self.notes.trials)
 
     def next(self) -> Trial | None:
-        """The trial to train now, noted; None when there is none. One that makes no recipe fails at once."""
+        """The trial to train now, recorded; None when there is none. One without a valid recipe fails at once."""
         if self.cut:
             return self.cut.pop(0)
         while len(self.notes.trials) < self.total and not self.exhausted:
@@ -61,12 +61,12 @@ class SweepState:
         return None
 
     def _new(self, place: int) -> Trial | None:
-        number, of = divmod(place, len(self.seeds))
+        number, seed_place = divmod(place, len(self.seeds))
         same = next((trial.parameters for trial in self.notes.trials if trial.setting == number + 1), None)
         parameters = same or propose(self.sweep, number, self.known() if self.sweep.search == "tpe" else [])
         if parameters is None:
             return None
-        seed = self.seeds[of]
+        seed = self.seeds[seed_place]
         name = trial_name(self.sweep, place + 1, parameters, seed or 0)
         trial = Trial(place + 1, number + 1, name, parameters, seed or 0)
         try:
@@ -76,7 +76,7 @@ class SweepState:
         return replace(trial, seed=recipe.seed, epochs=epochs_of(recipe))
 
     def recipe(self, trial: Trial, seed: int | None) -> Recipe:
-        """The run's recipe: its name says the trial, and it begins with a run whose place does not change."""
+        """The run's recipe: named after the trial, with `init_from` as an absolute path."""
         about = f"trial {trial.number} of sweep {self.sweep.name}: {describe_trial(self.notes, trial)}"
         keys: dict[str, object] = {"name": trial.name, "about": about} | ({} if seed is None else {"seed": seed})
         recipe = self.design.recipe_of(trial.parameters, **keys)
@@ -84,38 +84,43 @@ class SweepState:
         return recipe.model_copy(update={"init_from": start})
 
     def written(self, trial: Trial) -> Recipe:
-        """The recipe as the trial has it, or will have it."""
+        """The recipe in the trial's run folder, or the one it will have."""
         run = Run(self.notes.run_folder(trial))
         return run.recipe if run.begun else self.recipe(trial, trial.seed if self.sweep.seeds else None)
 
     def trackers(self, trial: Trial) -> Sequence[Tracker]:
-        """Whom the trial's run is told to; nobody whom only a folder that was there before names."""
+        """Trackers of the trial's run; not those that only an existing folder names."""
         return resolve_trackers(self.track, self.design.recipe_of(trial.parameters))
 
     def known(self) -> list[Known]:
         return [Known(trial.parameters, trial.state, self.values(trial)) for trial in self.notes.trials]
 
     def values(self, trial: Trial) -> dict[int, float]:
-        """The metric by epochs, as it was told to the scheduler; of one that has finished it ends with its result."""
+        """The metric by epoch, as it was reported to the scheduler; the last of a finished trial is its result."""
         run = Run(self.notes.run_folder(trial))
         if not run.begun:
             return {}
         entries = read_metrics(run)
-        found = {reached.epoch: reached.value for reached in series(entries, self.written(trial), self.sweep.metric)}
+        values = {reached.epoch: reached.value for reached in series(entries, self.written(trial), self.sweep.metric)}
         if trial.state == "finished" and trial.value is not None:
-            found[max(found)] = trial.value
-        return found
+            values[max(values)] = trial.value
+        return values
 
     def settle(self, number: int, message: str | None) -> Trial:
-        """Notes how a trial ended, by what is in its folder."""
+        """Records how a trial ended, from its folder."""
         trial = self.notes.of(number)
         folder = self.notes.run_folder(trial)
         state: Any = "failed" if message else "finished" if Run(folder).finished else "stopped"
         trial = replace(trial, state=state, message=message)
         if Run(folder).begun:
-            found = outcome(folder, Run(folder).recipe, self.sweep.metric)
+            result = outcome(folder, Run(folder).recipe, self.sweep.metric)
             trial = replace(
-                trial, value=found.value, epoch=found.epoch, done=found.done, epochs=found.epochs, seconds=found.seconds
+                trial,
+                value=result.value,
+                epoch=result.epoch,
+                done=result.done,
+                epochs=result.epochs,
+                seconds=result.seconds,
             )
         self.notes.put(trial)
         return trial
@@ -125,10 +130,10 @@ class SweepState:
 
 
 def describe_trial(notes: TrialLog, trial: Trial) -> str:
-    """A trial's parameters, as people say them."""
+    """A trial's parameters in one line."""
     short = notes.facts["short_names"]
-    said = [f"{short[name]} {format_value(value)}" for name, value in trial.parameters.items()]
-    return ", ".join([*said, *([f"seed {trial.seed}"] if len(notes.facts["seeds"]) > 1 else [])])
+    parts = [f"{short[name]} {format_value(value)}" for name, value in trial.parameters.items()]
+    return ", ".join([*parts, *([f"seed {trial.seed}"] if len(notes.facts["seeds"]) > 1 else [])])
 
 
 def describe_end(trial: Trial) -> str:

@@ -1,4 +1,4 @@
-"""What follows from a sweep's trials: the best setting, what mattered, a table; sweep.md and best.yaml."""
+"""Summary of a sweep: the best setting, parameter importance, a table; sweep.md and best.yaml."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _ORDER = ("finished", "stopped", "failed", "running")
 
 
 def write_summary(design: Design, notes: TrialLog) -> dict[str, Any]:
-    """Writes sweep.json, sweep.md and best.yaml; gives the content of the first."""
+    """Writes sweep.json, sweep.md and best.yaml; returns the content of sweep.json."""
     entries = notes.write()["trials"]
     settings = summarise_settings(entries)
     best = _best(settings, max(1, len(notes.facts["seeds"])))
@@ -30,27 +30,29 @@ def write_summary(design: Design, notes: TrialLog) -> dict[str, Any]:
 
 
 def summarise_settings(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each setting mean, lowest and highest metric of its finished trials; best mean first, without any last."""
-    found = []
+    """For each setting mean, lowest and highest metric of its finished trials; best mean first, settings without a
+    finished trial last.
+    """
+    rows = []
     for number in sorted({trial["setting"] for trial in trials}):
-        mine = [trial for trial in trials if trial["setting"] == number]
-        values = [trial["value"] for trial in mine if trial["state"] == "finished"]
+        group = [trial for trial in trials if trial["setting"] == number]
+        values = [trial["value"] for trial in group if trial["state"] == "finished"]
         spread = {"value": float(np.mean(values)), "low": min(values), "high": max(values)} if values else {}
-        found.append(
+        rows.append(
             {
                 "setting": number,
-                "parameters": mine[0]["parameters"],
+                "parameters": group[0]["parameters"],
                 "finished": len(values),
                 **({"value": None, "low": None, "high": None} | spread),
-                "trials": [trial["number"] for trial in mine],
-                "folder": next((trial["folder"] for trial in mine if trial["state"] == "finished"), None),
+                "trials": [trial["number"] for trial in group],
+                "folder": next((trial["folder"] for trial in group if trial["state"] == "finished"), None),
             }
         )
-    return sorted(found, key=lambda one: (one["value"] is None, -(one["value"] or 0), one["setting"]))
+    return sorted(rows, key=lambda row: (row["value"] is None, -(row["value"] or 0), row["setting"]))
 
 
 def best_recipe(design: Design, best: Mapping[str, Any]) -> Recipe:
-    """The best setting under a name of its own, with the recipe's own seed: seeds are not chosen."""
+    """The recipe of the best setting, with the seed of the sweep's recipe: the best seed is not selected."""
     sweep = design.sweep
     keys = {"name": f"{sweep.name}-best", "about": f"best setting of sweep {sweep.name}: {_said(best['parameters'])}"}
     return design.recipe_of(best["parameters"], **keys)
@@ -58,7 +60,7 @@ def best_recipe(design: Design, best: Mapping[str, Any]) -> Recipe:
 
 def ordered(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Finished ones first, then stopped ones, each from the highest metric down."""
-    return sorted(trials, key=lambda one: (_ORDER.index(one["state"]), -(one["value"] or 0), one["number"]))
+    return sorted(trials, key=lambda trial: (_ORDER.index(trial["state"]), -(trial["value"] or 0), trial["number"]))
 
 
 def columns(content: Mapping[str, Any]) -> list[str]:
@@ -136,43 +138,43 @@ def _settings(content: Mapping[str, Any]) -> list[str]:
     title = f"{_metric(content)}, mean over seeds"
     body = [
         [
-            *(format_value(one["parameters"][name]) for name in names),
-            percent(one["value"]),
-            f"{percent(one['low'])} to {percent(one['high'])}" if one["value"] is not None else "",
-            f"{one['finished']} of {len(one['trials'])}",
+            *(format_value(row["parameters"][name]) for name in names),
+            percent(row["value"]),
+            f"{percent(row['low'])} to {percent(row['high'])}" if row["value"] is not None else "",
+            f"{row['finished']} of {len(row['trials'])}",
         ]
-        for one in content["settled"]
+        for row in content["settled"]
     ]
     return markdown_table([*names.values(), title, "lowest to highest", "finished"], body)
 
 
 def importance_lines(content: Mapping[str, Any]) -> list[str]:
-    """What mattered, for people who read a terminal."""
-    found, names = content["importance"], {**content["short_names"], "seed": "seed"}
-    shares = ", ".join(f"{names[name]} {100 * share:.0f} %" for name, share in found["parameters"].items())
+    """Parameter importance, for the terminal."""
+    result, names = content["importance"], {**content["short_names"], "seed": "seed"}
+    shares = ", ".join(f"{names[name]} {100 * share:.0f} %" for name, share in result["parameters"].items())
     return [
         *([f"importance (fANOVA): {shares}"] if shares else []),
-        *([f"note: {found['remark']}"] if found["remark"] else []),
+        *([f"note: {result['remark']}"] if result["remark"] else []),
     ]
 
 
 def _importance(content: Mapping[str, Any]) -> list[str]:
-    found = content["importance"]
+    result = content["importance"]
     names = {**content["short_names"], "seed": "seed"}
     lines = []
-    if found["parameters"]:
-        body = [[names[name], f"{100 * share:.0f} %"] for name, share in found["parameters"].items()]
+    if result["parameters"]:
+        body = [[names[name], f"{100 * share:.0f} %"] for name, share in result["parameters"].items()]
         lines = [*markdown_table(["parameter", "importance"], body), ""]
         lines += [
-            f"Importance is each parameter's share of the variance (fANOVA over {found['trials']} finished trials)."
+            f"Importance is each parameter's share of the variance (fANOVA over {result['trials']} finished trials)."
         ]
-    return [*lines, *([as_markdown(f"Note: {found['remark']}.")] if found["remark"] else [])]
+    return [*lines, *([as_markdown(f"Note: {result['remark']}.")] if result["remark"] else [])]
 
 
 def _best(settings: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any] | None:
-    """The highest mean; settings of which some seeds failed or were stopped only where there are no others."""
-    done = [one for one in settings if one["finished"]]
-    whole = [one for one in done if one["finished"] == seeds]
+    """The highest mean; settings with failed or stopped seeds only if no setting has all seeds finished."""
+    done = [row for row in settings if row["finished"]]
+    whole = [row for row in done if row["finished"] == seeds]
     return next(iter([*whole, *done]), None)
 
 

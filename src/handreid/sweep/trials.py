@@ -1,4 +1,4 @@
-"""A sweep's folder: what is written of each trial, before it begins and when it ends.
+"""A sweep's folder: each trial is recorded before it begins and when it ends.
 
 sweep.yaml, recipe.yaml   what the sweep is, complete: `handreid sweep --resume` needs nothing else
 trials/001-lr-1e-05/      a run folder for each trial
@@ -55,7 +55,7 @@ class Trial:
 
 @dataclass
 class TrialLog:
-    """The folder's sweep.json, written anew with every change."""
+    """The folder's sweep.json, rewritten at every change."""
 
     folder: Path
     facts: dict[str, Any]
@@ -63,8 +63,8 @@ class TrialLog:
 
     def put(self, trial: Trial) -> None:
         """Adds a trial, or replaces the one of its number."""
-        kept = [one for one in self.trials if one.number != trial.number]
-        self.trials = sorted([*kept, trial], key=lambda one: one.number)
+        others = [entry for entry in self.trials if entry.number != trial.number]
+        self.trials = sorted([*others, trial], key=lambda entry: entry.number)
         self.write()
 
     def write(self, **results: Any) -> dict[str, Any]:
@@ -92,12 +92,12 @@ def create_sweep(folder: Path, design: Design, facts: Mapping[str, Any]) -> Tria
     if not is_free(folder, "sweep.json"):
         raise RunError(f"{folder} is not empty and holds no sweep; choose another --out")
     sweep = design.sweep
-    said = {"sweep": sweep.name, "about": sweep.about, "metric": sweep.metric, "search": sweep.search}
+    basics = {"sweep": sweep.name, "about": sweep.about, "metric": sweep.metric, "search": sweep.search}
     about = {"settings": sweep.settings, "seeds": list(sweep.seeds or ()), "short_names": short_names([*sweep.space])}
     notes = TrialLog(
         folder,
         {
-            **said,
+            **basics,
             **about,
             "handreid": __version__,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,7 +125,7 @@ def load_design(out: Path) -> Design:
 def open_sweep(folder: Path, design: Design, facts: Mapping[str, Any], *, retry: bool) -> TrialLog:
     """A sweep that was begun. Raises RunError when it was another, or on other photos.
 
-    With `retry`, trials that failed are as if they had not ended.
+    With `retry`, failed trials are run again.
     """
     content = read_sweep(folder)
     (folder / BEGINNING).unlink(missing_ok=True)
@@ -142,14 +142,16 @@ def open_sweep(folder: Path, design: Design, facts: Mapping[str, Any], *, retry:
             )
     trials = [Trial(**{k: v for k, v in entry.items() if k != "folder"}) for entry in content.pop("trials")]
     if retry:
-        trials = [replace(one, state="running", message=None) if one.state == "failed" else one for one in trials]
+        trials = [
+            replace(trial, state="running", message=None) if trial.state == "failed" else trial for trial in trials
+        ]
     for result in ("best", "settled", "importance"):
         content.pop(result, None)
     return TrialLog(folder, content, trials)
 
 
 def trial_name(sweep: Sweep, number: int, parameters: Mapping[str, str | int | float], seed: int) -> str:
-    """A folder's name: a number, and what sets the trial apart, as far as it is short."""
+    """A folder's name: the number and the parameters, at most 80 characters of them."""
     short = short_names([*sweep.space])
     words = [f"{short[name]}-{format_value(value)}" for name, value in parameters.items()]
     words += [f"seed-{seed}"] if sweep.seeds and len(sweep.seeds) > 1 else []
@@ -163,7 +165,7 @@ def format_value(value: str | int | float) -> str:
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Nobody else works on this sweep meanwhile. Raises RunError."""
+    """Holds the lock of a sweep's folder. Raises RunError when another process holds it."""
     check_folder_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
