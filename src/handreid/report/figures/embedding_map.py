@@ -96,13 +96,13 @@ def embedding_figure(
 
 def _caption(cloud: Cloud, shown: PhotoTable, method: Method, seed: int) -> str:
     how = {
-        "tsne": f"t-SNE by cosine, seed {seed}, which keeps neighbours and not distances",
+        "tsne": f"t-SNE by cosine, seed {seed}, which preserves neighbours, not distances",
         "pca": f"PCA, {cloud.axes[0]}, {cloud.axes[1]}",
     }[method]
     return " ".join(
         [
             f"{cloud.title}: {'; '.join(cloud.subtitle)}.",
-            f"Embeddings of unit length in the plane by {how}. Marks are views.",
+            f"Embeddings of unit length, projected to the plane by {how}. Markers show the view.",
             provenance(shown),
         ]
     )
@@ -261,10 +261,10 @@ def _subtitle(run: Run, tested: PhotoTable, shown: PhotoTable, of: Colouring, un
         many = "identities" if of.column == "identity" else "subjects"
         which = f"the {count} of {every} {many} with the most photos" if count < every else f"all {count} {many}"
         nobody = of.values.count(UNKNOWN)
-        said = f"{len(shown.rows) - nobody} photos of {which}; a line leads from each to the middle of its {of.column}"
+        said = f"{len(shown.rows) - nobody} photos of {which}; a line leads from each to the mean of its {of.column}"
         if nobody:
             some = f"{nobody}" if nobody == unlabelled else f"{nobody} of {unlabelled}, drawn by seed,"
-            return [said, f"hollow: {some} photos whose identity nobody knows", *_measured(run, shown)]
+            return [said, f"hollow: {some} photos of unknown identity", *_measured(run, shown)]
     else:
         said = f"{len(shown.rows)} photos of {shown.table['identity'].n_unique()} identities"
     return [said, *_measured(run, shown)]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _WIDTH, _LARGEST, _BETWEEN = 11.0, 2.4, 0.25  # inches: the page, a photo at most, between two pairs
 _HOW_TO_READ = (
-    "Left each photo as the model sees it, right the map over it: yellow is the largest value of the photo's own map, "
-    "and the line is where half of it is."
+    "Left: each photo as the model sees it; right: the map over it. Yellow is the largest value of the photo's own map "
+    "and the line is at half of it."
 )
 
 
@@ -58,8 +58,10 @@ def attention_figure(
     with progress.step("looking", len(shown.names), "photos") as advance:
         maps, words = saliency(embedder, shown.photos, shown.conditions, method=method)
         advance(len(maps))
-    which = "named" if photos else f"drawn from the {len(known.rows):,} test photos (seed {seed}), people before photos"
-    title = f"{known.recipe.name}: what its embeddings are made of"
+    which = (
+        "named" if photos else f"drawn from the {len(known.rows):,} test photos (seed {seed}), each person first once"
+    )
+    title = f"{known.recipe.name}: what its embeddings depend on"
     warning = caveat(embedder, method)
     overlays = [overlay(picture, one) for picture, one in zip(shown.pictures, maps, strict=True)]
     figure = _draw(shown, overlays, title, [words, warning])

@@ -48,10 +48,10 @@ def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
     try:
         material = load_dataset(run.recipe, Path(facts["manifest"]))
     except HandreidError as error:
-        gone = f"The manifest cannot be read any more, so nothing is counted anew: {error}"
+        gone = f"The manifest cannot be read any more, so nothing can be counted again: {error}"
         return {"runs": [run.name], "facts": told, "parts": [], "leaks": [gone, *map(str, facts.get("notes", []))]}
     if material.manifest.hash != facts["manifest_hash"]:
-        gone = f"The manifest's hash is {material.manifest.hash[:16]} now: it is not what the run was trained on."
+        gone = f"The manifest's hash is now {material.manifest.hash[:16]}: it has changed since the run was trained."
         return {"runs": [run.name], "facts": told, "parts": [], "leaks": [gone, *map(str, facts.get("notes", []))]}
     manifest, split = material.manifest, material.split
     views = sorted({view for view in manifest.views if view})
@@ -90,10 +90,10 @@ def _leaks(material: RunDataset) -> list[str]:
     split = material.split
     tested = {split.subjects[row] for draw in split.test for row in draw.query}
     found = []
-    for part, rows in (("trained on", split.train), ("validated on", split.validation_rows)):
+    for part, rows in (("training", split.train), ("validation", split.validation_rows)):
         both = sorted(tested & {split.subjects[row] for row in rows})
         such = f" (such as {both[0]})" if both else ""
-        found.append(f"People who are searched for and were {part}: {len(both)} of {len(tested)}{such}.")
+        found.append(f"Test subjects used for {part}: {len(both)} of {len(tested)}{such}.")
     return found
 
 

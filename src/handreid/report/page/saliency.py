@@ -36,13 +36,13 @@ def looks(tested: TestPhotos, strips: Sequence[Strip], progress: Progress) -> di
             pairs.append(_pair(tested, embedder, strip))
             advance(1)
     return {
-        "warning": f"{caveat(embedder, 'auto')} Of matches: {CAVEATS['occlusion']}",
+        "warning": f"{caveat(embedder, 'auto')} For matches: {CAVEATS['occlusion']}",
         "caption": f"The first {_PER_RULE} queries of each rule above, as the model sees them, by {method}. The line "
         "is at half of the largest value.",
         "photos": [_photo(tested, embedder, strip, one) for strip, one in zip(chosen, maps, strict=True)],
         "pairs": pairs,
         "pairs_caption": f"The same queries, each with its first answer, by {METHODS['occlusion']}. Orange: the cosine "
-        "falls when that part is blurred; blue: it rises; both photos of a pair have one scale.",
+        "falls if that part is blurred; blue: it rises. Both photos of a pair have one scale.",
     }
 
 
