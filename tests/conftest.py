@@ -11,6 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+from tests import type_checks
+
+type_checks.install("handreid")
+
 import numpy as np
 import polars as pl
 import pytest

@@ -1,6 +1,6 @@
 """Recognise a person from a photo of a hand.
 
-All that is named here is imported when it is first used: `import handreid` takes milliseconds. See docs/python.md.
+All names here are imported on first use, so `import handreid` takes milliseconds. See docs/python.md.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
-"""What `import handreid` offers beside arrays: runs and photos, by paths as people write them.
+"""The functions of `import handreid` that take runs and photos; paths may be strings.
 
-Everything here is done by `training`, `evaluation` and `inference`; what is said there of errors holds here.
+These functions call `training`, `evaluation` and `inference`, and raise the same errors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,74 +30,76 @@ from handreid.runs.side_information import side_information_of
 from handreid.training.train import train as _train
 
 if TYPE_CHECKING:
-    Given = str | PathLike[str]
+    AnyPath = str | PathLike[str]
 else:
-    Given = str | PathLike
+    AnyPath = str | PathLike
 _AT_ONCE = 1024  # photos that are decoded at a time: 150 MB at 224 x 224
 
 
 def train(
-    recipe: Recipe | Given | None,
-    data: Given | None,
-    out: Given,
+    recipe: Recipe | AnyPath | None,
+    data: AnyPath | None,
+    out: AnyPath,
     *,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Trains a recipe (an object, a built-in name, or a YAML file) on a manifest into the folder `out`.
 
-    With `resume` a run that was stopped goes on, and ends with the weights it would have had; a recipe and data may
-    then be None, unless the recipe has losses of your own. Training is silent: give `handreid.progress.Terminal()` to
-    see it. The run's `model` is the file of the trained model, its `folder` holds all else.
+    With `resume` a run that was stopped continues and ends with the weights that an uninterrupted run would have;
+    `recipe` and `data` may then be None, unless the recipe has losses of your own. Nothing is printed by default: pass
+    `handreid.progress.Terminal()` to see progress. The run's `model` is the file of the trained model; its `folder`
+    holds everything else.
 
-    Raises RecipeError, ManifestError, PhotoError and WeightsError for what is given, RunError for a folder that holds
-    something else, and CheckError where a check before the first step fails.
+    Raises RecipeError, ManifestError, PhotoError and WeightsError for bad arguments, RunError if the folder holds
+    something else, and CheckError if a check before the first step fails.
     """
-    chosen = recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(_text(recipe))
-    return _train(chosen, None if data is None else Path(data), Path(out), resume=resume, progress=progress)
+    loaded = recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(_text(recipe))
+    return _train(loaded, None if data is None else Path(data), Path(out), resume=resume, progress=progress)
 
 
 def evaluate(
-    run: Run | Given,
+    run: Run | AnyPath,
     *,
-    data: Given | None = None,
+    data: AnyPath | None = None,
     rerank: Sequence[Rerank] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, Evaluation]:
-    """Scores a run on people whom training never saw: the file written (`evaluation.json`) and what it holds.
+    """Scores a run on subjects that training never saw; returns the file written (`evaluation.json`) and its content.
 
-    `data` is another manifest than the run's own; `rerank` re-ranks otherwise than the recipe says. Raises RunError for
-    an unfinished run, ProtocolError where nobody is left to be tested.
+    `data` is a manifest other than the run's own; `rerank` replaces the recipe's re-ranking. Raises RunError for an
+    unfinished run, ProtocolError if no unseen subject is left to test.
     """
-    own = run if isinstance(run, Run) else open_run(Path(run))
-    return _evaluate(own, data=None if data is None else Path(data), rerank=rerank, progress=progress)
+    opened = run if isinstance(run, Run) else open_run(Path(run))
+    return _evaluate(opened, data=None if data is None else Path(data), rerank=rerank, progress=progress)
 
 
-def read_manifest(path: Given) -> Manifest:
+def read_manifest(path: AnyPath) -> Manifest:
     """The table of photos in a `.parquet` or `.csv` file. Raises ManifestError."""
     return _read(Path(path))
 
 
 def embed(
-    model: Embedder | Run | Given,
-    photos: Manifest | Given | Iterable[Given],
+    model: Embedder | Run | AnyPath,
+    photos: Manifest | AnyPath | Iterable[AnyPath],
     *,
     flip_tta: bool | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos dim"]:
-    """Embeddings of photos, float32 of unit length, a row for each in the order in which they are given.
+    """Embeddings of photos, float32 of unit length, one row per photo in the order given.
 
-    `model` is a run, its folder, a model's file, or an embedder, which is used where it is; else the GPU is, if there
-    is one. `photos` are files, a manifest (its rows), or a folder: all photos below it, sorted by their path.
-    `flip_tta` averages each photo with its mirror image; None is what the run's recipe says, else False. What a model
-    is told beside pixels is looked up in the manifest; without one, and where it is missing, it is the mean.
+    `model` is a run, its folder, a model file, or an embedder. An embedder stays on its device; the others are loaded
+    on the GPU if there is one. `photos` are files, a manifest (its rows), or a folder: all photos below it, sorted by
+    path. `flip_tta` averages each photo with its mirror image; None means the setting of the run's recipe, or False
+    without a run. Side information, such as the camera, is looked up in the manifest; without a manifest, and where a
+    value is missing, the mean is used.
 
-    Raises PhotoError for a photo that is missing or cannot be read, DataError where there is none, RunError and
-    WeightsError for a model that is not as it was written.
+    Raises PhotoError for a photo that is missing or cannot be read, DataError if there is no photo, RunError and
+    WeightsError for a model file that has changed since it was written.
     """
     embedder, recipe = _loaded(model)
-    table, paths = _listed(photos)
+    table, paths = _photo_table(photos)
     if not paths:
         raise DataError("there is no photo to embed: the list, manifest or folder is empty")
     if isinstance(batch_size, bool) or batch_size < 1:
@@ -106,20 +108,22 @@ def embed(
     conditions, notes = side_information_of(embedder, table)
     for note in notes:
         quiet.say(f"note: {note}")
-    both = recipe is not None and recipe.evaluate.flip_tta if flip_tta is None else flip_tta
+    flip = recipe is not None and recipe.evaluate.flip_tta if flip_tta is None else flip_tta
     step = -(-_AT_ONCE // batch_size) * batch_size
     parts = []
     for start in range(0, len(paths), step):
-        here = slice(start, start + step)
-        decoded = decode_all(paths[here], embedder.preprocessing, cache="memory", progress=quiet)
-        told = None if conditions is None else conditions[here]
+        rows = slice(start, start + step)
+        decoded = decode_all(paths[rows], embedder.preprocessing, cache="memory", progress=quiet)
+        batch_conditions = None if conditions is None else conditions[rows]
         parts.append(
-            embed_photos(embedder, decoded, conditions=told, batch_size=batch_size, flip_tta=both, progress=quiet)
+            embed_photos(
+                embedder, decoded, conditions=batch_conditions, batch_size=batch_size, flip_tta=flip, progress=quiet
+            )
         )
     return np.concatenate(parts)
 
 
-def _loaded(model: Embedder | Run | Given) -> tuple[Embedder, Recipe | None]:
+def _loaded(model: Embedder | Run | AnyPath) -> tuple[Embedder, Recipe | None]:
     if isinstance(model, Embedder):
         return model, None
     if not isinstance(model, Run) and Path(model).is_dir():
@@ -129,8 +133,8 @@ def _loaded(model: Embedder | Run | Given) -> tuple[Embedder, Recipe | None]:
     return Embedder.load(Path(model)).to("cuda" if torch.cuda.is_available() else "cpu"), None
 
 
-def _listed(photos: Manifest | Given | Iterable[Given]) -> tuple[pl.DataFrame, list[Path]]:
-    """A table with a row for each photo, and where they lie."""
+def _photo_table(photos: Manifest | AnyPath | Iterable[AnyPath]) -> tuple[pl.DataFrame, list[Path]]:
+    """A table with one row per photo, and the photos' paths."""
     if isinstance(photos, Manifest):
         return photos.table, photos.paths()
     if isinstance(photos, str | PathLike):
@@ -138,19 +142,19 @@ def _listed(photos: Manifest | Given | Iterable[Given]) -> tuple[pl.DataFrame, l
         if place.is_dir():
             paths = [place / path for path in files_below(place).photos]
         elif place.suffix in (".parquet", ".csv"):
-            return _listed(read_manifest(place))
+            return _photo_table(read_manifest(place))
         else:
             paths = [place]
     else:
-        paths = [_path(one) for one in photos]
+        paths = [_path(photo) for photo in photos]
     return pl.DataFrame({"path": [str(path) for path in paths]}, schema={"path": pl.String}), paths
 
 
-def _path(given: object) -> Path:
-    if not isinstance(given, str | PathLike):
-        raise PhotoError(f"{given!r} is no path of a photo: give paths, a manifest or a folder")
-    return Path(given)
+def _path(photo: object) -> Path:
+    if not isinstance(photo, str | PathLike):
+        raise PhotoError(f"{photo!r} is no path of a photo: give paths, a manifest or a folder")
+    return Path(photo)
 
 
-def _text(given: Given) -> str:
-    return given if isinstance(given, str) else str(Path(given))
+def _text(recipe: AnyPath) -> str:
+    return recipe if isinstance(recipe, str) else str(Path(recipe))

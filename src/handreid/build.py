@@ -72,7 +72,7 @@ def build_embedder(
 ) -> Embedder:
     """The embedder before any stage: towers' weights, fresh additions to them, a fresh head.
 
-    `combinations` are what side information is of, see `conditions.seen_combinations`.
+    `combinations` are the training photos' combinations of side information, see `side_information.seen_combinations`.
     """
     backbone = _backbone(recipe, towers, combinations)
     test = recipe.model.test_feature
@@ -93,29 +93,29 @@ def build_embedder(
 
 def _backbone(recipe: Recipe, towers: ClipTowers, combinations: Sequence[tuple[str, ...]] | None) -> Backbone:
     prompts, side = recipe.model.backbone.visual_prompts, recipe.model.side_information
-    known = {"combinations": [list(values) for values in combinations or ()]}
-    with torch.random.fork_rng(devices=[]):  # of its own: with additions or without, the head is drawn the same
+    combination_lists = {"combinations": [list(values) for values in combinations or ()]}
+    with torch.random.fork_rng(devices=[]):  # separate, so the head's initial weights do not depend on additions here
         torch.manual_seed(recipe.seed)
         return Backbone(
             towers.image,
             towers.config,
             visual_prompts=None if prompts is None else prompts.model_dump(),
-            side_information=None if side is None else side.model_dump(mode="json") | known,
+            side_information=None if side is None else side.model_dump(mode="json") | combination_lists,
         )
 
 
 def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
     """Raises RecipeError when a pretrained tag was trained with another mean and standard deviation."""
-    wanted = recipe.model.preprocess
-    mean, std = NORMALISATIONS[wanted.normalise]
+    settings = recipe.model.preprocess
+    mean, std = NORMALISATIONS[settings.normalise]
     trained = trained_normalisation(recipe.model.backbone.name, recipe.model.backbone.weights)
     if trained is not None and trained != (mean, std):
         right = next((name for name, values in NORMALISATIONS.items() if values == trained), None)
         raise RecipeError(
-            f"model.preprocess.normalise is {wanted.normalise!r}, but the weights {recipe.model.backbone.weights!r} "
+            f"model.preprocess.normalise is {settings.normalise!r}, but the weights {recipe.model.backbone.weights!r} "
             f"were trained with mean {trained[0]} and std {trained[1]}" + (f": use {right!r}" if right else "")
         )
-    return Preprocessing(size, mean, std, wanted.resize, wanted.interpolation)
+    return Preprocessing(size, mean, std, settings.resize, settings.interpolation)
 
 
 def build_objectives(
@@ -136,23 +136,23 @@ def build_objectives(
 
 
 def _objective(term: AnyTerm, head: Head, identities: int, texts: Tensor | None = None) -> Objective:
-    """The class of the term's kind, see `OBJECTIVES`, given what `Objective` says."""
+    """The class in `OBJECTIVES` for the term's kind, with the arguments that `Objective` describes."""
     if isinstance(term, CustomTerm):
         return CustomObjective(_custom_module(term, head, identities), term_name(term))
-    made = OBJECTIVES[term.kind]
+    objective = OBJECTIVES[term.kind]
     arguments = {name: value for name, value in term if name not in ("kind", "weight", "lr", "features")}
     if isinstance(term, TextTerm):
-        return made(texts, **arguments)
+        return objective(texts, **arguments)
     names = head.names(term.features)
     if not isinstance(term, LearnedTerm):
-        return made(names, **arguments)
-    return made(_widths(head, names, arguments.get("neck")), identities, **arguments)
+        return objective(names, **arguments)
+    return objective(_widths(head, names, arguments.get("neck")), identities, **arguments)
 
 
 def _custom_module(term: CustomTerm, head: Head, identities: int) -> nn.Module:
     if term.module is not None:
-        own: nn.Module = copy.deepcopy(term.module)
-        return own
+        module: nn.Module = copy.deepcopy(term.module)
+        return module
     if term.fingerprint is not None:
         raise RecipeError(
             f"objective {term.kind} was given as an object from Python, and with what it was made is written nowhere. "
@@ -171,7 +171,7 @@ def _widths(head: Head, names: tuple[str, ...], neck: object) -> dict[str, int]:
 
 
 def build_batches(stage: FineTune, labels: np.ndarray, groups: np.ndarray | None, *, seed: int) -> Batches:
-    """What makes an epoch's batches of photos with these labels; `groups` are what a balanced sampler balances."""
+    """A function that draws an epoch's batches of photos with these labels. A balanced sampler balances `groups`."""
 
     def batches(epoch: int, rank: int, world_size: int, centres: np.ndarray | None) -> BatchSampler:
         draw = {"seed": seed, "epoch": epoch, "rank": rank, "world_size": world_size}
@@ -190,32 +190,34 @@ def build_batches(stage: FineTune, labels: np.ndarray, groups: np.ndarray | None
 
 
 def build_mix(stage: FineTune) -> Mix | None:
-    """What mixes a batch; None when photos stay alone."""
+    """Mixup or CutMix of a batch; None when photos are not mixed."""
     if stage.mix is None:
         return None
-    made = mixing.Mixup if stage.mix.kind == "mixup" else mixing.CutMix
-    return made(stage.mix.alpha, stage.mix.probability)
+    mix = mixing.Mixup if stage.mix.kind == "mixup" else mixing.CutMix
+    return mix(stage.mix.alpha, stage.mix.probability)
 
 
 def enlargement(stage: FineTune) -> float:
-    """How much larger than the input photos are decoded for training."""
+    """The factor by which photos are decoded larger than the model's input for training."""
     crops = [step.enlarge for step in stage.augment if isinstance(step, Crop)]
     return max(crops, default=1.0)
 
 
 def build_augment(stage: FineTune, preprocessing: Preprocessing) -> v2.Compose:
-    """Training's additions to the preprocessing, from a picture to bytes: the recipe's in their order, flips before,
-    erasing after all others. Raises DataError for a folder of backgrounds that is not there or holds no photo.
+    """The augmentations of training, from a PIL image to a uint8 tensor: flips first, then the recipe's in their order,
+    random erasing last. Raises DataError if a folder of backgrounds is missing or holds no photo.
     """
     flips = [v2.RandomHorizontalFlip()] if stage.chirality == "flip" else []
     side = round(max(preprocessing.size) * enlargement(stage))
-    made = [_augmentation(step, preprocessing.size, side, preprocessing.mean) for step in stage.augment]
-    erasing = [step for step in made if isinstance(step, v2.RandomErasing)]  # takes tensors, all others take pictures
-    return v2.Compose([*flips, *(step for step in made if step not in erasing), v2.PILToTensor(), *erasing])
+    augmentations = [_augmentation(step, preprocessing.size, side, preprocessing.mean) for step in stage.augment]
+    erasing = [
+        step for step in augmentations if isinstance(step, v2.RandomErasing)
+    ]  # takes tensors, all others take pictures
+    return v2.Compose([*flips, *(step for step in augmentations if step not in erasing), v2.PILToTensor(), *erasing])
 
 
 def _augmentation(step: Augmentation, size: tuple[int, int], side: int, mean: Triple) -> Any:  # torchvision is untyped
-    """What makes a picture of the input's `size` of one that is up to `side` pixels wide and high."""
+    """A transform to a picture of the input's `size` from one of up to `side` pixels in width and height."""
     match step:
         case Crop():
             return v2.RandomCrop(size)
@@ -228,8 +230,10 @@ def _augmentation(step: Augmentation, size: tuple[int, int], side: int, mean: Tr
         case Background(probability=probability, folder=folder):
             return ChangeBackground(probability, read_backgrounds(folder, side) if folder else None)
         case RandAugment(operations=operations, magnitude=magnitude):
-            one = partial(v2.RandAugment, 1, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
-            return v2.Compose([BorderFilled(one) for _ in range(operations)])  # each finds the border anew
+            augmentation = partial(v2.RandAugment, 1, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
+            return v2.Compose(
+                [BorderFilled(augmentation) for _ in range(operations)]
+            )  # each determines the border again
         case AugMix(severity=severity, chains=chains):
             return BorderFilled(partial(v2.AugMix, severity, chains))
         case ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue):
@@ -246,7 +250,7 @@ def build_ranker(way: Rerank) -> Ranker:
 
 
 def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureName, ...]]:
-    """Features of the backbone that are compared or read by an objective; and those of them, read after the neck."""
+    """Features of the backbone that are compared or read by an objective; and those of them read after the neck."""
     test = recipe.model.test_feature
     read = [(name, test.neck) for name in test.features]
     for stage in recipe.stages:

@@ -1,4 +1,4 @@
-"""A draw: which photos are searched in, and which are searched with."""
+"""A draw: which photos are the gallery, and which are the queries."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One evaluation: rows of the manifest to search in, and rows to search with; each in the order of the paths."""
+    """One gallery and its queries, as rows of the manifest; each in the order of the paths."""
 
     gallery: Int64[np.ndarray, " gallery"]
     query: Int64[np.ndarray, " query"]

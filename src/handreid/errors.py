@@ -1,17 +1,17 @@
-"""Everything that can go wrong on purpose, as one tree.
+"""All errors that handreid raises on purpose, as one tree.
 
 * HandreidError
-    * DataError            photos and what is said about them
-        * ManifestError    a table of photos that is wrong: which file, which line, which value
+    * DataError            photos and their labels
+        * ManifestError    a wrong table of photos: which file, which line, which value
         * PhotoError       a photo that is missing, truncated or unreadable
         * ProtocolError    a split or draw that the data cannot give
     * RecipeError          an experiment that makes no sense: which key, in which file
-    * WeightsError         weights that cannot be had or do not fit
+    * WeightsError         weights that cannot be loaded or do not fit
     * RunError             a run folder that is missing, unfinished, or belongs to something else
-    * CheckError            what is about to be trained is not what the recipe says: which check, what it found, where
+    * CheckError           a check before the first step failed: which check, what it found, where
     * OutputError          a file or folder that cannot be written: which, and why
 
-Every message says what was found, where, and what to do. The command line prints it as it is and exits with 2.
+Every message says what was found, where, and what to do. The command line prints it unchanged and exits with 2.
 """
 
 
@@ -20,11 +20,11 @@ class HandreidError(Exception):
 
 
 class DataError(HandreidError):
-    """Photos, or what is said about them, are not as they should be."""
+    """Photos or their labels are wrong or missing."""
 
 
 class ManifestError(DataError):
-    """A table of photos holds something wrong; the message names file, line and value."""
+    """A table of photos is wrong; the message names file, line and value."""
 
 
 class PhotoError(DataError):
@@ -40,7 +40,7 @@ class RecipeError(HandreidError):
 
 
 class WeightsError(HandreidError):
-    """Weights cannot be had, or do not fit the tower that should hold them."""
+    """Weights cannot be loaded, or do not fit the tower."""
 
 
 class RunError(HandreidError):

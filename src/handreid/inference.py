@@ -1,4 +1,4 @@
-"""From photo files to embeddings: decoded, with what the model is told beside the pixels, in batches."""
+"""From photo files to embeddings: decoding, side information, batches."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ def load_embedder(run: Run) -> Embedder:
 def decode_rows(
     manifest: Manifest, rows: Int[np.ndarray, " photo"], recipe: Recipe, embedder: Embedder, progress: Progress
 ) -> Photos:
-    """The photos of some rows, as the model wants them."""
+    """The photos of some rows, decoded at the size of the model's input."""
     paths = manifest.paths()
     return decode_all([paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress)
 
@@ -33,25 +33,25 @@ def embed_rows(
     photos: Photos, conditions: Conditions | None, recipe: Recipe, embedder: Embedder, progress: Progress
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings as the recipe evaluates them, mirrored or not, in its batches."""
-    chosen = recipe.evaluate
+    evaluation = recipe.evaluate
     return embed_photos(
         embedder,
         photos,
         conditions=conditions,
-        batch_size=chosen.batch_size,
-        flip_tta=chosen.flip_tta,
+        batch_size=evaluation.batch_size,
+        flip_tta=evaluation.flip_tta,
         progress=progress,
     )
 
 
 def composes(embedder: Embedder) -> bool:
-    """Whether its head makes sentences."""
+    """Whether the embedder's head composes a sentence per photo."""
     return isinstance(embedder.head, SemanticHead) and embedder.head.words is not None
 
 
 @dataclass(eq=False)
 class Shots:
-    """Photos of some rows of a manifest, decoded when they are asked for; the last ones stay decoded."""
+    """Photos of some rows of a manifest, decoded on demand; the photos of the last call stay in memory."""
 
     manifest: Manifest
     rows: Int[np.ndarray, " photo"]
@@ -70,7 +70,9 @@ class Shots:
     def embed(
         self, positions: Int[np.ndarray, " position"], conditions: Conditions | None, *, mirror: bool = False
     ) -> Float[np.ndarray, "position dim"]:
-        """Their embeddings; `conditions` are those of all `rows`. `mirror`: of the mirror images, and theirs."""
+        """Embeddings of these photos, with `mirror` of their mirror images. `conditions` are those of all `rows`."""
         photos = self.at(positions)
-        told = None if conditions is None else conditions[positions]
-        return embed_rows(photos[..., ::-1] if mirror else photos, told, self.recipe, self.embedder, self.progress)
+        side_values = None if conditions is None else conditions[positions]
+        return embed_rows(
+            photos[..., ::-1] if mirror else photos, side_values, self.recipe, self.embedder, self.progress
+        )

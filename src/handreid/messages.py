@@ -1,7 +1,7 @@
-"""Words for people: what a terminal may be shown of text that others wrote, and lists that stay short.
+"""Text that is safe to print on a terminal, and short lists of names.
 
-A name, a note or a path may hold anything. Control characters move a terminal's cursor, rename its window or paste
-commands into it; characters that turn the direction of writing show a name as another. All are shown as escapes.
+Names, notes and paths may hold any character. Control characters can move a terminal's cursor, rename its window or
+paste commands into it; characters that change the direction of writing can disguise a name. All are shown as escapes.
 """
 
 import difflib
@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-LONGEST = 2_800  # characters of a message; what is longer nobody reads
-_FEW = 12  # names that are listed without looking for a near one
+LONGEST = 2_800  # characters of a message
+_FEW = 12  # up to so many names are all listed; of more, only the nearest
 
 # control characters, surrogates (bytes of a file name that are no UTF-8), line separators, and those that turn the
 # direction of writing
@@ -21,57 +21,57 @@ _MARKUP = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;"})
 
 
 def line(words: str) -> str:
-    """As one line that any terminal can be shown; what would act on it, line breaks included, becomes an escape."""
+    """Text as one line that is safe on a terminal: control characters, line breaks included, become escapes."""
     return _UNSAFE.sub(_escape, words)
 
 
 def lines(text: str) -> str:
-    """The same with line breaks, after which every line is indented: none can pose as a message of its own."""
-    first, *others = text.split("\n")
-    return "\n".join([line(first), *(line(other if other[:1] in ("", " ") else f"  {other}") for other in others)])
+    """As `line`, but line breaks stay. Later lines are indented, so that none can pass for a message of its own."""
+    head, *tail = text.split("\n")
+    return "\n".join([line(head), *(line(part if part[:1] in ("", " ") else f"  {part}") for part in tail)])
 
 
 def text(several: str) -> str:
-    """Text in lines of its own, such as a file's, with its line breaks as they are."""
+    """Text of several lines, such as a file's; line breaks stay, each line is made safe."""
     return "\n".join(map(line, several.split("\n")))
 
 
-def shortened(text: str, most: int = LONGEST) -> str:
+def shortened(text: str, limit: int = LONGEST) -> str:
     """The beginning of a long text, and how much more there is."""
-    return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most:,} more characters)"
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text) - limit:,} more characters)"
 
 
-def shown(value: object, most: int = 60) -> str:
+def shown(value: object, limit: int = 60) -> str:
     """A value as Python writes it, its beginning where that is long."""
     try:
-        return shortened(repr(value), most)
+        return shortened(repr(value), limit)
     except ValueError:  # whole numbers of more than 4,300 digits
         return "a number of thousands of digits"
 
 
-def listed(names: Iterable[object], most: int = _FEW) -> str:
+def listed(names: Iterable[object], limit: int = _FEW) -> str:
     """`a, b, c and 4 more`."""
-    every = [shortened(str(name), 200) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most:,} more" if len(every) > most else "")
+    texts = [shortened(str(name), 200) for name in names]
+    return ", ".join(texts[:limit]) + (f" and {len(texts) - limit:,} more" if len(texts) > limit else "")
 
 
-def known(found: str, names: Sequence[str], where: str) -> str:
-    """What a misspelt name may have meant: few names are listed, of many the nearest three, and `where` all are."""
-    near = difflib.get_close_matches(found[:100], names, n=3, cutoff=0.5)
+def known(name: str, names: Sequence[str], where: str) -> str:
+    """A hint for a misspelt name: all names if they are few, else the nearest three and `where` all are listed."""
+    near = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
     few = len(names) <= _FEW
-    meant = " or ".join(map(repr, near[:1] if few else near))
+    guess = " or ".join(map(repr, near[:1] if few else near))
     if few:
-        return f"known are {', '.join(names)}" + (f"; did you mean {meant}?" if meant else "")
-    return (f"did you mean {meant}? " if meant else "") + f"All {len(names)} are listed {where}"
+        return f"known are {', '.join(names)}" + (f"; did you mean {guess}?" if guess else "")
+    return (f"did you mean {guess}? " if guess else "") + f"All {len(names)} are listed {where}"
 
 
 def json_text(content: Any) -> str:
-    """JSON that a terminal can be shown too; it reads back to the same."""
+    """JSON that is safe on a terminal and parses to the same content."""
     return _UNSAFE.sub(_json_escape, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def csv_cell(value: Any) -> Any:
-    """Harmless in a spreadsheet, which takes text that begins like a formula for one; numbers stay numbers.
+    """A value that is harmless in a spreadsheet, which would run text that begins like a formula; numbers stay numbers.
 
     OWASP, "CSV Injection": an apostrophe before `=`, `+`, `-`, `@`, tab and carriage return.
     """
@@ -82,20 +82,20 @@ def csv_cell(value: Any) -> Any:
 
 
 def markdown(text: str) -> str:
-    """Text in Markdown: nothing of it is taken for a cell's end, for HTML, or for a link or picture to be fetched."""
+    """Text escaped for Markdown: it cannot end a table cell, and contains no HTML, link or picture."""
     return line(text).translate(_MARKUP).replace("](", "]\\(")
 
 
-def _escape(found: re.Match[str]) -> str:
-    letter = found[0]
-    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter)
-    if named:
-        return named
+def _escape(match: re.Match[str]) -> str:
+    letter = match[0]
+    escape = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter)
+    if escape:
+        return escape
     code = ord(letter)
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    return found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}"  # json itself escapes line breaks in texts
+def _json_escape(match: re.Match[str]) -> str:
+    return match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}"  # json itself escapes line breaks in texts

@@ -1,27 +1,27 @@
-"""The one table of what is measured: the names in files and on command lines, and how people read each number.
+"""The table of all metrics: their names in files and on command lines, and how each number is shown.
 
-Tables, charts, trackers, sweeps and comparisons all read it. A number that is not here cannot be written.
+Tables, charts, trackers, sweeps and comparisons read it. A number that is not in this table cannot be written.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-# what a number is of: the ranking of each query, the distances between embeddings, views named by words, or a section
-# of its own, by its name in evaluation.json
+# where a number comes from: "ranking" (the ranking of each query), "separation" (distances between embeddings),
+# "prompts" (views named by prompts), or the name of a section in evaluation.json
 Group = str
 
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """One number. `twin` is another metric that it equals where each query has one right answer, or each identity one
-    photo; a table leaves it out where it says no more. `unit` is how it is written: shares as percent.
+    """One metric. `twin` is another metric that has the same value if each query has one right answer, or each identity
+    one photo in the gallery; tables then omit this one. `unit` is how it is written: shares as percent.
     """
 
     name: str
     title: str
     group: Group = "ranking"
     about: str = ""
-    short: str = ""  # the title where there is little room
+    short: str = ""  # a shorter title for narrow columns
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 1.0)
     digits: int = 1
@@ -34,7 +34,7 @@ class MetricInfo:
 
     @property
     def column(self) -> str:
-        """Above its column, with what is better where that is not plain."""
+        """The column's title, with "higher" or "lower" unless it is a percentage of which higher is better."""
         name = self.short or self.title
         return name if self.unit == "percent" and self.higher_is_better else f"{name} ({self.better})"
 
@@ -95,12 +95,12 @@ METRICS: dict[str, MetricInfo] = {
 
 
 def metrics_of(group: Group) -> tuple[str, ...]:
-    """Names of a group, in the order in which tables show them."""
+    """Names of a group's metrics, in the order in which tables show them."""
     return tuple(name for name, info in METRICS.items() if info.group == group)
 
 
 def title(name: str) -> str:
-    """Raises KeyError for a number that is not in the table."""
+    """Raises KeyError for a metric that is not in the table."""
     return METRICS[name].title
 
 

@@ -1,6 +1,6 @@
-"""How far a long step is: bars on a terminal, a plain line now and then where there is none, nothing in a library.
+"""Progress of long steps: bars on a terminal, lines at intervals elsewhere, nothing when used as a library.
 
-Floors below the command line take a `Progress` and never print.
+Modules below the command line take a `Progress` and never print.
 """
 
 import sys
@@ -12,13 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 from handreid import messages
 
 Advance = Callable[[int], None]
-EpochListener = Callable[[Mapping[str, Any]], None]  # is told each epoch's line of metrics.jsonl, once it is written
+EpochListener = Callable[[Mapping[str, Any]], None]  # gets each epoch's line of metrics.jsonl once it is written
 
 
 @runtime_checkable
 class Progress(Protocol):
     def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-        """A long step of `total` units; the context gives a function that says how many more are done."""
+        """A long step of `total` units; the context yields a function to call with the number of further units done."""
         ...
 
     def say(self, line: str) -> None: ...
@@ -45,7 +45,7 @@ class Terminal:
         self.console.print(messages.lines(line), soft_wrap=True)
 
     def step(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-        if not total:  # nothing to wait for, nothing to tell
+        if not total:  # nothing to wait for, nothing to report
             return nullcontext(_ignore)
         return self._bar(what, total, unit) if self.console.is_terminal else self._lines(what, total, unit)
 
@@ -73,17 +73,17 @@ class Terminal:
 
     @contextmanager
     def _lines(self, what: str, total: int, unit: str) -> Iterator[Advance]:
-        began = said = time.monotonic()
+        began = printed = time.monotonic()
         done = 0
 
         def advance(count: int) -> None:
-            nonlocal done, said
+            nonlocal done, printed
             done += count
-            now = time.monotonic()
-            if now - said >= self.every and done < total:
-                said = now
-                left = (total - done) * (now - began) / max(done, 1)
-                self.say(f"{what}: {done:,} of {total:,} {unit}, {done / (now - began):,.0f}/s, {left:,.0f} s left")
+            clock = time.monotonic()
+            if clock - printed >= self.every and done < total:
+                printed = clock
+                rest = (total - done) * (clock - began) / max(done, 1)
+                self.say(f"{what}: {done:,} of {total:,} {unit}, {done / (clock - began):,.0f}/s, {rest:,.0f} s left")
 
         yield advance
         self.say(_summary(what, done, unit, time.monotonic() - began))

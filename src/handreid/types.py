@@ -1,7 +1,7 @@
-"""What travels between the floors, with shapes.
+"""Values passed between the layers, with shapes.
 
-Photos are unsigned bytes until the model: augmentation, caches and transfers stay four times smaller, and the model
-alone knows mean and standard deviation.
+Photos are unsigned bytes up to the model: augmentation, caches and transfers take a quarter of the memory of float32,
+and only the model has to know mean and standard deviation.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from typing import Literal
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-FeatureName = Literal["joint", "pooled", "penultimate", "parts"]  # `parts`: what the head makes of the patch grid
+FeatureName = Literal["joint", "pooled", "penultimate", "parts"]  # `parts`: computed by the head from the patch grid
 Neck = Literal["before", "after"]
-Inference = Literal["composed", "fixed"]  # a sentence for every photo, or one for all
+Inference = Literal["composed", "fixed"]  # one sentence per photo, or one for all
 Labels = Int[Tensor, " batch"]  # index of the training identity
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photo becomes the tower's input; stored with the model and used in training and at test alike.
+    """How a photo becomes the tower's input; stored with the model, the same in training and at test.
 
     `size` is (height, width) in pixels; `mean` and `std` are of channels in [0, 1]. A photo of another shape is
     squashed, cropped at its centre, or padded with white.
@@ -35,7 +35,7 @@ class Preprocessing:
 @dataclass(frozen=True)
 class Batch:
     photos: UInt8[Tensor, "batch 3 height width"]
-    labels: Int[Tensor, " batch"]  # index of the training identity; -1 where there is none
+    labels: Int[Tensor, " batch"]  # index of the training identity; -1 for none
     rows: Int[Tensor, " batch"]  # row in the manifest
     conditions: Int[Tensor, " batch"] | None = None  # combination of side information, -1 unknown; None without any
 
@@ -45,7 +45,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Features:
-    """What the backbone makes of a photo. Every head and objective reads from this; none runs the tower again."""
+    """The backbone's features of a photo. Heads and objectives read these; none runs the tower again."""
 
     joint: Float[Tensor, "batch joint"]  # CLIP's joint image-text space
     pooled: Float[Tensor, "batch pooled"]  # ViT: class token after the last norm; ResNet: mean of the last map
@@ -57,7 +57,7 @@ class Features:
 class Outputs:
     """Features by name, `before` and `after` the head's neck; heads may add parts of their own to both.
 
-    `texts` are features of the sentences that a head composed of the photos, in the joint space; None if it has none.
+    `texts` are features, in the joint space, of the sentences that a head composed for the photos; None without any.
     """
 
     features: Features
@@ -71,7 +71,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Photos that are of two identities each: `shares` of `labels`, the rest of `partners`."""
+    """Photos mixed of two identities each: a share `shares` of `labels`, the rest of `partners`."""
 
     partners: Int[Tensor, " batch"]
     shares: Float[Tensor, " batch"]
@@ -83,7 +83,7 @@ class Targets:
     mixed: Mixed | None = None
 
     def parts(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Labels, with the share of the photo that is theirs; None is all of it."""
+        """Labels, each with its share of the photo; None is the whole photo."""
         if self.mixed is None:
             return [(self.labels, None)]
         return [(self.labels, self.mixed.shares), (self.mixed.partners, 1 - self.mixed.shares)]

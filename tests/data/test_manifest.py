@@ -291,7 +291,7 @@ def test_a_large_manifest_is_read_whole(tmp_path: Path) -> None:
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of others are read at once; the process that reads them first takes a while to start."""
-    monkeypatch.setattr(manifest_files, "_try", lambda *_: None)
+    monkeypatch.setattr(manifest_files, "_try_in_subprocess", lambda *_: None)
 
 
 LEAVES = ("../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "C:/secret.jpg")

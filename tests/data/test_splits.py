@@ -15,7 +15,8 @@ from handreid.data.describe import describe
 from handreid.data.manifest import Manifest
 from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID
 from handreid.data.rows import VALUES as CORE_VALUES
-from handreid.data.splits import PROTOCOLS, VALIDATIONS, Split, make_split
+from handreid.data.splits import PROTOCOLS, Split, make_split
+from handreid.data.validation import VALIDATIONS
 from handreid.errors import ManifestError, ProtocolError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -18,8 +18,9 @@ from handreid.data.check import check
 from handreid.data.cross_condition import draw_all_subjects
 from handreid.data.describe import describe
 from handreid.data.manifest import Manifest, names_of, read
-from handreid.data.splits import PROTOCOLS, VALIDATIONS, make_split
+from handreid.data.splits import PROTOCOLS, make_split
 from handreid.data.unlabelled import UNKNOWN, says_nothing
+from handreid.data.validation import VALIDATIONS
 from handreid.errors import ManifestError, ProtocolError
 from handreid.evaluation.embed import embed
 from handreid.evaluation.evaluate import evaluate
@@ -34,7 +35,7 @@ from handreid.report.figures.ranking_strip import write_strips
 from handreid.report.figures.saliency_map import attention_figure
 from handreid.report.figures.strip_selection import strip_of
 from handreid.report.page.data_card import data_cards
-from handreid.report.photos.lookup import Shown
+from handreid.report.photos.lookup import LoadedPhotos
 from handreid.report.photos.test_photos import load_test_photos
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -239,7 +240,7 @@ class TestARun:
         counted: list[int] = []
         real = inference.embed_rows
         monkeypatch.setattr(inference, "embed_rows", lambda *a: counted.append(len(a[0])) or real(*a))
-        load_test_photos(run, asked=["unknown/0.jpg"])
+        load_test_photos(run, include=["unknown/0.jpg"])
         assert counted == [1]
 
     def test_evaluation_tests_none_of_them(self, run: Run):
@@ -301,7 +302,7 @@ class TestFigures:
 
     def test_a_match_of_the_same_persons_other_hand_is_no_other_person(self):
         hands = ["p/left", "p/right"]
-        shown = Shown(torch.zeros(2), None, [], ["a", "b"], [*hands], ["p", "p"], ["test", "test"])
+        shown = LoadedPhotos(torch.zeros(2), None, [], ["a", "b"], [*hands], ["p", "p"], ["test", "test"])
         assert match_module._relation(shown, 1, "hand") == "another hand of the same person"
 
     def test_a_strip_marks_nothing(self, run: Run, tmp_path: Path, monkeypatch):
@@ -311,7 +312,7 @@ class TestFigures:
         assert UNKNOWN in seen[-1]
         assert not [text for text in seen[-1] if FALSE.search(text)]
         assert "Query unknown/1.jpg: identity unknown" in (tmp_path / "s.txt").read_text()
-        tested = load_test_photos(run, asked=["1.jpg"])
+        tested = load_test_photos(run, include=["1.jpg"])
         strip = strip_of(tested, "unknown/1.jpg")
         assert (strip.rank, strip.matches, strip.unlabelled) == (None, 0, True)
         assert {hit.right for hit in strip.hits} == {None}
@@ -319,7 +320,7 @@ class TestFigures:
         assert similarities == sorted(similarities, reverse=True)
 
     def test_a_strip_of_others_is_as_before(self, run: Run):
-        plain, beside = load_test_photos(run), load_test_photos(run, asked=["unknown/0.jpg", "unknown/1.jpg"])
+        plain, beside = load_test_photos(run), load_test_photos(run, include=["unknown/0.jpg", "unknown/1.jpg"])
         name = plain.names[plain.query(0)[0]]
         one, other = strip_of(plain, name), strip_of(beside, name)
         assert [plain.names[hit.photo] for hit in one.hits] == [beside.names[hit.photo] for hit in other.hits]

@@ -104,11 +104,11 @@ class TestCmc:
         assert high <= 101
 
     def test_labels_are_spread_as_little_as_need_be(self):
-        apart = cmc.confidence_band(np.array([0.0, 1.0, 1.1, 3.0]), 0.5, 4.0)
+        apart = cmc.spread_labels(np.array([0.0, 1.0, 1.1, 3.0]), 0.5, 4.0)
         assert apart == pytest.approx([0, 0.8, 1.3, 3.0])
-        crowded = cmc.confidence_band(np.full(5, 2.0), 1.0, 2.0)
+        crowded = cmc.spread_labels(np.full(5, 2.0), 1.0, 2.0)
         assert crowded == pytest.approx([0, 0.5, 1, 1.5, 2])
-        assert cmc.confidence_band(np.array([1.95, 2.0]), 0.5, 2.0) == pytest.approx([1.5, 2.0])
+        assert cmc.spread_labels(np.array([1.95, 2.0]), 0.5, 2.0) == pytest.approx([1.5, 2.0])
 
 
 class TestLadder:

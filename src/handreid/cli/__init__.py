@@ -1,12 +1,12 @@
-"""The command line. Nothing is imported before `main`, so that whatever goes wrong is told in a line."""
+"""The command line. Nothing is imported before `main`, so that errors of imports are reported in one line, too."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """What the `handreid` command runs; never returns. See `ending` for how it ends."""
-    # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
+    """The `handreid` command; never returns. See `ending` for exit codes."""
+    # Threads that spin while they wait make training ten times slower as soon as another process needs a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from handreid.cli import ending

@@ -1,4 +1,4 @@
-"""All commands: typer, with everything heavy imported inside the command that needs it."""
+"""All commands. Heavy modules are imported inside the command that needs them."""
 
 import typer
 
@@ -42,11 +42,11 @@ sweep.add_to(app)
 app.add_typer(prompts.app, name="prompts")
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(show: bool) -> bool:
+    if show:
         output.echo(f"handreid {__version__}")
         raise typer.Exit
-    return wanted
+    return show
 
 
 @app.callback()

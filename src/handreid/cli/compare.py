@@ -1,4 +1,4 @@
-"""`handreid compare`: runs beside each other."""
+"""`handreid compare`: a table of runs with differences."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -68,10 +68,10 @@ def compare(
 
     if out:
         check_writable(out, [f".{suffix}" for suffix in _SUFFIXES])
-    chosen = format_ or (_SUFFIXES[out.suffix.removeprefix(".")] if out else Format.terminal)
-    if out and chosen is not _SUFFIXES[out.suffix.removeprefix(".")]:
+    output_format = format_ or (_SUFFIXES[out.suffix.removeprefix(".")] if out else Format.terminal)
+    if out and output_format is not _SUFFIXES[out.suffix.removeprefix(".")]:
         raise RunError(
-            f"--format {chosen.value} does not match the suffix of {out.name}; omit --format, or rename the file"
+            f"--format {output_format.value} does not match the suffix of {out.name}; omit --format, or rename the file"
         )
     folders = run_folders(runs)
     if len(folders) < 2:
@@ -83,13 +83,13 @@ def compare(
         comparison = compare_runs(
             folders, by=by.value, reference=reference.value, different=different, progress=progress
         )
-    if chosen is Format.terminal:
+    if output_format is Format.terminal:
         print_comparison(comparison)
     elif out:
-        write_text(out, _text(comparison, chosen))
+        write_text(out, _text(comparison, output_format))
         output.echo(f"written to {out}")
     else:
-        output.page(_text(comparison, chosen))
+        output.page(_text(comparison, output_format))
 
 
 def print_comparison(comparison: "Comparison") -> None:
@@ -101,11 +101,11 @@ def print_comparison(comparison: "Comparison") -> None:
         output.echo(line)
 
 
-def _text(comparison: "Comparison", chosen: Format) -> str:
-    from handreid.report.compare import tables as of
+def _text(comparison: "Comparison", output_format: Format) -> str:
+    from handreid.report.compare import tables
 
-    writers = {Format.markdown: of.markdown, Format.csv: of.csv, Format.json: of.as_json}
-    return writers[chosen](comparison)
+    writers = {Format.markdown: tables.markdown, Format.csv: tables.csv, Format.json: tables.as_json}
+    return writers[output_format](comparison)
 
 
 _SUFFIXES = {"md": Format.markdown, "csv": Format.csv, "json": Format.json}

@@ -1,4 +1,4 @@
-"""`handreid data`: photos become a manifest, a manifest is checked and described, hands are rendered."""
+"""`handreid data`: make, check and describe a manifest of photos, render hands."""
 
 import os
 from enum import StrEnum
@@ -68,12 +68,12 @@ def prepare(
 
 
 def _not_over_input(out: Path, source: Source, root: Path) -> None:
-    """Raises OutputError where the manifest would replace the table that it is made of, by whatever name."""
+    """Raises OutputError if the manifest would replace the table that it is made from, also under another name."""
     from handreid.data.names import Spellings, folded
 
     tables = [root] if source is Source.csv else []
     if source is Source.hands11k:
-        tables = [root / name for name in Spellings(root, folded).every("HandInfo.csv")]
+        tables = [root / name for name in Spellings(root, folded).candidates("HandInfo.csv")]
     if any(os.path.exists(out) and os.path.exists(table) and out.samefile(table) for table in tables):  # noqa: PTH110
         raise OutputError(f"{printable(out)} is the input table; write the manifest to another path")
 
@@ -87,13 +87,13 @@ def check(
     from handreid.data.check import check as check_manifest
     from handreid.data.manifest import read
 
-    found = read(manifest)
-    with default_progress().step("checking photos", len(found) if pixels else 0, "photos") as advance:
-        findings = check_manifest(found, pixels=pixels, progress=advance)
+    photos = read(manifest)
+    with default_progress().step("checking photos", len(photos) if pixels else 0, "photos") as advance:
+        findings = check_manifest(photos, pixels=pixels, progress=advance)
     for finding in findings:
         output.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
-    output.echo(f"{printable(manifest)}: {len(found):,} photos, {errors} errors, {len(findings) - errors} warnings")
+    output.echo(f"{printable(manifest)}: {len(photos):,} photos, {errors} errors, {len(findings) - errors} warnings")
     raise typer.Exit(1 if errors else 0)
 
 
@@ -106,11 +106,11 @@ def describe(
     from handreid.data.describe import describe as describe_manifest
     from handreid.data.manifest import read
 
-    found = describe_manifest(read(manifest))
+    content = describe_manifest(read(manifest))
     if json:
-        output.as_json(found)
+        output.as_json(content)
     else:
-        output.description(found)
+        output.description(content)
 
 
 @app.command()

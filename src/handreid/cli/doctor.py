@@ -1,4 +1,4 @@
-"""`handreid doctor`: what handreid runs on, and whether a recipe's stages are what the recipe says."""
+"""`handreid doctor`: the environment, and the checks of a recipe before training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +30,7 @@ def doctor(
 
     if set_ and not recipe:
         raise RecipeError(f"--set {set_[0]} changes a recipe, but no recipe is given")
-    chosen = load_recipe(recipe, set_ or ()) if recipe else None
+    loaded = load_recipe(recipe, set_ or ()) if recipe else None
     early.manifests([data])
     progress = begin()
     from handreid.runs.environment import survey
@@ -41,15 +41,16 @@ def doctor(
     environment = survey(Path.cwd())
     if not json:
         _print_environment(environment)
-    if chosen and recipe and (Path(recipe).parent / "run.json").is_file():  # the recipe of a run, which may be foreign
-        check_weights(Run(Path(recipe).parent), chosen)
+    # a run's recipe may come from elsewhere
+    if loaded and recipe and (Path(recipe).parent / "run.json").is_file():
+        check_weights(Run(Path(recipe).parent), loaded)
     with resumable("the same command"):
-        found = diagnose(chosen, data, long_checks=[name.value for name in check or ()], progress=progress)
-    passed = all(one.passed for stage in found for one in stage.checks)
+        results = diagnose(loaded, data, long_checks=[name.value for name in check or ()], progress=progress)
+    passed = all(result.passed for stage in results for result in stage.checks)
     if json:
-        output.as_json({"environment": environment, "passed": passed, "checks": [_content(stage) for stage in found]})
+        output.as_json({"environment": environment, "passed": passed, "checks": [_content(stage) for stage in results]})
     else:
-        _print_checks(found)
+        _print_checks(results)
     raise typer.Exit(0 if passed else 1)
 
 
@@ -57,44 +58,51 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def _print_environment(found: dict[str, Any]) -> None:
-    devices, memory = found["devices"], found["memory"]
-    known = [f"{name} {value}" for name, value in found["versions"].items() if value]
-    extras = [f"{name} {value}" for name, value in found["extras"].items() if value]
-    absent = [name for name, value in found["extras"].items() if not value]
+def _print_environment(environment: dict[str, Any]) -> None:
+    devices, memory = environment["devices"], environment["memory"]
+    packages = [f"{name} {value}" for name, value in environment["versions"].items() if value]
+    extras = [f"{name} {value}" for name, value in environment["extras"].items() if value]
+    absent = [name for name, value in environment["extras"].items() if not value]
     gpus = [f"{gpu['name']}, {_size(gpu['bytes'])}{', bf16' if gpu['bf16'] else ''}" for gpu in devices["gpus"]]
-    caches = [f"{one['what']} {_size(one['bytes'])} in {one['folder']}" for one in found["caches"] if one["bytes"]]
+    caches = [
+        f"{cache['what']} {_size(cache['bytes'])} in {cache['folder']}"
+        for cache in environment["caches"]
+        if cache["bytes"]
+    ]
     ram = [f"{name} {_size(value)}" for name, value in memory.items() if value]
     rows = [
-        ("python", f"{found['python']} on {found['platform']}"),
-        ("versions", ", ".join(known)),
+        ("python", f"{environment['python']} on {environment['platform']}"),
+        ("versions", ", ".join(packages)),
         ("extras", ", ".join(extras) + (f"; not installed: {', '.join(absent)}" if absent else "")),
         ("CPU", f"{devices['cpu']}, {devices['cores']} cores, {devices['threads']} threads"),
         ("GPU", "; ".join(gpus) or "none"),
         ("memory", ", ".join(ram) or "unknown"),
-        ("free disk", ", ".join(f"{name} {_size(free)}" for name, free in found["disks"].items() if free is not None)),
+        (
+            "free disk",
+            ", ".join(f"{name} {_size(free)}" for name, free in environment["disks"].items() if free is not None),
+        ),
         ("caches", "; ".join(caches) or "empty"),
     ]
     output.table("environment", ("", ""), rows, left=2, fold=("; ",))
-    for warning in found["warnings"]:
+    for warning in environment["warnings"]:
         output.echo(f"warning: {warning}")
 
 
-def _print_checks(found: list["Checked"]) -> None:
-    for stage in found:
+def _print_checks(results: list["Checked"]) -> None:
+    for stage in results:
         rows = [
             (check.name, "yes" if check.passed else "NO", check.found, f"{check.seconds:.2f}") for check in stage.checks
         ]
         output.table(stage.where, ("check", "passed", "found", "s"), rows, left=3)
-    checks = [check for stage in found for check in stage.checks]
+    checks = [check for stage in results for check in stage.checks]
     failed = [check.name for check in checks if not check.passed]
     seconds = sum(check.seconds for check in checks)
-    said = (
+    summary = (
         f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
         if failed
         else f"{len(checks)} checks passed"
     )
-    output.echo(f"{said}, {seconds:.1f} s")
+    output.echo(f"{summary}, {seconds:.1f} s")
 
 
 def _content(stage: "Checked") -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""What can be refused before torch is imported, which takes seconds: names, places, and files that are not there.
+"""Checks before torch is imported, which takes seconds: names, places to write to, missing files.
 
-Whatever is found here is found again where the work is done; a library that is used without the command line is told
-the same.
+The same checks are made again where the work is done, for callers that do not use the command line.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ PICTURE = (".png", ".svg", ".pdf")
 
 
 def manifests(paths: Sequence[Path | None]) -> None:
-    """Raises ManifestError for one that is no file, or none of a kind that is read."""
+    """Raises ManifestError for a missing file, and for one that is neither .parquet nor .csv."""
     for path in paths:
         if path is None:
             continue
@@ -32,14 +31,14 @@ def manifests(paths: Sequence[Path | None]) -> None:
 
 
 def photos(recipe: "Recipe", data: Path | None) -> None:
-    """Raises RunError where nobody says which photos, ManifestError as `manifests` does."""
+    """Raises RunError if neither `data` nor the recipe gives photos, ManifestError as `manifests` does."""
     if data is None and recipe.data.manifest is None:
         raise RunError("no photos are given: use --data MANIFEST, or set data.manifest in the recipe")
     manifests([data or recipe.data.manifest])
 
 
 def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: bool) -> None:
-    """Raises RunError where there is nothing to begin or to go on with, or `out` holds something else."""
+    """Raises RunError if there is nothing to start or to resume, or `out` holds something else."""
     from handreid.runs.folder import check_place
 
     if not (resume and (out / "run.json").is_file()):
@@ -53,7 +52,7 @@ def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: b
 
 
 def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:
-    """Raises RunError for two rungs of one name, and for photos and places as `training` does."""
+    """Raises RunError for two rungs of one name, errors of `photos`, and OutputError if `out` cannot be written."""
     from handreid.recipe.load import check_names
 
     check_names(recipes)
@@ -63,7 +62,9 @@ def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:
 
 
 def run(folder: Path, *, finished: bool = False, writes: bool = False) -> None:
-    """Raises RunError for what is no run folder, or not `finished`; OutputError where it cannot be written into."""
+    """Raises RunError if it is no run folder, or with `finished` an unfinished one; with `writes`, OutputError if it
+    cannot be written to.
+    """
     from handreid.runs.folder import check_finished, open_run
 
     opened = open_run(folder)
@@ -74,7 +75,7 @@ def run(folder: Path, *, finished: bool = False, writes: bool = False) -> None:
 
 
 def runs(paths: Sequence[Path], *, least: int = 1) -> None:
-    """Raises RunError for a path that is no run and holds none, or for too few."""
+    """Raises RunError for a path that is no run and contains none, or for fewer runs than `least`."""
     from handreid.report.run_folders import run_folders
 
     folders = run_folders(paths)
@@ -83,6 +84,6 @@ def runs(paths: Sequence[Path], *, least: int = 1) -> None:
 
 
 def picture(out: Path, suffixes: Sequence[str] = PICTURE) -> None:
-    """Raises OutputError where a figure, or its caption beside it, cannot be written."""
+    """Raises OutputError if a figure, or its caption beside it, cannot be written."""
     check_writable(out, suffixes)
     check_writable(out.with_suffix(".txt"))

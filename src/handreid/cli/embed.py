@@ -1,4 +1,4 @@
-"""`handreid embed`: where a run puts photos, as a table."""
+"""`handreid embed`: embeddings of photos, as a table."""
 
 from enum import StrEnum
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""How a command ends: with its output, or with one error message and an exit code; never with a trace.
+"""How a command ends: with its output, or with one error message and an exit code; never with a traceback.
 
-* 2: a HandreidError, or an error of the system (a full disk, no permission, no memory): a message that names the
-  place. Typer's own complaints about a command line are 2 as well.
-* 70: a bug: one line, and the trace in a file that can be sent to us. 130: Ctrl-C. 141: the program that read our
-  output went away, as `head` does.
+* 2: a HandreidError, or a system error (full disk, no permission, no memory), with a message that names the place.
+  Typer's own errors about a command line are 2 as well.
+* 70: a bug: one line, and the traceback in a file that can be sent to us. 130: Ctrl-C. 141: the program that reads our
+  output has closed it, as `head` does.
 """
 
 import errno
@@ -23,7 +23,7 @@ from handreid.errors import HandreidError
 from handreid.messages import line, lines, shortened
 
 REFUSED, FAULT, STOPPED, LEFT = 2, 70, 130, 141
-_USAGE = 1_000  # characters of a complaint about a command line, which repeats what was typed
+_USAGE = 1_000  # characters of a message about a command line, which repeats what was typed
 _MEMORY = "use a smaller batch (--set stages.0.batch_size=...), fewer or smaller photos, or a machine with more memory"
 _PLACES = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",
@@ -40,7 +40,7 @@ _PLACES = {
 }
 
 
-# Options by their former names, for command lines that were written before.
+# former name -> present name, for a hint
 _RENAMED_OPTIONS = {
     "--aspect": "--view",
     "--different": "--allow-different-draws",
@@ -52,57 +52,57 @@ _RENAMED_OPTIONS = {
 
 
 class Group(TyperGroup):
-    """All commands. Ctrl-C is told here, before typer ends for it; complaints are made safe for a terminal."""
+    """All commands. Ctrl-C is handled here, before typer does it; typer's messages are made safe for a terminal."""
 
-    def make_context(self, *arguments: Any, **named: Any) -> Any:
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _safe_complaints():
-            return super().make_context(*arguments, **named)
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         with _safe_complaints():
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt:
-                sys.exit(_tell("stopped", STOPPED))
+                sys.exit(_print_error("stopped", STOPPED))
 
 
 def run(app: Callable[[], object]) -> int:
-    """Runs the command line to its end; the exit code. Everything that was raised has been told."""
+    """Runs the command line and returns the exit code. Every exception is reported."""
     with _streams():
         try:
             app()
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else REFUSED if left.code else 0
-        except BaseException as error:  # the last place: what is not told here would be a trace
-            code = _told(error)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else REFUSED if ended.code else 0
+        except BaseException as error:  # what is not reported here would end in a traceback
+            code = _report(error)
         else:
             code = 0
         try:
-            return _flushed(code)
-        except SystemExit as left:  # nobody reads any more
-            return code or cast(int, left.code)
+            return _flush(code)
+        except SystemExit as ended:  # the reader has closed the pipe
+            return code or cast(int, ended.code)
 
 
-def _told(error: BaseException) -> int:
-    """Prints the message of an error; returns the exit code."""
+def _report(error: BaseException) -> int:
+    """Prints an error's message and returns the exit code."""
     kind = type(error).__name__
     match error:
         case KeyboardInterrupt():
-            return _tell("stopped", STOPPED)
+            return _print_error("stopped", STOPPED)
         case HandreidError():
-            return _tell(f"{kind}: {error}", REFUSED)
+            return _print_error(f"{kind}: {error}", REFUSED)
         case _ if isinstance(error, MemoryError) or _is_torchs_memory(error):
-            return _tell(f"MemoryError: not enough memory; {_MEMORY}", REFUSED)
+            return _print_error(f"MemoryError: not enough memory; {_MEMORY}", REFUSED)
         case OSError():
-            return _tell(f"{kind}: {_place(error)}", REFUSED)
+            return _print_error(f"{kind}: {_place(error)}", REFUSED)
         case UnicodeError():
-            return _tell(f"{kind}: {_letters(error)}", REFUSED)
+            return _print_error(f"{kind}: {_letters(error)}", REFUSED)
         case _:
             return _fault(error)
 
 
 def _place(error: OSError) -> str:
-    """Which file or folder, what is wrong with it, and what to do."""
+    """A message with the file or folder, what is wrong with it, and what to do."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     reason = error.strerror or str(error) or "no reason given"
     advice = _PLACES.get(error.errno or 0)
@@ -122,33 +122,33 @@ def _is_torchs_memory(error: BaseException) -> bool:
 
 
 def _fault(error: BaseException) -> int:
-    first = next(iter(str(error).splitlines()), "")
-    told = f"{type(error).__name__}: {shortened(first, 300)}".removesuffix(": ")
+    first_line = next(iter(str(error).splitlines()), "")
+    summary = f"{type(error).__name__}: {shortened(first_line, 300)}".removesuffix(": ")
     try:
         where = f"the trace is in {_trace(error)}: please read it through, then send it to us"
     except OSError as problem:
         where = f"no trace could be written ({problem.strerror})"
-    return _tell(f"this is a bug in handreid ({told}); {where}", FAULT)
+    return _print_error(f"this is a bug in handreid ({summary}); {where}", FAULT)
 
 
 def _trace(error: BaseException) -> str:
-    """The file of a trace: code, not data. What was typed as a name or path is left out wherever it stands in it."""
-    told = "".join(traceback.format_exception(error))
-    typed = sys.argv[2 + (sys.argv[1:2] in (["data"], ["figure"], ["prompts"])) :]  # behind the command's name
+    """Writes the traceback to a file and returns its path. Names and paths from the command line are replaced in it."""
+    trace = "".join(traceback.format_exception(error))
+    typed = sys.argv[2 + (sys.argv[1:2] in (["data"], ["figure"], ["prompts"])) :]  # after the command's name
     options = [word.partition("=")[0] for word in typed if word.startswith("--")]
     values = {word.partition("=")[2] if word.startswith("--") else word for word in typed}
     for value in sorted(filter(lambda value: len(value) > 3, values), key=len, reverse=True):
-        told = told.replace(value, "<an argument>")
+        trace = trace.replace(value, "<an argument>")
     home = os.path.expanduser("~")  # noqa: PTH111 - as text
-    told = told.replace(home, "~") if len(home) > 1 else told
+    trace = trace.replace(home, "~") if len(home) > 1 else trace
     head = f"handreid {__version__}, Python {python_version()}, {platform()}\noptions: {' '.join(options)}\n\n"
     handle, path = tempfile.mkstemp(prefix="handreid-trace-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(head + told)
+        file.write(head + trace)
     return path
 
 
-def _tell(text: str, code: int) -> int:
+def _print_error(text: str, code: int) -> int:
     """Prints one message on standard error if it is open; returns the code."""
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{shortened(lines(text))}\n")
@@ -158,21 +158,25 @@ def _tell(text: str, code: int) -> int:
 
 @contextmanager
 def _safe_complaints() -> Iterator[None]:
-    """Typer repeats what was typed, or what a shell made of `*`: as long as it is, and raw."""
+    """Shortens and escapes typer's messages, which repeat what was typed, or what the shell expanded from `*`."""
     try:
         yield
     except Exception as error:
-        said: Any = error
+        complaint: Any = error
         if hasattr(error, "format_message"):
-            now = _RENAMED_OPTIONS.get(getattr(said, "option_name", ""))
-            text = f"No such option: {said.option_name}; it is called {now} now" if now else said.format_message()
+            new_name = _RENAMED_OPTIONS.get(getattr(complaint, "option_name", ""))
+            text = (
+                f"No such option: {complaint.option_name}; it is called {new_name} now"
+                if new_name
+                else complaint.format_message()
+            )
             text = shortened(line(text), _USAGE)
-            said.format_message = lambda: text
+            complaint.format_message = lambda: text
         raise
 
 
 class _Stream:
-    """An output that ends the process quietly when nobody reads it any more, and says which it is when it fails."""
+    """An output stream that ends the process quietly if its reader is gone, and names itself in other errors."""
 
     def __init__(self, stream: Any, name: str) -> None:
         self._stream = stream
@@ -201,36 +205,39 @@ class _Stream:
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Standard output and error that are always there, take any letter, and notice when nobody reads."""
+    """Standard output and error that always exist, accept any character, and detect that the reader is gone."""
     before = sys.stdout, sys.stderr
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed by whoever started us: the next file opened would take its place
+        except OSError:  # closed by the parent process: the next file opened would get its number
             os.open(os.devnull, os.O_RDWR)
-    for name, said, stream in (("stdout", "standard output", before[0]), ("stderr", "standard error", before[1])):
-        open_one = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
-        if hasattr(open_one, "reconfigure"):
-            open_one.reconfigure(errors="backslashreplace")
-        setattr(sys, name, cast(TextIO, _Stream(open_one, said)))
+    for name, description, stream in (
+        ("stdout", "standard output", before[0]),
+        ("stderr", "standard error", before[1]),
+    ):
+        opened = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        if hasattr(opened, "reconfigure"):
+            opened.reconfigure(errors="backslashreplace")
+        setattr(sys, name, cast(TextIO, _Stream(opened, description)))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
-def _flushed(code: int) -> int:
-    """The code, when everything has been written."""
+def _flush(code: int) -> int:
+    """Flushes standard output and error; returns the code, or that of an error."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError as error:
-        return _tell(f"{type(error).__name__}: {_place(error)}", code or REFUSED)
+        return _print_error(f"{type(error).__name__}: {_place(error)}", code or REFUSED)
     return code
 
 
 def _into_nothing(stream: Any) -> None:
-    """Python would try to write what is left when it ends, and complain."""
+    """Redirects the stream to the null device; else Python writes the rest at exit, and fails."""
     with suppress(OSError, ValueError, AttributeError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, stream.fileno())

@@ -1,4 +1,4 @@
-"""`handreid evaluate`: a run on test identities, as one table or crossed as a matrix."""
+"""`handreid evaluate`: a run on test identities, as one table or as a cross-condition matrix."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,13 +54,11 @@ def evaluate(
     from handreid.recipe import read_rerank
 
     ways = list(dict.fromkeys(map(read_rerank, rerank))) if rerank else None
-    told = trackers(track)
+    backends = trackers(track)
     early.run(run, finished=True, writes=True)
     early.manifests(data or ())
     if matrix:
-        from handreid.cli.evaluate import evaluate_matrix
-
-        no = {"--view": view, "--label": label, "--rerank": rerank, "--track": track}
+        refused = {"--view": view, "--label": label, "--rerank": rerank, "--track": track}
         evaluate_matrix(
             run,
             matrix.value,
@@ -68,32 +66,32 @@ def evaluate(
             protocol and protocol.value,
             cameras and cameras.value,
             flip_tta,
-            no,
+            refused,
             as_json=json,
         )
         return
     if data and len(data) > 1:
         raise RunError(f"{len(data)} manifests are given; give one, or use --matrix dataset to evaluate on several")
-    asked = {"protocol": protocol, "view": view, "label": label, "cameras": cameras}
-    changes = {name: choice.value for name, choice in asked.items() if choice}
+    choices = {"protocol": protocol, "view": view, "label": label, "cameras": cameras}
+    changes = {name: choice.value for name, choice in choices.items() if choice}
     progress = begin()
     from handreid.evaluation.evaluate import evaluate as evaluate_run
     from handreid.runs.folder import open_run
 
     with resumable(f"handreid evaluate {run}"):
-        path, found = evaluate_run(
+        path, evaluation = evaluate_run(
             open_run(run),
             data=data[0] if data else None,
             changes=changes,
             flip_tta=flip_tta,
             rerank=ways,
-            track=told,
+            track=backends,
             progress=progress,
         )
     if json:
-        output.as_json(found.model_dump(mode="json"))
+        output.as_json(evaluation.model_dump(mode="json"))
         return
-    tables.print_evaluation(found)
+    tables.print_evaluation(evaluation)
     output.echo(f"written to {path}")
 
 
@@ -108,50 +106,52 @@ def evaluate_matrix(
     *,
     as_json: bool,
 ) -> None:
-    """`refused` are options that make no sense with a matrix, by their names. Raises RunError where one is given."""
+    """`refused` are options that do not work with a matrix, by name. Raises RunError if one of them is given."""
     from handreid.errors import RunError
 
-    given = [name for name, value in refused.items() if value]
-    if given:
-        raise RunError(f"--matrix cannot be combined with {' and '.join(given)}: it uses all views and no re-ranking")
+    conflicts = [name for name, value in refused.items() if value]
+    if conflicts:
+        raise RunError(
+            f"--matrix cannot be combined with {' and '.join(conflicts)}: it uses all views and no re-ranking"
+        )
     progress = begin()
     from handreid.evaluation.matrix import matrix_of
     from handreid.runs.folder import open_run
 
     with resumable(f"handreid evaluate {run} --matrix {by}"):
-        path, found = matrix_of(
+        path, matrix = matrix_of(
             open_run(run), by, data=data, protocol=protocol, cameras=cameras, flip_tta=flip_tta, progress=progress
         )
     if as_json:
-        output.as_json(found.model_dump(mode="json"))
+        output.as_json(matrix.model_dump(mode="json"))
         return
-    print_matrix(found)
+    print_matrix(matrix)
     output.echo(f"written to {path} and {path.with_suffix('.md')}")
 
 
-def print_matrix(found: "Matrix") -> None:
-    from handreid.evaluation.tables import matrix as of
+def print_matrix(content: "Matrix") -> None:
+    from handreid.evaluation.tables import matrix
     from handreid.metric_table import title
 
-    output.echo(of.describe_training(found))
-    output.echo(of.describe_test(found))
-    output.table(f"{found.recipe} by {found.by}", of.KIND_COLUMNS, of.kind_rows(found.kinds))
-    for metric in of.SHOWN:
-        _print_grid(title(metric), *of.grid(found.cells, metric))
-    _print_grid("queries / subjects, in gallery photos", *of.size_grid(found.cells))
-    shared = found.shared
+    output.echo(matrix.describe_training(content))
+    output.echo(matrix.describe_test(content))
+    output.table(f"{content.recipe} by {content.by}", matrix.KIND_COLUMNS, matrix.kind_rows(content.kinds))
+    for metric in matrix.SHOWN:
+        _print_grid(title(metric), *matrix.grid(content.cells, metric))
+    _print_grid("queries / subjects, in gallery photos", *matrix.size_grid(content.cells))
+    shared = content.shared
     if shared and shared.cells:
-        rows = of.shared_rows(shared.kinds)
-        output.table("the same people in every gallery", of.SHARED_COLUMNS, rows, fold=(" [",))
+        rows = matrix.shared_rows(shared.kinds)
+        output.table("the same people in every gallery", matrix.SHARED_COLUMNS, rows, fold=(" [",))
     if shared:
-        output.echo(of.describe_shared(found))
-    for remark in of.remarks(found):
+        output.echo(matrix.describe_shared(content))
+    for remark in matrix.remarks(content):
         output.echo(f"note: {remark}")
-    output.echo(of.describe_numbers(found))
+    output.echo(matrix.describe_numbers(content))
 
 
 def _print_grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """In two lines a cell: five columns of twenty signs are wider than a terminal."""
+    """Prints a grid with two lines per cell: five columns of twenty characters are wider than a terminal."""
     output.table(title, columns, rows, fold=(" [", " in "))
 
 

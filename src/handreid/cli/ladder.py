@@ -1,4 +1,4 @@
-"""`handreid ladder, demo`: rung after rung, a table, and a report."""
+"""`handreid ladder` and `handreid demo`: train and evaluate a ladder of recipes, print a table, write a report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,13 +52,13 @@ def ladder(
 ) -> None:
     """Train and evaluate recipes in order, compare each with the one before, and write a report."""
     default = TINY_LADDER if backbone == "handreid-tiny" else LADDER
-    if backbone and default is LADDER:  # the same tower for all: one recipe of CLIP-ReID is enough
+    if backbone and default is LADDER:  # with one backbone for all rungs, the two CLIP-ReID recipes are the same
         default = tuple(name for name in LADDER if name != "clip-reid-rn50")
-    names = [name for given in rungs or default for name in given.split(",")]
+    names = [name for text in rungs or default for name in text.split(",")]
     recipes = [_rung(name, backbone, set_ or ()) for name in names]
-    told = trackers(track)
+    backends = trackers(track)
     early.ladder(recipes, data, out)
-    _climb(recipes, data, out, json=json, every=rungs is not None, photos=photos, track=told)
+    _run_and_report(recipes, data, out, json=json, every=rungs is not None, photos=photos, track=backends)
 
 
 def demo(
@@ -73,7 +73,7 @@ def demo(
     """Run a small ladder on rendered hands; needs no photos and no GPU."""
     from handreid.files import check_folder_writable
 
-    told = trackers(track)
+    backends = trackers(track)
     recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
     check_folder_writable(out)
     from handreid.data import sources
@@ -90,7 +90,7 @@ def demo(
         )
     manifest = hands / "manifest.parquet"
     sources.csv(table).write(manifest)
-    _climb(recipes, manifest, out / "ladder", json=False, track=told)
+    _run_and_report(recipes, manifest, out / "ladder", json=False, track=backends)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -107,7 +107,7 @@ def _rung(name: str, backbone: str | None, overrides: Sequence[str]) -> "Recipe"
 
 
 def _backbone_overrides(backbone: str | None) -> list[str]:
-    """A tower for all rungs as --set would say it: by name, or every key of a YAML file below `model`."""
+    """Overrides, as for --set, that give all rungs one backbone: by name, or by the keys of a YAML file for `model`."""
     import yaml
 
     from handreid.errors import RecipeError
@@ -133,7 +133,7 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
     ]
 
 
-def _climb(
+def _run_and_report(
     recipes: Sequence["Recipe"],
     data: Path | None,
     out: Path,
@@ -157,12 +157,12 @@ def _climb(
 
 def _as_json(rung: "Rung") -> dict[str, Any]:
     gains = rung.below
-    below = None if gains is None else {name: one.model_dump(mode="json") for name, one in gains.items()}
+    below = None if gains is None else {name: difference.model_dump(mode="json") for name, difference in gains.items()}
     return {"name": rung.name, "evaluation": rung.evaluation.model_dump(mode="json"), "below": below}
 
 
 def _report(out: Path, photos: bool, progress: Progress) -> Path | None:
-    """The ladder as a page. What stands in its way is said: the ladder itself is done."""
+    """Writes the ladder's report. An error is only reported, as the ladder itself is finished."""
     from handreid.errors import HandreidError
     from handreid.report.page.write import write_report
 

@@ -1,4 +1,4 @@
-"""Options, arguments and waiting that several commands share."""
+"""Options, arguments and helpers that several commands share."""
 
 import contextlib
 import sys
@@ -88,7 +88,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def begin() -> Progress:
-    """Tells a person who waits why: torch and Lightning take seconds to import."""
+    """The progress of a command. On a terminal it says that torch is being loaded, which takes seconds."""
     progress = default_progress()
     if sys.stderr.isatty():
         progress.say("loading torch ...")
@@ -96,15 +96,15 @@ def begin() -> Progress:
 
 
 def trackers(track: Sequence[str] | None) -> "tuple[Tracker, ...] | None":
-    """What --track says; None where it says nothing. Raises RecipeError, and RunError for one that is not installed."""
+    """The trackers of --track; None without it. Raises RecipeError, and RunError for one that is not installed."""
     from handreid.recipe import read_trackers
     from handreid.tracking.locations import check_installed
 
     if not track:
         return None
-    found = read_trackers(track)
-    check_installed(found)
-    return found
+    parsed = read_trackers(track)
+    check_installed(parsed)
+    return parsed
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
-"""What commands print: tables for people on standard output, JSON for programs. Nothing that is printed here acts on a
-terminal, whatever names, notes and paths hold; see `messages`.
+"""Output of commands: tables for people, JSON for programs. Text is made safe for a terminal, whatever names, notes and
+paths hold; see `messages`.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from handreid import messages
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """One line."""
+    """Prints one line."""
     typer.echo(messages.line(text), err=err)
 
 
 def page(text: str) -> None:
-    """Text in several lines that ends with a line break, such as a file's."""
+    """Prints text of several lines that ends with a line break, such as a file's."""
     typer.echo(messages.text(text), nl=False)
 
 
@@ -34,9 +34,9 @@ def table(
     whole: Sequence[int] = (),
     fold: Sequence[str] = (),
 ) -> None:
-    """A plain table; the first `left` columns are words, the others numbers, or as `words` says of each.
+    """Prints a plain table. The first `left` columns are text, the others numbers, unless `words` says it for each.
 
-    Columns in `whole` are not folded while others still can be. In a cell, a new line begins with each of `fold`.
+    Columns in `whole` are folded last. In a cell, a new line starts before each of the texts in `fold`.
     """
     from rich import box
     from rich.console import Console
@@ -52,7 +52,7 @@ def table(
     for row in rows:
         drawn.add_row(*(_cell(text, fold) for text in row))
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:  # a pipe has no width of its own: nothing is folded
+    if not console.is_terminal:  # a pipe has no width, so nothing is folded
         console = Console(highlight=False, markup=False, emoji=False, width=200)
     console.print(drawn)
 
@@ -64,45 +64,47 @@ def _cell(text: str, fold: Sequence[str]) -> str:
     return text
 
 
-def description(found: dict[str, Any]) -> None:
-    """`handreid data describe` for people: counts of photos and people, then what each protocol would use."""
-    unlabelled = f", {found['unlabelled']:,} of them without a subject" if found["unlabelled"] else ""
+def description(content: dict[str, Any]) -> None:
+    """Prints `handreid data describe`: counts of photos and subjects, then the split of each protocol."""
+    unlabelled = f", {content['unlabelled']:,} of them without a subject" if content["unlabelled"] else ""
     echo(
-        f"{found['photos']:,} photos of {found['subjects']:,} subjects{unlabelled}, {found['dataset']}, "
-        f"hash {found['hash'][:16]}"
+        f"{content['photos']:,} photos of {content['subjects']:,} subjects{unlabelled}, {content['dataset']}, "
+        f"hash {content['hash'][:16]}"
     )
-    if found["views"]:
-        rows = [(view, f"{n['photos']:,}", f"{n['subjects']:,}") for view, n in found["views"].items()]
-        table("views", ("view", "photos", "subjects"), rows)
-    kinds = found["photos_per_identity"].items()
+    if content["views"]:
+        view_rows = [(view, f"{n['photos']:,}", f"{n['subjects']:,}") for view, n in content["views"].items()]
+        table("views", ("view", "photos", "subjects"), view_rows)
+    kinds = content["photos_per_identity"].items()
     columns = ("identity", "identities", "fewest", "median", "most", "with_one_photo")
     table("photos per identity", columns, [(k, *(f"{n[c]:g}" for c in columns[1:])) for k, n in kinds])
-    known = [(name, _values(of)) for name, of in found["metadata"].items()]
-    if known:
-        table("other columns", ("column", "values"), known, left=2)
-    _protocols(found["protocols"])
-    for note in found["notes"]:
+    column_rows = [(name, _values(column)) for name, column in content["metadata"].items()]
+    if column_rows:
+        table("other columns", ("column", "values"), column_rows, left=2)
+    _protocols(content["protocols"])
+    for note in content["notes"]:
         echo(f"note: {note}")
 
 
-def _values(of: dict[str, Any]) -> str:
-    if "counts" in of:
-        return ", ".join(f"{value} ({count:,})" for value, count in of["counts"].items())
-    span = f", {of['lowest']:g} to {of['highest']:g}" if of.get("lowest") is not None else ""
-    return f"{of['distinct']:,} distinct{span}" + (f", {of['missing']:,} missing" if of["missing"] else "")
+def _values(column: dict[str, Any]) -> str:
+    if "counts" in column:
+        return ", ".join(f"{value} ({count:,})" for value, count in column["counts"].items())
+    span = f", {column['lowest']:g} to {column['highest']:g}" if column.get("lowest") is not None else ""
+    return f"{column['distinct']:,} distinct{span}" + (f", {column['missing']:,} missing" if column["missing"] else "")
 
 
 def _protocols(protocols: dict[str, Any]) -> None:
     rows, remarks = [], []
     for name, views in protocols.items():
-        for view, of in views.items():
-            if "error" in of:
-                remarks.append(f"{name}, {view}: {of['error']}")
+        for view, split in views.items():
+            if "error" in split:
+                remarks.append(f"{name}, {view}: {split['error']}")
                 continue
-            train = f"{of['train_identities']:,} / {of['train_photos']:,}"
-            test = f"{of['test_identities']:,} / {of['test_photos']:,}"
-            rows.append((name, view, train, test, f"{of['queries']:,}", f"{of['gallery']:,}", of["draws_hash"][:8]))
-            remarks += [f"{name}, {view}: {note}" for note in of["notes"]]
+            train = f"{split['train_identities']:,} / {split['train_photos']:,}"
+            test = f"{split['test_identities']:,} / {split['test_photos']:,}"
+            rows.append(
+                (name, view, train, test, f"{split['queries']:,}", f"{split['gallery']:,}", split["draws_hash"][:8])
+            )
+            remarks += [f"{name}, {view}: {note}" for note in split["notes"]]
     columns = ("protocol", "view", "train ids / photos", "test ids / photos", "queries", "gallery", "draws hash")
     table("split of each protocol (queries and gallery of the first draw)", columns, rows, left=2)
     for remark in remarks:

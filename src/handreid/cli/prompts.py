@@ -29,18 +29,18 @@ def explain(
     from handreid.report import nearest_words
     from handreid.runs.folder import open_run
 
-    found, usual = nearest_words.explain(open_run(run), identities=identities, words=words)
+    contexts, usual = nearest_words.explain(open_run(run), identities=identities, words=words)
     if json:
-        output.as_json(nearest_words.content(found, usual))
+        output.as_json(nearest_words.content(contexts, usual))
         return
     rows = [
         (
-            one.identity or "shared by all",
-            str(one.prompt + 1),
-            one.sentence,
-            " | ".join(", ".join(f"{word} {distance:.2f}" for word, distance in near) for near in one.tokens),
+            context.identity or "shared by all",
+            str(context.prompt + 1),
+            context.sentence,
+            " | ".join(", ".join(f"{word} {distance:.2f}" for word, distance in near) for near in context.tokens),
         )
-        for one in found
+        for context in contexts
     ]
     output.table("nearest words to each learned embedding", ("identity", "prompt", "sentence", "words"), rows, left=4)
     output.echo(f"Distances are Euclidean; half of the vocabulary's words have another within {usual:.2f}.")

@@ -1,4 +1,4 @@
-"""`handreid track`: runs that are there, sent to experiment trackers."""
+"""`handreid track`: finished runs, logged to experiment trackers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ def track(
     ] = None,
 ) -> None:
     """Log finished runs to experiment trackers; of a run that was logged before, only what is missing is sent."""
-    told = trackers(to)
+    backends = trackers(to)
     for run in runs:
         early.run(run)
     progress = begin()
@@ -30,7 +30,7 @@ def track(
     from handreid.tracking.client import send
 
     with resumable("the same command"):
-        names = send([open_run(run) for run in runs], told, progress)
+        names = send([open_run(run) for run in runs], backends, progress)
     output.echo(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} sent to {', '.join(names)}")
 
 

@@ -1,26 +1,23 @@
 """`handreid recipes` and `handreid train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from handreid.cli import early, output
 from handreid.cli.options import Data, Json, LongChecks, Out, Set, Track, begin, resumable, trackers
 
-if TYPE_CHECKING:
-    pass
-
 
 def recipes(json: Json = False) -> None:
     """List the built-in recipes, each in a line."""
     from handreid.recipe import builtin_names, load_recipe
 
-    found = {name: load_recipe(name) for name in builtin_names()}
+    builtin = {name: load_recipe(name) for name in builtin_names()}
     if json:
-        output.as_json({name: recipe.model_dump(mode="json") for name, recipe in found.items()})
+        output.as_json({name: recipe.model_dump(mode="json") for name, recipe in builtin.items()})
         return
-    output.table("built-in recipes", ("name", "about"), [(n, r.about) for n, r in found.items()], left=2)
+    output.table("built-in recipes", ("name", "about"), [(n, r.about) for n, r in builtin.items()], left=2)
 
 
 def train(
@@ -43,22 +40,22 @@ def train(
 
     if set_ and not recipe:
         raise RecipeError(f"--set {set_[0]} changes a recipe, but no recipe is given; a resumed run keeps its own")
-    chosen = load_recipe(recipe, set_ or ()) if recipe else None
-    told = trackers(track)
-    early.training(chosen, data, out, resume=resume)
+    loaded = load_recipe(recipe, set_ or ()) if recipe else None
+    backends = trackers(track)
+    early.training(loaded, data, out, resume=resume)
     before = Run(out).finished
     progress = begin()
     from handreid.training.train import train as train_run
 
     with resumable(f"handreid train --resume --out {out}"):
         run = train_run(
-            chosen,
+            loaded,
             data,
             out,
             resume=resume,
             reuse=reuse,
             progress=progress,
-            track=told,
+            track=backends,
             long_checks=[name.value for name in check or ()],
         )
     output.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")

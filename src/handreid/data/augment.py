@@ -1,7 +1,7 @@
-"""Augmentation whose uncovered corners have the colour of the photo's border; the rest is torchvision.transforms.v2,
-put together by `build.py`.
+"""Augmentations that fill uncovered corners with the colour of the photo's border. All others are those of
+torchvision.transforms.v2; `build.py` composes them.
 
-* Black corners, torchvision's default, tell the network how far a photo was turned.
+* Black corners, torchvision's default, would show the network how far a photo was turned.
 * On one photo at a time Pillow is three to four times faster than tensors.
 * All randomness comes from torch's global generator, which is seeded anew for every photo.
 """
@@ -27,7 +27,7 @@ def border_colour(photo: Image.Image) -> Colour:
 
 
 class BackgroundAffine(nn.Module):
-    """A random rotation, zoom and shift; straight through Pillow it takes two thirds of torchvision's time."""
+    """A random rotation, zoom and shift. Pillow's affine transform takes two thirds of the time of torchvision's."""
 
     def __init__(self, degrees: float, translate: float, zoom: float) -> None:
         super().__init__()

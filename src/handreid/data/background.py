@@ -1,12 +1,12 @@
-"""Another background in the place of a light one.
+"""Replaces a light background by another.
 
 * 11k Hands are shot on a white table, often over-exposed: table and skin differ less in brightness than in how warm
   they are (blue against red), so warmth decides, measured against the photo's own skin. Where red is over-exposed,
   skin looks paler than it is and the limit is stricter.
-* The table is what is reached from the photo's edges. Fingernails and rings may be as white as the table, but skin
-  or a sharp edge surrounds them. Narrow gaps between closed fingers stay white for the same reason.
-* The table's shadows fall on the new background too: what is left of a shadow would betray the table.
-* A photo is given back unchanged when its border is not light and nearly grey, when no hand is found on it, or when
+* The table is the light area connected to the photo's edges. Fingernails and rings may be as white as the table, but
+  skin or a sharp edge surrounds them. Narrow gaps between closed fingers stay white for the same reason.
+* The table's shadows are put on the new background too: the remains of a shadow would show that there was a table.
+* A photo is returned unchanged when its border is not light and nearly grey, when no hand is found on it, or when
   its skin is nearly as pale as the table.
 """
 
@@ -33,12 +33,12 @@ DARKEST = 0.45  # a shadow on the table, as a share of the table
 EDGE = 0.18  # change over two pixels that a shadow's edge does not reach and a nail's does
 HAND = (0.04, 0.85)  # shares of the photo that a hand covers
 
-Shown = Bool[np.ndarray, "height width"]
+Mask = Bool[np.ndarray, "height width"]
 Plane = Float32[np.ndarray, "height width"]
 
 
 class ChangeBackground(nn.Module):
-    """Puts the hand before something drawn, or before a part of one of `photos`, with the given probability."""
+    """Puts the hand before a generated background, or before a part of one of `photos`, with the given probability."""
 
     def __init__(self, probability: float, photos: list[Image.Image] | None = None) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class ChangeBackground(nn.Module):
         )
 
 
-def find_table(photo: Image.Image) -> Shown | None:
-    """True where the light background shows, shadows included; None where this cannot be told."""
+def find_table(photo: Image.Image) -> Mask | None:
+    """True where the light background shows, shadows included; None where it cannot be separated from the hand."""
     white = border_colour(photo)
     if min(white) < LIGHTEST or max(white) - min(white) > GREY:
         return None
@@ -70,15 +70,15 @@ def find_table(photo: Image.Image) -> Shown | None:
         return None
     limit = np.clip(PALE + (SHADED - PALE) * 10 * (1 - red), PALE, SHADED) * typical
     level = np.minimum(np.minimum(red, green), blue)
-    table = _reached((level > DARKEST) & (warmth < limit), level)
+    table = _connected((level > DARKEST) & (warmth < limit), level)
     return table if HAND[0] <= 1 - np.count_nonzero(table) / table.size <= HAND[1] else None
 
 
-def _reached(light: Shown, level: Plane) -> Shown:
+def _connected(light: Mask, level: Plane) -> Mask:
     """Light pixels reached from the edges by ways that are three pixels wide and cross no sharp edge, and those
     within three pixels of them.
     """
-    way = ~_grown(~light)
+    way = ~_dilated(~light)
     way[:, 1:-1] &= np.abs(level[:, 2:] - level[:, :-2]) < EDGE
     way[1:-1] &= np.abs(level[2:] - level[:-2]) < EDGE
     pieces, count = ndimage.label(way)
@@ -86,24 +86,24 @@ def _reached(light: Shown, level: Plane) -> Shown:
     for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         outer[side] = True
     outer[0] = False
-    table: Shown = outer[pieces]
+    table: Mask = outer[pieces]
     for _ in range(3):
-        table = _grown(table) & light
+        table = _dilated(table) & light
     return table
 
 
-def _grown(shown: Shown) -> Shown:
-    """With the neighbours above, below and on both sides; slices are four times faster than scipy's dilation."""
-    grown = shown.copy()
-    grown[1:] |= shown[:-1]
-    grown[:-1] |= shown[1:]
-    grown[:, 1:] |= shown[:, :-1]
-    grown[:, :-1] |= shown[:, 1:]
-    return grown
+def _dilated(mask: Mask) -> Mask:
+    """Dilation by the four direct neighbours; slices are four times faster than scipy's dilation."""
+    dilated = mask.copy()
+    dilated[1:] |= mask[:-1]
+    dilated[:-1] |= mask[1:]
+    dilated[:, 1:] |= mask[:, :-1]
+    dilated[:, :-1] |= mask[:, 1:]
+    return dilated
 
 
-def composite(photo: Image.Image, table: Shown, behind: Image.Image) -> Image.Image:
-    """The hand before `behind`, which gets the table's shadows. The hand's outermost pixel is half seen through, as
+def composite(photo: Image.Image, table: Mask, behind: Image.Image) -> Image.Image:
+    """The hand before `behind`, which gets the table's shadows. The hand's outermost pixel is half transparent, as
     it already holds some of the table.
     """
     cover = Image.fromarray(np.where(table, 0, 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(1))
@@ -118,10 +118,10 @@ def sample_background(size: tuple[int, int]) -> Image.Image:
     """Two random colours, and how they share a picture of (width, height): one alone, a gradient, stripes, or clouds
     that may be as fine as grain.
     """
-    one, other = (Image.new("RGB", size, _colour()) for _ in range(2))
+    base, second = (Image.new("RGB", size, _colour()) for _ in range(2))
     match int(torch.randint(4, ())):
         case 0:
-            return one
+            return base
         case 1:
             share = _along(size) + 0.5
         case 2:
@@ -131,8 +131,8 @@ def sample_background(size: tuple[int, int]) -> Image.Image:
         case _:
             cells = int(2 * (min(size) / 4) ** torch.rand(()).item())  # a side; at most one for every two pixels
             noise = Image.fromarray((255 * torch.rand(cells, cells)).byte().numpy())
-            return Image.composite(one, other, noise.resize(size, Image.Resampling.BICUBIC))
-    return Image.composite(one, other, Image.fromarray((255 * np.clip(share, 0, 1)).astype(np.uint8)))
+            return Image.composite(base, second, noise.resize(size, Image.Resampling.BICUBIC))
+    return Image.composite(base, second, Image.fromarray((255 * np.clip(share, 0, 1)).astype(np.uint8)))
 
 
 def _colour() -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
-"""What is wrong with these photos: found all at once, each with its place, before hours are spent on training.
+"""Checks of a manifest and its photos before training: all problems at once, each with its rows.
 
 An error makes results wrong (a photo that is missing, one person under two names, a person on both sides of a split);
-a warning is something to know about.
+a warning may not.
 """
 
 import os
@@ -40,7 +40,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong, in words, with the rows of the manifest that it is about."""
+    """One problem, described in `message`, with the rows of the manifest that it concerns."""
 
     severity: Literal["error", "warning"]
     kind: Kind
@@ -55,10 +55,10 @@ def check(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Finding]:
-    """Everything found, errors first. A manifest may be given as its file, so that wrong values become findings too.
+    """All findings, errors first. Given the path of a manifest, wrong values in it become findings too.
 
-    With `pixels` every photo that is there is read and decoded, by `workers` threads (default: one per core), and told
-    to `progress`; without, only the table is looked at, and whether the photos are there.
+    With `pixels` every photo that exists is read and decoded, by `workers` threads (default: one per core), and
+    `progress` is called with 1 for each; without, only the table is checked, and whether the photos exist.
     """
     if not isinstance(manifest, Manifest):
         try:
@@ -66,50 +66,51 @@ def check(
         except ManifestError as error:
             return [Finding("error", "value", str(error))]
     absent = _absent(manifest)
-    found = [*_missing(manifest, absent), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
-    found += [Finding("error", "similar-names", *one) for one in similar_names(manifest.table["subject"].to_list())]
-    found += _unlabelled(manifest)
+    findings = [*_missing(manifest, absent), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
+    names = similar_names(manifest.table["subject"].to_list())
+    findings += [Finding("error", "similar-names", message, rows) for message, rows in names]
+    findings += _unlabelled(manifest)
     if pixels:
         rows = [row for row in range(len(manifest)) if row not in absent]
-        found += _pixels(manifest, rows, workers or os.cpu_count() or 1, progress)
-    return sorted(found, key=lambda finding: finding.severity)
+        findings += _pixels(manifest, rows, workers or os.cpu_count() or 1, progress)
+    return sorted(findings, key=lambda finding: finding.severity)
 
 
 def _absent(manifest: Manifest) -> dict[int, str]:
     """Rows without a file to read, and why; an empty reason for a file that does not exist."""
-    found = {}
+    reasons = {}
     for row, path in enumerate(manifest.paths()):
         try:
             check_regular(path)
         except (FileNotFoundError, NotADirectoryError):
-            found[row] = ""
+            reasons[row] = ""
         except (OSError, ValueError) as error:
-            found[row] = str(error.strerror if isinstance(error, OSError) else error)
-    return found
+            reasons[row] = str(error.strerror if isinstance(error, OSError) else error)
+    return reasons
 
 
 def _missing(manifest: Manifest, absent: Mapping[int, str]) -> Iterator[Finding]:
     rows = tuple(row for row, reason in absent.items() if not reason)
     if rows:
-        names = format_list(_named(manifest, row) for row in rows)
+        names = format_list(_row_name(manifest, row) for row in rows)
         what = f"{len(rows):,} of {len(manifest):,} photos are not below {manifest.root}: {names}"
         yield Finding("error", "missing", what, rows)
     for row, reason in absent.items():
         if reason:
-            yield Finding("error", "unreadable", f"{_named(manifest, row)} cannot be decoded: {reason}", (row,))
+            yield Finding("error", "unreadable", f"{_row_name(manifest, row)} cannot be decoded: {reason}", (row,))
 
 
 def _both_sides(manifest: Manifest) -> Iterator[Finding]:
-    """Subjects in training or validation who are tested as well. Distractors are nobody's right answer."""
+    """Subjects in training or validation who are tested as well. Distractors do not count: no query matches them."""
     split = manifest.table["split"]
     sides = {"train": ["train"], "validation": ["validation"], "test": ["test", "query", "gallery"]}
-    named = manifest.table["subject"]
-    subjects = {side: set(named.filter(split.is_in(names)).drop_nulls()) for side, names in sides.items()}
+    column = manifest.table["subject"]
+    subjects = {side: set(column.filter(split.is_in(names)).drop_nulls()) for side, names in sides.items()}
     for side, verb in (("train", "training"), ("validation", "validation")):
-        both = subjects[side] & subjects["test"]
-        if both:
-            rows = (manifest.table["subject"].is_in(both) & split.is_in([*sides[side], *sides["test"]])).arg_true()
-            message = f"{len(both)} subjects are both in {verb} and in the test: {format_list(sorted(both))}"
+        overlap = subjects[side] & subjects["test"]
+        if overlap:
+            rows = (manifest.table["subject"].is_in(overlap) & split.is_in([*sides[side], *sides["test"]])).arg_true()
+            message = f"{len(overlap)} subjects are both in {verb} and in the test: {format_list(sorted(overlap))}"
             yield Finding("error", "both-sides", message, tuple(rows))
 
 
@@ -117,23 +118,23 @@ def _hands11k(manifest: Manifest) -> Iterator[Finding]:
     if manifest.dataset != "hands11k":
         return
     try:
-        both = hands11k_leak(manifest)
+        leaking = hands11k_leak(manifest)
     except DataError as error:
         yield Finding("error", "value", str(error))
         return
-    if both:
+    if leaking:
         message = (
-            f"{len(both)} subjects of 11k Hands train in one view and test in another: {', '.join(sorted(both))}; "
-            "the protocol hands11k drops them from training where views are pooled"
+            f"{len(leaking)} subjects of 11k Hands train in one view and test in another: "
+            f"{', '.join(sorted(leaking))}; the protocol hands11k drops them from training where views are pooled"
         )
-        yield Finding("warning", "both-sides", message, tuple(manifest.table["subject"].is_in(both).arg_true()))
+        yield Finding("warning", "both-sides", message, tuple(manifest.table["subject"].is_in(leaking).arg_true()))
 
 
 def _single(manifest: Manifest) -> Iterator[Finding]:
-    """Identities with one photo can be found by nobody; told for every meaning of identity that the rows allow."""
-    known = {"hand": ["side"], "view": ["aspect", "side"]}
+    """Identities with one photo have no match to find; reported for every kind of label that the rows allow."""
+    required = {"hand": ["side"], "view": ["aspect", "side"]}
     for kind in LABEL_KINDS:
-        if any(manifest.labelled.table[column].null_count() for column in known.get(kind, [])):
+        if any(manifest.labelled.table[column].null_count() for column in required.get(kind, [])):
             continue
         labels = manifest.labels(kind)
         count = Counter(labels)
@@ -149,7 +150,7 @@ def _single(manifest: Manifest) -> Iterator[Finding]:
 def _unlabelled(manifest: Manifest) -> Iterator[Finding]:
     rows = manifest.table["subject"].is_null().arg_true().to_list()
     if rows:
-        names = format_list((_named(manifest, row) for row in rows), 3)
+        names = format_list((_row_name(manifest, row) for row in rows), 3)
         message = f"{len(rows):,} photos without a subject, used neither for training nor for testing: {names}"
         yield Finding("warning", "unlabelled", message, tuple(rows))
 
@@ -158,25 +159,25 @@ def _pixels(
     manifest: Manifest, rows: Sequence[int], workers: int, progress: Callable[[int], None] | None
 ) -> Iterator[Finding]:
     paths = manifest.paths()
-    seen: dict[int, Looked] = {}
+    looks: dict[int, Looked] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             for row, looked in zip(rows, pool.map(look, (paths[row] for row in rows)), strict=True):
-                seen[row] = looked
+                looks[row] = looked
                 if progress:
                     progress(1)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all the others
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining photos
             raise
-    for row, looked in seen.items():
-        yield from _damaged(_named(manifest, row), row, looked)
-    yield from _doubtful(manifest, seen)
-    yield from _changed(manifest, seen)
-    same: dict[str, list[int]] = {}
-    for row, looked in seen.items():
+    for row, looked in looks.items():
+        yield from _damaged(_row_name(manifest, row), row, looked)
+    yield from _warnings(manifest, looks)
+    yield from _changed(manifest, looks)
+    by_pixels: dict[str, list[int]] = {}
+    for row, looked in looks.items():
         if not looked.unreadable:
-            same.setdefault(looked.pixels, []).append(row)
-    for group in same.values():
+            by_pixels.setdefault(looked.pixels, []).append(row)
+    for group in by_pixels.values():
         yield from _same_pixels(manifest.table, group)
 
 
@@ -192,28 +193,28 @@ def _damaged(name: str, row: int, looked: Looked) -> Iterator[Finding]:
         yield Finding("error", "damaged", what, (row,))
 
 
-def _doubtful(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding]:
-    """Photos that may be as they should be."""
+def _warnings(manifest: Manifest, looks: Mapping[int, Looked]) -> Iterator[Finding]:
+    """Photos that look wrong but may be intended."""
 
-    def told(rows: list[int], kind: Kind, what: str) -> Iterator[Finding]:
+    def warn(rows: list[int], kind: Kind, what: str) -> Iterator[Finding]:
         if rows:
-            names = format_list(_named(manifest, row) for row in rows)
+            names = format_list(_row_name(manifest, row) for row in rows)
             yield Finding("warning", kind, f"{len(rows):,} photos {what}: {names}", tuple(rows))
 
-    yield from told([row for row, looked in seen.items() if looked.flat], "flat", "are of one colour only")
-    tails = [row for row, looked in seen.items() if looked.tail and not looked.tail.grey and not looked.damage]
-    yield from told(tails, "damaged", f"end with {TAIL} rows or more of one colour, as if cut short")
-    for reason in dict.fromkeys(looked.profile for looked in seen.values() if looked.profile):
-        rows = [row for row, looked in seen.items() if looked.profile == reason]
-        yield from told(rows, "profile", f"have a colour profile that is ignored ({reason})")
+    yield from warn([row for row, looked in looks.items() if looked.flat], "flat", "are of one colour only")
+    tails = [row for row, looked in looks.items() if looked.tail and not looked.tail.grey and not looked.damage]
+    yield from warn(tails, "damaged", f"end with {TAIL} rows or more of one colour, as if cut short")
+    for reason in dict.fromkeys(looked.profile for looked in looks.values() if looked.profile):
+        rows = [row for row, looked in looks.items() if looked.profile == reason]
+        yield from warn(rows, "profile", f"have a colour profile that is ignored ({reason})")
 
 
-def _changed(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding]:
+def _changed(manifest: Manifest, looks: Mapping[int, Looked]) -> Iterator[Finding]:
     """Photos whose file is not the one that the manifest was prepared with."""
     stated = manifest.table["sha256"].to_list()
-    rows = tuple(row for row, looked in seen.items() if stated[row] and looked.file != stated[row].lower())
+    rows = tuple(row for row, looked in looks.items() if stated[row] and looked.file != stated[row].lower())
     if rows:
-        names = format_list(_named(manifest, row) for row in rows)
+        names = format_list(_row_name(manifest, row) for row in rows)
         what = (
             f"{len(rows):,} of {len(manifest):,} photos are not the files that the manifest was prepared with: {names}"
         )
@@ -223,7 +224,7 @@ def _changed(manifest: Manifest, seen: Mapping[int, Looked]) -> Iterator[Finding
 def _same_pixels(table: pl.DataFrame, rows: Sequence[int]) -> Iterator[Finding]:
     if len(rows) < 2:
         return
-    subjects = sorted({who for row in rows if (who := table["subject"][row]) is not None})  # None: nobody knows
+    subjects = sorted({who for row in rows if (who := table["subject"][row]) is not None})  # None: unknown
     names = format_list(f"{table['path'][row]} ({table['origin'][row]})" for row in rows)
     if len(subjects) > 1:
         message = f"the same pixels under {len(subjects)} subjects ({', '.join(subjects)}): {names}"
@@ -237,10 +238,10 @@ def _same_pixels(table: pl.DataFrame, rows: Sequence[int]) -> Iterator[Finding]:
 
 
 def _twice_in_one_place(table: pl.DataFrame, rows: Sequence[int]) -> bool:
-    """Prepared trees hold a photo once per draw, which is no repetition."""
+    """Prepared folders hold a photo once per draw; that is not counted as a repetition."""
     places = [None if table["draw"][row] is None else (table["split"][row], table["draw"][row]) for row in rows]
     return len(set(places)) < len(places)
 
 
-def _named(manifest: Manifest, row: int) -> str:
+def _row_name(manifest: Manifest, row: int) -> str:
     return f"{manifest.table['path'][row]} ({manifest.table['origin'][row]})"

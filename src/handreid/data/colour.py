@@ -1,8 +1,7 @@
-"""Colours as sRGB, which is what CLIP and all its photos are in: a photo's own colour profile is converted, once for
-each profile.
+"""Converts photos with a colour profile to sRGB, in which CLIP was trained. The conversion is built once per profile.
 
-* A profile that changes no colour by more than `ALIKE` levels is sRGB under one of its many names, and the photo's
-  bytes stay as they are.
+* A profile that changes no colour by more than `ALIKE` levels is taken for sRGB, and the photo's bytes stay as they
+  are.
 * Intent is relative colorimetric with black point compensation: white stays white, and a print's black becomes black.
 """
 
@@ -14,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageCms
 
 ALIKE = 2  # levels of 255
-Convert = Callable[[Image.Image], Image.Image]  # of mode L, RGB or CMYK; what it is not made for becomes RGB plainly
+Convert = Callable[[Image.Image], Image.Image]  # from mode L, RGB or CMYK to RGB
 _FITS = {("RGB ", "RGB"), ("RGB ", "L"), ("GRAY", "L"), ("CMYK", "CMYK")}  # a profile's space, a photo's
 _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 class ProfileError(ValueError):
-    """A colour profile that cannot be used, and why; the photo can be read without."""
+    """A colour profile that cannot be used, and why; the photo can be read without it."""
 
 
 def plain(photo: Image.Image) -> Image.Image:
@@ -41,42 +40,42 @@ def conversion(profile: object, space: str) -> Convert:
 @lru_cache(maxsize=32)
 def _conversion(profile: bytes) -> tuple[str, Convert]:
     try:
-        read = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = read.profile.xcolor_space
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space
         if space not in _MODES:
             raise ProfileError(f"profiles of {space.strip() or 'unknown'} colours are not supported")
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-        made = ImageCms.buildTransform(
-            read, _srgb(), _MODES[space], "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags
+        transform = ImageCms.buildTransform(
+            source, _srgb(), _MODES[space], "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags
         )
     except (OSError, ImageCms.PyCMSError, ImportError) as error:  # Pillow may have been built without LittleCMS
         raise ProfileError(str(error).strip() or "it cannot be read") from None
-    _check_white(made, space)
+    _check_white(transform, space)
     if space == "CMYK":
-        return space, lambda photo: _applied(made, photo)
+        return space, lambda photo: _apply(transform, photo)
     probe = _probe(space)
-    after = _applied(made, probe)
+    after = _apply(transform, probe)
     if _difference(plain(probe), after) <= ALIKE:
         return space, plain
     if space == "GRAY":
         levels = list(after.getchannel("G").tobytes())  # one channel: grey stays grey
         return space, lambda photo: plain(photo.point(levels))
-    return space, lambda photo: _applied(made, plain(photo))
+    return space, lambda photo: _apply(transform, plain(photo))
 
 
-def _applied(transform: ImageCms.ImageCmsTransform, photo: Image.Image) -> Image.Image:
-    """LittleCMS's transforms may be shared by threads."""
-    made = ImageCms.applyTransform(photo, transform)
-    if made is None:
+def _apply(transform: ImageCms.ImageCmsTransform, photo: Image.Image) -> Image.Image:
+    """A transform may be used by several threads at once: LittleCMS allows it."""
+    converted = ImageCms.applyTransform(photo, transform)
+    if converted is None:
         raise ProfileError("it cannot be applied")  # pragma: no cover - only where it is applied in place
-    return made
+    return converted
 
 
 def _check_white(transform: ImageCms.ImageCmsTransform, space: str) -> None:
-    """A damaged profile may still be read, and make a photo dark or a negative."""
+    """Raises ProfileError. A damaged profile may be readable, and yet turn photos dark or into negatives."""
     white, black = (0, 255) if space == "CMYK" else (255, 0)
     ends = [Image.new(_MODES[space], (1, 1), (level,) * len(_MODES[space])) for level in (white, black)]
-    light, dark = (np.asarray(_applied(transform, end), int).mean() for end in ends)
+    light, dark = (np.asarray(_apply(transform, end), int).mean() for end in ends)
     if light - dark < 128:
         raise ProfileError("it maps white and black to the same colour")
 
@@ -89,8 +88,8 @@ def _probe(space: str) -> Image.Image:
     return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3))
 
 
-def _difference(one: Image.Image, other: Image.Image) -> int:
-    return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
+def _difference(photo: Image.Image, converted: Image.Image) -> int:
+    return int(np.abs(np.asarray(photo, int) - np.asarray(converted, int)).max())
 
 
 @lru_cache(maxsize=1)

@@ -1,11 +1,12 @@
-"""Gallery photos of one kind, query photos of another: the cells of a matrix over views or sides, with their draws.
+"""Cross-condition evaluation: gallery photos of one view (or side), query photos of another. Draws of every cell.
 
-* What is enrolled for a hand is drawn once: one photo of every view of every subject, as `splits` draws it for the
-  label "view". The same photo stands for the hand in every cell, and in the merged gallery of the last column, whose
-  cells are thus those of a plain evaluation.
-* A cell's gallery holds photos of its own kind only, one of each identity, so there is one right answer. The subject's
-  other views are not in it: they would be better answers, counted as wrong.
-* All photos of the query's kind search, but the one that is enrolled in that draw, and those whose identity is not.
+* Enrolment is drawn once: one photo of every view of every subject, as `splits` draws it for the label "view". The same
+  photo stands for the hand in every cell, and in the merged gallery of the last column, whose cells are thus those of
+  a plain evaluation.
+* A cell's gallery holds photos of its own condition only, one of each identity, so there is one right answer. The
+  subject's other views are not in it: they would be better answers, counted as wrong.
+* All photos of the query's condition are queries, except the one enrolled in that draw, and those whose identity is
+  not enrolled.
 * A mirrored photo is a row of its own: row r of n is mirrored in row n + r.
 """
 
@@ -30,7 +31,7 @@ _ORDER = ("dorsal-right", "dorsal-left", "palmar-right", "palmar-left", "dorsal"
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """`identities` holds who it is for every row and its mirror image; `blank` says why there are no draws."""
+    """`identities`: one per row, then one per mirrored row; `blank`: why there are no draws."""
 
     gallery: str
     query: str
@@ -46,7 +47,7 @@ class Crossing:
     """`cells` in reading order, query by query. `shared` are those over the `identities` that have photos of all
     conditions: the same people are enrolled in every gallery.
 
-    There are `people` identities in all; `rows` are the photos whose condition is known, `unknown` the others.
+    There are `people` identities in all; `rows` are the photos whose condition is known, `unknown` counts the others.
     """
 
     conditions: tuple[str, ...]
@@ -60,7 +61,7 @@ class Crossing:
 
 @dataclass(frozen=True, eq=False)
 class _Shots:
-    """Per row of the manifest what is known of it; `rows` may be searched for, `always` are in every gallery."""
+    """Columns of the manifest; `rows` may be enrolled or queried, `always` (distractors) are in every gallery."""
 
     by: CrossedBy
     rows: tuple[int, ...]
@@ -92,8 +93,8 @@ class _Shots:
             return SAME["view" if aspect_known else "side"]
         return "other aspect of the same hand" if side_known else "other aspect"
 
-    def of_identities(self, kept: Collection[str]) -> "_Shots":
-        return replace(self, rows=tuple(row for row in self.rows if self.identity(row) in kept), always=())
+    def of_identities(self, identities: Collection[str]) -> "_Shots":
+        return replace(self, rows=tuple(row for row in self.rows if self.identity(row) in identities), always=())
 
 
 def cross_views(
@@ -111,8 +112,8 @@ def cross_views(
     different hands, a cell whose queries are mirrored. Raises ProtocolError where the photos show fewer than two.
     """
     shots, unknown = _shots(manifest, rows, by)
-    there = {shots.condition(row) for row in shots.rows}
-    conditions = tuple(sorted(there, key=_ORDER.index))
+    names = {shots.condition(row) for row in shots.rows}
+    conditions = tuple(sorted(names, key=_ORDER.index))
     if len(conditions) < 2:
         raise ProtocolError(
             f"a matrix over {by} needs test photos of two {'views' if by == 'view' else 'sides'} or more; all test "
@@ -131,7 +132,7 @@ def cross_views(
 
 
 def drop_rows(draws: Sequence[Draw], out: Collection[int]) -> tuple[Draw, ...]:
-    """The draws without some rows, in whichever part."""
+    """The draws without the rows in `out`, in gallery and queries."""
     left_out = np.array(sorted(out), np.int64)
     return tuple(Draw(*(part[~np.isin(part, left_out)] for part in (draw.gallery, draw.query))) for draw in draws)
 
@@ -139,32 +140,35 @@ def drop_rows(draws: Sequence[Draw], out: Collection[int]) -> tuple[Draw, ...]:
 def draw_all_subjects(
     manifest: Manifest, label: LabelKind, view: str | None, *, seed: int, draws: int
 ) -> tuple[Draw, ...]:
-    """Draws that test every subject, for photos of which no model has seen any; distractors are in every gallery.
+    """Draws over all subjects, for photos that no model was trained on; distractors are in every gallery.
 
-    Photos of nobody known are in none. Raises ProtocolError where everyone is one identity, or nobody has two photos.
+    Photos without a subject are in no draw. Raises ProtocolError where there is one identity only, or none has two
+    photos.
     """
     labels, paths = names_of(manifest, label), manifest.table["path"].to_list()
-    named = manifest.table["subject"].is_not_null()
-    extra = {row for row in _distractors(manifest) if named[row]}
-    searched = [row for row in range(len(manifest)) if named[row] and row not in extra]
+    labelled = manifest.table["subject"].is_not_null()
+    extra = {row for row in _distractors(manifest) if labelled[row]}
+    searched = [row for row in range(len(manifest)) if labelled[row] and row not in extra]
     queried = {row for row in searched if view is None or manifest.views[row] == view}
-    made = tuple(
+    test_draws = tuple(
         gallery_draw(searched, queried, sorted(extra), labels, paths, seed, "gallery", draw) for draw in range(draws)
     )
-    check_queries(made, manifest, label, queried, "test", f"everyone of {manifest.dataset}")
-    check_galleries(made, labels, "test", "give photos of more people")
-    return made
+    check_queries(test_draws, manifest, label, queried, "test", f"everyone of {manifest.dataset}")
+    check_galleries(test_draws, labels, "test", "give photos of more people")
+    return test_draws
 
 
 def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) -> tuple[_Shots, int]:
-    """The other of aspect and side is needed too, wherever one photo has it: else a view would have two names."""
+    """The usable rows, and how many are not. If one photo states the other of aspect and side, all must state it:
+    otherwise one view would have two names (`dorsal`, `dorsal-right`).
+    """
     table = manifest.table
-    known = {name: table[name].to_list() for name in ("aspect", "side")}
+    columns = {name: table[name].to_list() for name in ("aspect", "side")}
     needed = {"aspect" if by == "view" else "side"} | {
-        name for name, values in known.items() if any(values[row] for row in rows)
+        name for name, values in columns.items() if any(values[row] for row in rows)
     }
-    named = table["subject"].is_not_null()
-    usable = [int(row) for row in rows if named[int(row)] and all(known[name][row] for name in needed)]
+    labelled = table["subject"].is_not_null()
+    usable = [int(row) for row in rows if labelled[int(row)] and all(columns[name][row] for name in needed)]
     if not usable:
         raise ProtocolError(
             f"a matrix over {by} needs the {' and '.join(sorted(needed))} of photos; no test photo of "
@@ -175,8 +179,8 @@ def _shots(manifest: Manifest, rows: Int[np.ndarray, " photos"], by: CrossedBy) 
         by,
         tuple(row for row in usable if row not in extra),
         tuple(row for row in usable if row in extra),
-        known["aspect"],
-        known["side"],
+        columns["aspect"],
+        columns["side"],
         manifest.views,
         names_of(manifest, "subject"),
         table["path"].to_list(),
@@ -189,9 +193,9 @@ def _distractors(manifest: Manifest) -> set[int]:
 
 
 def _identities_everywhere(shots: _Shots, conditions: Sequence[str]) -> set[str]:
-    """Those with a photo of every condition: they can be enrolled in every gallery."""
-    there = {(shots.identity(row), shots.condition(row)) for row in shots.rows}
-    return {name for name, _ in there if all((name, condition) in there for condition in conditions)}
+    """Identities with a photo of every condition: they can be enrolled in every gallery."""
+    pairs = {(shots.identity(row), shots.condition(row)) for row in shots.rows}
+    return {name for name, _ in pairs if all((name, condition) in pairs for condition in conditions)}
 
 
 def _cells(
@@ -200,29 +204,29 @@ def _cells(
     count = len(shots.paths)
     enrolled = {row: shots.enrolled_as(row) for row in shots.rows}
     labels = [enrolled.get(row, "") for row in range(count)]
-    chosen = [one_per_label(shots.rows, labels, shots.paths, seed, "gallery", draw) for draw in range(draws)]
+    enrolments = [one_per_label(shots.rows, labels, shots.paths, seed, "gallery", draw) for draw in range(draws)]
     identities = tuple(shots.identity(row) for row in range(count)) * 2
-    of = {name: [row for row in shots.rows if shots.condition(row) == name] for name in conditions}
+    rows_of = {name: [row for row in shots.rows if shots.condition(row) == name] for name in conditions}
     extra = {name: [row for row in shots.always if shots.condition(row) == name] for name in conditions}
     for query in conditions:
         for gallery in conditions:
-            made = tuple(
-                _draw(shots, [row for row in of[gallery] if row in drawn], extra[gallery], of[query])
-                for drawn in chosen
+            cell_draws = tuple(
+                _draw(shots, [row for row in rows_of[gallery] if row in enrolment], extra[gallery], rows_of[query])
+                for enrolment in enrolments
             )
-            kind = shots.kind(of[gallery][0], of[query][0])
-            blank = _blank(shots, gallery, query, made, shots.identity)
-            cell = Cell(gallery, query, kind, False, () if blank else made, identities, blank)
+            kind = shots.kind(rows_of[gallery][0], rows_of[query][0])
+            blank = _blank(shots, gallery, query, cell_draws, shots.identity)
+            cell = Cell(gallery, query, kind, False, () if blank else cell_draws, identities, blank)
             yield cell
             if mirrors and kind.startswith("other hand"):
                 yield replace(cell, mirrored=True, draws=tuple(_searched_mirrored(draw, count) for draw in cell.draws))
         if merged:
-            yield _merged(shots, query, chosen, of[query], labels)
+            yield _merged(shots, query, enrolments, rows_of[query], labels)
 
 
 def _draw(shots: _Shots, enrolled: Sequence[int], extra: Sequence[int], searched: Sequence[int]) -> Draw:
-    here, known = set(enrolled), {shots.identity(row) for row in enrolled}
-    queries = [row for row in searched if row not in here and shots.identity(row) in known]
+    gallery, identities = set(enrolled), {shots.identity(row) for row in enrolled}
+    queries = [row for row in searched if row not in gallery and shots.identity(row) in identities]
     return Draw(in_path_order([*enrolled, *extra], shots.paths), in_path_order(queries, shots.paths))
 
 
@@ -231,21 +235,21 @@ def _searched_mirrored(draw: Draw, count: int) -> Draw:
 
 
 def _merged(
-    shots: _Shots, query: str, chosen: Sequence[set[int]], searched: Sequence[int], labels: Sequence[str]
+    shots: _Shots, query: str, enrolments: Sequence[set[int]], searched: Sequence[int], labels: Sequence[str]
 ) -> Cell:
-    """What a plain evaluation does: among photos of all views, only the query's own view is right."""
-    made = []
-    for drawn in chosen:
-        queries = _draw(shots, [row for row in searched if row in drawn], (), searched).query
-        made.append(Draw(in_path_order([*drawn, *shots.always], shots.paths), queries))
-    blank = _blank(shots, query, query, made, shots.enrolled_as)
-    known = tuple(label or shots.enrolled_as(row) for row, label in enumerate(labels)) * 2
+    """As in a plain evaluation: the gallery holds all views, and only the query's own view is a right answer."""
+    cell_draws = []
+    for enrolment in enrolments:
+        queries = _draw(shots, [row for row in searched if row in enrolment], (), searched).query
+        cell_draws.append(Draw(in_path_order([*enrolment, *shots.always], shots.paths), queries))
+    blank = _blank(shots, query, query, cell_draws, shots.enrolled_as)
+    identities = tuple(label or shots.enrolled_as(row) for row, label in enumerate(labels)) * 2
     kind = f"{shots.kind(searched[0], searched[0])}, among {ALL[shots.by]}"
-    return Cell(ALL[shots.by], query, kind, False, () if blank else tuple(made), known, blank)
+    return Cell(ALL[shots.by], query, kind, False, () if blank else tuple(cell_draws), identities, blank)
 
 
 def _blank(shots: _Shots, gallery: str, query: str, draws: Sequence[Draw], name: Callable[[int], str]) -> str | None:
-    """Why a cell has no numbers: nobody to search for, or one identity in the gallery, which any model finds."""
+    """Why a cell has no numbers: no query, or one identity only in the gallery, which any model finds."""
     if not len(draws[0].query):
         return _reason(shots, gallery, query)
     if any(len({name(row) for row in draw.gallery.tolist()}) < 2 for draw in draws):

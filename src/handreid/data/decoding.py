@@ -1,11 +1,11 @@
-"""The one way from a photo's file to what people see: upright, in sRGB, on white. Nothing else opens a photo.
+"""Decodes a photo's file as a viewer shows it: upright, in sRGB, on white. No other module opens photos.
 
-* Formats and modes (`pixels.py`) are those listed, so that no other program is started and nothing is guessed. Of
-  several pictures in a file it is the first.
-* Whatever goes wrong is a PhotoError with the file's name.
-* A photo of more than $HANDREID_MAX_PIXELS is refused by its header. One of which more than `LARGE` pixels have to be
-  decoded is decoded alone, whatever the number of threads, and goes on in strips, so that there is no second copy:
-  four bytes for a pixel.
+* Only the formats and modes (`pixels.py`) listed are read, so that no other program is started and nothing is guessed.
+  Of several pictures in a file the first is read.
+* Every failure is a PhotoError with the file's name.
+* A photo of more than $HANDREID_MAX_PIXELS is refused by its header. Photos with more than `LARGE` pixels to decode are
+  decoded one at a time, whatever the number of threads, and converted in strips, so that there is no second copy in
+  memory: four bytes per pixel.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from handreid.errors import DataError, PhotoError
 
 DECODER = 2  # raised when the same file becomes other pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")  # MPO is a JPEG with more behind it
-LIMIT = 200_000_000  # pixels of a photo, where $HANDREID_MAX_PIXELS says nothing else
+LIMIT = 200_000_000  # pixels of a photo, unless $HANDREID_MAX_PIXELS is set
 LARGE = 25_000_000
 ADVICE = "run `handreid data check` on the manifest"
 
@@ -39,8 +39,9 @@ _one_large = threading.RLock()
 
 
 def open_upright(path: Path, at_least: tuple[int, int], *, advice: str = ADVICE) -> Image.Image:
-    """One photo as people see it, RGB and of any size, but a JPEG at the smallest of its scales that is not below
-    `at_least` (width, height), and another that is large at the smallest that whole numbers give.
+    """One photo, upright and RGB. A JPEG is decoded at the smallest of its scales that is not below `at_least` (width,
+    height); a photo that is still large is divided by a whole number, as far as `at_least` allows. Others keep their
+    size.
 
     Raises PhotoError, which ends with `advice`.
     """
@@ -129,7 +130,7 @@ class Photo:
 
 
 class UnreadableError(PhotoError):
-    """What is there is no photo that can be decoded; `reason` says why, without the file's name."""
+    """A file that cannot be decoded as a photo; `reason` says why, without the file's name."""
 
     def __init__(self, path: Path, reason: str, advice: str) -> None:
         super().__init__(f"{path} cannot be read as an image ({reason}); {advice}")
@@ -138,7 +139,7 @@ class UnreadableError(PhotoError):
 
 @contextlib.contextmanager
 def naming(path: Path, advice: str = ADVICE) -> Iterator[None]:
-    """Whatever goes wrong here is a PhotoError that names the file: for damaged files Pillow raises all there is."""
+    """Turns any exception into a PhotoError that names the file: Pillow raises many types for damaged files."""
     try:
         yield
     except DataError:
@@ -186,14 +187,14 @@ def _check_size(size: tuple[int, int]) -> None:
 
 @contextlib.contextmanager
 def _file(path: Path) -> Iterator[IO[bytes]]:
-    """A pipe or a device would be waited for, perhaps for ever. Raises OSError, ValueError."""
+    """Opens regular files only: reading a pipe or a device may block for ever. Raises OSError, ValueError."""
     check_regular(path)
     with path.open("rb") as file:
         yield file
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError for what is not there, ValueError for what is no file."""
+    """Raises OSError if the path does not exist, ValueError if it is no regular file."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device, not a file")
@@ -230,9 +231,9 @@ def _register_heic() -> bool:
 
 
 class _Settings:
-    """Pillow's settings are one for the process: ours hold while any thread decodes, then the caller's come back.
+    """Pillow's settings are global to the process: ours apply while any thread decodes, then the caller's are restored.
 
-    A photo that is cut short is an error, the limit of pixels is ours, and warnings, which name no file, are left out.
+    With ours a truncated photo is an error, our limit of pixels applies, and warnings, which name no file, are ignored.
     """
 
     def __init__(self) -> None:

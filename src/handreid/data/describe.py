@@ -1,4 +1,4 @@
-"""What is in a manifest, as plain values: counts per view, identity and metadata, and what protocols make of it."""
+"""Summary of a manifest as plain values: counts per view, identity and metadata, and of the splits it allows."""
 
 import statistics
 from collections import Counter
@@ -12,11 +12,11 @@ from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID, view_rows
 from handreid.data.splits import Protocol, make_split, natural_protocol
 from handreid.errors import DataError
 
-_MOST_VALUES = 20  # a metadata column with more distinct values is told by its range
+_MOST_VALUES = 20  # a metadata column with more distinct values is described by its range
 
 
 def describe(manifest: Manifest, *, seed: int = 0, draws: int = 10) -> dict[str, Any]:
-    """Counts and hashes, ready for JSON. A protocol that the data cannot give has an `error` in place of its counts."""
+    """Counts and hashes, ready for JSON. A protocol that does not fit the data has an `error` instead of counts."""
     table = manifest.table
     return {
         "dataset": manifest.dataset,
@@ -63,10 +63,10 @@ def _core(table: pl.DataFrame) -> list[str]:
 def _values(column: pl.Series) -> dict[str, Any]:
     if column.n_unique() <= _MOST_VALUES:
         return {"counts": _counts(column)}
-    told: dict[str, Any] = {"distinct": column.n_unique(), "missing": column.null_count()}
+    summary: dict[str, Any] = {"distinct": column.n_unique(), "missing": column.null_count()}
     if column.dtype.is_numeric():
-        told |= {"lowest": column.min(), "highest": column.max()}
-    return told
+        summary |= {"lowest": column.min(), "highest": column.max()}
+    return summary
 
 
 def _counts(column: pl.Series) -> dict[str, int]:
@@ -80,11 +80,11 @@ def _protocols(manifest: Manifest) -> list[Protocol]:
 
 
 def _protocol(manifest: Manifest, protocol: Protocol, seed: int, draws: int) -> dict[str, Any]:
-    """Counts of the pooled split under `pooled`; for 11k Hands also of every view, as the papers have it. What a recipe
-    could not be trained on, as its validation would tell nothing, is counted too, and a note says it.
+    """Counts of the pooled split under `pooled`; for 11k Hands also of every view, as in the papers. A split that no
+    recipe can be trained on, because its validation could not choose a model, is counted too, with a note.
     """
-    there = _names(manifest)
-    views = [None, *(view for view in HANDS11K_LAST_TRAIN_ID if view in there)] if protocol == "hands11k" else [None]
+    names = _names(manifest)
+    views = [None, *(view for view in HANDS11K_LAST_TRAIN_ID if view in names)] if protocol == "hands11k" else [None]
     label = manifest.label_kinds[-1]
     return {view or "pooled": _split_counts(manifest, protocol, view, label, seed, draws) for view in views}
 
@@ -96,12 +96,12 @@ def _split_counts(
         split = make_split(manifest, protocol=protocol, view=view, label=label, seed=seed, draws=draws, trains=False)
     except DataError as error:
         return {"error": str(error)}
-    seen = view_rows(manifest, view)
-    train = [row for row in (*split.train, *split.validation_rows) if seen[row]]
-    first = split.test[0]
-    queried = {split.identities[row] for row in first.query}
+    in_view = view_rows(manifest, view)
+    train = [row for row in (*split.train, *split.validation_rows) if in_view[row]]
+    draw = split.test[0]
+    queried = {split.identities[row] for row in draw.query}
     distractor = (manifest.table["split"] == "distractor").fill_null(value=False)
-    tested = [row for row in (*first.query, *first.gallery) if seen[row] and not distractor[int(row)]]
+    tested = [row for row in (*draw.query, *draw.gallery) if in_view[row] and not distractor[int(row)]]
     return {
         "label": label,
         "train_identities": len({split.identities[row] for row in train}),
@@ -110,8 +110,8 @@ def _split_counts(
         "test_photos": len(set(tested)),
         "test_identities_with_queries": len(queried),
         "draws": len(split.test),
-        "queries": len(first.query),
-        "gallery": len(first.gallery),
+        "queries": len(draw.query),
+        "gallery": len(draw.gallery),
         "split_hash": split.hash,
         "draws_hash": split.draws_hash,
         "notes": list(split.notes),

@@ -1,4 +1,4 @@
-"""Whether draws can tell anything: queries that have an answer, and more than one identity to be told apart."""
+"""Checks that draws can be evaluated: there are queries with a right answer, and two identities or more."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -12,7 +12,7 @@ from handreid.errors import ProtocolError
 def check_queries(
     draws: Sequence[Draw], manifest: Manifest, label: LabelKind, rows: Collection[int], purpose: str, what: str
 ) -> None:
-    """Raises ProtocolError for a draw without a query, with the labels that would give some of these rows."""
+    """Raises ProtocolError for a draw without a query, naming the labels with which `rows` would give some."""
     if draws and all(len(draw.query) for draw in draws):
         return
 
@@ -28,12 +28,12 @@ def check_queries(
 def labels_that_would_do(
     manifest: Manifest, count_of: Callable[[Sequence[str | None]], int], noun: str, having: str
 ) -> str:
-    """Advice: for each kind of label how many it would give, as `count_of` says of the labels of all rows."""
+    """Advice: for each kind of label how many it would give; `count_of` counts from the labels of all rows."""
     counts = {kind: count_of(manifest.labels(kind)) for kind in manifest.label_kinds}
-    told = [f"label {kind} has {counted(count, noun)}" for kind, count in counts.items() if count]
-    if not told:
+    options = [f"label {kind} has {counted(count, noun)}" for kind, count in counts.items() if count]
+    if not options:
         return f"no other data.label has one {having} either: more photos per identity are needed"
-    return f"{', '.join(told)} {having}: set data.label, or give more photos per identity"
+    return f"{', '.join(options)} {having}: set data.label, or give more photos per identity"
 
 
 def check_galleries(draws: Sequence[Draw], labels: Sequence[str], purpose: str, advice: str) -> None:

@@ -15,7 +15,7 @@ from handreid.draw import Draw
 
 
 def hash_key(seed: int, purpose: str, draw: int, key: str) -> str:
-    """A number from 0 to 1 in disguise: 64 hex digits that order keys at random, however a disk spells them."""
+    """64 hex digits by which keys are put in random order. The key is hashed in NFC, however a disk spells it."""
     return hashlib.sha256(f"{seed}/{purpose}/{draw}/{nfc(key)}".encode()).hexdigest()
 
 
@@ -27,11 +27,11 @@ def seeded_choice(keys: Iterable[str], count: int, seed: int, purpose: str) -> s
 def one_per_label(
     rows: Iterable[int], labels: Sequence[str], keys: Sequence[str], seed: int, purpose: str, draw: int
 ) -> set[int]:
-    """One row of every label among the rows. `labels` and `keys` are looked up by row; keys are photo paths."""
+    """One row of every label, chosen at random among `rows`. `labels` and `keys` (photo paths) are indexed by row."""
     best: dict[str, tuple[str, int]] = {}
     for row in rows:
-        mine = (hash_key(seed, purpose, draw, keys[row]), row)
-        best[labels[row]] = min(best.get(labels[row], mine), mine)
+        candidate = (hash_key(seed, purpose, draw, keys[row]), row)
+        best[labels[row]] = min(best.get(labels[row], candidate), candidate)
     return {row for _, row in best.values()}
 
 
@@ -47,15 +47,15 @@ def gallery_draw(
 ) -> Draw:
     """One photo of every identity of `searched` becomes gallery; the others that are in `queried` become queries.
 
-    An identity with queried photos is represented by one of them. `always` joins every gallery as distractors.
+    An identity with queried photos is represented by one of them. `always` (distractors) is added to every gallery.
     """
     with_queries = {labels[row] for row in searched if row in queried}
     candidates = [row for row in searched if row in queried or labels[row] not in with_queries]
-    chosen = one_per_label(candidates, labels, keys, seed, purpose, draw)
-    gallery = [*chosen, *always]
-    return Draw(in_path_order(gallery, keys), in_path_order(queried.intersection(searched) - chosen, keys))
+    enrolled = one_per_label(candidates, labels, keys, seed, purpose, draw)
+    gallery = [*enrolled, *always]
+    return Draw(in_path_order(gallery, keys), in_path_order(queried.intersection(searched) - enrolled, keys))
 
 
 def in_path_order(rows: Iterable[int], keys: Sequence[str]) -> Int64[np.ndarray, " rows"]:
-    """Rows as an array, ordered by their paths so that the order of a table never decides anything."""
+    """Rows as an array, ordered by their paths, so that the result does not depend on the order of the table."""
     return np.array(sorted(rows, key=lambda row: (nfc(keys[row]), keys[row])), dtype=np.int64)

@@ -1,9 +1,9 @@
-"""Decoded photos, once: from JPEG files to one array of bytes that every epoch and every evaluation reads.
+"""Decodes photos once into one array of bytes that every epoch and every evaluation reads.
 
-* A photo is decoded to the size the model asks for (`Preprocessing`), never twice: in memory, or in a memory-mapped
-  file that later runs find again.
-* The file's name is a hash of the photos' own bytes and of the preprocessing: a changed photo, in place and under its
-  old name and date, is another key.
+* Photos are decoded to the model's size (`Preprocessing`) and kept in memory, or in a memory-mapped file that later
+  runs use again.
+* The file's name is a hash of the photos' bytes and of the preprocessing: a photo that was changed in place gives
+  another name, even with its old name and date.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from handreid.data.decoding import ADVICE, DECODER, naming
 from handreid.data.decoding import open_upright as open_upright
-from handreid.data.photo_cache import Decoded, kept
+from handreid.data.photo_cache import Decoded, cached_photos
 from handreid.data.photo_hashes import file_hashes
 from handreid.data.pixels import WHITE
 from handreid.errors import PhotoError
@@ -33,9 +33,9 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
-    """One photo as people see it, RGB, at `enlarge` times the model's input size. Raises PhotoError."""
+    """One photo, upright, RGB, at `enlarge` times the model's input size. Raises PhotoError."""
     height, width = scaled_size(preprocessing.size, enlarge)
-    # a JPEG is read at the smallest of its scales that is still twice as large as what is wanted
+    # a JPEG is read at the smallest of its scales that is still twice as large as the result
     photo = open_upright(path, (2 * width, 2 * height))
     resample = _FILTERS[preprocessing.interpolation]
     with naming(path):
@@ -74,12 +74,12 @@ def decode_all(
 
     if not paths or cache == "memory" or (cache == "auto" and int(np.prod(shape)) <= MEMORY_LIMIT):
         photos = np.empty(shape, np.uint8)
-        with contextlib.closing(decoded()) as made:
-            for row, photo in enumerate(made):
+        with contextlib.closing(decoded()) as stream:
+            for row, photo in enumerate(stream):
                 photos[row] = photo
     else:
         key = _key(paths, preprocessing, enlarge, progress)
-        photos = kept((folder or cache_folder()) / f"photos-{key}.npy", shape, decoded, progress)
+        photos = cached_photos((folder or cache_folder()) / f"photos-{key}.npy", shape, decoded, progress)
     photos.flags.writeable = False
     return photos
 
@@ -91,14 +91,14 @@ def _decoded(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float
                 yield photo
                 advance(1)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # an error or Ctrl-C does not wait for all the others
+            pool.shutdown(cancel_futures=True)  # an error or Ctrl-C does not wait for the remaining photos
             raise
 
 
 def _key(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> str:
     digest = hashlib.sha256(repr((preprocessing, enlarge, DECODER)).encode())
-    for path, found in zip(paths, file_hashes(paths, progress), strict=True):
-        if found is None:
+    for path, file_digest in zip(paths, file_hashes(paths, progress), strict=True):
+        if file_digest is None:
             raise PhotoError(f"{path} is missing; {ADVICE}")
-        digest.update(bytes.fromhex(found))
+        digest.update(bytes.fromhex(file_digest))
     return digest.hexdigest()[:24]

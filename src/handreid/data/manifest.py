@@ -1,15 +1,15 @@
-"""What is a photo of a hand: a row of path, subject, side, aspect, camera, session, split, and whatever else is known.
+"""The manifest: a table with one row per photo of path, subject, side, aspect, camera, session, split, and metadata.
 
-* A `Manifest` that exists is valid: the values of the core columns are checked when it is made.
-* Text is composed Unicode (NFC), so that a name is one name. Only `path` is as this disk spells it, which opens it.
+* Every `Manifest` is valid: the values of the core columns are checked when it is created.
+* Text is composed Unicode (NFC), so that names can be compared. Only `path` is spelled as on this disk, to open it.
 * Paths are stored relative to a root, with forward slashes, so that folder and manifest can move together; they do not
   leave it unless the manifest says so (`outside_root`).
 * The hash depends on what the rows say, not on their order, their file, the machine, or how a disk spells a path;
-  `origin` only tells where a row came from and is left out of it.
+  `origin` says where a row came from and is not hashed.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,8 @@ from handreid.data.rows import (
     raise_problems,
     with_core_columns,
 )
-from handreid.data.tables import closest_match, format_list, infer_types, raise_all, read_text_table
-from handreid.data.unlabelled import UNKNOWN, named, note
+from handreid.data.tables import format_list, infer_types, raise_all, read_text_table, require_columns
+from handreid.data.unlabelled import UNKNOWN, known_subjects, note
 from handreid.errors import ManifestError
 from handreid.files import check_writable, write_atomic
 
@@ -45,7 +45,7 @@ _MISSING = "make one with `handreid data prepare`"
 class Manifest:
     """A table of photos. `table` has the core columns first, then metadata columns: text, numbers, true/false.
 
-    `notes` says what the source found, dropped and mended; it is not part of the hash. `outside_root` lets paths be
+    `notes` says what the source found, dropped and corrected; it is not part of the hash. `outside_root` lets paths be
     absolute or go up. Raises ManifestError for wrong values, all at once, each with the row's origin.
     """
 
@@ -75,7 +75,7 @@ class Manifest:
 
     @cached_property
     def views(self) -> tuple[str | None, ...]:
-        """Per row what of the hand is seen: `dorsal-right`, or `dorsal` or `right` where only that is known."""
+        """The view of each row: `dorsal-right`, or `dorsal` or `right` where only that is known."""
         parts = pl.concat_str("aspect", "side", separator="-", ignore_nulls=True)
         return tuple(view or None for view in self.table.select(parts).to_series())
 
@@ -89,11 +89,12 @@ class Manifest:
 
     @cached_property
     def labelled(self) -> "Manifest":
-        """The photos of which somebody knows whose they are; those without a subject are left out."""
+        """The photos that have a subject."""
         return self.filter(pl.col("subject").is_not_null()) if self.table["subject"].null_count() else self
 
     def labels(self, kind: LabelKind) -> list[str | None]:
-        """Per row who it is: `0001042`, `0001042/right` (hand), `0001042/dorsal-right` (view), None if nobody knows.
+        """The identity of each row: `0001042`, `0001042/right` (hand) or `0001042/dorsal-right` (view); None without a
+        subject.
 
         With "view", the papers' choice, each of the four views of a subject is an identity of its own. Raises
         ManifestError where the label needs a side or an aspect that a row with a subject does not have.
@@ -110,17 +111,17 @@ class Manifest:
 
     @cached_property
     def label_kinds(self) -> tuple[LabelKind, ...]:
-        """The kinds of label for which every row with a subject has what is needed, the finest last."""
+        """The kinds of label for which every row with a subject has the columns needed, the finest last."""
         table = self.labelled.table
         complete = {name for name in ("side", "aspect") if table[name].null_count() == 0}
         return tuple(kind for kind in LABEL_KINDS if complete.issuperset(_NEEDED[kind]))
 
     def _gaps(self, needed: Sequence[str], kind: str) -> list[str]:
-        found = []
+        problems = []
         for column in needed:
             rows = self.table.filter(pl.col(column).is_null() & pl.col("subject").is_not_null())["origin"]
-            found += [f"{origin}: no {column}, which the label {kind!r} needs" for origin in rows]
-        return found
+            problems += [f"{origin}: no {column}, which the label {kind!r} needs" for origin in rows]
+        return problems
 
     def write(self, path: Path | str) -> None:
         """Write `.parquet` or `.csv`, whole or not at all. Only parquet keeps types, data set name, notes and hash.
@@ -138,7 +139,7 @@ class Manifest:
 
 
 def names_of(manifest: Manifest, kind: LabelKind) -> list[str]:
-    """Labels, and for each photo of nobody known a name that no other has: it equals nobody."""
+    """Labels; a photo without a subject gets a label of its own, so that it matches no other."""
     labels = manifest.labels(kind)
     return [
         f"{UNKNOWN}: {path}" if label is None else label
@@ -147,7 +148,7 @@ def names_of(manifest: Manifest, kind: LabelKind) -> list[str]:
 
 
 def check_target(path: Path, root: Path, outside_root: bool = False) -> None:
-    """Raises what `Manifest.write` would raise, before the work: for a manifest of photos below `root`."""
+    """Raises what `Manifest.write` would raise for photos below `root`, to be called before the work."""
     check_writable(path, _SUFFIXES)
     if path.suffix == ".csv" and (outside_root or _way_down(path.parent, root) is None):
         raise ManifestError(
@@ -159,8 +160,8 @@ def check_target(path: Path, root: Path, outside_root: bool = False) -> None:
 def read(path: Path | str, *, outside_root: bool = False) -> Manifest:
     """Read a manifest that `write` wrote, or a table made by hand: CSV (see `read_csv`), or parquet of that form.
 
-    `outside_root` is what a table that somebody made cannot say itself: that its paths may leave its folder. Raises
-    ManifestError, also for a manifest that is not as it was written.
+    `outside_root` lets the paths of a table made by hand leave its folder; a manifest that `write` wrote stores this
+    itself. Raises ManifestError, also for a manifest that was changed after it was written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -174,8 +175,8 @@ def read(path: Path | str, *, outside_root: bool = False) -> Manifest:
     require_columns(table.columns, ("path", "subject"), printable(path.name))
     try:
         if facts is None:
-            return _foreign(path, table, outside_root)
-        return _ours(path, table, facts)
+            return _foreign_parquet(path, table, outside_root)
+        return _own_parquet(path, table, facts)
     except ManifestError as error:
         raise ManifestError(f"{printable(path)}: {error}") from None
 
@@ -183,8 +184,8 @@ def read(path: Path | str, *, outside_root: bool = False) -> Manifest:
 def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     """Read a CSV file with a header.
 
-    Columns: `path` and `subject` are needed, an empty subject is nobody known; `side`, `aspect`, `camera`, `session`,
-    `split`, `draw`, `caption`, `sha256` may be there; all others are carried along as metadata. Paths are relative to
+    Columns: `path` and `subject` are needed, an empty subject means unknown; `side`, `aspect`, `camera`, `session`,
+    `split`, `draw`, `caption`, `sha256` are optional; all others become metadata. Paths are relative to
     the CSV file, and leave its folder only with `outside_root`. Spaces around core values are dropped, and counted in
     the notes.
     """
@@ -206,7 +207,7 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
         columns[name] = pl.Series([value or None for value in stripped], dtype=pl.String)
     columns.setdefault("origin", pl.Series(where, dtype=pl.String))
     notes += note(columns["subject"].to_list(), "subject")
-    columns["subject"] = pl.Series(named(columns["subject"].to_list()), dtype=pl.String)
+    columns["subject"] = pl.Series(known_subjects(columns["subject"].to_list()), dtype=pl.String)
     root = path.parent.absolute()
     columns["path"], turned = forward(columns["path"], root)
     table = pl.DataFrame(columns)
@@ -217,21 +218,13 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     return Manifest(_spelled(table, root), root, "csv", tuple(notes), outside_root)
 
 
-def require_columns(found: Iterable[str], needed: Sequence[str], file: str) -> None:
-    """Raise ManifestError for needed columns that are not there, with the ones that are."""
-    names = list(found)
-    missing = [f"{column!r}{closest_match(column, names)}" for column in needed if column not in names]
-    if missing:
-        raise ManifestError(f"{file}: no column {' and '.join(missing)}; its columns are {format_list(names, 30)}")
-
-
 def _spelled(table: pl.DataFrame, root: Path) -> pl.DataFrame:
     return table.with_columns(as_on_disk(table["path"], root))
 
 
-def _ours(path: Path, table: pl.DataFrame, facts: Facts) -> Manifest:
+def _own_parquet(path: Path, table: pl.DataFrame, facts: Facts) -> Manifest:
     try:
-        same = facts.hash in (content_hash(table, spelled=spelled) for spelled in (False, True))  # True: older ones
+        same = facts.hash in (content_hash(table, spelled=spelled) for spelled in (False, True))  # True: older files
     except pl.exceptions.PolarsError:  # columns of types that we never write
         same = False
     if not same:
@@ -239,14 +232,14 @@ def _ours(path: Path, table: pl.DataFrame, facts: Facts) -> Manifest:
             "the file was changed or damaged: the hash in it is not that of its table; prepare it again"
         )
     root = _root(path, table, facts)
-    found = Manifest(_spelled(table, root), root, facts.dataset, facts.notes, facts.outside_root)
-    if found.table.drop("path").equals(table.drop("path")):  # it is known already: a moment for each 10,000 photos
-        found.__dict__["hash"] = facts.hash
-    return found
+    manifest = Manifest(_spelled(table, root), root, facts.dataset, facts.notes, facts.outside_root)
+    if manifest.table.drop("path").equals(table.drop("path")):  # reuse the hash, which takes a moment per 10,000 photos
+        manifest.__dict__["hash"] = facts.hash
+    return manifest
 
 
-def _foreign(path: Path, table: pl.DataFrame, outside_root: bool) -> Manifest:
-    """A parquet file that somebody else made: taken as a CSV file is."""
+def _foreign_parquet(path: Path, table: pl.DataFrame, outside_root: bool) -> Manifest:
+    """A parquet file that handreid did not write: read like a CSV file."""
     if not table.height:
         raise ManifestError("no rows; the table needs one row per photo")
     root = path.parent.absolute()
@@ -267,12 +260,12 @@ def _facts(manifest: Manifest, path: Path) -> Facts:
 
 
 def _root(path: Path, table: pl.DataFrame, facts: Facts) -> Path:
-    """The root as seen from the manifest; the place where it was at writing if the photos are only there."""
+    """The root relative to the manifest; the absolute root at writing if the photos are only there."""
     beside = _existing(Path(os.path.normpath(path.parent.absolute() / facts.root)))
-    then = _existing(Path(facts.root_then))
-    first = table["path"][0] if table.height else None
-    moved_alone = first and Spellings(beside).found(first) is None and Spellings(then).found(first) is not None
-    return then if moved_alone else beside
+    original = _existing(Path(facts.root_then))
+    photo = table["path"][0] if table.height else None
+    moved_alone = photo and Spellings(beside).find(photo) is None and Spellings(original).find(photo) is not None
+    return original if moved_alone else beside
 
 
 def _existing(folder: Path) -> Path:
@@ -280,8 +273,8 @@ def _existing(folder: Path) -> Path:
     if str(folder).isascii() or os.path.lexists(folder):
         return folder
     top = Path(folder.anchor)
-    found = Spellings(top).found(folder.relative_to(top).as_posix())
-    return top / found if found is not None else folder
+    spelling = Spellings(top).find(folder.relative_to(top).as_posix())
+    return top / spelling if spelling is not None else folder
 
 
 def _way_down(folder: Path, root: Path) -> str | None:
@@ -298,7 +291,7 @@ def _way_down(folder: Path, root: Path) -> str | None:
 
 
 def _rebased(manifest: Manifest, folder: Path) -> pl.DataFrame:
-    """The table with paths as seen from `folder`, which is what a CSV file promises."""
+    """The table with paths relative to `folder`, as in a CSV file."""
     prefix = _way_down(folder, manifest.root)
     if prefix in (".", None):
         return manifest.table

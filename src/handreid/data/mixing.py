@@ -1,6 +1,7 @@
 """Two photos of a batch into one: Mixup and CutMix.
 
-* Partners are the batch turned by a random number of places: no photo meets itself, though it may meet its identity.
+* Partners are the batch rolled by a random number of places: no photo is mixed with itself, but it may be mixed with
+  one of its own identity.
 * Randomness comes from torch's global generator on the CPU wherever the photos are, and is the same for both.
 * A batch of one photo has no partner and stays as it is.
 """
@@ -32,15 +33,15 @@ class Mixup:
         if not shift:
             return photos, None
         share = _share(self.alpha)
-        own = photos.float()
-        blended = torch.lerp(own.roll(shift, 0), own, share).round().to(torch.uint8)
+        pixels = photos.float()
+        blended = torch.lerp(pixels.roll(shift, 0), pixels, share).round().to(torch.uint8)
         return blended, _mixed(labels, shift, share)
 
 
 class CutMix:
     """A rectangle of x_i is x_j's, of the share 1 - s of its area, s ~ Beta(alpha, alpha) once per batch, about a
-    centre anywhere in the photo (Yun et al. 2019, equations 1 and 2). What leaves the photo is cut off: the share in
-    the targets is that of the pixels which stay.
+    centre anywhere in the photo (Yun et al. 2019, equations 1 and 2). The rectangle is clipped to the photo: the share
+    in the targets is that of the pixels actually kept.
     """
 
     def __init__(self, alpha: float, probability: float) -> None:
@@ -61,7 +62,7 @@ class CutMix:
 
 
 def _shift(photos: int, probability: float) -> int:
-    """Places by which a batch is turned, 1 or more; 0 for a batch that is not mixed."""
+    """Places by which a batch is rolled, 1 or more; 0 for a batch that is not mixed."""
     mixes = torch.rand(()).item() < probability
     return int(torch.randint(1, photos, ())) if mixes and photos > 1 else 0
 

@@ -1,4 +1,4 @@
-"""Names in Unicode: one letter may be written in two ways, and some characters nobody sees.
+"""Names in Unicode: one letter may be encoded in two ways, and some characters are invisible.
 
 `é` is one character (NFC, as most systems write it) or an `e` and an accent (NFD, as a Mac's zip has it). They look the
 same, and a Linux disk takes them for two names.
@@ -27,12 +27,12 @@ _IGNORABLE = (
 
 
 def nfc(text: str) -> str:
-    """Composed: what every name in a manifest is compared as."""
+    """Composed Unicode (NFC), in which names of a manifest are compared."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def folded(text: str) -> str:
-    """NFC, and the same for capitals and small letters."""
+    """NFC without the difference between capitals and small letters."""
     return nfc(nfc(text).casefold())
 
 
@@ -52,12 +52,12 @@ def is_invisible(character: str) -> bool:
 
 
 def visible(text: str) -> str:
-    """In quotes; whatever nobody would see is an escape, such as that of a zero-width space. Plain spaces stay."""
+    """In quotes; invisible characters, such as a zero-width space, become escapes. Plain spaces stay."""
     return "'" + "".join(map(_escaped, text)) + "'"
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name from the disk is text at all; others cannot stand in a table."""
+    """Whether a name from the disk is valid text; other names cannot be put into a table."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -71,44 +71,46 @@ def printable(name: object) -> str:
 
 
 class Spellings:
-    """Finds what is on disk under a name that is spelled otherwise; folders are listed once."""
+    """Finds files on disk by names that are spelled otherwise, equal by `key`; each folder is listed once."""
 
     def __init__(self, root: Path, key: Callable[[str], str] = nfc) -> None:
         self.root = root
         self.key = key
         self._listings: dict[str, dict[str, list[str]]] = {}
 
-    def found(self, path: str) -> str | None:
-        """The path below the root as the disk spells it; None where there is nothing under any spelling.
+    def find(self, path: str) -> str | None:
+        """The path below the root as the disk spells it; None if it exists in no spelling.
 
-        The spelling that was given comes first, then the first in the order of code points.
+        The given spelling is preferred, then the first in the order of code points.
         """
         if os.path.lexists(self.root / path):
             return path
-        return next(iter(self.every(path)), None)
+        return next(iter(self.candidates(path)), None)
 
-    def every(self, path: str) -> list[str]:
-        """All paths below the root that are this one, spelled in whatever way."""
-        found = [""]
+    def candidates(self, path: str) -> list[str]:
+        """All paths below the root that equal this one by `key`."""
+        matches = [""]
         for part in path.split("/"):
-            found = [f"{here}/{name}" if here else name for here in found for name in self._alike(here, part)]
-        return found
+            matches = [
+                f"{folder}/{name}" if folder else name for folder in matches for name in self._matching(folder, part)
+            ]
+        return matches
 
-    def _alike(self, folder: str, name: str) -> list[str]:
+    def _matching(self, folder: str, name: str) -> list[str]:
         if folder not in self._listings:
             listing: dict[str, list[str]] = {}
             for entry in _names(self.root / folder):
                 listing.setdefault(self.key(entry), []).append(entry)
             self._listings[folder] = listing
-        alike = self._listings[folder].get(self.key(name), [])
-        return sorted(alike, key=lambda entry: (entry != name, entry))
+        entries = self._listings[folder].get(self.key(name), [])
+        return sorted(entries, key=lambda entry: (entry != name, entry))
 
 
 def spelled_on_disk(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Of the paths that are not below the root as they are spelled: how the disk spells them, where it has them."""
+    """Path to its spelling on disk, for the paths below the root that the disk spells otherwise."""
     spellings = Spellings(root)
-    found = {path: spellings.found(path) for path in paths if not path.isascii()}
-    return {path: there for path, there in found.items() if there is not None and there != path}
+    spellings_of = {path: spellings.find(path) for path in paths if not path.isascii()}
+    return {path: spelling for path, spelling in spellings_of.items() if spelling is not None and spelling != path}
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""How a photo is to be turned: the one tag of EXIF that says so, read alone.
+"""How a photo must be turned to be upright: reads the orientation tag of EXIF and no other.
 
-Phones write tags of odd types and lengths, which a reader of all tags stumbles over; none of them is of interest here.
+Phones write tags of odd types and lengths, on which a reader of all tags fails; only orientation is needed here.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ _KINDS = {1: "B", 3: "H", 4: "I"}  # byte, short, long
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What turns a loaded image upright, by EXIF, else by XMP; None where nothing has to be done or nobody says.
+    """What turns a loaded image upright, by EXIF, else by XMP; None if it is upright or neither states it.
 
-    Those of `_TURNED` have been turned when they were loaded.
+    Pillow turns the formats of `_TURNED` when it loads them.
     """
     if image.format in _TURNED:
         return None

@@ -1,7 +1,7 @@
-"""Decoded photos on disk: an array of bytes that is mapped, never read whole, and made anew where it is not as written.
+"""Decoded photos on disk, as a memory-mapped array that is never read whole.
 
-The array's file has its hash noted beside it, and is compared with it once in a process: one that is damaged, cut short
-or somebody else's is decoded again, and said.
+The hash of the array's file is stored beside it and compared when the file is opened. If the file is damaged, truncated
+or not ours, the photos are decoded again, with a message.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from handreid.progress import Progress
 Decoded = Generator[UInt8[np.ndarray, "3 height width"], None, None]
 
 
-def kept(
+def cached_photos(
     path: Path, shape: tuple[int, ...], decoded: Callable[[], Decoded], progress: Progress
 ) -> UInt8[np.ndarray, "photos 3 height width"]:
-    """What `decoded` gives, from the file if it is there. Raises OutputError where it cannot be written."""
+    """The photos that `decoded` yields, from the file if it exists. Raises OutputError if it cannot be written."""
     trouble = _trouble(path, shape) if path.exists() else ""
     if trouble:
         progress.say(f"{path} {trouble}: decoding the photos again")
@@ -34,7 +34,7 @@ def kept(
 
 
 def _trouble(path: Path, shape: tuple[int, ...]) -> str | None:
-    """Why the file is not used; None where it is as it was written."""
+    """Why the file is not used; None if it is intact."""
     note = _note_of(path)
     if not note.is_file():
         return "has no note of what was written"
@@ -49,7 +49,7 @@ def _trouble(path: Path, shape: tuple[int, ...]) -> str | None:
 
 
 def _write(path: Path, shape: tuple[int, ...], decoded: Callable[[], Decoded]) -> None:
-    """Written, not mapped: a full disk is an error then, and would end the process otherwise."""
+    """Raises OutputError. The file is written, not mapped: on a full disk writing to a map would end the process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""One photo looked at closely: what is wrong with its file, and with its picture, that decoding passes over.
+"""Finds damage of one photo, in its file and its picture, that decoding does not report.
 
-* libjpeg goes on where a JPEG's data is cut short or makes no sense, and fills the rest with mid-grey; Pillow drops its
-  warnings. simplejpeg has the same libjpeg report them.
+* libjpeg continues where a JPEG's data is truncated or invalid, and fills the rest with mid-grey; Pillow drops its
+  warnings. simplejpeg uses the same libjpeg and reports them.
 * A PNG's parts carry checksums, most of which Pillow does not compare.
-* What was cut short once and saved again is sound as a file: then the grey at its end still tells.
+* A truncated photo that was saved again is intact as a file; the grey at its end still shows the damage.
 """
 
 import re
@@ -40,13 +40,13 @@ class Tail:
 
     @property
     def grey(self) -> bool:
-        """As libjpeg fills what is missing."""
+        """Whether this is the grey with which libjpeg fills missing data."""
         return all(abs(level - 128) <= _SAVED for level in self.colour)
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What one photo is; texts are empty where there is nothing to say."""
+    """Result for one photo; texts are empty if there is no problem."""
 
     file: str = ""  # both hashes as in `photo_hashes.py`
     pixels: str = ""
@@ -58,7 +58,7 @@ class Looked:
 
 
 def look(path: Path) -> Looked:
-    """Decodes the photo at full size. Raises nothing for what is wrong with it."""
+    """Decodes the photo at full size. Problems are returned, not raised."""
     rows, file = _Rows(), ""
     try:
         with naming(path):
@@ -69,7 +69,7 @@ def look(path: Path) -> Looked:
                 digest.update(strip.tobytes())
                 if photo.turn is None:
                     rows.add(strip)
-            if photo.turn is not None:  # the end of a file is at another side of what people see
+            if photo.turn is not None:  # the end of the file is at another side of the upright photo
                 for strip in replace(photo, turn=None).strips():
                     rows.add(strip)
             kind, profile = photo.image.format, photo.look.profile_trouble
@@ -77,26 +77,26 @@ def look(path: Path) -> Looked:
             damage = _damage(path.read_bytes(), kind or "")
     except UnreadableError as error:
         return Looked(file, unreadable=error.reason)
-    except PhotoError as error:  # gone meanwhile
+    except PhotoError as error:  # deleted meanwhile
         return Looked(file, unreadable=str(error))
     return Looked(file, digest.hexdigest(), damage=damage, tail=rows.tail(), flat=rows.flat(), profile=profile)
 
 
 @dataclass
 class _Rows:
-    """What has to be known of a photo's rows, in the order of its file, without keeping them."""
+    """Facts about a photo's rows, in the order of its file, without keeping the pixels."""
 
-    left: list[UInt8[np.ndarray, "rows 3"]] = field(default_factory=list)  # their first pixels
-    even: list[Bool[np.ndarray, " rows"]] = field(default_factory=list)  # whether all others are alike, and not white
+    left: list[UInt8[np.ndarray, "rows 3"]] = field(default_factory=list)  # the first pixel of each row
+    even: list[Bool[np.ndarray, " rows"]] = field(default_factory=list)  # whether a row has one colour, and not white
     ranges: list[np.ndarray] = field(default_factory=list)  # lowest and highest of each channel
 
     def add(self, strip: Image.Image) -> None:
         rows = np.asarray(strip)
-        first = rows[:, :1]
-        some = rows[:, :: max(1, strip.width // 8)]  # few rows are left to be compared as a whole
-        even = _alike(some, first).all(1) & _alike(rows[:, -1], first[:, 0]) & (first.min((1, 2)) < WHITE)
-        even[even] = _alike(rows[even], first[even]).all(1)
-        self.left.append(first[:, 0].copy())
+        edge = rows[:, :1]
+        sample = rows[:, :: max(1, strip.width // 8)]  # few rows are left to be compared as a whole
+        even = _close(sample, edge).all(1) & _close(rows[:, -1], edge[:, 0]) & (edge.min((1, 2)) < WHITE)
+        even[even] = _close(rows[even], edge[even]).all(1)
+        self.left.append(edge[:, 0].copy())
         self.even.append(even)
         self.ranges.append(np.array(strip.getextrema()))
 
@@ -106,24 +106,24 @@ class _Rows:
         return bool((highest - lowest).max() <= FLAT)
 
     def tail(self) -> Tail | None:
-        """None as well where the photo is flat, where the colour is white (a table over-exposed), or where it is that
-        of a plain background, which is on the left edge above too.
+        """Rows of one colour at the end; None if there are none, if the photo is flat, if the colour is white (an
+        over-exposed table), or if it is that of a plain background, which is on the left edge above too.
         """
         left = np.concatenate(self.left)
         colour = left[-1]
-        other = np.flatnonzero(~(np.concatenate(self.even) & _alike(left, colour)))
-        if not other.size or len(left) - 1 - other[-1] < TAIL:
+        different = np.flatnonzero(~(np.concatenate(self.even) & _close(left, colour)))
+        if not different.size or len(left) - 1 - different[-1] < TAIL:
             return None
-        above = left[: max(TAIL, other[-1] + 1 - _BLURRED)]
-        if _alike(above, colour).mean() > BACKGROUND:
+        above = left[: max(TAIL, different[-1] + 1 - _BLURRED)]
+        if _close(above, colour).mean() > BACKGROUND:
             return None
         red, green, blue = colour.tolist()
-        return Tail(int(len(left) - 1 - other[-1]), (red, green, blue))
+        return Tail(int(len(left) - 1 - different[-1]), (red, green, blue))
 
 
-def _alike(some: UInt8[np.ndarray, "..."], others: UInt8[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
-    """Whether colours, their channels last, are the same but for what saving again as JPEG or WebP does to one."""
-    near: Bool[np.ndarray, ...] = (np.maximum(some, others) - np.minimum(some, others) <= _SAVED).all(-1)
+def _close(colours: UInt8[np.ndarray, "..."], reference: UInt8[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+    """Whether colours, channels last, are the same up to what saving again as JPEG or WebP changes."""
+    near: Bool[np.ndarray, ...] = (np.maximum(colours, reference) - np.minimum(colours, reference) <= _SAVED).all(-1)
     return near
 
 
@@ -134,20 +134,20 @@ def _damage(content: bytes, kind: str) -> str:
 
 
 def _jpeg(content: bytes) -> str:
-    """The last that libjpeg warns of while it decodes, where that is about the picture."""
+    """The last warning of libjpeg while it decodes, if it concerns the picture; else empty."""
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
-        wanted = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
-        simplejpeg.decode_jpeg(content, wanted, min_height=1, min_width=1, min_factor=8, strict=True)
+        mode = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
+        simplejpeg.decode_jpeg(content, mode, min_height=1, min_width=1, min_factor=8, strict=True)
     except ValueError as error:
-        told = str(error)
-        return told if _DAMAGE.match(told) and not _padded(told, content) else ""
+        message = str(error)
+        return message if _DAMAGE.match(message) and not _padded(message, content) else ""
     return ""
 
 
-def _padded(told: str, content: bytes) -> bool:
+def _padded(message: str, content: bytes) -> bool:
     """Some cameras fill up a JPEG's data with zeros before its end marker."""
-    extra = re.search(r"(\d+) extraneous bytes before marker 0xd9", told)
+    extra = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
     return extra is not None and bytes(int(extra[1])) + b"\xff\xd9" in content
 
 

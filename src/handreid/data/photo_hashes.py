@@ -1,9 +1,9 @@
-"""Photos known by content: the same picture is the same photo, whatever its file and its person are called.
+"""Hashes that identify a photo by its content, whatever its file and its subject are called.
 
-* `file` is the SHA-256 of a file's bytes. `pixels` is that of what people see: size and RGB bytes as the one decoder
-  gives them (`decoding.py`), so that a copy saved as PNG, turned by EXIF, or with an alpha channel is the same.
-* Pixels are decoded at full size once for each file on a machine: their hashes are kept by the file's hash, in a small
-  database in the cache folder. One that is damaged is made anew.
+* `file` is the SHA-256 of a file's bytes. `pixels` is that of the decoded photo: size and RGB bytes as `decoding.py`
+  gives them, so that a copy saved as PNG, turned by EXIF, or with an alpha channel has the same hash.
+* Pixels are decoded at full size once for each file on a machine: their hashes are stored by the file's hash, in a
+  small database in the cache folder. A damaged database is replaced by a new one.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from handreid.progress import NullProgress, Progress
 
 @dataclass(frozen=True)
 class PhotoHash:
-    """Of one photo, 64 hex digits each."""
+    """The hashes of one photo, 64 hex digits each."""
 
     file: str
     pixels: str
@@ -36,37 +36,38 @@ def file_hashes(paths: Sequence[Path], progress: Progress | None = None) -> list
     be read.
     """
     with (progress or NullProgress()).step("hashing photos", len(paths), "photos") as advance, _threads() as pool:
-        found = []
+        digests = []
         for digest in pool.map(_file_hash, paths):
-            found.append(digest)
+            digests.append(digest)
             advance(1)
-        return found
+        return digests
 
 
 def photo_hashes(
     paths: Sequence[Path], *, folder: Path | None = None, progress: Progress | None = None
 ) -> list[PhotoHash | None]:
-    """Of each photo, in order; None where there is no such file. Raises PhotoError for one that cannot be decoded.
+    """The hashes of each photo, in order; None where there is no such file. Raises PhotoError for one that cannot be
+    decoded.
 
-    `folder` is where known hashes are kept (see `cache_folder`).
+    `folder` is where known hashes are stored (see `cache_folder`).
     """
     progress = progress or NullProgress()
     files = file_hashes(paths, progress)
     by_file = {digest: path for digest, path in zip(files, paths, strict=True) if digest is not None}
-    with contextlib.closing(_Known(folder or cache_folder())) as known:
-        pixels = known.look_up(list(by_file))
+    with contextlib.closing(_HashStore(folder or cache_folder())) as store:
+        pixels = store.look_up(list(by_file))
         new = [digest for digest in by_file if digest not in pixels]
         with progress.step("decoding photos to know them again", len(new), "photos") as advance, _threads() as pool:
-            made = pool.map(lambda digest: _pixels(by_file[digest]), new)
-            for digest, found in zip(new, made, strict=True):
-                pixels[digest] = found
+            hashes = pool.map(lambda digest: _pixels(by_file[digest]), new)
+            for digest, value in zip(new, hashes, strict=True):
+                pixels[digest] = value
                 advance(1)
-        known.add({digest: pixels[digest] for digest in new})
+        store.add({digest: pixels[digest] for digest in new})
     return [None if digest is None else PhotoHash(digest, pixels[digest]) for digest in files]
 
 
 def pixel_hash(photo: Image.Image | Photo) -> str:
-    """SHA-256 of the size and the bytes of a photo, of an RGB picture where it is one already; no copy is made."""
+    """SHA-256 of the size and the RGB bytes of a photo; the photo is not copied as a whole."""
     digest = digest_of(photo.size)
     for strip in photo.strips() if isinstance(photo, Photo) else _strips(photo):
         digest.update(strip.tobytes())
@@ -74,11 +75,11 @@ def pixel_hash(photo: Image.Image | Photo) -> str:
 
 
 def digest_of(size: tuple[int, int]) -> "hashlib._Hash":
-    """The hash of an RGB picture of this width and height, before the bytes of its rows."""
+    """The hash to start from for an RGB picture of this width and height; the bytes of its rows follow."""
     return hashlib.sha256(f"RGB {size[0]}x{size[1]}".encode())
 
 
-class _Known:
+class _HashStore:
     """Hashes of pixels by hash of the file, in a database that several processes may use at once."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,20 +87,20 @@ class _Known:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database: sqlite3.Connection | None = self._opened()
-        except OSError:  # what cannot be kept is worked out again
+        except OSError:  # hashes that cannot be stored are computed again
             self._database = None
 
     def look_up(self, files: Sequence[str]) -> dict[str, str]:
         if self._database is None:
             return {}
-        found: dict[str, str] = {}
+        hashes: dict[str, str] = {}
         with self._repaired():
             for start in range(0, len(files), 500):
-                some = files[start : start + 500]
-                marks = ",".join("?" * len(some))
+                batch = files[start : start + 500]
+                marks = ",".join("?" * len(batch))
                 query = f"SELECT file, pixels, seal FROM photos WHERE file IN ({marks})"  # noqa: S608 - marks alone
-                found |= {f: p for f, p, seal in self._database.execute(query, some) if seal == _seal(f, p)}
-        return found
+                hashes |= {f: p for f, p, seal in self._database.execute(query, batch) if seal == _seal(f, p)}
+        return hashes
 
     def add(self, pixels: dict[str, str]) -> None:
         if self._database is None or not pixels:
@@ -152,7 +153,7 @@ def _seal(file: str, pixels: str) -> str:
 
 @contextlib.contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """As many as cores; an error or Ctrl-C does not wait for what is still to do."""
+    """One thread per core; an error or Ctrl-C does not wait for the remaining photos."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         yield pool

@@ -1,7 +1,7 @@
-"""From a loaded image of any mode to what a viewer shows: 8 bits, RGB, in sRGB, laid on white.
+"""Converts a loaded image of any mode to what a viewer shows: 8 bits, RGB, in sRGB, on white.
 
-Modes are those listed here. More than 8 bits are scaled by the range that the file states, so that a photo of 16 bits
-looks like its copy of 8; float, 32 bits and numbers with a sign have no stated range, and are refused.
+Only the modes listed here are read. More than 8 bits are scaled by the range that the file states, so that a photo of
+16 bits looks like its copy of 8; float, 32 bits and signed numbers have no stated range, and are refused.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from handreid.data.colour import Convert, ProfileError, conversion, plain
 
 WHITE = (255, 255, 255)
 _DEEP = ("I;16", "I;16B")
-# the modes that are read, and what they are without what is seen through
+# the modes that are read, and their mode without transparency
 _COLOURS = dict.fromkeys(("1", "L", "LA", "La", *_DEEP), "L")
 _COLOURS |= dict.fromkeys(("P", "PA", "RGB", "RGBA", "RGBa", "YCbCr"), "RGB")
 _COLOURS |= {"CMYK": "CMYK"}
@@ -24,19 +24,19 @@ Clear = int | tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """How one image's pixels are to be read; the same for each part of it."""
+    """How to convert the pixels of one image; the same for every part of it."""
 
     convert: Convert  # to sRGB
     profile_trouble: str  # why its colour profile is not used; empty where it is, or where there is none
     levels: UInt8[np.ndarray, " values"] | None  # for each value of more than 8 bits
 
     def rgb(self, image: Image.Image) -> Image.Image:
-        """Not a copy where nothing has to change."""
+        """The image in RGB; no copy if nothing has to change."""
         if self.levels is not None:
             alpha, image = self._scaled(image, self.levels)
         elif image.has_transparency_data:
-            seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-            alpha, image = seen.getchannel("A"), seen.convert(_COLOURS[image.mode])
+            rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+            alpha, image = rgba.getchannel("A"), rgba.convert(_COLOURS[image.mode])
         else:
             alpha, image = None, image if image.mode in ("L", "RGB", "CMYK") else image.convert(_COLOURS[image.mode])
         colours = self.convert(image)
@@ -55,9 +55,9 @@ class Look:
 
 
 def clear_value(image: ImageFile.ImageFile) -> Clear | None:
-    """The one colour of a PNG that is seen through, as its pixels will be; None where it is none, or as stated.
+    """The transparent colour of a PNG, scaled as its loaded pixels will be; None if it has none or needs no scaling.
 
-    Before the image is loaded: Pillow scales pixels of 2, 4 and 3 x 16 bits, and leaves this colour as it is.
+    Call it before the image is loaded: Pillow scales pixels of 2, 4 and 3 x 16 bits, but not this colour.
     """
     clear = image.info.get("transparency")
     stored = image.tile[0].args if image.format == "PNG" and image.tile else None
@@ -70,7 +70,7 @@ def clear_value(image: ImageFile.ImageFile) -> Clear | None:
 
 
 def look_of(image: Image.Image) -> Look:
-    """Of a loaded image. Raises ValueError for one whose pixels cannot be told to be bright or dark."""
+    """How to convert a loaded image. Raises ValueError if the range of its pixels is unknown."""
     levels = _levels(image)
     if image.mode not in _COLOURS:
         raise ValueError(

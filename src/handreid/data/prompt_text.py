@@ -1,6 +1,6 @@
-"""What a manifest says of identities, in words: what fills the places of a template, and phrases of attributes.
+"""Text about identities from a manifest: fills the places of prompt templates, and makes phrases of attributes.
 
-An identity is only said what is true of all its photos: `{aspect}` of a person whose photos are of both is left out.
+Only what holds for all photos of an identity is used: `{aspect}` is left out for a subject with photos of both.
 """
 
 import re
@@ -14,7 +14,7 @@ from handreid.data.tables import column_called
 from handreid.errors import RecipeError
 
 SURFACES = {"dorsal": "back", "palmar": "palm"}
-_KEPT = "context"  # filled by what is learned
+_LEARNED = "context"  # the place of the learned context
 
 
 def fill_templates(
@@ -25,35 +25,34 @@ def fill_templates(
     Raises RecipeError for a place that no column of the manifest fills.
     """
     places = dict.fromkeys(name for template in templates for name in re.findall(r"\{(\w+)\}", template))
-    known = {name: _said(name, photos, labels) for name in places if name != _KEPT}
+    by_place = {name: _values(name, photos, labels) for name in places if name != _LEARNED}
     count = int(labels.max()) + 1
-    notes = [_left_out(name, values) for name, values in known.items() if None in values]
-    filled = [
-        [_tidy(_filled(template, {name: values[one] for name, values in known.items()})) for one in range(count)]
-        for template in templates
-    ]
+    notes = [_left_out(name, values) for name, values in by_place.items() if None in values]
+    by_identity = [{name: values[identity] for name, values in by_place.items()} for identity in range(count)]
+    filled = [[_tidy(_filled(template, values)) for values in by_identity] for template in templates]
     return filled, notes
 
 
 def attribute_phrases(columns: Sequence[str], photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> list[str]:
-    """For each identity what these columns say of it, such as `fair skin, male, 27 years old`.
+    """For each identity a phrase from these columns, such as `fair skin, male, 27 years old`.
 
-    Empty for an identity of which they say nothing. Raises RecipeError when the manifest has none of the columns.
+    Empty for an identity without values. Raises RecipeError when the manifest has none of the columns.
     """
-    found = {name: column for name in columns if (column := column_called(name, photos.columns))}
-    if not found:
+    column_of = {name: column for name in columns if (column := column_called(name, photos.columns))}
+    if not column_of:
         raise RecipeError(
             f"init by attributes {', '.join(columns)}: the manifest has none of these columns; it has "
             f"{', '.join(photos.columns)}"
         )
-    said = {name: _agreed(photos[column].to_list(), labels) for name, column in found.items()}
+    attributes = {name: _agreed(photos[column].to_list(), labels) for name, column in column_of.items()}
     count = int(labels.max()) + 1
     return [
-        ", ".join(_phrase(name, of[one]) for name, of in said.items() if of[one] is not None) for one in range(count)
+        ", ".join(_phrase(name, values[label]) for name, values in attributes.items() if values[label] is not None)
+        for label in range(count)
     ]
 
 
-def _said(name: str, photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> list[str | None]:
+def _values(name: str, photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -> list[str | None]:
     if name == "surface":
         return [SURFACES.get(str(value)) for value in _agreed(photos["aspect"].to_list(), labels)]
     column = column_called(name, photos.columns)
@@ -66,15 +65,15 @@ def _said(name: str, photos: pl.DataFrame, labels: Int[np.ndarray, " photos"]) -
 
 
 def _agreed(values: Sequence[object], labels: Int[np.ndarray, " photos"]) -> list[object]:
-    """For each label the value of all its photos; None where they differ or one has none."""
-    of: dict[int, set[object]] = {label: set() for label in range(int(labels.max()) + 1)}
+    """For each label the value that all its photos share; None where they differ or one has none."""
+    values_of: dict[int, set[object]] = {label: set() for label in range(int(labels.max()) + 1)}
     for value, label in zip(values, labels.tolist(), strict=True):
-        of[label].add(value)
-    return [next(iter(found)) if len(found) == 1 else None for found in of.values()]
+        values_of[label].add(value)
+    return [next(iter(group)) if len(group) == 1 else None for group in values_of.values()]
 
 
 def _filled(template: str, values: dict[str, str | None]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda at: at[0] if at[1] == _KEPT else values[at[1]] or "", template)
+    return re.sub(r"\{(\w+)\}", lambda place: place[0] if place[1] == _LEARNED else values[place[1]] or "", template)
 
 
 def _tidy(sentence: str) -> str:

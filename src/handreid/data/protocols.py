@@ -1,7 +1,7 @@
-"""Who trains and who is tested: the 11k Hands and HD protocols of the papers, identity-disjoint, and as prepared.
+"""Protocols divide subjects into training and test: those of the papers on 11k Hands and HD, disjoint, and prepared.
 
-A protocol gives `Sides`: rows to train on, rows of test identities, and distractors. What becomes of them (held-out
-identities, gallery draws) is the same for all protocols and lives in `splits`.
+A protocol gives `Sides`: rows to train on, rows of test identities, and distractors. The later steps (held-out
+identities, gallery draws) are the same for all protocols and are in `splits`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ HD_LAST_TRAIN_ID = 447
 class Sides:
     """Rows of a manifest on the two sides of a protocol.
 
-    `train` and `test` hold all views; `splits` narrows them to the view asked for. `always` are in every gallery.
+    `train` and `test` hold all views; `splits` narrows them to one. `always` (distractors) are in every gallery.
     `validation` and `given` (draws as prepared) are filled by the prepared protocol only.
     """
 
@@ -43,13 +43,14 @@ def hands11k(manifest: Manifest, view: str | None) -> Sides:
     """The papers' protocol on 11k Hands.
 
     Photos with accessories are dropped. Every view has its own cut-off between training and test ids. Pooling the views
-    (`view` None) leaks subjects who train in one view and test in another: they leave training, never the test.
+    (`view` None) would leak subjects who train in one view and test in another: they are dropped from training, never
+    from the test.
     """
     trains, tests = _hands11k_sides(manifest)
     notes = [f"{len(manifest) - int((trains | tests).sum()):,} photos with accessories dropped"]
     if view is not None:
-        mine = np.array(manifest.views) == view
-        beside = _subjects(manifest, trains & mine) & _subjects(manifest, tests & ~mine)
+        in_view = np.array(manifest.views) == view
+        beside = _subjects(manifest, trains & in_view) & _subjects(manifest, tests & ~in_view)
         notes.append(
             f"{len(beside)} subjects train in {view} and are distractors in the gallery with another view, "
             "as in the papers"
@@ -99,8 +100,8 @@ def disjoint(manifest: Manifest, test_share: float, seed: int) -> Sides:
         raise ProtocolError(
             f"a test share of {test_share} of {len(subjects)} subjects leaves none for training or none for testing"
         )
-    chosen = seeded_choice(subjects, count, seed, "test")
-    tests = manifest.table["subject"].is_in(chosen).to_numpy() & ~extra
+    tested = seeded_choice(subjects, count, seed, "test")
+    tests = manifest.table["subject"].is_in(tested).to_numpy() & ~extra
     notes = [f"{count} of {len(subjects)} subjects are used for testing, the others for training"]
     ignored = sorted(set(manifest.table["split"].drop_nulls()) - {"distractor"})
     if ignored:
@@ -111,9 +112,9 @@ def disjoint(manifest: Manifest, test_share: float, seed: int) -> Sides:
 
 
 def prepared(manifest: Manifest, labels: Sequence[str]) -> Sides:
-    """The split as the manifest has it; gallery draws too where there are query and gallery photos.
+    """The split that the manifest states; gallery draws too if there are query and gallery photos.
 
-    Subjects on both sides stay there, and the notes name them; validation photos of tested subjects are left out.
+    Subjects on both sides stay on both, and the notes name them; validation photos of tested subjects are left out.
     """
     split = manifest.table["split"]
     rows = {name: _rows((split == name).fill_null(value=False).to_numpy()) for name in split.drop_nulls().unique()}
@@ -124,34 +125,35 @@ def prepared(manifest: Manifest, labels: Sequence[str]) -> Sides:
             "subjects at random"
         )
     notes = [f"{split.null_count()} photos without a split left out"] if split.null_count() else []
-    given: tuple[Draw, ...] = ()
+    draws: tuple[Draw, ...] = ()
     test, always = rows.get("test", []), rows.get("distractor", [])
     if "query" in rows:
-        given, dropped = _given_draws(manifest, labels)
+        draws, dropped = _given_draws(manifest, labels)
         notes += dropped
         if test:
             notes.append(f"{len(test)} photos of split 'test' left out: query and gallery are given")
         test, always = [], []
     subjects = manifest.table["subject"].to_list()
-    tested = {subjects[row] for row in [*test, *(row for draw in given for row in draw.query)]}
-    both = {subjects[row] for row in rows["train"]} & tested
-    if both:
-        notes.append(f"LEAK: {len(both)} subjects are trained on and tested, as given: {format_list(sorted(both))}")
+    tested = {subjects[row] for row in [*test, *(row for draw in draws for row in draw.query)]}
+    overlap = {subjects[row] for row in rows["train"]} & tested
+    if overlap:
+        listing = format_list(sorted(overlap))
+        notes.append(f"LEAK: {len(overlap)} subjects are trained on and tested, as given: {listing}")
     validation = [row for row in rows.get("validation", []) if subjects[row] not in tested]
     if len(validation) < len(rows.get("validation", [])):
-        left = len(rows["validation"]) - len(validation)
-        notes.append(f"{left} validation photos of tested subjects left out: no test identity chooses a model")
-    return Sides(rows["train"], test, always, validation, given, tuple(notes))
+        lost = len(rows["validation"]) - len(validation)
+        notes.append(f"{lost} validation photos of tested subjects left out: no test identity chooses a model")
+    return Sides(rows["train"], test, always, validation, draws, tuple(notes))
 
 
 def view_rows(manifest: Manifest, view: str | None) -> Bool[np.ndarray, " rows"]:
-    """Which rows show the view. Raises ProtocolError, naming the views that there are, where none does."""
+    """Which rows show the view. Raises ProtocolError, listing the existing views, if none does."""
     if view is None:
         return np.ones(len(manifest), dtype=np.bool_)
-    there = sorted({name for name in manifest.views if name})
-    if view not in there:
-        known = format_list(there) or "none: the manifest tells neither aspect nor side"
-        raise ProtocolError(f"no photo of view {view!r}{closest_match(view, there)}; views in the manifest: {known}")
+    views = sorted({name for name in manifest.views if name})
+    if view not in views:
+        listing = format_list(views) or "none: the manifest tells neither aspect nor side"
+        raise ProtocolError(f"no photo of view {view!r}{closest_match(view, views)}; views in the manifest: {listing}")
     return np.array([name == view for name in manifest.views], dtype=np.bool_)
 
 
@@ -164,29 +166,29 @@ def _given_draws(manifest: Manifest, labels: Sequence[str]) -> tuple[tuple[Draw,
     draws, notes = [], []
     drawn = sorted({number for name, number in parts if name == "query"}, key=lambda number: (number is None, number))
     for number in drawn:
-        queries, own = parts["query", number], parts.get(("gallery", number), [])
-        known = {labels[row] for row in own}
-        answered = [row for row in queries if labels[row] in known]
+        queries, gallery = parts["query", number], parts.get(("gallery", number), [])
+        enrolled = {labels[row] for row in gallery}
+        answered = [row for row in queries if labels[row] in enrolled]
         name = "the queries" if number is None else f"query{number}"
         if not answered:
             raise ProtocolError(
-                f"{name}: no identity of its {len(queries)} photos is in the gallery of {len(own)} photos; "
+                f"{name}: no identity of its {len(queries)} photos is in the gallery of {len(gallery)} photos; "
                 "identities are matched by name, so a person must have the same folder or subject in both"
-                f"{_other_labels(manifest, queries, own)}"
+                f"{_other_labels(manifest, queries, gallery)}"
             )
         if len(answered) < len(queries):
             notes.append(f"{name}: {len(queries) - len(answered)} photos have no right answer in the gallery, left out")
         extra = {row for where in (number, None) for row in parts.get(("distractor", where), [])}
-        draws.append(Draw(in_path_order([*own, *extra], paths), in_path_order(answered, paths)))
+        draws.append(Draw(in_path_order([*gallery, *extra], paths), in_path_order(answered, paths)))
     return tuple(draws), notes
 
 
 def _other_labels(manifest: Manifest, queries: Sequence[int], gallery: Sequence[int]) -> str:
-    """Which labels would find queries in the gallery: with `view` a palm is no answer to the hand's back."""
+    """Advice on labels with which queries have an answer in the gallery: with `view` a palm does not match a back."""
 
     def answered(labels: Sequence[str | None]) -> int:
-        there = {labels[row] for row in gallery}
-        return sum(labels[row] in there for row in queries)
+        enrolled = {labels[row] for row in gallery}
+        return sum(labels[row] in enrolled for row in queries)
 
     if not any(answered(manifest.labels(kind)) for kind in manifest.label_kinds):
         return ""
@@ -198,8 +200,8 @@ def _hands11k_sides(manifest: Manifest) -> tuple[Bool[np.ndarray, " rows"], Bool
     unknown = sorted({str(name) for name in manifest.views} - HANDS11K_LAST_TRAIN_ID.keys())
     if unknown:
         raise ProtocolError(f"the protocol hands11k needs aspect and side of every photo; found {format_list(unknown)}")
-    last = [HANDS11K_LAST_TRAIN_ID[str(name)] for name in manifest.views]
-    low = np.array(_numbers(manifest, "hands11k")) <= np.array(last)
+    cutoffs = [HANDS11K_LAST_TRAIN_ID[str(name)] for name in manifest.views]
+    low = np.array(_numbers(manifest, "hands11k")) <= np.array(cutoffs)
     return low & clean, ~low & clean
 
 

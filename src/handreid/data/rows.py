@@ -34,9 +34,9 @@ _HASH = r"^[0-9a-f]{64}$"
 
 
 def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
-    """The core columns in their order and type, those not given as nulls, then the others; empty text is null.
+    """The core columns in their order and type, missing ones as nulls, then the others; empty text is null.
 
-    Text is NFC, but for paths. Raises ManifestError for types that no manifest has.
+    Text is NFC, except paths. Raises ManifestError for types that no manifest has.
     """
     _check_types(table)
     core = []
@@ -44,8 +44,8 @@ def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
         column = pl.col(name).cast(dtype) if name in table.columns else pl.lit(None, dtype=dtype)
         core.append((column.replace("", None) if dtype is pl.String else column).alias(name))
     try:
-        others = [_plain(table[name]) for name in table.columns if name not in CORE]
-        table = table.select(*core, *others)
+        extra = [_plain(table[name]) for name in table.columns if name not in CORE]
+        table = table.select(*core, *extra)
     except pl.exceptions.PolarsError as error:
         raise ManifestError(f"a column has values of the wrong type ({_first_line(error)})") from error
     table = table.with_columns((pl.col(pl.String).exclude("path")).str.normalize("NFC"))
@@ -55,40 +55,40 @@ def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
 
 def raise_problems(table: pl.DataFrame, where: Sequence[str], outside_root: bool = False) -> None:
     """Raises ManifestError for everything wrong with the values, all at once; `where` names the place of each row."""
-    found = problems(table, where)
+    messages = problems(table, where)
     paths = path_problems(table["path"], outside_root)
-    found += [f"{where[row]}: path {short(table['path'][row])} {what}" for row, what, _ in sorted(paths)]
-    raise_all(found, "; ".join(dict.fromkeys(advice for *_, advice in paths if advice)))
+    messages += [f"{where[row]}: path {short(table['path'][row])} {what}" for row, what, _ in sorted(paths)]
+    raise_all(messages, "; ".join(dict.fromkeys(advice for *_, advice in paths if advice)))
 
 
 def problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
     """Everything wrong with the core values, in the order of the rows; `where` names the place of each row."""
-    found: list[tuple[int, str]] = []
-    for column, known in VALUES.items():
+    findings: list[tuple[int, str]] = []
+    for column, allowed in VALUES.items():
         if column in table.columns:
-            wrong = table[column].is_not_null() & ~table[column].is_in(known)
+            wrong = table[column].is_not_null() & ~table[column].is_in(allowed)
             for row in wrong.arg_true():
                 value = table[column][row]
-                choice = f"{column} {short(value)} is not one of {', '.join(known)}{closest_match(value, known)}"
-                found.append((row, choice))
-    found += [(row, "path is empty") for row in table["path"].is_null().arg_true()]
+                choice = f"{column} {short(value)} is not one of {', '.join(allowed)}{closest_match(value, allowed)}"
+                findings.append((row, choice))
+    findings += [(row, "path is empty") for row in table["path"].is_null().arg_true()]
     spaced = table["subject"].str.strip_chars() != table["subject"]
-    found += [(row, f"subject {short(table['subject'][row])} has spaces around it") for row in spaced.arg_true()]
+    findings += [(row, f"subject {short(table['subject'][row])} has spaces around it") for row in spaced.arg_true()]
     if "sha256" in table.columns:
         wrong = ~table["sha256"].str.contains(_HASH).fill_null(value=True)
         what = "is not a SHA-256, 64 hex digits"
-        found += [(row, f"sha256 {short(table['sha256'][row])} {what}") for row in wrong.arg_true()]
+        findings += [(row, f"sha256 {short(table['sha256'][row])} {what}") for row in wrong.arg_true()]
     if "draw" in table.columns and table["draw"].dtype.is_integer():
-        found += [(row, f"draw {table['draw'][row]} is below 0") for row in (table["draw"] < 0).arg_true()]
+        findings += [(row, f"draw {table['draw'][row]} is below 0") for row in (table["draw"] < 0).arg_true()]
     if not table["path"].is_unique().all():
-        found += _repeated(table["path"].to_list(), where)
-    return [f"{where[row]}: {what}" for row, what in sorted(found)]
+        findings += _repeated(table["path"].to_list(), where)
+    return [f"{where[row]}: {what}" for row, what in sorted(findings)]
 
 
 def content_hash(table: pl.DataFrame, *, spelled: bool = False) -> str:
     """SHA-256 of the cells as text, columns by name and rows by path. A column of nulls counts as absent.
 
-    Paths count in NFC, however the disk spells them; with `spelled` as they are.
+    Paths are hashed in NFC, however the disk spells them; with `spelled` as they are.
     """
     names = [name for name in sorted(table.columns) if name != "origin" and table[name].null_count() < table.height]
     if not spelled:
@@ -112,12 +112,12 @@ def _cells(column: pl.Series) -> list[str]:
 
 
 def _repeated(paths: Sequence[str | None], where: Sequence[str]) -> list[tuple[int, str]]:
-    first: dict[str, int] = {}
-    found = []
+    first_row: dict[str, int] = {}
+    repeats = []
     for row, path in enumerate(paths):
-        if path is not None and first.setdefault(path, row) != row:
-            found.append((row, f"path {short(path)} was already given in {where[first[path]]}"))
-    return found
+        if path is not None and first_row.setdefault(path, row) != row:
+            repeats.append((row, f"path {short(path)} was already given in {where[first_row[path]]}"))
+    return repeats
 
 
 def draw_problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:

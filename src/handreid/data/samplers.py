@@ -1,8 +1,8 @@
-"""Batches that look at whose photos they are.
+"""Batch samplers that depend on the identity or group of each photo.
 
-What `sampling.py` says of batches holds here too. Where an epoch takes some photos of an identity or group, all take
-turns: they stand in a ring in a random order, and an epoch goes on where the one before ended. When that is where the
-ring began, the order is drawn anew. So how often two of them were used never differs by more than one.
+The rules of `sampling.py` hold here too. Where an epoch takes only some photos of an identity or group, they take
+turns: they stand in a ring in a random order, and an epoch continues where the one before ended. When a lap of the ring
+is complete, a new order is drawn. So the numbers of times that two of them were used never differ by more than one.
 """
 
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ Every = Literal["identity", "photo"]
 class PkBatches(Sampler[list[Drawn]]):
     """P `identities` by K `images` of each (Hermans et al. 2017), the K of an identity side by side.
 
-    `every` "identity": each once an epoch, with K of its photos, which take turns. One that has fewer gives all, and
-    some again. A single identity that would be left over makes another batch larger than P.
+    `every` "identity": each identity once an epoch, with K of its photos, which take turns. One that has fewer than K
+    gives all, and some again. A single identity that would be left over makes another batch larger than P.
 
-    `every` "photo": each at least once an epoch. An identity's photos are shuffled and dealt into hands of K, the last
-    filled up with its first; hands of one identity never meet in a batch. Where one identity has so many hands that
-    batches would lack a second, those with the fewest hands come again.
+    `every` "photo": each photo at least once an epoch. An identity's photos are shuffled and divided into chunks of K,
+    the last filled up with its first photos; two chunks of one identity are never in the same batch. Where one identity
+    has so many chunks that some batches would hold no second identity, those with the fewest chunks are repeated.
 
-    `labels` are those of the photos. Raises ProtocolError when there are fewer than two identities (for every rank,
-    where each is seen once).
+    `labels` has one number per photo. Raises ProtocolError when there are fewer than two identities (per rank, for
+    `every` "identity").
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class PkBatches(Sampler[list[Drawn]]):
         self.epoch = epoch
         self.rank = rank
         self.world_size = world_size
-        self.hands = -(-self.photos.counts // images)  # of each identity, where every photo is seen
-        self.batches = batch_count(len(self.hands), identities, world_size if every == "identity" else 1, "identities")
+        self.chunks = -(-self.photos.counts // images)  # of each identity, where every photo is seen
+        self.batches = batch_count(len(self.chunks), identities, world_size if every == "identity" else 1, "identities")
         if every == "photo":
-            self.batches = round_up(max(-(-int(self.hands.sum()) // identities), int(self.hands.max())), world_size)
+            self.batches = round_up(max(-(-int(self.chunks.sum()) // identities), int(self.chunks.max())), world_size)
 
     def __len__(self) -> int:
         return self.batches // self.world_size
@@ -61,22 +61,22 @@ class PkBatches(Sampler[list[Drawn]]):
     def __iter__(self) -> Iterator[list[Drawn]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         if self.every == "identity":
-            hands = self.photos.in_turn(self.images, self.seed, self.epoch)
-            batches = np.array_split(rng.permutation(len(hands)), self.batches)
+            chunks = self.photos.in_turn(self.images, self.seed, self.epoch)
+            batches = np.array_split(rng.permutation(len(chunks)), self.batches)
         else:
-            counts = _filled_up(self.hands, 2 * self.batches, rng)
-            hands = self.photos.dealt(counts, self.images, rng)
+            counts = _filled_up(self.chunks, 2 * self.batches, rng)
+            chunks = self.photos.dealt(counts, self.images, rng)
             batches = _spread(counts, self.batches, rng)
-        return _drawn(hands, batches[self.rank :: self.world_size], rng)
+        return _drawn(chunks, batches[self.rank :: self.world_size], rng)
 
 
 class HardIdentityBatches(Sampler[list[Drawn]]):
-    """P x K where a batch holds identities that confuse each other; each identity once an epoch, as in `PkBatches`.
+    """P x K with similar identities in each batch; each identity once an epoch, as in `PkBatches`.
 
-    One that was not used yet is drawn at random and followed by those of its nearest `neighbours`, by the cosine of
-    centres, among the unused, until the batch is full. `centres` has a row for each label, the same on every rank;
-    zeros or NaN where an identity has no centre: it is nobody's neighbour but for want of others, and has random ones.
-    Without `centres` identities meet at random.
+    An unused identity is drawn at random and followed by its `neighbours` nearest among the unused, by the cosine of
+    centres, until the batch is full. `centres` has a row for each label, the same on every rank; zeros or NaN for an
+    identity without a centre: it becomes a neighbour only if no other is left, and its own neighbours are random.
+    Without `centres` batches are random.
     """
 
     def __init__(
@@ -107,21 +107,21 @@ class HardIdentityBatches(Sampler[list[Drawn]]):
 
     def __iter__(self) -> Iterator[list[Drawn]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        hands = self.photos.in_turn(self.images, self.seed, self.epoch)
-        batches = np.array_split(rng.permutation(len(hands)), self.batches)
+        chunks = self.photos.in_turn(self.images, self.seed, self.epoch)
+        batches = np.array_split(rng.permutation(len(chunks)), self.batches)
         if self.centres is not None:
             sizes = [len(batch) for batch in batches]
             batches = _neighbourhoods(self.centres, np.concatenate(batches), sizes, self.neighbours)
             batches = [batches[number] for number in rng.permutation(self.batches)]  # the last were the least confused
-        return _drawn(hands, batches[self.rank :: self.world_size], rng)
+        return _drawn(chunks, batches[self.rank :: self.world_size], rng)
 
 
 class BalancedBatches(Sampler[list[Drawn]]):
-    """Groups of photos equally often: of each as many in an epoch as photos / groups, rounded.
+    """Groups of photos equally often: of each group photos / groups, rounded, in an epoch.
 
-    Photos of a group take turns: a large one leaves some to the next epochs, a small one gives all before any again,
-    shuffled anew. What a batch holds of two groups differs by one at most. `groups` has a number for each photo. Raises
-    ProtocolError when there are fewer than two photos for every rank.
+    Photos of a group take turns: a large group leaves some to the next epochs, a small one gives all before any is
+    repeated, in a new order. The numbers of photos that a batch holds of two groups differ by one at most. `groups` has
+    a number for each photo. Raises ProtocolError when there are fewer than two photos per rank.
     """
 
     def __init__(
@@ -169,31 +169,31 @@ class _Photos:
         laps = (epoch // (self.counts // np.gcd(self.counts, each)))[self.owners]
         keys = np.empty(len(laps))
         for lap in np.unique(laps):
-            chosen = laps == lap
-            keys[chosen] = np.random.default_rng([seed, int(lap), 1]).random(len(laps))[chosen]
+            mask = laps == lap
+            keys[mask] = np.random.default_rng([seed, int(lap), 1]).random(len(laps))[mask]
         return self._from_rings(np.lexsort((keys, self.owners)), np.arange(len(self.counts)), epoch * each, each)
 
     def dealt(
-        self, hands: Int[np.ndarray, " owners"], each: int, rng: np.random.Generator
-    ) -> Int[np.ndarray, "hands each"]:
-        """As many hands of every owner as `hands` says, one owner after the other, no photo again before all were."""
+        self, chunks: Int[np.ndarray, " owners"], each: int, rng: np.random.Generator
+    ) -> Int[np.ndarray, "chunks each"]:
+        """`chunks` chunks of every owner, one owner after the other; no photo is repeated before all were used."""
         rings = np.lexsort((rng.random(len(self.owners)), self.owners))
-        number = np.arange(hands.sum()) - np.repeat(np.cumsum(hands) - hands, hands)
-        return self._from_rings(rings, np.repeat(np.arange(len(hands)), hands), number * each, each)
+        number = np.arange(chunks.sum()) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+        return self._from_rings(rings, np.repeat(np.arange(len(chunks)), chunks), number * each, each)
 
     def _from_rings(
         self,
         rings: Int[np.ndarray, " photos"],
-        owners: Int[np.ndarray, " hands"],
-        starts: Int[np.ndarray, " hands"] | int,
+        owners: Int[np.ndarray, " chunks"],
+        starts: Int[np.ndarray, " chunks"] | int,
         each: int,
-    ) -> Int[np.ndarray, "hands each"]:
+    ) -> Int[np.ndarray, "chunks each"]:
         places = (np.reshape(starts, (-1, 1)) + np.arange(each)) % self.counts[owners, None]
         return rings[self.first[owners, None] + places]
 
 
 def _filled_up(counts: Int[np.ndarray, " owners"], total: int, rng: np.random.Generator) -> Int[np.ndarray, " owners"]:
-    """At least `total` in all: those that have the fewest get more."""
+    """Counts that sum to `total` at least: the owners with the fewest get more."""
     counts = counts.copy()
     while (missing := total - int(counts.sum())) > 0:
         fewest = np.flatnonzero(counts == counts.min())
@@ -202,65 +202,65 @@ def _filled_up(counts: Int[np.ndarray, " owners"], total: int, rng: np.random.Ge
 
 
 def _spread(counts: Int[np.ndarray, " owners"], batches: int, rng: np.random.Generator) -> list[Int[np.ndarray, " _"]]:
-    """Every owner's things over all batches, as evenly as can be; the things are numbered one owner after the other.
+    """Distributes every owner's items over all batches as evenly as possible; items are numbered owner by owner.
 
-    An owner's rest goes to the smallest batches, of which chance chooses: so their sizes differ by one at most.
+    An owner's remainder goes to the smallest batches, ties at random: so the sizes of batches differ by one at most.
     """
     sizes = np.zeros(batches)
-    chosen = [np.empty(0, np.int64)] * len(counts)
+    assigned = [np.empty(0, np.int64)] * len(counts)
     for owner in rng.permutation(len(counts)):
         whole, rest = divmod(int(counts[owner]), batches)
         smallest = np.argpartition(sizes + rng.random(batches), rest - 1)[:rest]
         sizes[smallest] += 1
-        chosen[owner] = np.sort(np.concatenate([np.repeat(np.arange(batches), whole), smallest]))
-    numbers = np.concatenate(chosen)
+        assigned[owner] = np.sort(np.concatenate([np.repeat(np.arange(batches), whole), smallest]))
+    numbers = np.concatenate(assigned)
     ends = np.cumsum(np.bincount(numbers, minlength=batches))
     return np.split(np.argsort(numbers, kind="stable"), ends[:-1])
 
 
 def _neighbourhoods(
-    centres: Float[np.ndarray, "identities dim"], order: Int[np.ndarray, " identities"], sizes: list[int], most: int
+    centres: Float[np.ndarray, "identities dim"], order: Int[np.ndarray, " identities"], sizes: list[int], limit: int
 ) -> list[Int[np.ndarray, " _"]]:
-    """Identities in batches of `sizes`: the first unused of `order` with `most` of its nearest, and so on."""
+    """Identities in batches of `sizes`: the first unused of `order` with its `limit` nearest, and so on."""
     directions = centres[order].astype(np.float64)  # so that machines that round otherwise find the same neighbours
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    known = np.isfinite(lengths) & (lengths > 0)
-    directions = np.where(known, directions, 0) / np.where(known, lengths, 1)
+    valid = np.isfinite(lengths) & (lengths > 0)
+    directions = np.where(valid, directions, 0) / np.where(valid, lengths, 1)
     unused = np.ones(len(order), bool)
-    turns = _turns(directions, known[:, 0], unused)
+    turns = _turns(directions, valid[:, 0], unused)
     batches = []
     for size in sizes:
         batch: list[int] = []
         while len(batch) < size:
-            one, cosines = next(turns)
-            unused[one] = False
-            others = np.flatnonzero(unused)
-            ranked = others[np.argsort(-cosines[others], kind="stable")]
-            near = ranked[: min(most, size - len(batch) - 1)]
+            anchor, cosines = next(turns)
+            unused[anchor] = False
+            candidates = np.flatnonzero(unused)
+            ranked = candidates[np.argsort(-cosines[candidates], kind="stable")]
+            near = ranked[: min(limit, size - len(batch) - 1)]
             unused[near] = False
-            batch += [one, *near.tolist()]
+            batch += [anchor, *near.tolist()]
         batches.append(order[batch])
     return batches
 
 
 def _turns(
     directions: Float[np.ndarray, "identities dim"],
-    known: Bool[np.ndarray, " identities"],
+    valid: Bool[np.ndarray, " identities"],
     unused: Bool[np.ndarray, " identities"],
 ) -> Iterator[tuple[int, Float[np.ndarray, " identities"]]]:
-    """Each identity that is `unused` when its turn comes, with its cosines to all."""
+    """Each identity that is still `unused` at its turn, with its cosines to all."""
     while unused.any():
         ahead = np.flatnonzero(unused)[:64]  # one matrix product for many
-        cosines = np.where(known, np.round(directions[ahead] @ directions.T, 12), -2)
-        for one, row in zip(ahead.tolist(), cosines, strict=True):
-            if unused[one]:
-                yield one, row
+        cosines = np.where(valid, np.round(directions[ahead] @ directions.T, 12), -2)
+        for identity, row in zip(ahead.tolist(), cosines, strict=True):
+            if unused[identity]:
+                yield identity, row
 
 
 def _drawn(
-    hands: Int[np.ndarray, "hands each"], batches: list[Int[np.ndarray, " _"]], rng: np.random.Generator
+    chunks: Int[np.ndarray, "chunks each"], batches: list[Int[np.ndarray, " _"]], rng: np.random.Generator
 ) -> Iterator[list[Drawn]]:
-    """The photos of each batch's hands, every one with a seed of its own."""
-    seeds = rng.integers(0, 2**62, hands.shape)
+    """The photos of each batch's chunks, every one with a seed of its own."""
+    seeds = rng.integers(0, 2**62, chunks.shape)
     for batch in batches:
-        yield list(zip(hands[batch].ravel().tolist(), seeds[batch].ravel().tolist(), strict=True))
+        yield list(zip(chunks[batch].ravel().tolist(), seeds[batch].ravel().tolist(), strict=True))

@@ -1,11 +1,11 @@
-"""Which photos make a batch, and the photos of a batch. Batches that look at whose photos they are: `samplers.py`.
+"""Random batches, and the training photos. Samplers that depend on identities are in `samplers.py`.
 
-* Everything random is a function of (seed, epoch, position): an epoch that is run again after a kill, with other
-  workers or none, gives the same bytes. No state has to be saved for that.
+* Everything random is a function of (seed, epoch, position): an epoch that is repeated after a crash, with another
+  number of workers or none, gives the same bytes. No state has to be saved for that.
 * A batch sampler shards itself by rank; no wrapper shards it again. Every rank draws the whole epoch and takes its own
-  batches, as many as any other, and as many in every epoch.
-* Batches of an epoch differ in size by one at most, and none is left with a single photo, which a batch norm cannot
-  take, or a single identity, which has nothing to be told from.
+  batches: the same number on every rank and in every epoch.
+* Batches of an epoch differ in size by one at most, and none has a single photo, which a batch norm cannot take, or a
+  single identity, which leaves no negatives.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Batches = Callable[[int, int, int, np.ndarray | None], BatchSampler]  # of epoch
 class RandomBatches(Sampler[list[Drawn]]):
     """Every photo once an epoch.
 
-    Raises ProtocolError when there are fewer than two photos for every rank.
+    Raises ProtocolError when there are fewer than two photos per rank.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class RandomBatches(Sampler[list[Drawn]]):
 
 
 class TrainingPhotos(Dataset[Batch]):
-    """Decoded photos with their labels; a batch is asked for as a whole, each photo augmented from its own seed.
+    """Decoded photos with their labels; an item is a whole batch, each photo augmented from its own seed.
 
-    `photos` may hold more rows than are trained on: `rows` are the trained ones, `labels` theirs (0 .. identities - 1).
-    With `mirror` there are twice as many of both: after all photos come their mirror images, left and right swapped
-    before augmentation, in the same order and with labels of their own, those of the photos + the identities.
-    `conditions` are of the trained rows, see `Batch`.
+    `photos` may hold more rows than are trained on: `rows` are the training rows, with `labels` 0 .. identities - 1.
+    With `mirror` there are twice as many of both: after all photos follow their mirror images, left and right swapped
+    before augmentation, in the same order; the label of a mirror image is that of its photo + the number of identities.
+    `conditions` has a number for each training row, see `Batch`.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ def round_up(count: int, multiple: int) -> int:
 
 
 def batch_count(count: int, size: int, world_size: int, what: str) -> int:
-    """How many batches of `size` hold `count` photos or identities, at least two in each, as many on every rank.
+    """Number of batches of `size` for `count` photos or identities, two or more in each, equally many on every rank.
 
-    Where one would be left alone, there are fewer batches, of 3 (or with several ranks 4) if `size` is less.
+    Where a batch would hold one only, there are fewer batches, of 3 (or with several ranks 4) if `size` is less.
     """
     if count < 2 * world_size:
         where, fewer = (f" on each of {world_size} processes", ", or use fewer") if world_size > 1 else ("", "")

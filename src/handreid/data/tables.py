@@ -1,8 +1,8 @@
-"""Text tables become typed columns, and every row keeps the line that it came from.
+"""Reads text tables into typed columns, with the line in the file of every row.
 
-* The csv module reads, not polars: it knows the line of every row, quoted line breaks and blank lines included.
-* What spreadsheets add is taken away, and counted: a `sep=` line, empty columns and rows.
-* A column becomes a number only where writing the number gives back the text: "0007" stays text.
+* The csv module reads them, not polars: it gives the line of every row, with quoted line breaks and blank lines.
+* What spreadsheets add is removed, and counted: a `sep=` line, empty columns and rows.
+* A column becomes numeric only where writing the number gives the same text: "0007" stays text.
 """
 
 import csv
@@ -45,11 +45,11 @@ class TextTable:
 def read_text_table(path: Path, missing: str = "") -> TextTable:
     """Read a comma, semicolon or tab separated file. Raises ManifestError with the line at fault.
 
-    Columns without a name and rows are left out where they are wholly empty. `missing` is what to say where there is
-    no file.
+    Rows, and columns without a name, are left out if they are wholly empty. `missing` is the advice if there is no
+    file.
     """
     file = printable(path.name)
-    at, header, rows, lines = _read_rows(read_text(path, missing), file)
+    header_line, header, rows, lines = _read_rows(read_text(path, missing), file)
     filled = [(row, line) for row, line in zip(rows, lines, strict=True) if any(cell.strip() for cell in row)]
     notes = [f"{len(rows) - len(filled):,} empty rows left out"] if len(filled) < len(rows) else []
     rows, lines = [row for row, _ in filled], [line for _, line in filled]
@@ -63,11 +63,11 @@ def read_text_table(path: Path, missing: str = "") -> TextTable:
         ]
     )
     columns = [list(values) for values in zip(*rows, strict=True)] or [[] for _ in names]
-    kept = [n for n, name in enumerate(names) if name or any(value.strip() for value in columns[n])]
-    if len(kept) < len(names):
-        notes.append(f"{len(names) - len(kept):,} columns without a name or a value left out")
-    _named_once(f"{file} line {at}", [names[n] for n in kept])
-    return TextTable(file, {names[n]: columns[n] for n in kept}, lines, tuple(notes))
+    indices = [n for n, name in enumerate(names) if name or any(value.strip() for value in columns[n])]
+    if len(indices) < len(names):
+        notes.append(f"{len(names) - len(indices):,} columns without a name or a value left out")
+    _named_once(f"{file} line {header_line}", [names[n] for n in indices])
+    return TextTable(file, {names[n]: columns[n] for n in indices}, lines, tuple(notes))
 
 
 def infer_types(values: Sequence[str]) -> pl.Series:
@@ -76,9 +76,9 @@ def infer_types(values: Sequence[str]) -> pl.Series:
     if not filled:
         return pl.Series([None] * len(values), dtype=pl.String)
     for convert, dtype in _CONVERSIONS:
-        known = {value: convert(value) for value in filled}
-        if None not in known.values():
-            return pl.Series([known.get(value) for value in values], dtype=dtype)
+        converted = {value: convert(value) for value in filled}
+        if None not in converted.values():
+            return pl.Series([converted.get(value) for value in values], dtype=dtype)
     return pl.Series([value if value != "" else None for value in values], dtype=pl.String)
 
 
@@ -90,9 +90,17 @@ def raise_all(problems: Sequence[str], advice: str = "") -> None:
     raise ManifestError("\n".join([*problems[:SHOWN], *more, *([advice] if advice else [])]))
 
 
-def closest_match(word: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'right'?)"`, or nothing where no known word is near."""
-    names = {name.lower(): name for name in known}
+def require_columns(columns: Iterable[str], needed: Sequence[str], file: str) -> None:
+    """Raises ManifestError for missing columns, and lists those that exist."""
+    names = list(columns)
+    missing = [f"{column!r}{closest_match(column, names)}" for column in needed if column not in names]
+    if missing:
+        raise ManifestError(f"{file}: no column {' and '.join(missing)}; its columns are {format_list(names, 30)}")
+
+
+def closest_match(word: str, choices: Iterable[str]) -> str:
+    """`" (did you mean 'right'?)"`, or empty if none of the choices is similar."""
+    names = {name.lower(): name for name in choices}
     lower = word.strip().lower()
     starts = [name for name in names if lower and name.startswith(lower)]
     close = starts if len(starts) == 1 else difflib.get_close_matches(lower, names, n=1)
@@ -101,17 +109,17 @@ def closest_match(word: str, known: Iterable[str]) -> str:
 
 def format_list(names: Iterable[str], limit: int = SHOWN, separator: str = ", ") -> str:
     """Comma separated, the rest counted: `a, b, c and 4 more`."""
-    every = [clipped(name) for name in names]
-    return separator.join(every[:limit]) + (f" and {len(every) - limit:,} more" if len(every) > limit else "")
+    texts = [clipped(name) for name in names]
+    return separator.join(texts[:limit]) + (f" and {len(texts) - limit:,} more" if len(texts) > limit else "")
 
 
 def clipped(name: str) -> str:
-    """A name as it is, but for one of hundreds of characters, which is cut short."""
+    """The name; one of hundreds of characters is cut short."""
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST]}... ({len(name):,} characters)"
 
 
 def short(value: object) -> str:
-    """A value in quotes, as Python writes it; of thousands of characters the first ones."""
+    """A value in quotes, as Python writes it; a long one is cut short."""
     text = str(value)
     return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}... ({len(text):,} characters)"
 
@@ -124,24 +132,24 @@ def _named_once(where: str, names: Sequence[str]) -> None:
 
 
 def _read_rows(text: str, file: str) -> tuple[int, list[str], list[list[str]], list[int]]:
-    """The line of the header, the header, and the rows with their lines; blank lines are none."""
-    said = _SEP.match(text)
-    text, line = (text[said.end() :], 2) if said else (text, 1)
-    delimiter = said["delimiter"] if said else _delimiter(text.split("\n", 1)[0])
+    """The line of the header, the header, and the rows with their lines, without blank lines."""
+    prefix = _SEP.match(text)
+    text, line = (text[prefix.end() :], 2) if prefix else (text, 1)
+    delimiter = prefix["delimiter"] if prefix else _delimiter(text.split("\n", 1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    at = line
-    found, lines = [], []
+    header_line = line
+    rows, lines = [], []
     try:
         for row in reader:
-            found.append(row)
+            rows.append(row)
             lines.append(line)
-            line = at + reader.line_num
+            line = header_line + reader.line_num
     except csv.Error as error:
         raise ManifestError(f"{file} line {line}: not readable as CSV ({error})") from error
-    if not found or not any(found[0]):
-        raise ManifestError(f"{file}: no header in line {at}; the first line must name the columns")
-    there = [n for n in range(1, len(found)) if found[n]]  # the csv module gives an empty list for a blank line
-    return at, found[0], [found[n] for n in there], [lines[n] for n in there]
+    if not rows or not any(rows[0]):
+        raise ManifestError(f"{file}: no header in line {header_line}; the first line must name the columns")
+    filled = [n for n in range(1, len(rows)) if rows[n]]  # the csv module gives an empty list for a blank line
+    return header_line, rows[0], [rows[n] for n in filled], [lines[n] for n in filled]
 
 
 def _delimiter(header: str) -> str:
@@ -150,7 +158,7 @@ def _delimiter(header: str) -> str:
 
 def _whole(text: str) -> int | None:
     digits = text.removeprefix("-")
-    # up to 18 digits fit in 64 bits; "0007" and "-0" do not survive being a number
+    # up to 18 digits fit in 64 bits; "0007" and "-0" would be written differently as numbers
     exact = digits.isascii() and digits.isdigit() and len(digits) <= 18 and str(int(text)) == text
     return int(text) if exact else None
 
@@ -177,7 +185,7 @@ _CONVERSIONS: tuple[tuple[Callable[[str], int | float | bool | None], type[pl.Da
 
 
 def column_called(name: str, columns: Sequence[str]) -> str | None:
-    """The column called so, or the only one whose name goes on after it: `skin` is `skin_color` in 11k Hands."""
+    """The column of this name, or the only one that starts with it: `skin` is `skin_color` in 11k Hands."""
     longer = [column for column in columns if column.startswith(f"{name}_")]
     if name in columns:
         return name

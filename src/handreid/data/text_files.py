@@ -1,4 +1,4 @@
-"""Text from files that people give: in whatever encoding a spreadsheet saves, or one message that says what it is."""
+"""Reads text files in the encodings that spreadsheets save; other files give a message that says what they are."""
 
 import codecs
 import stat
@@ -33,16 +33,16 @@ _OTHERS = (
 
 
 def read_text(path: Path, missing: str = "") -> str:
-    """The whole file: UTF-8, with or without its mark, or UTF-16 or UTF-32 with theirs.
+    """The whole file: UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one.
 
     Raises ManifestError, with the line at fault, for a file that is no text, or in another encoding; `missing` is added
-    where there is no file.
+    to the message if there is no file.
     """
     data = read_bytes(path, missing)
     for start, what, advice in _OTHERS:
         if data.startswith(start):
             raise ManifestError(f"{printable(path)} is {what}, not a text table; {advice}")
-    mark, encoding, name = next((found for found in _BOMS if data.startswith(found[0])), (b"", "utf-8", "UTF-8"))
+    mark, encoding, name = next((bom for bom in _BOMS if data.startswith(bom[0])), (b"", "utf-8", "UTF-8"))
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -57,7 +57,7 @@ def read_text(path: Path, missing: str = "") -> str:
 
 
 def read_bytes(path: Path, missing: str = "") -> bytes:
-    """Raises ManifestError for what is not there, no file, or not readable."""
+    """Raises ManifestError for a path that does not exist, is no file, or cannot be read."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -72,17 +72,17 @@ def read_bytes(path: Path, missing: str = "") -> bytes:
 
 
 def _undecoded(path: Path, data: bytes, mark: int, encoding: str, error: UnicodeDecodeError) -> ManifestError:
-    """Most tables that are not UTF-8 are those of Windows: what the byte is there helps to find the place."""
-    before, at = error.object[: error.start], mark + error.start
+    """Most tables that are not UTF-8 are in Windows-1252: the character in that encoding helps to find the place."""
+    before, place = error.object[: error.start], mark + error.start
     if encoding != "UTF-8":
-        return ManifestError(f"{printable(path)} is damaged: byte {at} is not {encoding}, as its first bytes say")
+        return ManifestError(f"{printable(path)} is damaged: byte {place} is not {encoding}, as its first bytes say")
     line = _line(before.decode("utf-8"))
-    wrong = data[at : at + 1]
-    meant = wrong.decode("cp1252", "replace")
-    looks = f", {meant!r} in Windows-1252" if meant.isprintable() and meant != "\ufffd" else ""
+    wrong = data[place : place + 1]
+    character = wrong.decode("cp1252", "replace")
+    looks = f", {character!r} in Windows-1252" if character.isprintable() and character != "\ufffd" else ""
     return ManifestError(
-        f"{printable(path.name)} line {line}: byte {at} is not UTF-8 (0x{wrong.hex()}{looks}); save the table as UTF-8 "
-        "(in Excel: CSV UTF-8)"
+        f"{printable(path.name)} line {line}: byte {place} is not UTF-8 (0x{wrong.hex()}{looks}); save the table as "
+        "UTF-8 (in Excel: CSV UTF-8)"
     )
 
 

@@ -1,7 +1,7 @@
-"""Photos to `Features`: an image tower, what was added to it, what may learn, and its order from input to output.
+"""Photos to `Features`: an image tower with its additions, freezing, and the order of its layers.
 
-* What is added (visual prompts, side information) stands beside the tower and not in it: freezing, low-rank changes and
-  rates that fall with depth are of the tower's own parameters, the pretrained ones; what is added is new and learns.
+* Additions (visual prompts, side information) are beside the tower, not in it: freezing, LoRA adapters and layer-wise
+  learning rates apply to the tower's own, pretrained parameters; additions are new and always learn.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         added = {"visual_prompts": visual_prompts, "side_information": side_information}
         self.config = config | {name: value for name, value in added.items() if value is not None}
         self.visual_prompts = None if visual_prompts is None else _prompts_for(visual, visual_prompts)
-        width = patch_grid(visual)[2]  # of a ViT's class token, and of what a ResNet pools
+        width = patch_grid(visual)[2]  # of a ViT's class token, and of a ResNet's pooled feature
         self.side_information = None if side_information is None else SideInformation(**side_information, width=width)
         self._frozen: list[nn.Parameter] = []
 
@@ -101,30 +101,30 @@ class Backbone(nn.Module):
 
     @property
     def added(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters of what was added to the tower, by its name; empty for a plain one."""
+        """Parameters of each addition to the tower, by its name; empty for a plain tower."""
         parts = {"visual prompts": self.visual_prompts, "side information": self.side_information}
         return {name: list(part.parameters()) for name, part in parts.items() if part is not None}
 
     @property
     def layers(self) -> list[list[nn.Parameter]]:
-        """The tower's own parameters from the input up: the stem, each block, and what comes after the last block."""
+        """The tower's own parameters from the input up: the stem, each block, and those after the last block."""
         ordered = layers_in_order(self.visual)
         inside = {id(parameter) for layer in ordered for parameter in layer}
         return [*ordered, [parameter for parameter in self.visual.parameters() if id(parameter) not in inside]]
 
     def freeze(self, blocks: int) -> None:
-        """The stem and the first `blocks` blocks learn nothing from here on; 0 freezes nothing."""
-        most = len(self.layers) - 2
-        if blocks > most:
-            raise RecipeError(f"freeze_blocks is {blocks}, but the tower has {most} blocks")
+        """Freezes the stem and the first `blocks` blocks; 0 freezes nothing. Raises RecipeError for too many."""
+        count = len(self.layers) - 2
+        if blocks > count:
+            raise RecipeError(f"freeze_blocks is {blocks}, but the tower has {count} blocks")
         self.freeze_layers(blocks + 1 if blocks else 0)
 
     def freeze_tower(self) -> None:
-        """The whole tower learns nothing from here on; what was added to it does."""
+        """Freezes the whole tower; its additions still learn."""
         self.freeze_layers(len(self.layers))
 
     def freeze_layers(self, count: int) -> None:
-        """The first `count` of `layers` learn nothing from here on, all others as they did before any freezing."""
+        """Freezes the first `count` of `layers`; all others learn as they did before any freezing."""
         self.unfreeze()
         for layer in self.layers[:count]:
             for parameter in layer:
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def unfreeze(self) -> None:
-        """What was frozen may learn again; what never learned stays as it is."""
+        """Parameters that were frozen here learn again; those that never learned stay frozen."""
         while self._frozen:
             self._frozen.pop().requires_grad_(True)
 
@@ -147,11 +147,11 @@ class Backbone(nn.Module):
         return self
 
 
-def _prompts_for(visual: nn.Module, chosen: dict[str, Any]) -> VisualPrompts:
+def _prompts_for(visual: nn.Module, options: dict[str, Any]) -> VisualPrompts:
     places = prompt_spec(visual)
     if places is None:
         raise RecipeError(
             "visual_prompts are extra tokens of a ViT, but this tower is a ResNet: remove them, or use a ViT"
         )
     blocks, width, patch = places
-    return VisualPrompts(**chosen, blocks=blocks, width=width, patch=patch)
+    return VisualPrompts(**options, blocks=blocks, width=width, patch=patch)

@@ -1,7 +1,7 @@
-"""Weights of CLIP's towers: found by pretrained tag or in a file, and checked parameter by parameter.
+"""Weights of CLIP's towers: found by pretrained tag or file, and checked parameter by parameter.
 
-Whether the towers want QuickGELU is decided by the weights, not by the model's name: the wrong one costs points
-silently. OpenAI's own archives always want it.
+Whether the towers use QuickGELU is decided by the weights, not by the model's name: the wrong activation lowers
+accuracy without an error. OpenAI's own archives always need QuickGELU.
 """
 
 import os
@@ -28,7 +28,7 @@ def tags_of(name: str) -> list[str]:
 
 
 def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool | None]:
-    """Parameters, and whether they want QuickGELU; None: cannot tell. A tag comes before a file of its name."""
+    """Parameters, and whether they need QuickGELU (None: unknown). A tag has priority over a file of its name."""
     tags = tags_of(name) if tagged else []
     if weights in tags:
         tag = get_pretrained_cfg(name, weights)
@@ -36,8 +36,8 @@ def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool 
     path = found_file(weights)
     if path is None:
         tag_of = f"no tag of {name}" if tags else f"{name} has no pretrained tags"
-        known = f"; {messages.known(weights, tags, _TAGS.format(name))}" if tags else ""
-        raise WeightsError(f"weights {messages.shown(weights, 200)}: no such file, and {tag_of}{known}; or use 'none'")
+        hint = f"; {messages.known(weights, tags, _TAGS.format(name))}" if tags else ""
+        raise WeightsError(f"weights {messages.shown(weights, 200)}: no such file, and {tag_of}{hint}; or use 'none'")
     state, from_openai = read_weights(path)
     return state, True if from_openai else None
 
@@ -50,7 +50,7 @@ def _download(name: str, weights: str, tag: dict[str, Any]) -> Path:
         raise WeightsError(f"{offline} (no connection to {host}); {advice}")
     try:
         return Path(download_pretrained(tag))
-    except Exception as error:  # whatever the hub's client raises, the user's way out is the same
+    except Exception as error:  # the hub's client raises many types; the advice is the same
         raise WeightsError(f"{offline} ({type(error).__name__}: {error}); {advice}") from None
 
 
@@ -65,7 +65,7 @@ def _cached(tag: dict[str, Any]) -> bool:
 
 def _reachable(host: str) -> bool:
     if any(os.environ.get(proxy) for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
-        return True  # only the client knows how to ask the proxy
+        return True  # only the client knows how to use the proxy
     try:
         socket.create_connection((host.split("/")[0], 443), timeout=5).close()
     except OSError:
@@ -74,16 +74,16 @@ def _reachable(host: str) -> bool:
 
 
 def resize_position_embedding(config: dict[str, Any], state: State, weights: str) -> None:
-    """Builds the tower at the size the file was made for, when that is not the config's."""
+    """Sets the config's image_size to that of the weights, if it differs. Raises WeightsError."""
     vision = config["vision_cfg"]
     resnet = isinstance(vision.get("layers"), list)
-    found = state.get("visual.attnpool.positional_embedding" if resnet else "visual.positional_embedding")
-    if found is None:
+    embedding = state.get("visual.attnpool.positional_embedding" if resnet else "visual.positional_embedding")
+    if embedding is None:
         return
     step = 32 if resnet else vision.get("patch_size", 16)
     size = vision.get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
-    positions = found.shape[0] - 1
+    positions = embedding.shape[0] - 1
     if positions == (height // step) * (width // step):
         return
     side = round(positions**0.5)
@@ -116,21 +116,21 @@ def load_weights(clip: Any, state: State, towers: str, weights: str) -> None:
     clip.load_state_dict(state, strict=False)
 
 
-def _differences(expected: State, found: State) -> list[str]:
-    missing = sorted(expected.keys() - found.keys())
-    surplus = sorted(found.keys() - expected.keys())
-    common = expected.keys() & found.keys()
+def _differences(expected: State, state: State) -> list[str]:
+    missing = sorted(expected.keys() - state.keys())
+    surplus = sorted(state.keys() - expected.keys())
+    common = expected.keys() & state.keys()
     shapes = [
-        f"{k} {tuple(found[k].shape)} for {tuple(expected[k].shape)}"
+        f"{k} {tuple(state[k].shape)} for {tuple(expected[k].shape)}"
         for k in sorted(common)
-        if found[k].numel() != expected[k].numel() or found[k].squeeze().shape != expected[k].squeeze().shape
+        if state[k].numel() != expected[k].numel() or state[k].squeeze().shape != expected[k].squeeze().shape
     ]
-    named = (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
-    return [f"  {len(keys)} {what}: {_shortened(keys)}" for what, keys in named if keys]
+    groups = (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
+    return [f"  {len(keys)} {what}: {_shortened(keys)}" for what, keys in groups if keys]
 
 
-def _shortened(keys: list[str], most: int = 12) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+def _shortened(keys: list[str], limit: int = 12) -> str:
+    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
 def trained_normalisation(name: str, weights: str) -> tuple[Any, Any] | None:

@@ -1,13 +1,13 @@
-"""Words look at the photo: attention from a sentence's feature to the places of one photo.
+"""Cross-attention from a sentence's feature to the tokens of one photo.
 
 Yang et al., "A Pedestrian is Worth One Prompt" (CVPR 2024), the interaction module: the text feature is the query, the
 projected class token and the patch tokens are keys and values; one cross-attention, then two blocks of self-attention.
 
-* Every photo attends to its own tokens and to no other's: the batch is never a dimension of attention.
-* Every layer has a residual. A softmax over one key is 1 whatever the query, and without residual it would be lost.
-* Where we differ: self-attention over the one vector that comes out of the cross-attention would have one key, and so
-  be a linear layer. Ours is over that vector and the photo's tokens together; what is read is the vector.
-* Patches go through a linear layer of their own that begins as the tower's projection, where that is one.
+* Every photo attends to its own tokens only: the batch is never a dimension of attention.
+* Every layer has a residual. A softmax over one key is 1 for any query, and without a residual the query would be lost.
+* Where we differ: self-attention over the single vector that comes out of the cross-attention would have one key, and
+  so be a linear layer. Ours is over that vector and the photo's tokens together; the output is the vector.
+* Patches go through a linear layer of their own, initialised with the tower's projection where that is a matrix.
 """
 
 import torch
@@ -38,7 +38,7 @@ class Interaction(nn.Module):
                 self.project.weight.copy_(projection.T)
         self.cross = Block(width, heads, dropout, norm_keys=True)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(SELF_BLOCKS))
-        self.norm = nn.LayerNorm(width, bias=False)  # in front of a batch norm, which would take a bias away
+        self.norm = nn.LayerNorm(width, bias=False)  # before a batch norm, which would remove a bias
 
     def forward(
         self,
@@ -48,16 +48,16 @@ class Interaction(nn.Module):
     ) -> Float[Tensor, "batch joint"]:
         tokens = torch.cat([image[:, None], self.project(patches.flatten(1, 2))], dim=1)
         sequence = torch.cat([self.cross(text[:, None], tokens), tokens], dim=1)
-        *lower, last = self.blocks
+        *lower, top = self.blocks
         for block in lower:
             sequence = block(sequence, sequence)
-        looked: Tensor = last(sequence[:, :1], sequence)[:, 0]  # nobody reads the last block's other places
-        out: Tensor = self.norm(looked)
+        attended: Tensor = top(sequence[:, :1], sequence)[:, 0]  # other outputs of the last block are not used
+        out: Tensor = self.norm(attended)
         return out
 
 
 class Block(nn.Module):
-    """Attention of queries to keys, then an MLP of four times the width; norms in front, residuals around both."""
+    """Attention of queries to keys, then an MLP of four times the width; pre-norm, residuals around both."""
 
     def __init__(self, width: int, heads: int, dropout: float, *, norm_keys: bool = False) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Block(nn.Module):
         self, queries: Float[Tensor, "batch queries width"], keys: Float[Tensor, "batch keys width"]
     ) -> Float[Tensor, "batch queries width"]:
         normed = (self.norm_keys or self.norm)(keys)
-        found, _ = self.attention(self.norm(queries), normed, normed, need_weights=False)
-        queries = queries + self.dropout(found)
+        attended, _ = self.attention(self.norm(queries), normed, normed, need_weights=False)
+        queries = queries + self.dropout(attended)
         mixed: Tensor = queries + self.dropout(self.mlp(self.norm_mlp(queries)))
         return mixed

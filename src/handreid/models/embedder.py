@@ -1,10 +1,10 @@
-"""The thing that is trained, saved, evaluated and served: backbone + head + preprocessing, in one file.
+"""The embedder, which is trained, saved, evaluated and served: backbone + head + preprocessing, in one file.
 
-* Embedding takes no labels, nor whatever else says who is on a photo: that cannot reach an embedding. Beside pixels it
-  takes the conditions of the side information that its configuration names, if any (see `side_information.py`).
-  Training has a door for labels.
-* The file is a safetensors with the configuration in its metadata; loading it needs neither recipe nor weights. It
-  holds the hash of all that is in it.
+* `embed` takes no labels, so that no information on the identity can reach an embedding. Beside pixels it takes the
+  conditions of the side information that its configuration names, if any (see `side_information.py`). Only `forward`
+  takes labels, for training.
+* The file is a safetensors file with the configuration in its metadata; loading it needs neither recipe nor original
+  weights. It holds the hash of its content.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _KEY = "handreid"  # of the file's metadata
 
 
 class _Stored(BaseModel):
-    """What `Embedder.config` gives, as it comes back from a file."""
+    """What `Embedder.config` gives, as read from a file."""
 
     backbone: dict[str, Any]
     preprocessing: Preprocessing
@@ -57,12 +57,12 @@ class HasModel(Protocol):
 class Embedder(nn.Module):
     """Photos of hands to embeddings of unit length.
 
-    `head` is the head's configuration (`kind` and arguments), `features` names the backbone's features that go in, and
-    `necks` those of them that need a neck; `test_features` those that are concatenated to the embedding, taken before
-    or after the neck, `parts` standing for all that the head makes of the patch grid. They are concatenated as they
-    are, as CLIP-ReID, PCB and MGN do, and made of unit length together: a longer feature weighs more in the cosine.
-    `text` is the text tower, for a head that composes sentences: it is used and never trained. Raises RecipeError when
-    the head does not fit the backbone's patch grid, or its text tower.
+    `head` is the head's configuration (`kind` and arguments). `features` names the backbone's features that go into the
+    head, `necks` those of them that need a neck, and `test_features` those that are concatenated to the embedding,
+    taken before or after the neck; `parts` stands for all features that the head makes from the patch grid. Features
+    are concatenated without normalisation, as in CLIP-ReID, PCB and MGN, and the result is normalised: a feature with a
+    larger norm weighs more in the cosine. `text` is the text tower, for a head that composes sentences: it is never
+    trained. Raises RecipeError when the head does not fit the backbone's patch grid, or its text tower.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Embedder(nn.Module):
         *,
         labels: Labels | None = None,
     ) -> Outputs:
-        """`labels` are those of training photos; in eval mode nothing reads them."""
+        """`labels` are those of training photos; they are not used in eval mode."""
         return self.head.outputs(self.backbone(self.normalise(photos), conditions), labels)
 
     def concat_features(self, outputs: Outputs) -> Float[Tensor, "batch dim"]:
-        """What an embedding is of, not yet of unit length."""
-        named = outputs.at(self.test_neck)
-        return torch.cat([named[name] for name in self.head.names(self.test_features)], dim=1)
+        """The concatenated test features, before normalisation."""
+        features = outputs.at(self.test_neck)
+        return torch.cat([features[name] for name in self.head.names(self.test_features)], dim=1)
 
     @torch.inference_mode()
     def embed(
@@ -123,10 +123,11 @@ class Embedder(nn.Module):
         *,
         flip_tta: bool = False,
     ) -> Float[Tensor, "batch dim"]:
-        """Embeddings of unit length, always in eval mode; `conditions` as `Backbone.forward` takes them.
+        """Embeddings of unit length, always in eval mode; `conditions` as in `Backbone.forward`.
 
-        With `flip_tta`, the features of photo and mirror image are summed first. A mirrored right hand is a left hand:
-        where sides are told apart this mixes them. If `side` is side information, the mirror image has the other one.
+        With `flip_tta`, the features of photo and mirror image are summed first. A mirrored right hand looks like a
+        left hand: where sides are different identities this mixes them. If `side` is side information, the mirror image
+        has the other side.
         """
         with self.evaluating():
             embedding = self.concat_features(self(photos, conditions))
@@ -139,7 +140,7 @@ class Embedder(nn.Module):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """In eval mode, and afterwards in the mode it was in."""
+        """Eval mode within the context, the previous mode afterwards."""
         training = self.training
         self.eval()
         try:
@@ -148,11 +149,11 @@ class Embedder(nn.Module):
             self.train(training)
 
     def save(self, path: Path, *, words: bool = True, before: Callable[[Path], object] | None = None) -> None:
-        """Writes the file beside and moves it into place: a reader sees the old model or the new one, never half.
+        """Writes the file atomically: a reader sees the old model or the new one, never a part.
 
-        Low-rank changes are written merged. Without `words` the file is smaller by the text tower and what else only a
-        composed sentence needs. `before` as in `write_atomic`. Raises RecipeError when the head is to compose sentences
-        at test.
+        LoRA adapters are written merged. Without `words` the file does not hold the text tower and other parameters
+        that only composed sentences need. `before` as in `write_atomic`. Raises RecipeError without `words` when the
+        head composes sentences at test.
         """
         if not words and self.head.inference == "composed":
             raise RecipeError(
@@ -160,14 +161,14 @@ class Embedder(nn.Module):
                 "inference: fixed"
             )
         whole = merged_state(self) | {_FROZEN + name: value for name, value in self.head.frozen().items()}
-        chosen = whole if words else strip_text_tower(whole, _FROZEN)
-        save_sealed(path, chosen, _KEY, self.config(), before=before)
+        state = whole if words else strip_text_tower(whole, _FROZEN)
+        save_sealed(path, state, _KEY, self.config(), before=before)
 
     @classmethod
     def load(cls, path: Path | str | HasModel) -> "Embedder":
-        """The embedder in eval mode, of a model's file, a run or its folder, on the CPU.
+        """The embedder of a model's file, a run or its folder, in eval mode, on the CPU.
 
-        Raises WeightsError when the file is not one that `save` wrote, as it wrote it.
+        Raises WeightsError when the file was not written by `save`, or was changed since.
         """
         path = _file_of(path)
         facts, state = load_sealed(path, _KEY, "handreid model", FORMAT)
@@ -197,12 +198,12 @@ class Embedder(nn.Module):
             AttributeError,
             ArithmeticError,
         ) as error:
-            said = error if isinstance(error, RecipeError) else _line(error)
-            raise WeightsError(f"model {path} cannot be built: {said}") from None
+            reason = error if isinstance(error, RecipeError) else _line(error)
+            raise WeightsError(f"model {path} cannot be built: {reason}") from None
         return embedder.eval()
 
     def config(self) -> dict[str, Any]:
-        """What `load` builds an embedder of, to be filled with weights."""
+        """What `load` builds an embedder from, before it loads the weights."""
         return {
             "format": FORMAT,
             "backbone": self.backbone.config,
@@ -215,10 +216,10 @@ class Embedder(nn.Module):
         }
 
 
-def _file_of(given: Path | str | HasModel) -> Path:
-    if not isinstance(given, Path | str):
-        return given.model
-    path = Path(given)
+def _file_of(source: Path | str | HasModel) -> Path:
+    if not isinstance(source, Path | str):
+        return source.model
+    path = Path(source)
     return path / "model.safetensors" if path.is_dir() else path
 
 
@@ -236,7 +237,7 @@ def _head(
 
 
 def _first(error: ValidationError) -> str:
-    """The first complaint, in a line."""
+    """The first problem, in one line."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc'])) or 'its metadata'}: {problem['msg']}"
 

@@ -1,4 +1,4 @@
-"""Photos to embeddings, once; every draw and metric reads the same array."""
+"""Photos to embeddings, computed once; every draw and metric reads the same array."""
 
 from collections.abc import Callable
 
@@ -25,8 +25,8 @@ def embed_photos(
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings of unit length, in fp32, on the device that the embedder is on."""
 
-    def embeddings(batch: Tensor, known: Tensor | None) -> Tensor:
-        return embedder.embed(batch, known, flip_tta=flip_tta)
+    def embeddings(batch: Tensor, batch_conditions: Tensor | None) -> Tensor:
+        return embedder.embed(batch, batch_conditions, flip_tta=flip_tta)
 
     return _extract(embeddings, embedder, photos, conditions, batch_size, progress)
 
@@ -39,11 +39,11 @@ def joint_features(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos joint"]:
-    """Features in CLIP's joint space, not normalised: what texts are compared with."""
+    """Features in CLIP's joint space, not normalised, to be compared with texts."""
     embedder.eval()
 
-    def joint(batch: Tensor, known: Tensor | None) -> Tensor:
-        features: Tensor = embedder(batch, known).features.joint
+    def joint(batch: Tensor, batch_conditions: Tensor | None) -> Tensor:
+        features: Tensor = embedder(batch, batch_conditions).features.joint
         return features
 
     return _extract(joint, embedder, photos, conditions, batch_size, progress)
@@ -58,12 +58,12 @@ def _extract(
     progress: Progress | None,
 ) -> Float[np.ndarray, "photos dim"]:
     device = embedder.mean.device
-    found = []
+    parts = []
     with torch.inference_mode(), (progress or NullProgress()).step("embedding", len(photos), "photos") as advance:
         for start in range(0, len(photos), batch_size):
-            here = slice(start, start + batch_size)
-            batch = torch.from_numpy(np.array(photos[here])).to(device)
-            known = None if conditions is None else torch.from_numpy(conditions[here]).to(device)
-            found.append(features(batch, known).float().cpu().numpy())
+            rows = slice(start, start + batch_size)
+            batch = torch.from_numpy(np.array(photos[rows])).to(device)
+            batch_conditions = None if conditions is None else torch.from_numpy(conditions[rows]).to(device)
+            parts.append(features(batch, batch_conditions).float().cpu().numpy())
             advance(len(batch))
-    return np.concatenate(found)
+    return np.concatenate(parts)

@@ -1,9 +1,9 @@
-"""Joint features of photos, computed once: a later run on the same photos with the same weights reads them.
+"""Cache of photos' joint features: a later run on the same photos with the same weights reads them.
 
-* The file's name is a hash of the photos' pixels as they are decoded, of the tower and all its weights, and of the
-  preprocessing, and of the side information that it is told: whatever changes one of them is another key. (A cache that
-  is keyed by a model's name is stale as soon as the model is trained.)
-* It is an .npy file with the SHA-256 of all that at its end. One that is not as it was written is made anew.
+* The file's name is a hash of the decoded pixels, the tower with all its weights, the preprocessing, and the side
+  information: a change of any of them gives another name. (A cache that is keyed by a model's name is stale as soon as
+  the model is trained.)
+* It is an .npy file with the SHA-256 of its content at its end. A file that was changed is computed again.
 """
 
 import hashlib
@@ -34,17 +34,17 @@ def cached_joint_features(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos joint"]:
-    """What `joint_features` gives, from `folder` (see `cache_folder`) where it lies there.
+    """What `joint_features` gives, from `folder` (see `cache_folder`) if it is cached.
 
-    A cache that cannot be read or written costs time, which is said, and nothing else.
+    If the cache cannot be read or written, the features are computed, with a message.
     """
     progress = progress or NullProgress()
     folder = folder or cache_folder()
     path = folder / f"features-{_key(embedder, photos, conditions)}.npy"
     if path.exists():
-        found = _read(path, (len(photos), embedder.backbone.widths["joint"]))
-        if found is not None:
-            return found
+        cached = _read(path, (len(photos), embedder.backbone.widths["joint"]))
+        if cached is not None:
+            return cached
         progress.say(f"note: {path} was changed or damaged: it is computed again")
     features = joint_features(embedder, photos, conditions=conditions, batch_size=batch_size, progress=progress)
     try:
@@ -63,16 +63,16 @@ def _sealed(features: np.ndarray) -> bytes:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """None for a file that `_sealed` did not make, or that holds something else than features of this shape."""
+    """None for a file that `_sealed` did not write, or that holds something else than features of this shape."""
     try:
         whole = path.read_bytes()
         content, seal = whole[:-_SEAL], whole[-_SEAL:]
         if hashlib.sha256(content).digest() != seal:
             return None
-        found: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+        features: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.shape == shape and found.dtype == np.float32 else None
+    return features if features.shape == shape and features.dtype == np.float32 else None
 
 
 def _key(embedder: Embedder, photos: Photos, conditions: Conditions | None) -> str:

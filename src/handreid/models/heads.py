@@ -1,6 +1,7 @@
-"""What stands between the backbone's features and the objectives."""
+"""Heads: between the backbone's features and the objectives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,43 +14,43 @@ Named = dict[str, Tensor]
 
 
 class Head(nn.Module, ABC):
-    """Made of the widths of the backbone's features that go in, and the names of those that need a neck.
+    """Built from the widths of the backbone's features that go in, and the names of those that need a neck.
 
     `before` and `after` are the widths of the features that come out, by name, before and after the neck; `parts` the
-    names among them that the head makes itself, from the patch grid.
+    names among them that the head itself makes from the patch grid.
     """
 
     before: dict[str, int]
     after: dict[str, int]
     parts: tuple[str, ...] = ()
-    inference: Inference | None = None  # how a head that has words uses them at test
+    inference: Inference | None = None  # for a head with sentences: fixed or composed at test
 
     @abstractmethod
     def forward(self, features: Features) -> tuple[Named, Named]:
         """Features before and after the neck."""
 
     def outputs(self, features: Features, labels: Labels | None = None) -> Outputs:
-        """All that comes out. `labels` are for a head that has to know in training whom a photo must not be shown."""
+        """All outputs. `labels` are for a head that must exclude a photo's own identity in training."""
         return Outputs(features, *self(features))
 
     def set_identities(self, identities: int) -> None:
-        """Called before training on this many identities; for a head that keeps something of each."""
+        """Called before training with the number of identities; for a head that stores something per identity."""
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the head has learned of the data that a saved configuration has to say."""
+        """Arguments of the head that come from the data, for the saved configuration."""
         return {}
 
     def frozen(self) -> dict[str, Tensor]:
-        """What a saved model needs and no checkpoint: it never changes in training."""
+        """State that never changes in training: part of a saved model, but not of checkpoints."""
         return {}
 
     def load_frozen(self, state: dict[str, Tensor]) -> None:
-        """Takes what `frozen` gave."""
+        """Loads what `frozen` gave."""
 
     def names(self, features: tuple[str, ...]) -> tuple[str, ...]:
-        """The names with `parts` replaced by what they are."""
-        return tuple(one for name in features for one in (self.parts if name == "parts" else (name,)))
+        """The names, with `parts` replaced by the names of all parts."""
+        return tuple(part for name in features for part in (self.parts if name == "parts" else (name,)))
 
 
 class PlainHead(Head):
@@ -60,8 +61,8 @@ class PlainHead(Head):
         self.before, self.after = widths, {name: widths[name] for name in necked}
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = named_features(features, self.before)
-        return named, {name: named[name] for name in self.after}
+        before = named_features(features, self.before)
+        return before, {name: before[name] for name in self.after}
 
 
 class BnneckHead(Head):
@@ -69,7 +70,7 @@ class BnneckHead(Head):
 
     Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-identification" (2019), section 3.6: the
     classifier sees the normalised feature, a metric loss the one before; without a bias the identities stay around
-    the origin, which is where the cosine of the retrieval looks from.
+    the origin, as the cosine used for retrieval needs.
     """
 
     def __init__(self, widths: dict[str, int], necked: tuple[str, ...]) -> None:
@@ -78,16 +79,16 @@ class BnneckHead(Head):
         self.necks = nn.ModuleDict({name: make_neck(width) for name, width in self.after.items()})
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = named_features(features, self.before)
-        return named, {name: neck(named[name]) for name, neck in self.necks.items()}
+        before = named_features(features, self.before)
+        return before, {name: neck(before[name]) for name, neck in self.necks.items()}
 
 
 class MlpHead(Head):
     """A projection on each feature that needs a neck, then a batch normalisation without bias.
 
     Two layers with a batch norm and a ReLU between them, as Chen et al., "A Simple Framework for Contrastive Learning"
-    (2020), section 2.1. There the projection is thrown away after training; to do so compare before the neck, where
-    the features are the backbone's own. The linear layers have no bias, since a batch norm follows each.
+    (2020), section 2.1. There the projection is discarded after training; for this, compare before the neck, where the
+    features are the backbone's own. The linear layers have no bias, since a batch norm follows each.
     """
 
     def __init__(self, widths: dict[str, int], necked: tuple[str, ...], *, hidden: int, width: int) -> None:
@@ -97,14 +98,14 @@ class MlpHead(Head):
         self.necks = nn.ModuleDict({name: make_neck(width) for name in necked})
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = named_features(features, self.before)
-        return named, {name: neck(self.projections[name](named[name])) for name, neck in self.necks.items()}
+        before = named_features(features, self.before)
+        return before, {name: neck(self.projections[name](before[name])) for name, neck in self.necks.items()}
 
 
 class PartsHead(Head):
-    """What `BnneckHead` does, for the backbone's features and for parts of the patch grid alike.
+    """`BnneckHead` for the backbone's features and for parts of the patch grid.
 
-    Parts are made whether or not anything reads them, and each has its neck.
+    All parts are computed, even if nothing reads them, and each has its neck.
     """
 
     def __init__(self, widths: dict[str, int], necked: tuple[str, ...], maker: Parts) -> None:
@@ -117,22 +118,24 @@ class PartsHead(Head):
         self._given = widths
 
     def forward(self, features: Features) -> tuple[Named, Named]:
-        named = named_features(features, self._given) | self.maker(features.patches)
-        return named, {name: neck(named[name]) for name, neck in self.necks.items()}
+        before = named_features(features, self._given) | self.maker(features.patches)
+        return before, {name: neck(before[name]) for name, neck in self.necks.items()}
+
+
+HEADS: dict[str, Callable[..., Head]] = {"linear": PlainHead, "bnneck": BnneckHead, "mlp": MlpHead}
+"""By `kind`: made of `widths`, `necked` and the recipe's other keys of the head."""
+PARTS: dict[str, Callable[..., Parts]] = {"pcb": Pcb, "mgn": Mgn, "gem": Gem, "attention": AttentionPooling}
+"""By `kind`: what makes parts for a `PartsHead`, made of the grid and the recipe's other keys of the head."""
 
 
 def build_head(config: dict[str, Any], widths: dict[str, int], necked: tuple[str, ...], grid: Grid) -> Head:
     """The head of a saved configuration: `kind` and its arguments. Raises RecipeError when it does not fit the grid."""
-    arguments = {name: value for name, value in config.items() if name != "kind"}
-    heads: dict[str, Any] = {"linear": PlainHead, "bnneck": BnneckHead, "mlp": MlpHead}
-    makers: dict[str, Any] = {"pcb": Pcb, "mgn": Mgn, "gem": Gem, "attention": AttentionPooling}
-    kind = config["kind"]
-    if kind in makers:
-        return PartsHead(widths, necked, makers[kind](grid, **arguments))
-    if kind not in heads:
-        raise RecipeError(f"head {kind!r} is not known; known are {', '.join([*heads, *makers])}")
-    head: Head = heads[kind](widths, necked, **arguments)
-    return head
+    kind, arguments = config["kind"], {name: value for name, value in config.items() if name != "kind"}
+    if kind in PARTS:
+        return PartsHead(widths, necked, PARTS[kind](grid, **arguments))
+    if kind not in HEADS:
+        raise RecipeError(f"head {kind!r} is not known; known are {', '.join([*HEADS, *PARTS])}")
+    return HEADS[kind](widths, necked, **arguments)
 
 
 def named_features(features: Features, names: dict[str, int]) -> Named:

@@ -1,15 +1,15 @@
-"""LoRA: low-rank changes to frozen matrices of a ViT's blocks, added while it trains and merged when it is kept.
+"""LoRA adapters: low-rank updates of frozen matrices of a ViT's blocks, merged into the weights when they are saved.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2022), section 4.1: W + alpha / rank * B A.
 
-* The change is on the weight, not around the layer: attention reads its matrices itself, without calling a layer that
-  could be wrapped, and keeps q, k and v in one of them; each of the three has its own pair here. (That is also why not
-  peft: it wraps layers, takes q, k and v as one matrix of shared rank, and renames the tower's modules.)
+* The update is added to the weight, not around the layer: attention reads its matrices itself, without calling a layer
+  that could be wrapped, and has q, k and v in one matrix; each of the three has its own pair here. (This is also why
+  peft is not used: it wraps layers, takes q, k and v as one matrix of shared rank, and renames the tower's modules.)
 * B begins at zero and A uniformly in +-1 / sqrt(columns), as in the authors' code (their paper says Gaussian): the
-  tower's output is the same to the bit at first. No dropout on the change.
-* What is saved or compared as a number is fp32: the change is computed outside of autocast, so merging alters nothing.
-* It saves the optimizer's memory and bounds what can change; a step costs what it costs without: the gradient of the
-  full matrix is still computed.
+  tower's output is unchanged to the bit at first. No dropout on the update.
+* The update is computed in fp32, outside of autocast, so that merging changes no result.
+* Adapters save the optimizer's memory and limit what can change; a step takes as long as without them: the gradient of
+  the full matrix is still computed.
 """
 
 import math
@@ -32,7 +32,7 @@ _MATRICES = {
 
 
 class LowRank(nn.Module):
-    """The change of a matrix of `blocks` equal blocks of rows, each with its own pair; parametrizes the matrix."""
+    """The adapter of a matrix of `blocks` equal blocks of rows, each with its own pair; parametrizes the matrix."""
 
     def __init__(self, matrix: Float[Tensor, "rows cols"], rank: int, alpha: float, blocks: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class LowRank(nn.Module):
 
 
 class _Frozen(nn.Module):
-    """Left in a tower with changes: the names of its parameters that learned before."""
+    """Stored in a tower with adapters: the names of its parameters that learned before."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()
@@ -57,24 +57,26 @@ class _Frozen(nn.Module):
 
 
 def add_lora(visual: nn.Module, *, rank: int, alpha: float, layers: tuple[Literal["attention", "mlp"], ...]) -> None:
-    """Freezes all of the tower's own parameters and adds changes, drawn from torch's global generator, that learn.
+    """Freezes all of the tower's own parameters and adds adapters, drawn from torch's global generator, that learn.
 
-    `attention` is the matrices of q, k, v and the output, `mlp` the two of each block's MLP. What else is to be frozen
-    (`Backbone.freeze`) is frozen afterwards, so that it covers the changes too. Raises RecipeError for a tower without
-    such matrices or a rank larger than theirs, ValueError for one that has changes already.
+    `attention` is the matrices of q, k, v and the output, `mlp` the two of each block's MLP. Call `Backbone.freeze`
+    afterwards, so that it covers the adapters too. Raises RecipeError for a tower without such matrices or a rank
+    larger than theirs, ValueError for one that has adapters already.
     """
-    if _changed(visual):
+    if _adapted(visual):
         raise ValueError("the tower already has LoRA adapters; merge them into its weights with merge_lora")
-    chosen = [name for name, _ in visual.named_parameters() if any(_MATRICES[kind].fullmatch(name) for kind in layers)]
-    if not chosen:
+    names = [name for name, _ in visual.named_parameters()]
+    matrices = [name for name in names if any(_MATRICES[kind].fullmatch(name) for kind in layers)]
+    if not matrices:
         raise RecipeError(
             f"lora changes the {' and '.join(layers)} matrices of a ViT's blocks, but this tower has none: "
             "remove lora, or use a ViT"
         )
-    _check_rank(visual, chosen, rank)
-    visual.add_module("lora", _Frozen([name for name, own in visual.named_parameters() if own.requires_grad]))
+    _check_rank(visual, matrices, rank)
+    learning = [name for name, parameter in visual.named_parameters() if parameter.requires_grad]
+    visual.add_module("lora", _Frozen(learning))
     visual.requires_grad_(False)
-    for name in chosen:
+    for name in matrices:
         owner, _, attribute = name.rpartition(".")
         matrix = visual.get_parameter(name)
         change = LowRank(matrix, rank, alpha, _blocks(name))
@@ -82,24 +84,24 @@ def add_lora(visual: nn.Module, *, rank: int, alpha: float, layers: tuple[Litera
 
 
 def merge_lora(visual: nn.Module) -> None:
-    """Makes the changes part of the tower's weights, which learn again where they did before; else does nothing.
+    """Merges the adapters into the tower's weights, which learn again if they did before; else does nothing.
 
     torch's `remove_parametrizations` would break every deep copy of the tower (an average has one): a copy shares the
     class from which it deletes the property. It would also leave the parameters in another order than a fresh tower's.
     """
-    for _, part, values in _changed(visual):
+    for _, part, values in _adapted(visual):
         originals = {name: part.get_parameter(f"parametrizations.{name}.original") for name in values}
-        others = [(name, own) for name, own in part.named_parameters(recurse=False)]
+        siblings = [(name, parameter) for name, parameter in part.named_parameters(recurse=False)]
         del part.parametrizations
         part.__class__ = type(part).__bases__[0]
-        for name, _ in others:
+        for name, _ in siblings:
             delattr(part, name)
         with torch.no_grad():
             for name, original in originals.items():
                 part.register_parameter(name, original)
                 original.copy_(values[name])
-        for name, own in others:  # a bias comes after its matrix
-            part.register_parameter(name, own)
+        for name, parameter in siblings:  # a bias comes after its matrix
+            part.register_parameter(name, parameter)
     for name, child in list(visual.named_children()):
         if isinstance(child, _Frozen):
             delattr(visual, name)
@@ -108,9 +110,9 @@ def merge_lora(visual: nn.Module) -> None:
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state of any module as it would be with all low-rank changes within it merged; the module stays as it is."""
+    """The state of any module with all LoRA adapters within it merged; the module itself is not changed."""
     state: dict[str, Tensor] = dict(module.state_dict())
-    for path, _, values in _changed(module):
+    for path, _, values in _adapted(module):
         prefix = f"{path}." if path else ""
         for key in [key for key in state if key.startswith(f"{prefix}parametrizations.")]:
             del state[key]
@@ -118,8 +120,8 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _changed(module: nn.Module) -> list[tuple[str, nn.Module, dict[str, Tensor]]]:
-    """Path and module of every part with changed matrices, and these by name, merged."""
+def _adapted(module: nn.Module) -> list[tuple[str, nn.Module, dict[str, Tensor]]]:
+    """Path and module of every part with adapters, and its merged matrices by name."""
     with torch.no_grad():
         return [
             (path, part, {name: getattr(part, name) for name in _parametrized(part)})

@@ -1,9 +1,9 @@
-"""Features that a head makes of the patch grid.
+"""Features that a head makes from the patch grid.
 
-* Rows are the photo's, from top to bottom; a ResNet's places are 32 pixels wide, a ViT's one patch.
-* A linear layer in front of a batch norm has no bias: the norm would take it away again, and it would learn from
-  rounding errors alone.
-* Every pooling sees one photo at a time; batches matter to the batch norms alone, and to these in training only.
+* Rows are the photo's, from top to bottom; a place is 32 pixels wide in a ResNet, one patch in a ViT.
+* A linear layer before a batch norm has no bias: the norm would remove it, and it would learn from rounding errors
+  only.
+* Every pooling is over one photo; only the batch norms depend on the batch, and only in training.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ EPSILON = 1e-6
 
 
 class Parts(nn.Module, ABC):
-    """Made of the grid's rows, cols and width; `widths` are those of the parts, by name."""
+    """Built from the grid's rows, cols and width; `widths` are those of the parts, by name."""
 
     widths: dict[str, int]
 
@@ -31,10 +31,10 @@ class Pcb(Parts):
     """Horizontal stripes, each averaged and reduced by a linear layer of its own.
 
     Sun et al., "Beyond Part Models: Person Retrieval with Refined Part Pooling" (2018), section 3: PCB without the
-    refined pooling, six stripes reduced to 256. Its 1x1 convolution acts on one place here, hence is a linear layer;
-    its batch norm is the head's neck, since a second one would leave the first nothing to learn. Where rows do not
-    divide by stripes, neighbours share a row; see `stripe_rows`. The paper compares all stripes concatenated, reduced
-    or not: `test_feature: {features: [parts], neck: before}`.
+    refined pooling, six stripes reduced to 256. Its 1x1 convolution acts on one place here, so it is a linear layer;
+    its batch norm is the head's neck, since a second one would leave the first nothing to learn. If the number of rows
+    is no multiple of the stripes, neighbours share a row; see `stripe_rows`. The paper compares all stripes
+    concatenated, reduced or not: `test_feature: {features: [parts], neck: before}`.
     """
 
     def __init__(self, grid: Grid, *, stripes: int, width: int) -> None:
@@ -53,9 +53,9 @@ class Mgn(Parts):
 
     Wang et al., "Learning Discriminative Features with Multiple Granularities for Person Re-Identification" (2018),
     section 3: maximum pooling, 1x1 convolution, batch norm, ReLU to 256. Its three branches have a last stage of the
-    network each; ours share the whole tower, so that the three global parts differ by their reduction alone. It
-    classifies global features unreduced and stripes reduced, and has triplets on global ones only; here all parts are
-    alike, reduced, to every objective. The paper compares all eight concatenated:
+    network each; ours share the whole tower, so that the three global parts differ by their reduction only. It
+    classifies global features unreduced and stripes reduced, and has triplets on global ones only; here every objective
+    reads all parts reduced. The paper compares all eight concatenated:
     `test_feature: {features: [parts], neck: before}`.
     """
 
@@ -76,11 +76,11 @@ class Gem(Parts):
     """Generalised mean over the places, with one learned power for all channels.
 
     Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation" (2018), equation 3:
-    (mean of x^p)^(1/p), for the maps behind a ReLU. A ViT's patches have both signs. Clamping these at epsilon, as the
-    paper's code does, would be a ReLU that the tower never had, with no gradient behind it. Instead a channel with
-    negative values is measured from the lowest value that it has in the photo, which is added again afterwards. So a
-    map without negative values gives what the paper gives, and any map its mean at power 1 and its maximum towards
-    infinity. The power is kept at 1 or above. Computed in fp32, relative to the maximum: no power overflows.
+    (mean of x^p)^(1/p), for the maps after a ReLU. A ViT's patches have both signs. Clamping them at epsilon, as in the
+    paper's code, would be a ReLU that the tower never had, without a gradient below it. Instead the lowest value of a
+    channel in the photo, if negative, is subtracted and added again afterwards. So a map without negative values gives
+    the paper's result, and any map its mean at power 1 and its maximum as the power goes to infinity. The power is
+    clamped to 1 or above. Computed in fp32, relative to the maximum: no power overflows.
     """
 
     def __init__(self, grid: Grid, *, power: float) -> None:
@@ -92,17 +92,17 @@ class Gem(Parts):
         values = patches.to(torch.promote_types(patches.dtype, torch.float32)).flatten(1, 2)
         floor = values.amin(1).clamp(max=0)
         raised = (values - floor[:, None]).clamp(min=EPSILON)
-        highest = raised.detach().amax(1)  # a scale: what it is does not change the result, hence no gradient
+        highest = raised.detach().amax(1)  # a scale: its value does not change the result, so it needs no gradient
         power = self.power.clamp(min=1)
         mean = (raised / highest[:, None]).pow(power).mean(1).pow(1 / power)
         return {"gem": highest * mean + floor}
 
 
 class AttentionPooling(Parts):
-    """A learned query attends to the places of its photo, in several heads; nothing is added to what it finds.
+    """A learned query attends to the places of its photo, in several heads, without a residual.
 
     Multi-head attention (Vaswani et al. 2017, section 3.2.2) with one query, as the class attention of Touvron et al.
-    (2021, CaiT) without its residual and MLP. No biases. The query begins small, hence the attention as the mean.
+    (2021, CaiT) without its residual and MLP. No biases. The query begins small, so the pooling begins near the mean.
     Raises RecipeError when heads do not divide the width.
     """
 
@@ -116,13 +116,13 @@ class AttentionPooling(Parts):
                 f"use one of {', '.join(map(str, fitting))}"
             )
         self.widths = {"attention": width}
-        self.query = nn.Parameter(torch.empty(width).normal_(std=0.02))  # one-dimensional: it does not decay
+        self.query = nn.Parameter(torch.empty(width).normal_(std=0.02))  # one-dimensional: no weight decay
         self.attention = nn.MultiheadAttention(width, heads, bias=False, batch_first=True)
 
     def forward(self, patches: Float[Tensor, "batch rows cols width"]) -> dict[str, Tensor]:
         places = patches.flatten(1, 2)
-        found, _ = self.attention(self.query.expand(len(places), 1, -1), places, places, need_weights=False)
-        return {"attention": found[:, 0]}
+        pooled, _ = self.attention(self.query.expand(len(places), 1, -1), places, places, need_weights=False)
+        return {"attention": pooled[:, 0]}
 
 
 def stripe_rows(rows: int, stripes: int) -> list[slice]:

@@ -1,9 +1,9 @@
-"""Learned words for identities that have no name: contexts in sentences, and the text features they come to.
+"""Prompt learning: learned contexts in sentences, one per training identity or shared, and their text features.
 
-* A context is read by the frozen text tower in the place of words. It is of one training identity, or shared by all.
-* Several prompts of an identity are an ensemble; what an identity's text is, is their mean.
-* The text tower is a stranger here: it is passed in, never stored, never trained.
-* A file of learned prompts holds the features too: what uses them needs no text tower.
+* The frozen text tower reads a context in the place of words.
+* Several prompts of an identity are an ensemble; the identity's text feature is their mean.
+* The text tower is passed in; it is never stored here and never trained.
+* A file of learned prompts holds the features too, so that no text tower is needed to use them.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Contexts = Literal["identity", "shared", "both"]
 
 @dataclass(frozen=True)
 class ContextInit:
-    """What contexts begin as: `words` per identity (embeddings), or noise of standard deviation `std` alone.
+    """Initial contexts: `words` per identity (embeddings), or only noise of standard deviation `std`.
 
     A tenth of the noise is added to words.
     """
@@ -43,16 +43,16 @@ class ContextInit:
 
     @property
     def shared(self) -> "ContextInit":
-        """The same for a context of all identities: the mean of their words."""
+        """The initial context shared by all identities: the mean of their words."""
         return self if self.words is None else ContextInit(self.std, self.words.mean(dim=0, keepdim=True))
 
 
 class PromptLearner(nn.Module):
     """Contexts of all identities, and their text features.
 
-    `sentences` are those of all identities for the first prompt, then for the next. `tokens` learned embeddings make a
-    context; with `contexts` "both" a shared one comes before the identity's own. `dropout` is the share of a context's
-    numbers that are zeroed in training.
+    `sentences` are those of all identities for the first prompt, then for the next. A context has `tokens` learned
+    embeddings; with `contexts` "both" a shared one comes before the identity's own. `dropout` is the share of a
+    context's values that are zeroed in training.
     """
 
     def __init__(
@@ -81,28 +81,28 @@ class PromptLearner(nn.Module):
             self.contexts["identity"] = nn.Parameter(beginning.drawn(prompts, self.identities, tokens, width))
 
     def forward(self, text: TextEncoder, which: Int[Tensor, " some"]) -> Float[Tensor, "prompts some joint"]:
-        """Text features of these identities, of each of their prompts; the text tower runs once over all of them."""
-        first = self.identities * torch.arange(self.prompts, device=which.device)
-        sentences = self.sentences.to(which.device).some((first[:, None] + which).flatten())
+        """Text features of these identities, for each prompt; the text tower runs once over all of them."""
+        offsets = self.identities * torch.arange(self.prompts, device=which.device)
+        sentences = self.sentences.to(which.device).select((offsets[:, None] + which).flatten())
         features = sentences.encode(text, self.dropout(self._contexts(which)))
         return features.reshape(self.prompts, len(which), -1)
 
     def mean(self, features: Float[Tensor, "prompts some joint"]) -> Float[Tensor, "some joint"]:
-        """An identity's text of the features of its prompts; one prompt's is left as it is."""
+        """An identity's text feature from those of its prompts; the feature of a single prompt is unchanged."""
         if self.average == "after" and len(features) > 1:
             features = F.normalize(features, dim=2)
         return features.mean(dim=0)
 
     @torch.no_grad()
     def texts(self, text: TextEncoder, *, batch_size: int = 256) -> Float[Tensor, "identities joint"]:
-        """The text of every identity, in eval mode and fp32."""
+        """The text feature of every identity, in eval mode and fp32."""
         training = self.training
         self.eval()
         device = next(self.parameters()).device
         parts = torch.split(torch.arange(self.identities, device=device), batch_size)
-        found = torch.cat([self.mean(self(text, part)).float() for part in parts])
+        texts = torch.cat([self.mean(self(text, part)).float() for part in parts])
         self.train(training)
-        return found
+        return texts
 
     def _contexts(self, which: Int[Tensor, " some"]) -> Float[Tensor, "prompts_x_some context width"]:
         parts = []
@@ -116,8 +116,8 @@ class PromptLearner(nn.Module):
 def diversity(features: Float[Tensor, "prompts some joint"]) -> Float[Tensor, ""]:
     """Mean squared cosine between two prompts of an identity, in [0, 1]; low is diverse. Needs two prompts.
 
-    Squared, so that it asks for right angles and not for opposites. Ours: Lu et al., "Prompt Distribution Learning"
-    (2022), equation 8 asks the same of prompts before and after the words.
+    Squared, so that its minimum is at right angles and not at opposite directions. Ours: Lu et al., "Prompt
+    Distribution Learning" (2022), equation 8 does the same for prompts before and after the words.
     """
     unit = F.normalize(features, dim=2)
     cosines = torch.einsum("psj,qsj->spq", unit, unit)
@@ -127,7 +127,7 @@ def diversity(features: Float[Tensor, "prompts some joint"]) -> Float[Tensor, ""
 
 @dataclass(frozen=True)
 class LearnedPrompts:
-    """What a stage of prompt learning ends with. `texts` are the identities' features, in the order of their names.
+    """The result of a stage of prompt learning. `texts` are the text features, in the order of `identities`.
 
     `sentences` are the templates as filled in for each prompt and identity, `contexts` the learned embeddings.
     """
@@ -138,14 +138,14 @@ class LearnedPrompts:
     sentences: tuple[tuple[str, ...], ...] = ()
 
     def save(self, path: Path, *, before: Callable[[Path], object] | None = None) -> None:
-        """Writes the file beside and moves it into place; `before` as in `write_atomic`."""
+        """Writes the file atomically; `before` as in `write_atomic`."""
         facts = {"format": FORMAT, "identities": self.identities, "sentences": self.sentences}
         tensors = {"texts": self.texts, **{f"contexts.{name}": value for name, value in self.contexts.items()}}
         save_sealed(path, tensors, _KEY, facts, before=before)
 
     @classmethod
     def load(cls, path: Path) -> "LearnedPrompts":
-        """Raises WeightsError when the file is not one that `save` wrote, as it wrote it."""
+        """Raises WeightsError when the file was not written by `save`, or was changed since."""
         facts, tensors = load_sealed(path, _KEY, "file of learned prompts", FORMAT)
         try:
             stored = _Stored.model_validate(facts)
@@ -159,7 +159,7 @@ class LearnedPrompts:
 
 
 class _Stored(BaseModel):
-    """What a file of learned prompts says in its metadata."""
+    """The metadata of a file of learned prompts."""
 
     identities: tuple[str, ...]
     sentences: tuple[tuple[str, ...], ...]
@@ -170,20 +170,21 @@ def nearest_words(
 ) -> Int[Tensor, "identities count"]:
     """Tokens of the `count` words of the vocabulary whose text features are nearest to each of the images' features.
 
-    Cosine after the mean of all images and the mean of all words are taken away: photos lie apart from texts (Liang et
-    al., "Mind the Gap", 2022), and else a few words would be the nearest of every photo. The nearest comes first.
+    Cosine after subtraction of the mean of all images and the mean of all words: photos and texts lie in different
+    regions (Liang et al., "Mind the Gap", 2022), and otherwise a few words would be the nearest of every photo. The
+    nearest comes first.
     """
     words = torch.tensor(whole_words(text), device=text.device)
     start, end = text.ends
     with torch.no_grad():
-        found = []
+        parts = []
         for part in torch.split(words, batch_size):
             tokens = torch.stack([torch.full_like(part, start), part, torch.full_like(part, end)], dim=1)
-            found.append(text.encode_embedded(text.embed(tokens), torch.full_like(part, 2)))
-        features = torch.cat(found)
+            parts.append(text.encode_embedded(text.embed(tokens), torch.full_like(part, 2)))
+        features = torch.cat(parts)
     similar = _centred(images.to(text.device)) @ _centred(features).T
-    chosen: Tensor = words[similar.topk(count, dim=1).indices]
-    return chosen
+    nearest: Tensor = words[similar.topk(count, dim=1).indices]
+    return nearest
 
 
 def whole_words(text: TextEncoder) -> list[int]:
@@ -194,7 +195,7 @@ def whole_words(text: TextEncoder) -> list[int]:
 
 
 def word_embeddings(text: TextEncoder, words: str, tokens: int) -> Float[Tensor, "tokens width"]:
-    """Embeddings of the words' first tokens, over again where they are fewer."""
+    """Embeddings of the words' first `tokens` tokens, repeated if there are fewer."""
     pieces = text.pieces(words)
     cycled = [pieces[place % len(pieces)] for place in range(tokens)]
     return text.embed(torch.tensor([cycled], device=text.device))[0].detach()

@@ -1,13 +1,14 @@
-"""A head that describes a photo in words and looks at the photo with them: PromptSG, and ours with a graph.
+"""PromptSG's head: pseudo-words of a photo in a sentence, whose feature attends to the photo; ours adds a graph.
 
 Yang et al., "A Pedestrian is Worth One Prompt: Towards Language Guidance Person Re-Identification" (CVPR 2024). A
-photo's joint feature becomes pseudo-words of a sentence (`words.py`), whose feature looks at the photo's tokens
-(`interaction.py`). With a graph (`graph.py`, ours) the words are made of a vector that has been among prototypes.
+photo's joint feature becomes pseudo-words of a sentence (`pseudo_words.py`), whose feature attends to the photo's
+tokens (`cross_attention.py`). With a graph (`prototype_graph.py`, ours) the words are made from the joint feature after
+it has passed messages with prototypes.
 
 * Training always composes. At test the sentence may be a fixed one instead: its feature is cached, and neither text
   tower nor inversion network nor graph is needed.
-* Labels come in by one door, `outputs`, and are read in training alone: to leave out a photo's own identity, and to
-  move prototypes afterwards, so that what a photo is given depends on no other of its batch.
+* Labels are an argument of `outputs` only, and are read in training only: to exclude a photo's own identity, and to
+  update prototypes afterwards, so that the output of a photo does not depend on the other photos of its batch.
 """
 
 from dataclasses import dataclass
@@ -32,9 +33,9 @@ PART = "semantic"
 
 @dataclass(frozen=True)
 class JointSpace:
-    """What a head may use of CLIP's joint space: its width, the text tower, the image tower's map into it.
+    """CLIP's joint space for a head: its width, the text tower, the image tower's projection into it.
 
-    Without a tower there is a fixed sentence alone.
+    Without a text tower only the fixed sentence can be used.
     """
 
     width: int
@@ -43,7 +44,7 @@ class JointSpace:
 
 
 class SemanticHead(Head):
-    """Features of the backbone with BNNecks, and beside them one part, `semantic`: the photo as its sentence sees it.
+    """Features of the backbone with BNNecks, and one part, `semantic`: the sentence's feature after cross-attention.
 
     Raises RecipeError when the text tower cannot be prompted, or heads do not divide the joint width.
     """
@@ -88,15 +89,15 @@ class SemanticHead(Head):
         return outputs.before, outputs.after
 
     def outputs(self, features: Features, labels: Labels | None = None) -> Outputs:
-        """Raises RecipeError when words are asked for of a model that was saved without them."""
+        """Raises RecipeError when a sentence must be composed and the model was saved without its text tower."""
         fixed = self.inference == "fixed" and not self.training
         texts = None if fixed else self._composed(features, labels if self.training else None)
         query = self.fixed.expand(len(features.joint), -1) if texts is None else texts
-        seen = self.interaction(query.to(features.joint.dtype), features.joint, features.patches)
-        named = named_features(features, self._given) | {PART: seen}
+        attended = self.interaction(query.to(features.joint.dtype), features.joint, features.patches)
+        before = named_features(features, self._given) | {PART: attended}
         if self.training and labels is not None and self.graph is not None:
             self.graph.update_prototypes(features.joint, labels)
-        return Outputs(features, named, {name: neck(named[name]) for name, neck in self.necks.items()}, texts)
+        return Outputs(features, before, {name: neck(before[name]) for name, neck in self.necks.items()}, texts)
 
     def set_identities(self, identities: int) -> None:
         if self.graph is not None:
@@ -111,11 +112,11 @@ class SemanticHead(Head):
         """Parameters that only a composed sentence needs."""
         if self.words is None:
             return 0
-        own = [p for module in (self.words, self.graph) if module is not None for p in module.parameters()]
-        return self.words.text.size + sum(p.numel() for p in own)
+        parameters = [p for module in (self.words, self.graph) if module is not None for p in module.parameters()]
+        return self.words.text.size + sum(p.numel() for p in parameters)
 
     def frozen(self) -> dict[str, Tensor]:
-        return {} if self.words is None else self.words.text.kept()
+        return {} if self.words is None else self.words.text.stored_state()
 
     def load_frozen(self, state: dict[str, Tensor]) -> None:
         if self.words is not None:
@@ -145,13 +146,13 @@ def build_semantic_head(
     return SemanticHead(widths, necked, grid, space, graph=graph, **arguments)
 
 
-def strip_text_tower(state: dict[str, Tensor], *others: str) -> dict[str, Tensor]:
-    """An embedder's state without what only a composed sentence needs, and what begins as `others` do."""
+def strip_text_tower(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """An embedder's state without what only composed sentences need, and without keys that begin with `prefixes`."""
     return {
-        name: value for name, value in state.items() if not name.startswith(("head.words.", "head.graph.", *others))
+        name: value for name, value in state.items() if not name.startswith(("head.words.", "head.graph.", *prefixes))
     }
 
 
 def _fitting(projection: Tensor | None, width: int) -> Tensor | None:
-    """The image tower's projection, if it is one of its patches too (a ResNet's is not)."""
+    """The image tower's projection, if it fits patches too (a ResNet's does not)."""
     return projection if projection is not None and len(projection) == width else None

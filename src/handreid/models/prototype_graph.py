@@ -1,14 +1,14 @@
-"""A graph of semantic prototypes, in which a photo is a new node. Ours: the PromptSG paper has no graph.
+"""A graph of semantic prototypes, to which each photo is added as a node. Ours: the PromptSG paper has no graph.
 
 * Nodes are identities of the training photos (running means of their joint features, of length 1) and attributes
-  (text features of phrases such as "the palm of a hand"). Nothing but features and manifest makes them: no optimizer.
+  (text features of phrases such as "the palm of a hand"). They come from features and manifest, not from an optimizer.
 * Edges lead from a node to the `neighbours` identities that are nearest by cosine, and between identities and
-  the attributes that the manifest gives their photos.
-* A photo is inductive, at test and in training alike: it is joined to its nearest identities, and to
-  attributes by how like its feature their phrases are. What the manifest says of the photo is never asked.
-* At test a photo's own identity is not in the graph. So in training each photo sees the graph without its own:
-  neither its neighbours nor the attributes have heard of it. Otherwise the prototype would give the label away.
-* A photo needs its neighbours' neighbours and no more, so this graph without one is computed for every photo.
+  the attributes that the manifest states for their photos.
+* A photo is inductive, both at test and in training: it is joined to its nearest identities, and to attributes by the
+  similarity of its feature to their phrases. The manifest's values for the photo are never used.
+* At test a photo's own identity is not in the graph. So in training each photo has the graph without its own identity,
+  which contributes neither to its neighbours nor to the attributes. Otherwise the prototype would reveal the label.
+* A photo needs only its neighbours' neighbours, so the graph without one identity is computed for every photo.
 """
 
 import math
@@ -26,7 +26,7 @@ Hidden = Bool[Tensor, "batch identities"]
 
 
 class Graph(nn.Module):
-    """Joint features to vectors of the joint space that know of similar identities and of attributes.
+    """Joint features to vectors of the joint space with information on similar identities and attributes.
 
     With h a node's state, kept at length sqrt(width), and r its relations, layer by layer
 
@@ -71,11 +71,11 @@ class Graph(nn.Module):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What has been learned of the data, as arguments."""
+        """Arguments that come from the data."""
         return {"identities": len(self.prototypes), "attributes": self.attributes}
 
     def set_identities(self, identities: int) -> None:
-        """There are this many identities: those that are new have no prototype and no attributes yet."""
+        """Sets the number of identities: new ones have no prototype and no attributes yet."""
         more = max(0, identities - len(self.prototypes))
         for name in ("prototypes", "counts", "shares"):
             old = getattr(self, name)
@@ -94,23 +94,23 @@ class Graph(nn.Module):
 
     @torch.no_grad()
     def update_prototypes(self, features: Float[Tensor, "batch joint"], labels: Int[Tensor, " batch"]) -> None:
-        """Prototypes move to their identities' photos: all the way at first, then by 1 - `decay`.
+        """Prototypes move to the mean of their identities' photos: fully at first, then by 1 - `decay`.
 
-        Sums are products with a membership matrix: their order, and with it the result, is always the same.
+        Sums are products with a membership matrix: their order, and so the result, is always the same.
         """
         members = F.one_hot(labels, len(self.prototypes)).to(self.prototypes)
         counts = members.sum(dim=0)
         means = members.T @ _unit(features.to(self.prototypes)) / counts.clamp(min=1)[:, None]
-        left = self.decay * (self.counts > 0)[:, None]
+        keep = self.decay * (self.counts > 0)[:, None]
         self.prototypes.copy_(
-            torch.where(counts[:, None] > 0, left * self.prototypes + (1 - left) * means, self.prototypes)
+            torch.where(counts[:, None] > 0, keep * self.prototypes + (1 - keep) * means, self.prototypes)
         )
         self.counts += counts
 
     def forward(
         self, features: Float[Tensor, "batch joint"], exclude: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch joint"]:
-        """In fp32. `exclude` are identities that the graph of each photo is without; None at test."""
+        """In fp32. `exclude` is the identity that is left out of each photo's graph; None at test."""
         with torch.autocast(features.device.type, enabled=False):
             return self._forward(_unit(features.to(self.prototypes)), exclude)
 
@@ -121,37 +121,37 @@ class Graph(nn.Module):
         near, weights = near[:, 0], weights[:, 0]
         likeness = self._likeness(photos)
         state = _sized(photos)
-        others, words = _sized(identities[near]), _sized(self.phrases).expand(len(photos), -1, -1)
-        first, *second = self._layers()
-        state_after = first.moved(state, _mixed(weights, others), _mixed(likeness, words))
+        near_states, words = _sized(identities[near]), _sized(self.phrases).expand(len(photos), -1, -1)
+        layer, *second = self._layers()
+        state_after = layer.moved(state, _mixed(weights, near_states), _mixed(likeness, words))
         if not second:
             return state_after
-        others_after = self._identities_after(first, near, identities, hidden)
-        words_after = self._words_after(first, identities, exclude, len(photos))
-        return second[0].moved(state_after, _mixed(weights, others_after), _mixed(likeness, words_after))
+        near_states_after = self._identities_after(layer, near, identities, hidden)
+        words_after = self._words_after(layer, identities, exclude, len(photos))
+        return second[0].moved(state_after, _mixed(weights, near_states_after), _mixed(likeness, words_after))
 
     def _identities_after(self, layer: "Layer", near: Tensor, identities: Tensor, hidden: Tensor) -> Tensor:
         """States after the first layer of each photo's neighbours, in the graph without the photo's identity."""
         itself = near[..., None] == torch.arange(len(identities), device=near.device)
         places = identities[near]
-        theirs, weights = nearest(places, identities, hidden[:, None] | itself, self.neighbours, self.temperature)
+        indices, weights = nearest(places, identities, hidden[:, None] | itself, self.neighbours, self.temperature)
         words = _sized(self.phrases)
-        found = _mixed(weights, _sized(identities[theirs]))
-        return layer.moved(_sized(places), found, self.shares[near] / max(1, len(self._sizes)) @ words)
+        mixed = _mixed(weights, _sized(identities[indices]))
+        return layer.moved(_sized(places), mixed, self.shares[near] / max(1, len(self._sizes)) @ words)
 
     def _words_after(self, layer: "Layer", identities: Tensor, exclude: Tensor | None, photos: int) -> Tensor:
         """States after the first layer of the attributes, in the graph without each photo's identity."""
-        words, seen = _sized(self.phrases), self.shares * (self.counts > 0)[:, None]
-        sums, totals = (seen.T @ _sized(identities))[None], seen.sum(dim=0)[None]
+        words, shares = _sized(self.phrases), self.shares * (self.counts > 0)[:, None]
+        sums, totals = (shares.T @ _sized(identities))[None], shares.sum(dim=0)[None]
         if exclude is not None:
-            own = seen[exclude]
-            sums = sums - own[..., None] * _sized(identities[exclude])[:, None]
-            totals = totals - own
+            excluded = shares[exclude]
+            sums = sums - excluded[..., None] * _sized(identities[exclude])[:, None]
+            totals = totals - excluded
         means = sums / totals.clamp(min=1e-6)[..., None] * (totals > 1e-6)[..., None]
         return layer.attributes_moved(words[None], means).expand(photos, -1, -1)
 
     def _hidden(self, photos: int, exclude: Tensor | None) -> Hidden:
-        """Identities that a photo's graph is without: its own, and those not seen yet."""
+        """Identities that are left out of a photo's graph: its own, and those without a photo so far."""
         unseen = (self.counts == 0).expand(photos, -1)
         if exclude is None:
             return unseen
@@ -161,7 +161,7 @@ class Graph(nn.Module):
         logits = photos @ self.phrases.T / PHRASE_TEMPERATURE
         if not self._sizes:
             return logits
-        columns = [F.softmax(one, dim=1) for one in torch.split(logits, self._sizes, dim=1)]
+        columns = [F.softmax(part, dim=1) for part in torch.split(logits, self._sizes, dim=1)]
         return torch.cat(columns, dim=1) / len(columns)
 
     def _layers(self) -> list["Layer"]:
@@ -174,7 +174,7 @@ class Graph(nn.Module):
 
 
 class Layer(nn.Module):
-    """The maps W of one layer, by relation; without attributes, or where nobody reads attributes any more, fewer."""
+    """The maps W of one layer, by relation; those of attributes only where attributes exist and are read later."""
 
     def __init__(self, width: int, *, attributes: bool, last: bool) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class Layer(nn.Module):
         self.to_attributes = _map(width) if attributes and not last else None
 
     def moved(self, states: Tensor, identities: Tensor, attributes: Tensor) -> Tensor:
-        """Photos or identities after the layer, from what the nodes at their edges come to."""
+        """Photos or identities after the layer, from the mixed states of their neighbours."""
         states = states + self.of_identities(identities)
         return _sized(states if self.of_attributes is None else states + self.of_attributes(attributes))
 
@@ -204,11 +204,11 @@ def nearest(
     """
     with torch.no_grad():
         cosines = (places @ identities.T).masked_fill(hidden, -2.0)
-        values, chosen = cosines.topk(min(neighbours, len(identities)), dim=-1)
-    logits = (places[..., None, :] * identities[chosen]).sum(dim=-1) / temperature
-    there = values > -1.5
-    weights = F.softmax(logits.masked_fill(~there, torch.finfo(logits.dtype).min), dim=-1)
-    return chosen, weights * there
+        values, indices = cosines.topk(min(neighbours, len(identities)), dim=-1)
+    logits = (places[..., None, :] * identities[indices]).sum(dim=-1) / temperature
+    visible = values > -1.5
+    weights = F.softmax(logits.masked_fill(~visible, torch.finfo(logits.dtype).min), dim=-1)
+    return indices, weights * visible
 
 
 def _mixed(weights: Tensor, states: Tensor) -> Tensor:
@@ -220,10 +220,10 @@ def _layer(width: int, edges: str, *, last: bool) -> Layer:
 
 
 def _map(width: int) -> nn.Linear:
-    """Begins so small that what a node hears is a tenth of what it is."""
-    made = nn.Linear(width, width, bias=False)
-    nn.init.normal_(made.weight, std=0.1 / math.sqrt(width))
-    return made
+    """Initialised so small that a message is a tenth of a node's state."""
+    linear = nn.Linear(width, width, bias=False)
+    nn.init.normal_(linear.weight, std=0.1 / math.sqrt(width))
+    return linear
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""A photo as a word: a feature becomes pseudo-words of a sentence, and a text tower that never learns reads it.
+"""Pseudo-words: a photo's feature becomes words of a sentence, which a frozen text tower encodes.
 
-* The gradient goes through the tower to whatever made the words; the tower itself is in no optimizer and no checkpoint.
-* The feature is read at the end-of-text token. A causal tower has seen nothing of the sentence at its start, so that
-  there every photo would have the same one.
-* A saved model holds the tower without its vocabulary: the embeddings of the sentence are known.
+* The gradient passes through the tower to the network that makes the words; the tower itself is in no optimizer and no
+  checkpoint.
+* The feature is read at the end-of-text token. At the start a causal tower has seen nothing of the sentence, and every
+  photo would have the same feature.
+* A saved model holds the tower without its vocabulary: the embeddings of the sentence are stored instead.
 """
 
 import math
@@ -21,16 +22,17 @@ _VOCABULARY = "token_embedding.weight"
 
 
 class FrozenText(nn.Module):
-    """A text tower that is used and never trained.
+    """A text tower that is never trained.
 
-    It is held and no submodule: no optimizer, average, checkpoint or count of parameters meets it, and `train` does not
-    reach it. It follows its owner from device to device. Raises RecipeError when the tower cannot read embeddings.
+    It is not registered as a submodule: no optimizer, average, checkpoint or count of parameters includes it, and
+    `train` does not change it. It moves with its owner between devices. Raises RecipeError when the tower cannot read
+    embeddings.
     """
 
     def __init__(self, text: TextEncoder) -> None:
         super().__init__()
         text.check_promptable()
-        self._held = (text.eval().requires_grad_(False),)  # a tuple: torch would make a module of its own a submodule
+        self._held = (text.eval().requires_grad_(False),)  # a tuple: torch would register a plain module as a submodule
 
     @property
     def tower(self) -> TextEncoder:
@@ -38,19 +40,19 @@ class FrozenText(nn.Module):
 
     @property
     def size(self) -> int:
-        """Parameters that are needed, those of the vocabulary left out."""
-        return sum(value.numel() for value in self.kept().values())
+        """Number of parameters without those of the vocabulary."""
+        return sum(value.numel() for value in self.stored_state().values())
 
-    def kept(self) -> dict[str, Tensor]:
+    def stored_state(self) -> dict[str, Tensor]:
         """What a saved model needs of the tower: its state without the vocabulary."""
         state: dict[str, Tensor] = self.tower.clip.state_dict()
         return {name: value for name, value in state.items() if not name.endswith(_VOCABULARY)}
 
-    def load(self, kept: Mapping[str, Tensor]) -> None:
-        """Takes what `kept` gave. Raises WeightsError when it is of another tower."""
-        if {name: value.shape for name, value in self.kept().items()} != {n: v.shape for n, v in kept.items()}:
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Loads what `stored_state` gave. Raises WeightsError when it is of another tower."""
+        if {name: value.shape for name, value in self.stored_state().items()} != {n: v.shape for n, v in state.items()}:
             raise WeightsError("the text tower in the model does not match its configuration: the file is damaged")
-        self.tower.clip.load_state_dict(kept, strict=False)
+        self.tower.clip.load_state_dict(state, strict=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenText":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -61,9 +63,9 @@ class FrozenText(nn.Module):
 class PseudoWordEncoder(nn.Module):
     """A vector of the joint space to pseudo-words, and the sentence with them to its feature in the joint space.
 
-    The inversion network is an MLP of three layers, as in PromptSG (Yang et al. 2024, there for one word). Ours are its
-    widths, the ReLUs, that what goes in is normalised, and the start: the first words are as long as those of the
-    vocabulary, since CLIP's positions would drown shorter ones.
+    The inversion network is an MLP of three layers, as in PromptSG (Yang et al. 2024, there for one word). Our choices
+    are its widths, the ReLUs, the normalised input, and the initialisation: at first words have the norm of those of
+    the vocabulary, since CLIP's position embeddings would dominate shorter ones.
     """
 
     def __init__(self, text: TextEncoder, width: int, *, template: str, tokens: int, hidden: int) -> None:

@@ -1,6 +1,6 @@
-"""Tensors and facts in a safetensors file that holds the hash of both: one changed bit is noticed when it is loaded.
+"""Tensors and facts in a safetensors file that holds the hash of both: loading detects a single changed bit.
 
-safetensors itself checks shapes and lengths, and gives whatever bytes lie there.
+safetensors itself checks only shapes and lengths, not the bytes.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ def save_sealed(
     *,
     before: Callable[[Path], object] | None = None,
 ) -> None:
-    """Written beside and moved into place, `facts` as JSON under `key` of the metadata; `before` as in `write_atomic`.
+    """Writes the file atomically, with `facts` as JSON under `key` of the metadata; `before` as in `write_atomic`.
 
     Raises OutputError.
     """
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    # in one text: safetensors writes several in another order each time
-    stated = {key: json.dumps({**facts, SEAL: _seal(kept, facts)})}
-    write_atomic(path, lambda part: save_file(kept, part, metadata=stated), durable=True, before=before)
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # in one entry: safetensors writes several entries in a varying order
+    stated = {key: json.dumps({**facts, SEAL: _seal(stored, facts)})}
+    write_atomic(path, lambda part: save_file(stored, part, metadata=stated), durable=True, before=before)
 
 
 def load_sealed(path: Path, key: str, what: str, format_: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The facts and tensors of a file that `save_sealed` wrote. Raises WeightsError for every other, which says `what`
-    was expected, and in which format.
+    """The facts and tensors of a file that `save_sealed` wrote. Raises WeightsError for any other file; its message
+    says `what` was expected, and in which format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -79,7 +79,7 @@ def _seal(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 
 def _facts(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        facts = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return facts if isinstance(facts, dict) else None

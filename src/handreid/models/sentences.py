@@ -1,4 +1,4 @@
-"""Sentences with room for learned embeddings: tokens, where the room is, and where each sentence ends."""
+"""Sentences with places for learned embeddings: tokens, the places, and the end of each sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CONTEXT = "{context}"
 
 @dataclass(frozen=True)
 class Sentences:
-    """`tokens` are padded with zeros behind the end-of-text tokens, at `ends`; those at `places` stand for contexts."""
+    """`tokens` are padded with zeros after the end-of-text token at `ends`; contexts replace those at `places`."""
 
     tokens: Int[Tensor, "texts length"]
     places: Int[Tensor, "texts context"]
@@ -24,8 +24,8 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def some(self, which: Int[Tensor, " some"]) -> "Sentences":
-        """A part of them, in this order."""
+    def select(self, which: Int[Tensor, " some"]) -> "Sentences":
+        """These sentences, in this order."""
         return Sentences(self.tokens[which], self.places[which], self.ends[which])
 
     def to(self, device: torch.device) -> "Sentences":
@@ -44,18 +44,18 @@ class Sentences:
 
 
 def make_sentences(text: TextEncoder, templates: Sequence[str], tokens: int) -> Sentences:
-    """Each template with `tokens` tokens of room where it says `{context}`.
+    """Each template with `tokens` placeholder tokens in the place of `{context}`.
 
-    Raises RecipeError when a template has not exactly one such place, or does not fit into the tower.
+    Raises RecipeError when a template has not exactly one such place, or is too long for the tower.
     """
     start, end = text.ends
     rows, places = [], []
     for template in templates:
-        before, *others = template.split(CONTEXT)
-        if len(others) != 1:
+        before, *rest = template.split(CONTEXT)
+        if len(rest) != 1:
             raise RecipeError(f"template {template!r} must contain {CONTEXT} once, the place of the learned context")
         begin = [start, *text.pieces(before)]
-        row = [*begin, *[0] * tokens, *text.pieces(others[0]), end]
+        row = [*begin, *[0] * tokens, *text.pieces(rest[0]), end]
         if len(row) > text.length:
             raise RecipeError(
                 f"template {template!r} with {tokens} tokens of context has {len(row)} tokens, but the text tower "
@@ -65,5 +65,5 @@ def make_sentences(text: TextEncoder, templates: Sequence[str], tokens: int) -> 
         places.append(range(len(begin), len(begin) + tokens))
     length = max(map(len, rows))
     padded = [[*row, *[0] * (length - len(row))] for row in rows]
-    at = torch.tensor([list(of) for of in places], dtype=torch.long).reshape(len(rows), tokens)
-    return Sentences(torch.tensor(padded), at, torch.tensor([len(row) - 1 for row in rows]))
+    positions = torch.tensor([list(span) for span in places], dtype=torch.long).reshape(len(rows), tokens)
+    return Sentences(torch.tensor(padded), positions, torch.tensor([len(row) - 1 for row in rows]))

@@ -1,12 +1,12 @@
-"""Side information: what is known of how a photo was taken, as a vector beside the pixels.
+"""Side information: known conditions of a photo, such as the camera, as a vector beside the pixels.
 
 CAM-ID: TransReID's side information embedding (He et al. 2021, section 3.3, camera x viewpoint), as CLIP-ReID adds it.
 
-* A vector for each combination of values seen in training, times `strength`; where it is added says
-  `clip.image_features`. Combinations that training did not have get none: theirs would never have learned.
-* A combination that was not seen, or a value that is missing, gets the mean of all vectors, each counted once. The
-  papers have no such case, since their test photos are of the training cameras.
-* Drawn as CLIP-ReID draws them, normal with a deviation of 0.02 (cut off at 2, far away).
+* A vector for each combination of values seen in training, times `strength`; see `tower.image_features` for where it is
+  added. Combinations that training does not have get none: they would never be learned.
+* A combination that was not seen, or a missing value, gets the mean of all vectors, each counted once. The papers have
+  no such case, since their test photos are from the training cameras.
+* Initialised as in CLIP-ReID, normal with a standard deviation of 0.02 (truncated at +-2, which has no effect).
 """
 
 from collections.abc import Sequence
@@ -39,17 +39,17 @@ class SideInformation(nn.Module):
 
     def forward(self, conditions: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         """`conditions` are positions in `combinations`, UNKNOWN (-1) for all others."""
-        known = self.vectors[conditions.clamp(min=0)]
+        vectors = self.vectors[conditions.clamp(min=0)]
         unknown = (conditions == UNKNOWN).unsqueeze(1)
-        return self.strength * torch.where(unknown, self.vectors.mean(dim=0), known)
+        return self.strength * torch.where(unknown, self.vectors.mean(dim=0), vectors)
 
     def look_up(self, values: Sequence[Values]) -> Int[np.ndarray, " photos"]:
         """Conditions of photos by their values, a sequence per column; a missing value makes a photo unknown."""
-        numbers: dict[tuple[str | None, ...], int] = {one: number for number, one in enumerate(self.combinations)}
+        numbers: dict[tuple[str | None, ...], int] = {values: n for n, values in enumerate(self.combinations)}
         return np.array([numbers.get(photo, UNKNOWN) for photo in zip(*values, strict=True)], np.int64)
 
     def mirrored(self, conditions: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        """Conditions of the mirror images: of a `side` the other one, unknown where that was not seen."""
+        """Conditions of the mirror images: the other `side`, unknown if that combination was not seen."""
         return torch.where(conditions == UNKNOWN, conditions, self.mirror[conditions.clamp(min=0)])
 
     def _mirrors(self) -> Int[np.ndarray, " combinations"]:

@@ -1,7 +1,7 @@
 """The text tower: words, or embeddings in the place of words, to the joint space.
 
-A causal tower reads a sentence from its start, and its feature at the end-of-text token knows nothing of what follows.
-So sentences of embeddings are cut short behind the last end: 16 tokens instead of CLIP's 77 are five times faster.
+In a causal tower the feature at the end-of-text token does not depend on the tokens after it. So sentences of
+embeddings are cut after the last end-of-text token: 16 tokens instead of CLIP's 77 are five times faster.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _KEY = "handreid-text"  # of the file's metadata
 class TextEncoder(nn.Module):
     """Words to the joint space; equal to open_clip's `encode_text`.
 
-    What is below `check_promptable` is for towers that pass it: CLIP's own, causal, with CLIP's tokenizer.
+    The members below `check_promptable` need a tower that passes it: CLIP's own, causal, with CLIP's tokenizer.
     """
 
     def __init__(self, clip: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
@@ -46,7 +46,7 @@ class TextEncoder(nn.Module):
         save_sealed(path, self.state_dict(), _KEY, {"format": FORMAT}, before=before)
 
     def read(self, path: Path) -> None:
-        """Takes the weights of a file that `save` wrote of a tower of the same shapes. Raises WeightsError."""
+        """Loads the weights of a file that `save` wrote, of a tower of the same shapes. Raises WeightsError."""
         _, state = load_sealed(path, _KEY, "text tower", FORMAT)
         try:
             self.load_state_dict(state)
@@ -59,7 +59,7 @@ class TextEncoder(nn.Module):
         return next(self.parameters()).device
 
     def check_promptable(self) -> None:
-        """Raises RecipeError when learned embeddings cannot stand in the place of words."""
+        """Raises RecipeError when learned embeddings cannot replace words."""
         tower, pooling = self._tower_and_pooling()
         if not isinstance(self.tokenizer, SimpleTokenizer) or pooling not in ("argmax", "eos"):
             raise RecipeError(
@@ -73,12 +73,12 @@ class TextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of a token's embedding."""
+        """Width of a token's embedding."""
         return self.vocabulary.shape[1]
 
     @property
     def length(self) -> int:
-        """Most tokens that are read, start and end included."""
+        """The largest number of tokens, start and end included."""
         positions: Tensor = self._tower.positional_embedding
         return positions.shape[0]
 
@@ -98,7 +98,7 @@ class TextEncoder(nn.Module):
         return [int(token) for token in self._words.encode(text)]
 
     def word(self, token: int) -> str:
-        """A token as it is written; one that ends a word has a space behind it."""
+        """A token as text; one that ends a word has a space after it."""
         return str(self._words.decode([token]))
 
     def embed(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts length width"]:
@@ -108,7 +108,7 @@ class TextEncoder(nn.Module):
     def encode_embedded(
         self, embedded: Float[Tensor, "texts length width"], ends: Int[Tensor, " texts"]
     ) -> Float[Tensor, "texts joint"]:
-        """What `forward` gives of tokens with these embeddings; `ends` are the positions of the end-of-text tokens.
+        """As `forward` for tokens with these embeddings; `ends` are the positions of the end-of-text tokens.
 
         Raises ValueError for sentences that are longer than the tower reads.
         """
@@ -117,11 +117,11 @@ class TextEncoder(nn.Module):
             raise ValueError(f"sentences of {length} tokens, but the text tower reads {self.length}")
         positions: Tensor = tower.positional_embedding[:length]
         hidden = tower.transformer(embedded + positions, attn_mask=tower.attn_mask[:length, :length])
-        last: Tensor = tower.ln_final(hidden)[torch.arange(len(ends), device=ends.device), ends]
+        final: Tensor = tower.ln_final(hidden)[torch.arange(len(ends), device=ends.device), ends]
         project = tower.text_projection
         if project is None:
-            return last
-        projected: Tensor = project(last) if isinstance(project, nn.Linear) else last @ project
+            return final
+        projected: Tensor = project(final) if isinstance(project, nn.Linear) else final @ project
         return projected
 
     @property
@@ -135,7 +135,7 @@ class TextEncoder(nn.Module):
         return self.tokenizer
 
     def _tower_and_pooling(self) -> tuple[Any, str]:
-        """CLIP keeps its text tower's parts itself, CustomTextCLIP in a tower; others may be anything."""
+        """CLIP has its text tower's parts as attributes, CustomTextCLIP has a tower; others may be anything."""
         if isinstance(self.clip, CLIP):
             return self.clip, self.clip.text_pool_type
         if isinstance(self.clip, CustomTextCLIP) and isinstance(self.clip.text, TextTransformer):

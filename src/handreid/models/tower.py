@@ -1,9 +1,8 @@
-"""What is inside an image tower of open_clip, a ViT or a ResNet: one pass through it, widths, grid, layers.
+"""Inside an image tower of open_clip, a ViT or a ResNet: the forward pass, widths, grid, layers.
 
-* open_clip is untyped: towers are `Any` in here.
-* Looking inside (`attention_weights`, `last_feature_map`) is by hooks that are gone afterwards: a pass that somebody
-  looks
-  at is the same pass, whatever head reads it, and needs no second code for the tower.
+* open_clip is untyped: towers are `Any` in this module.
+* `attention_weights` and `last_feature_map` use hooks that are removed afterwards: an observed pass is the same pass,
+  for any head, and needs no second implementation of the tower.
 """
 
 from collections.abc import Iterator
@@ -30,9 +29,9 @@ def image_features(
 ) -> Features:
     """One pass through the image tower; without prompts and offset `joint` equals `encode_image` to the last bit.
 
-    `offset` is added to a ViT's class token before the position embedding, as in CLIP-ReID, or to what a ResNet pools
-    by the mean. That mean is also what its attention pool asks with, as the class token asks in a ViT: `joint` follows.
-    `prompts` are for a ViT alone.
+    `offset` is added to a ViT's class token before the position embedding, as in CLIP-ReID, or to a ResNet's mean over
+    the map. That mean is also the query of the attention pool, as the class token is in a ViT, so `joint` changes too.
+    `prompts` are for a ViT only.
     """
     if isinstance(visual, VisionTransformer):
         return _vit_features(visual, photos, prompts, offset)
@@ -45,7 +44,7 @@ def joint_projection(visual: Any) -> Tensor | None:
 
 
 def prompt_spec(visual: Any) -> tuple[int, int, tuple[int, int]] | None:
-    """Blocks, width and patch (height, width) of a ViT, what visual prompts are made for; None for a ResNet."""
+    """Blocks, width and patch (height, width) of a ViT, as visual prompts need them; None for a ResNet."""
     if not isinstance(visual, VisionTransformer):
         return None
     return len(visual.transformer.resblocks), visual.transformer.width, visual.patch_size
@@ -55,8 +54,8 @@ def feature_widths(visual: Any) -> dict[str, int]:
     if isinstance(visual, VisionTransformer):
         pooled = visual.ln_post.normalized_shape[0]
         return {"joint": visual.output_dim, "pooled": pooled, "penultimate": visual.transformer.width}
-    last = visual.attnpool.q_proj.in_features
-    return {"joint": visual.output_dim, "pooled": last, "penultimate": last // 2}
+    channels = visual.attnpool.q_proj.in_features
+    return {"joint": visual.output_dim, "pooled": channels, "penultimate": channels // 2}
 
 
 def patch_grid(visual: Any) -> tuple[int, int, int]:
@@ -78,54 +77,54 @@ def patch_places(visual: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 
 @contextmanager
 def attention_weights(visual: Any) -> Iterator[list[Tensor]]:
-    """A list that a pass inside fills, block by block: how a ViT's tokens weigh each other, the mean of all heads.
+    """A list that a pass within the context fills, block by block: a ViT's attention weights, the mean of all heads.
 
     Each is "batch token token", rows sum to 1; tokens are class, visual prompts, patches. Raises WeightsError for a
-    tower without blocks of attention that say their weights.
+    tower without attention blocks that return their weights.
     """
     blocks = visual.transformer.resblocks if isinstance(visual, VisionTransformer) else []
     if not blocks or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks):
         raise WeightsError("this tower gives no attention weights: attention rollout needs a ViT like CLIP's")
-    found: list[Tensor] = []
+    weights: list[Tensor] = []
 
-    def ask(module: nn.Module, given: Any, named: dict[str, Any]) -> Any:
-        return given, {**named, "need_weights": True}
+    def ask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "need_weights": True}
 
-    def take(module: nn.Module, given: Any, made: tuple[Tensor, Tensor]) -> None:
-        found.append(made[1])
+    def take(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
+        weights.append(output[1])
 
     with ExitStack() as hooks:
         for block in blocks:
             hooks.callback(block.attn.register_forward_pre_hook(ask, with_kwargs=True).remove)
             hooks.callback(block.attn.register_forward_hook(take).remove)
-        yield found
+        yield weights
 
 
 @contextmanager
 def last_feature_map(visual: Any, *, before: int = 0) -> Iterator[list[Tensor]]:
-    """A list that a pass inside puts one tensor into, a leaf that has a gradient: what is last known of each place.
+    """A list into which a pass within the context puts one tensor, a leaf with a gradient: the last map of places.
 
     Of a ResNet the last map, "batch width rows cols"; of a ViT all tokens that enter the last block, "batch token
-    width", as behind it the class token alone is left to most heads; patches are the last of them. `before` is how many
-    stages or blocks earlier, fewer where the tower has not so many. The pass is to begin without gradients: they are
-    kept from the leaf on.
+    width", as most heads read only the class token after it; patches are the last of them. `before` is how many stages
+    or blocks earlier, fewer if the tower has not so many. The pass must begin without gradients: they are recorded from
+    the leaf on.
     """
-    found: list[Tensor] = []
+    maps: list[Tensor] = []
 
-    def leaf(of: Tensor) -> Tensor:
-        torch.set_grad_enabled(True)  # until the caller's no_grad ends: below the leaf nothing needs to be kept
-        found.append(of.detach().requires_grad_())
-        return found[-1]
+    def leaf(tensor: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # until the caller's no_grad ends: nothing before the leaf needs a gradient
+        maps.append(tensor.detach().requires_grad_())
+        return maps[-1]
 
     if isinstance(visual, VisionTransformer):
         blocks = visual.transformer.resblocks
         block = blocks[max(len(blocks) - 1 - before, 0)]
-        hook = block.register_forward_pre_hook(lambda module, given: (leaf(given[0]), *given[1:]))
+        hook = block.register_forward_pre_hook(lambda module, args: (leaf(args[0]), *args[1:]))
     else:
         layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        hook = layers[max(3 - before, 0)].register_forward_hook(lambda module, given, made: leaf(made))
+        hook = layers[max(3 - before, 0)].register_forward_hook(lambda module, args, output: leaf(output))
     try:
-        yield found
+        yield maps
     finally:
         hook.remove()
 
@@ -136,7 +135,7 @@ def pools_tokens(visual: Any) -> bool:
 
 
 def layers_in_order(visual: Any) -> list[list[nn.Parameter]]:
-    """Parameters from the input up: the stem, then each block; what comes after the last block is not in it."""
+    """Parameters from the input up: the stem, then each block; those after the last block are not included."""
     if isinstance(visual, VisionTransformer):
         stem = [visual.conv1.weight, visual.class_embedding, visual.positional_embedding, *visual.ln_pre.parameters()]
         return [stem, *(list(block.parameters()) for block in visual.transformer.resblocks)]
@@ -162,7 +161,7 @@ def _vit_features(visual: Any, photos: Tensor, prompts: VisualPrompts | None, of
 
 
 def _tokens(visual: Any, photos: Tensor, offset: Tensor | None) -> Tensor:
-    """What goes into the first block, as open_clip's `_embeds` makes it, which has no place for an offset."""
+    """Input of the first block, as in open_clip's `_embeds`, which does not take an offset."""
     patches = visual.conv1(photos).flatten(2).transpose(1, 2)
     token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     if offset is not None:
@@ -174,20 +173,20 @@ def _tokens(visual: Any, photos: Tensor, offset: Tensor | None) -> Tensor:
 
 def _resnet_features(visual: Any, photos: Tensor, offset: Tensor | None) -> Features:
     before = visual.layer3(visual.layer2(visual.layer1(visual.stem(photos))))
-    last = visual.layer4(before)
-    patches = last.permute(0, 2, 3, 1)
-    pooled = last.mean((2, 3))
+    top = visual.layer4(before)
+    patches = top.permute(0, 2, 3, 1)
+    pooled = top.mean((2, 3))
     if offset is None:
-        joint = visual.attnpool(last)
+        joint = visual.attnpool(top)
     else:
         pooled = pooled + offset.to(pooled.dtype)
-        joint = _attention_pool(visual.attnpool, last, pooled)
+        joint = _attention_pool(visual.attnpool, top, pooled)
     return Features(joint, pooled, before.mean((2, 3)), patches)
 
 
-def _attention_pool(pool: Any, last: Tensor, asking: Tensor) -> Tensor:
-    """open_clip's `AttentionPool2d` with another first token than the mean of the map."""
-    x = torch.cat([asking.unsqueeze(0), last.flatten(2).permute(2, 0, 1)])
+def _attention_pool(pool: Any, feature_map: Tensor, query: Tensor) -> Tensor:
+    """open_clip's `AttentionPool2d` with `query` as first token instead of the mean of the map."""
+    x = torch.cat([query.unsqueeze(0), feature_map.flatten(2).permute(2, 0, 1)])
     x = x + pool.positional_embedding.unsqueeze(1).to(x.dtype)
     pooled, _ = F.multi_head_attention_forward(
         x[:1],

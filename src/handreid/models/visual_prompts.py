@@ -1,14 +1,15 @@
-"""Visual prompts: learned tokens among a ViT's own, beside which the tower itself may stay as it is.
+"""Visual prompts: learned tokens among a ViT's own, with which the tower itself may stay frozen.
 
 Jia et al., "Visual Prompt Tuning" (2022), section 3.2.
 
-* They stand between the class token and the patches, and enter before the first block. CLIP's ViT has a norm there that
-  the paper's has not; prompts come after it, so that they are what the block sees. They have no position embedding.
-* `shallow` prompts go through all blocks with the other tokens. With `deep` ones each block is given its own in the
-  place of what the block before made of its.
-* They leave before the last norm and the pooling: features are of class token and patches, as without prompts.
-* Drawn uniformly in +-sqrt(6 / (3 * patch height * patch width + width)), and dropped out by single values, as in the
-  authors' code. Their projection from another width is left out, since ours have the tower's.
+* They are between the class token and the patches, inserted before the first block. CLIP's ViT has a norm there that
+  the paper's has not; prompts are inserted after it, so that the block reads them unchanged. They have no position
+  embedding.
+* `shallow` prompts pass through all blocks with the other tokens. With `deep` each block has its own prompts, which
+  replace the output of the previous block's.
+* They are removed before the last norm and the pooling: features are of class token and patches, as without prompts.
+* Initialised uniformly in +-sqrt(6 / (3 * patch height * patch width + width)), with dropout of single values, as in
+  the authors' code. Its projection from another width is left out, since our prompts have the tower's width.
 """
 
 import math
@@ -39,12 +40,12 @@ class VisualPrompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def enter(self, x: Float[Tensor, "batch before width"], depth: int) -> Float[Tensor, "batch after width"]:
-        """What block `depth` (from 0) is given, of what came out of the one before it."""
+        """Input of block `depth` (from 0), from the output of the block before."""
         if depth >= len(self.prompts):
             return x
-        own = self.dropout(self.prompts[depth].to(x.dtype).expand(len(x), -1, -1))
-        others = x if depth == 0 else self.leave(x)
-        return torch.cat([others[:, :1], own, others[:, 1:]], dim=1)
+        prompts = self.dropout(self.prompts[depth].to(x.dtype).expand(len(x), -1, -1))
+        tokens = x if depth == 0 else self.leave(x)
+        return torch.cat([tokens[:, :1], prompts, tokens[:, 1:]], dim=1)
 
     def leave(self, x: Float[Tensor, "batch before width"]) -> Float[Tensor, "batch after width"]:
         """The tokens without the prompts."""

@@ -1,8 +1,8 @@
-"""Weights in files of others, read as tensors and nothing else: no such file can run code here.
+"""Reads weight files from other sources as tensors only: no such file can run code here.
 
-* safetensors holds tensors alone. A pickle (what torch.save writes, in any of its formats) is read by torch's unpickler
-  for weights, which makes tensors and plain containers and refuses all else.
-* A TorchScript archive is a program, which runs when it is loaded. Those that OpenAI published are known by their
+* safetensors holds only tensors. A pickle (what torch.save writes, in any of its formats) is read by torch's unpickler
+  for weights, which creates tensors and plain containers and refuses everything else.
+* A TorchScript archive is a program, which runs when it is loaded. Those that OpenAI published are recognised by their
   SHA-256; no other is loaded.
 """
 
@@ -49,7 +49,7 @@ def read_weights(path: Path) -> tuple[State, bool]:
         raise
     except OSError as error:
         raise WeightsError(f"weights file {path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # a file that is none of these makes the readers raise anything
+    except Exception as error:  # for any other file the readers may raise any type
         raise WeightsError(
             f"weights file {path} cannot be read as parameters of a CLIP ({_reason(error)}); {_INSTEAD}"
         ) from None
@@ -57,25 +57,25 @@ def read_weights(path: Path) -> tuple[State, bool]:
 
 
 def _is_program(path: Path) -> bool:
-    """Whether it is a zip with code or constants in it, at any depth: what torch.jit.save writes."""
+    """Whether it is a zip with code or constants in it, at any depth, as torch.jit.save writes."""
     if not zipfile.is_zipfile(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
             names = [re.split(r"[/\\]", name.lower()) for name in archive.namelist()]
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False  # then torch refuses it, or finds tensors alone
+        return False  # then torch refuses it, or finds only tensors
     return any(parts[-1] == "constants.pkl" or "code" in parts for parts in names)
 
 
 def _read_openai(path: Path) -> State:
-    found = file_hash(path)
-    if found not in OPENAI.values():
+    digest = file_hash(path)
+    if digest not in OPENAI.values():
         raise WeightsError(
             f"weights file {path} is a TorchScript archive, which runs code when it is loaded, and is not one of those "
-            f"that OpenAI published (its SHA-256 is {found}); {_INSTEAD}"
+            f"that OpenAI published (its SHA-256 is {digest}); {_INSTEAD}"
         )
-    with warnings.catch_warnings():  # torch deprecates its archives; OpenAI's weights stay in them
+    with warnings.catch_warnings():  # torch deprecates TorchScript; OpenAI's weights are in such archives
         warnings.simplefilter("ignore")
         state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
     return {name: value for name, value in state.items() if name not in _NO_PARAMETERS}
@@ -95,16 +95,16 @@ def _unpickled(path: Path) -> Any:
 
 
 def _parameters(content: Any, path: Path) -> State:
-    """The state dict that the content is or holds, without `module.` of models that were trained in parallel."""
+    """The state dict that the content is or contains, without the prefix `module.` of models trained in parallel."""
     nested = [content[key] for key in _NESTED if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
     state = nested[0] if nested else content
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"weights file {path} holds {_kind(state)}, not parameters by name; {_INSTEAD}")
-    others = {str(name): value for name, value in state.items() if not (isinstance(name, str) and _is_plain(value))}
-    if others:
-        name, value = next(iter(others.items()))
+    extra = {str(name): value for name, value in state.items() if not (isinstance(name, str) and _is_plain(value))}
+    if extra:
+        name, value = next(iter(extra.items()))
         raise WeightsError(
-            f"weights file {path} holds more than parameters ({len(others)} other entries, such as {name[:60]!r}, "
+            f"weights file {path} holds more than parameters ({len(extra)} other entries, such as {name[:60]!r}, "
             f"{_kind(value)}); {_INSTEAD}"
         )
     broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
@@ -123,15 +123,15 @@ def _is_plain(value: Any) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """In our words: torch's own advise to run what the file holds."""
-    told = str(error)
-    found = re.search(r"GLOBAL (\S{1,80})", told) or re.search(r"module (\S{1,80}) is blocked", told)
-    if found:
-        return f"it holds more than tensors: {found[1]}"
-    if "weights_only" in told or "Weights only" in told:
+    """Our wording: torch's messages advise running the file's code."""
+    message = str(error)
+    match = re.search(r"GLOBAL (\S{1,80})", message) or re.search(r"module (\S{1,80}) is blocked", message)
+    if match:
+        return f"it holds more than tensors: {match[1]}"
+    if "weights_only" in message or "Weights only" in message:
         return "it is no file of tensors alone"
-    first = next(iter(told.splitlines()), "")[:200]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    line = next(iter(message.splitlines()), "")[:200]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _kind(value: Any) -> str:

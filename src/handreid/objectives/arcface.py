@@ -13,9 +13,9 @@ class ArcFace(MarginSoftmax):
     """Cross-entropy of s cos(theta + m) for the right identity and s cos(theta) for the others.
 
     Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition" (2019), equation 3, with the margin
-    in radians. Past theta = pi - m, of which the equation says nothing, cos(theta + m) would rise again and reward a
-    wrong photo for being more wrong. There cos(theta) - m sin(m) takes its place, as in the authors' code: it keeps
-    falling, from a step down on. Photos are seldom that wrong: in many dimensions a random angle is near pi / 2.
+    in radians. Beyond theta = pi - m, which the equation does not cover, cos(theta + m) would rise again and reward a
+    larger error. There it is replaced by cos(theta) - m sin(m), as in the authors' code: after a step down it keeps
+    falling. Such angles are rare: in many dimensions a random angle is near pi / 2.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""Photos are drawn to a centre of their identity.
+"""Center loss: photos are pulled to a centre of their identity.
 
-* A centre begins where its identity's photos are in the first batch that has any. From zeros, Adam at a rate of 5e-5
-  needs thousands of steps to a CLIP feature, and all the while the loss would shrink the features towards the origin.
-* Sums over identities are products with a membership matrix: their order, and with it the result, is always the same.
+* A centre is initialised at the mean of its identity's photos in the first batch that has any. From zeros, Adam at a
+  rate of 5e-5 needs thousands of steps to a CLIP feature, and meanwhile the loss would shrink the features towards the
+  origin.
+* Sums over identities are products with a membership matrix: their order, and so the result, is always the same.
 """
 
 from typing import Literal
@@ -24,15 +25,15 @@ class Center(Objective):
     """Mean over the batch of 1/2 |x - c_y|^2, x as it is (not of unit length); summed over the features.
 
     Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition" (2016), equation 2, which sums
-    over the batch: there a batch twice as large asks for half the weight. A photo mixed of two identities is drawn to
+    over the batch: there a batch twice as large needs half the weight. A photo mixed of two identities is pulled to
     both by its shares.
 
     `learnable` centres are parameters that the optimizer steps. `running_mean` centres move after each batch in
     training, c -= alpha sum(c - x) / (1 + n) over an identity's n photos (equation 4; shares count as parts of photos).
 
     `push` times the mean, over the pairs of identities in the batch, of [push_margin - |c_i - c_j|]+^2 is added (ours).
-    Centres that only follow photos would have no gradient; there the distances are of where the batch is about to move
-    the centres, which its photos do have a say in.
+    `running_mean` centres have no gradient; there the distances are between the centres as the batch is about to move
+    them, which depend on its photos.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class Center(Objective):
         )
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
-        named = outputs.at(self.neck)
-        losses = [self._loss(named[name], targets, centres) for name, centres in self.centres.items()]
+        features = outputs.at(self.neck)
+        losses = [self._loss(features[name], targets, centres) for name, centres in self.centres.items()]
         return torch.stack(losses).sum()
 
     def undecayed(self) -> list[nn.Parameter]:
@@ -78,10 +79,10 @@ class Center(Objective):
                 for labels, share in targets.parts()
             ]
             loss = torch.stack(pulls).sum()
-            moved = places if centres.learnable else follow(places, features, members, self.alpha)
+            moved = places if centres.learnable else update_centres(places, features, members, self.alpha)
             if self.push:
                 present = members.sum(dim=0) > 0
-                loss = loss + self.push * spread(moved[present], self.push_margin)
+                loss = loss + self.push * repulsion(moved[present], self.push_margin)
             if self.training and not centres.learnable:
                 centres.move(moved)
             return loss
@@ -96,7 +97,7 @@ class Center(Objective):
 
 
 class Centres(nn.Module):
-    """A place per identity for one feature; `seen` are the identities whose place has begun."""
+    """A centre per identity for one feature; `seen` are the identities whose centre is initialised."""
 
     def __init__(self, identities: int, width: int, *, learnable: bool) -> None:
         super().__init__()
@@ -112,25 +113,25 @@ class Centres(nn.Module):
 
     @torch.no_grad()
     def begin(self, features: Float[Tensor, "batch width"], members: Members) -> None:
-        """Identities that are seen for the first time begin at the mean of their photos."""
+        """Initialises centres of new identities at the mean of their photos."""
         counts = members.sum(dim=0)
-        first = (counts > 0) & ~self.seen
+        new = (counts > 0) & ~self.seen
         means = members.T @ features / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None]
-        self.places.copy_(torch.where(first[:, None], means, self.places))
-        self.seen |= first
+        self.places.copy_(torch.where(new[:, None], means, self.places))
+        self.seen |= new
 
     @torch.no_grad()
     def move(self, places: Places) -> None:
         self.places.copy_(places)
 
 
-def follow(places: Places, features: Float[Tensor, "batch width"], members: Members, alpha: float) -> Places:
-    """Where the photos move the centres; those without photos stay."""
+def update_centres(places: Places, features: Float[Tensor, "batch width"], members: Members, alpha: float) -> Places:
+    """The centres after they moved to their photos; those without photos stay."""
     counts = members.sum(dim=0)[:, None]
     return places - alpha * (counts * places - members.T @ features) / (1 + counts)
 
 
-def spread(places: Float[Tensor, "some width"], margin: float) -> Float[Tensor, ""]:
-    """Mean over pairs of [margin - distance]+^2; 0 of one place, or none."""
+def repulsion(places: Float[Tensor, "some width"], margin: float) -> Float[Tensor, ""]:
+    """Mean over pairs of [margin - distance]+^2; 0 for fewer than two centres."""
     pairs = torch.ones(len(places), len(places), device=places.device).triu(diagonal=1)
     return (F.relu(margin - euclidean(places)).square() * pairs).sum() / pairs.sum().clamp(min=1)

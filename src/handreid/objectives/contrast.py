@@ -1,4 +1,4 @@
-"""Photos against texts, either way round: the supervised contrastive loss that prompts are learned and used with."""
+"""The supervised contrastive loss between photos and texts, for prompt learning and fine-tuning."""
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -10,12 +10,12 @@ def contrast(
     positive: Bool[Tensor, "anchors others"],
     counts: Float[Tensor, " others"] | None = None,
 ) -> Float[Tensor, " anchors"]:
-    """For every anchor the mean over its positives of -ln softmax of its logits there.
+    """For every anchor the mean over its positives of -ln softmax of their logits.
 
     Li, Sun, Li, "CLIP-ReID" (2023), equations 3 (photos as anchors, texts as others) and 4 (texts as anchors), which
-    are Khosla et al. (2020), equation 2, over two kinds of features. `counts` says how often each of the others stands
-    in the batch: it weighs that often in the sum below the line, and is computed once. An anchor without a positive
-    has a loss of 0.
+    are Khosla et al. (2020), equation 2, over two kinds of features. `counts` says how often each of the others occurs
+    in the batch: its weight in the denominator, so that it is computed only once. An anchor without a positive has a
+    loss of 0.
     """
     weighted = logits if counts is None else logits + counts.log()
     losses = (weighted.logsumexp(dim=1, keepdim=True) - logits) * positive

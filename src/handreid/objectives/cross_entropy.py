@@ -12,8 +12,8 @@ from handreid.types import Outputs, Targets
 class CrossEntropy(Objective):
     """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), summed over one classifier per feature.
 
-    The classifiers read the features behind the neck and have no bias. As in the hand papers' baseline and CLIP-ReID
-    (Li et al. 2023, L_id) the classifiers before and after CLIP's projection are two, and their losses add up. With
+    The classifiers read the features after the neck and have no bias. As in the hand papers' baseline and CLIP-ReID
+    (Li et al. 2023, L_id) there are two classifiers, before and after CLIP's projection, and their losses add up. With
     smoothing e over n identities the target is 1 - e + e/n for the right one and e/n for the others. A photo mixed of
     two identities has the loss of each by its share.
     """

@@ -1,7 +1,7 @@
-"""A loss that is not handreid's own: imported by its name, made of the recipe's arguments, and held to the protocol.
+"""A user's loss: imported by its name and built from the recipe's arguments; its results are checked.
 
-Any `nn.Module` will do whose `forward(outputs, targets)` gives one number: outputs are `handreid.types.Outputs`,
-targets `handreid.types.Targets`. `undecayed()` and `at_epoch(epoch)` are called where it has them, see `Objective`.
+Any `nn.Module` can be used whose `forward(outputs, targets)` gives one number: outputs are `handreid.types.Outputs`,
+targets `handreid.types.Targets`. `undecayed()` and `at_epoch(epoch)` are called if it has them, see `Objective`.
 """
 
 import inspect
@@ -20,8 +20,8 @@ from handreid.types import Outputs, Targets
 
 
 class CustomObjective(Objective):
-    """Somebody's module as an objective. Raises RecipeError from `forward` for a result that is not one number, and
-    where the module reads a feature that is not there.
+    """A user's module as an objective. `forward` raises RecipeError for a result that is not one number, and for a
+    feature that does not exist.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
@@ -33,58 +33,60 @@ class CustomObjective(Objective):
         try:
             loss = self.module(outputs, targets)
         except KeyError as error:
-            there = f"before the neck {', '.join(outputs.before)}; after it {', '.join(outputs.after) or 'none'}"
+            names = f"before the neck {', '.join(outputs.before)}; after it {', '.join(outputs.after) or 'none'}"
             raise RecipeError(
-                f"objective {self.name} looks for {error.args[0]!r} and does not find it. Features are, {there}: name "
+                f"objective {self.name} looks for {error.args[0]!r} and does not find it. Features are, {names}: name "
                 "what it reads in `features`, and `neck: after` where it reads behind the neck"
             ) from error
         if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
-            found = f"a tensor of {loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            result = (
+                f"a tensor of {loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            )
             raise RecipeError(
-                f"objective {self.name} gave {found[:100]} for a batch; give one number, a tensor without dimensions, "
+                f"objective {self.name} gave {result[:100]} for a batch; give one number, a tensor without dimensions, "
                 "such as losses.mean()"
             )
         return loss
 
     def undecayed(self) -> list[nn.Parameter]:
-        own = getattr(self.module, "undecayed", None)
-        return list(own()) if callable(own) else []
+        method = getattr(self.module, "undecayed", None)
+        return list(method()) if callable(method) else []
 
     def at_epoch(self, epoch: float) -> None:
-        own = getattr(self.module, "at_epoch", None)
-        if callable(own):
-            own(epoch)
+        method = getattr(self.module, "at_epoch", None)
+        if callable(method):
+            method(epoch)
 
 
 def make_module(kind: str, arguments: Mapping[str, object], offered: Mapping[str, object]) -> nn.Module:
-    """The class that `kind` names, made of its arguments; of `offered` it gets what its constructor asks for by name.
+    """An object of the class that `kind` names, with `arguments`, and those of `offered` that its constructor takes.
 
-    Raises RecipeError for what cannot be imported, is no class of modules, or refuses its arguments.
+    Raises RecipeError if it cannot be imported, is no class of modules, or refuses its arguments.
     """
-    made = import_class(kind)
+    cls = import_class(kind)
     try:
-        parameters = inspect.signature(made).parameters
-        wanted = {name: value for name, value in offered.items() if name in parameters}
-        module = made(**{**wanted, **arguments})
+        parameters = inspect.signature(cls).parameters
+        extra = {name: value for name, value in offered.items() if name in parameters}
+        module = cls(**{**extra, **arguments})
     except (TypeError, ValueError) as error:
         raise RecipeError(f"objective {kind} cannot be made of its arguments: {error}") from error
     return module
 
 
 def import_class(kind: str) -> type[nn.Module]:
-    """The class of `package.module:Class`. Imports the module, and so runs its code. Raises RecipeError."""
+    """The class of `package.module:Class`. Importing the module runs its code. Raises RecipeError."""
     path, _, name = kind.partition(":")
     try:
-        found: Any = import_module(path)
+        target: Any = import_module(path)
     except Exception as error:
         raise RecipeError(f"objective {kind}: {_not_imported(path, error)}") from error
     for part in name.split("."):
-        if not hasattr(found, part):
-            raise RecipeError(f"objective {kind}: {_not_there(found, part)}")
-        found = getattr(found, part)
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        if not hasattr(target, part):
+            raise RecipeError(f"objective {kind}: {_missing_name(target, part)}")
+        target = getattr(target, part)
+    if not isinstance(target, type) or not issubclass(target, nn.Module):
         raise RecipeError(f"objective {kind} is no class of torch's nn.Module: give one with forward(outputs, targets)")
-    return found
+    return target
 
 
 def _not_imported(path: str, error: Exception) -> str:
@@ -98,8 +100,8 @@ def _not_imported(path: str, error: Exception) -> str:
     return f"there is no module {path}: install its package, or set PYTHONPATH to the folder in which it lies"
 
 
-def _not_there(found: Any, name: str) -> str:
+def _missing_name(target: Any, name: str) -> str:
     if name == "<locals>":
         return "it is defined in a function, where it cannot be imported: define it at the top of a module"
-    near = get_close_matches(name, [one for one in vars(found) if not one.startswith("_")], n=1, cutoff=0.5)
-    return f"{found.__name__} has no {name}" + (f"; did you mean {near[0]}?" if near else "")
+    near = get_close_matches(name, [key for key in vars(target) if not key.startswith("_")], n=1, cutoff=0.5)
+    return f"{target.__name__} has no {name}" + (f"; did you mean {near[0]}?" if near else "")

@@ -1,7 +1,7 @@
-"""How the features of a batch compare, for the objectives that look at pairs.
+"""Distances and cosines between the features of a batch, for the objectives that use pairs.
 
-* In fp32 whatever autocast says: a difference of two near features is lost in fp16 and overflows there. What is
-  already fp32 or fp64 stays as it is.
+* In fp32 even under autocast: in fp16 the difference of two near features is lost, and squares overflow. fp32 and fp64
+  stay as they are.
 * Features that are equal have a finite gradient.
 """
 
@@ -14,7 +14,7 @@ Comparison = Float[Tensor, "batch batch"]
 
 
 def without_autocast(features: Tensor) -> torch.autocast:
-    """A context in which nothing that is computed from `features` is rounded to half precision."""
+    """A context in which results computed from `features` are not rounded to half precision."""
     return torch.autocast(features.device.type, enabled=False)
 
 
@@ -25,9 +25,9 @@ def at_least_fp32(features: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batc
 def euclidean(features: Float[Tensor, "batch dim"]) -> Comparison:
     """Distances, from differences and not from |x|^2 - 2xy + |y|^2.
 
-    The expanded form, which `cdist` takes from 26 photos on if it is let, loses what two near features share: of
-    CLIP's width and norm 10 it finds up to 0.006 between a feature and itself. The gradient where two features are
-    equal is 0, `cdist`'s choice among the slopes of the cone there; that of a square root would be infinite.
+    The expanded form, which `cdist` uses by default from 26 photos on, cancels digits for near features: with CLIP's
+    width and a norm of 10 it gives up to 0.006 between a feature and itself. The gradient where two features are equal
+    is 0, `cdist`'s choice among the subgradients there; that of a square root would be infinite.
     """
     return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -40,6 +40,6 @@ def cosines(features: Float[Tensor, "batch dim"]) -> Comparison:
 def positive_negative_masks(
     labels: Int[Tensor, " batch"],
 ) -> tuple[Bool[Tensor, "batch batch"], Bool[Tensor, "batch batch"]]:
-    """Which photos (columns) are positives and which negatives of which (rows); a photo is neither of itself."""
+    """Which photos (columns) are positives, and which negatives, of each photo (rows); itself is neither."""
     same = labels[:, None] == labels[None, :]
     return same.fill_diagonal_(False), labels[:, None] != labels[None, :]

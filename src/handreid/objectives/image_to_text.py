@@ -27,7 +27,7 @@ class ImageToText(Objective):
     ) -> None:
         super().__init__()
         self.texts: Tensor
-        self.register_buffer("texts", texts, persistent=False)  # they are kept where they were learned
+        self.register_buffer("texts", texts, persistent=False)  # they are stored with the stage that learned them
         self.label_smoothing = label_smoothing
         self.normalise = normalise
         self.temperature = temperature

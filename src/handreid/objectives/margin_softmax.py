@@ -1,10 +1,10 @@
-"""Classification by angle, which ArcFace and CosFace are with different margins.
+"""Classification by angle, the base of ArcFace and CosFace, which differ in their margins.
 
-* In fp32 whatever autocast says: in half precision a cosine near 1 is off by more than the margin makes of it.
-* The angle to the right identity comes from the chords to its weight and to the opposite point, not from acos, whose
-  gradient is infinite where photo and weight agree and whose fp32 value is off by up to 5e-4 there.
-* A feature of zeros has no direction: all its cosines are 0, and so is its gradient; dividing by a tiny norm would
-  make one that ruins the step.
+* In fp32 even under autocast: in half precision the error of a cosine near 1 is larger than the effect of the margin.
+* The angle to the right identity is computed from the chords to its weight and to the opposite point, not by acos,
+  whose gradient is infinite where photo and weight agree and whose fp32 value is off by up to 5e-4 there.
+* A feature of zeros has no direction: all its cosines are 0, and so is its gradient; division by a tiny norm would give
+  a gradient that ruins the step.
 """
 
 from abc import abstractmethod
@@ -22,13 +22,14 @@ from handreid.types import Outputs, Targets
 class MarginSoftmax(Objective):
     """Cross-entropy of `scale` times cosines, the right identity's changed by a margin; summed over the features.
 
-    One weight per identity and feature, read behind the neck. Only the weights' directions classify. They begin uniform
-    on the sphere, so that no identity is nearer to the photos than another, and as short as the plain classifier's: by
-    how much a step turns a weight is inversely proportional to its length, and the steps of a fine-tuning are small. A
-    photo mixed of two identities has the loss of each by its share, with the margin on that identity.
+    One weight per identity and feature; features are read after the neck. Only the weights' directions classify. They
+    are initialised uniformly on the sphere, so that no identity is nearer to the photos than another, and as short as
+    those of the plain classifier: the angle by which a step turns a weight is inversely proportional to its length, and
+    the steps of a fine-tuning are small. A photo mixed of two identities has the loss of each by its share, with the
+    margin on that identity.
 
-    The margin grows in a line over `margin_warmup_epochs`: before the weights have found their identities it would
-    pull the encoder about for nothing.
+    The margin grows linearly over `margin_warmup_epochs`: before the weights point to their identities it would move
+    the encoder without use.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class MarginSoftmax(Objective):
 
     @abstractmethod
     def with_margin(self, angles: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What stands in the place of the cosine of the angle to the right identity, by `self.margin`."""
+        """What replaces the cosine of the angle to the right identity; uses `self.margin`."""
 
     def at_epoch(self, epoch: float) -> None:
         grown = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
@@ -79,13 +80,13 @@ class MarginSoftmax(Objective):
 
 
 def directions(vectors: Float[Tensor, "any width"]) -> Float[Tensor, "any width"]:
-    """Of unit length; zeros stay zeros, and their gradient is 0."""
+    """Vectors of unit length; zeros stay zeros, with a gradient of 0."""
     return F.normalize(vectors * vectors.any(dim=1, keepdim=True), dim=1)
 
 
 def angles(a: Float[Tensor, "any width"], b: Float[Tensor, "any width"]) -> Float[Tensor, " any"]:
-    """Between vectors of unit length, row by row; in radians, 0 to pi, exact to a few roundings at both ends.
+    """Angles between vectors of unit length, row by row; in radians, 0 to pi, accurate also near both ends.
 
-    The slope at an angle of exactly 0 or pi, where there is a kink, is taken as 0.
+    The gradient at an angle of exactly 0 or pi, where there is a kink, is 0.
     """
     return 2 * torch.atan2(torch.linalg.vector_norm(a - b, dim=1), torch.linalg.vector_norm(a + b, dim=1))

@@ -14,15 +14,15 @@ from handreid.types import Neck, Outputs, Targets
 class MetricLearning(Objective):
     """A loss of pytorch-metric-learning, one per feature with its own parameters and memory; summed over the features.
 
-    Musgrave, Belongie, Lim, "PyTorch Metric Learning" (2020); formulas are with the library's classes. What a loss
-    asks to know of the data (`num_classes`, `embedding_size`) is filled in. With `memory`, photos are also compared
-    with that many of earlier batches: Wang et al., "Cross-Batch Memory for Embedding Learning" (2020). Siamese
+    Musgrave, Belongie, Lim, "PyTorch Metric Learning" (2020); formulas are in the library's classes. Arguments of a
+    loss that depend on the data (`num_classes`, `embedding_size`) are filled in. With `memory`, photos are also
+    compared with that many of earlier batches: Wang et al., "Cross-Batch Memory for Embedding Learning" (2020). Siamese
     training is `ContrastiveLoss`: over all pairs of the batch, positives nearer than pos_margin, negatives farther
-    than neg_margin. Where we differ: AngularLoss is given features of length 1, of which the library normalises only
+    than neg_margin. Where we differ: AngularLoss is given features of length 1, where the library normalises only
     anchors and positives, and `mean` over nothing is 0.
 
-    Raises RecipeError for a loss, miner or argument that the library does not have, or that do not go together; and
-    from `forward` when a batch does not fit into the memory.
+    Raises RecipeError for a loss, miner or argument that the library does not have, or that do not fit together; and
+    from `forward` when a batch is larger than the memory.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class MetricLearning(Objective):
         memory: int | None = None,
         neck: Neck = "before",
     ) -> None:
-        from handreid.objectives.pml_adapter import (  # seconds, which other terms need not wait for
+        from handreid.objectives.pml_adapter import (  # takes seconds; not needed by other terms
             build_loss,
             build_memory,
             build_miner,
@@ -54,10 +54,10 @@ class MetricLearning(Objective):
         self.miners = nn.ModuleDict()
         for name, width in widths.items():
             sizes: dict[str, object] = {"num_classes": identities, "embedding_size": width, "descriptors_dim": width}
-            made = build_loss(loss, arguments or {}, distance, reducer, sizes)
+            criterion = build_loss(loss, arguments or {}, distance, reducer, sizes)
             mined = build_miner(miner, miner_arguments or {}, distance) if miner else None
-            dry_run(made, mined, width, identities)
-            self.losses[name] = build_memory(made, mined, memory, width) if memory else made
+            dry_run(criterion, mined, width, identities)
+            self.losses[name] = build_memory(criterion, mined, memory, width) if memory else criterion
             if mined and not memory:
                 self.miners[name] = mined
 
@@ -67,11 +67,11 @@ class MetricLearning(Objective):
                 f"objective metric_learning: memory {self.memory} is smaller than a batch of {len(targets.labels)}: "
                 "make it several times larger than a batch"
             )
-        named = outputs.at(self.neck)
-        return torch.stack([self._loss(name, named[name], targets.labels) for name in self.losses]).sum()
+        features = outputs.at(self.neck)
+        return torch.stack([self._loss(name, features[name], targets.labels) for name in self.losses]).sum()
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Proxies."""
+        """Proxies: places in feature space."""
         return [p for name, p in self.losses.named_parameters() if name.endswith("proxies")]
 
     def _loss(self, name: str, features: Tensor, labels: Tensor) -> Float[Tensor, ""]:
@@ -81,4 +81,4 @@ class MetricLearning(Objective):
                 features = F.normalize(features, dim=1)
             mined = self.miners[name](features, labels) if name in self.miners else None
             value: Tensor = self.losses[name](features, labels, mined)
-            return value.sum()  # some of the library's losses have one element and no scalar
+            return value.sum()  # some of the library's losses give one element, not a scalar

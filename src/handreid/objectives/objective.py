@@ -11,20 +11,20 @@ from handreid.types import Outputs, Targets
 class Objective(nn.Module, ABC):
     """Reads `Outputs`, owns its parameters (classifiers, centres), gives one number for the batch.
 
-    `OBJECTIVES` in `table.py` names the class of each kind of term. Its keyword arguments are the fields of the term's
-    model, without `kind`, `weight`, `lr` and `features`. Before them a term that learns (`LearnedTerm`) is given the
-    widths of its features by name and the number of identities; any other is given the names of its features.
+    `OBJECTIVES` in `table.py` has the class of each kind of term. Its keyword arguments are the fields of the term's
+    model, without `kind`, `weight`, `lr` and `features`. The positional arguments of a term that learns (`LearnedTerm`)
+    are the widths of its features by name and the number of identities; of any other, the names of its features.
     """
 
     @abstractmethod
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]: ...
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Matrices that are places rather than maps, such as centres: weight decay would pull them to the origin."""
+        """Parameters that are points, not maps, such as centres: weight decay would pull them to the origin."""
         return []
 
     def at_epoch(self, epoch: float) -> None:
-        """Called before every step with the epochs that the stage has done; for what changes with time."""
+        """Called before every step with the epochs done in the stage; for schedules such as a growing margin."""
 
 
 def weighted_mean(loss: Float[Tensor, " batch"], share: Float[Tensor, " batch"] | None) -> Float[Tensor, ""]:

@@ -1,9 +1,9 @@
-"""pytorch-metric-learning, as it has to be used here.
+"""Adapter of pytorch-metric-learning.
 
-* Distance and reducer are always given. Ours are the library's, mended where they give numbers that are not finite:
-  a mean over no pairs, the angle between equal features, a division by no variance.
-* A recipe's mistake is told when the objective is built, where it names the loss: the loss is tried on a few features.
-* A loss is refused when what it computes is not what its paper says, or cannot be used in a loop of training.
+* Distance and reducer are always given. They are the library's, corrected where they give non-finite numbers: a mean
+  over no pairs, the angle between equal features, a division by zero variance.
+* Mistakes of a recipe are reported when the objective is built, with the name of the loss: a dry run on a few features.
+* A loss is refused when it does not compute what its paper says, or cannot be used in a training loop.
 """
 
 import inspect
@@ -23,7 +23,7 @@ Arguments = dict[str, object]
 
 
 class Cosine(distances.CosineSimilarity):  # type: ignore[misc]  # the library is untyped
-    """Kept off 1 and -1 by rounding's width: the slope of the arc cosine there is infinite."""
+    """Clamped by a few roundings below 1 and above -1, where the gradient of the arc cosine is infinite."""
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         limit = 1 - 8 * torch.finfo(query_emb.dtype).eps
@@ -32,14 +32,14 @@ class Cosine(distances.CosineSimilarity):  # type: ignore[misc]  # the library i
 
 
 class Euclidean(distances.LpDistance):  # type: ignore[misc]
-    """From differences; see `objectives/distances.py`."""
+    """Computed from differences; see `objectives/distances.py`."""
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         return torch.cdist(query_emb, ref_emb, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class SignalToNoise(distances.SNRDistance):  # type: ignore[misc]
-    """Finite for a feature without any variance, by which the library divides."""
+    """Finite for a feature of zero variance, by which the library divides."""
 
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         noise = (query_emb[:, None] - ref_emb).var(dim=2)
@@ -47,14 +47,14 @@ class SignalToNoise(distances.SNRDistance):  # type: ignore[misc]
 
 
 class Mean(reducers.MeanReducer):  # type: ignore[misc]
-    """0, not 0 / 0, where there is nothing to average."""
+    """0, not 0 / 0, if there is nothing to average."""
 
     def element_reduction(self, losses: Tensor, indices: object, embeddings: Tensor, *_: object) -> Tensor:
         return losses.mean() if len(losses) else embeddings.sum() * 0
 
 
 class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
-    """With its position in the checkpoint; the library keeps the photos there, but not where the next one goes."""
+    """With its write position in the checkpoint; the library stores only the embeddings there."""
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.queue_idx, int(self.has_been_filled)])
@@ -93,41 +93,41 @@ REFUSED = {
     "VICRegLoss": "it takes no labels",
 }
 NOT_COMPARED_TO_ITSELF = "NCALoss"
-"""Would find each photo's own copy in the memory, and call it the nearest."""
+"""It would find each photo's own copy in the memory as its nearest neighbour."""
 UNCHECKED = {"RankedListLoss": ("euclidean", "squared_euclidean", "normalised_euclidean")}
-"""Distances of losses that take a similarity without a word, and learn the opposite from it."""
+"""Allowed distances of losses that accept a similarity without an error, and would learn the opposite with it."""
 ELSEWHERE = frozenset(
     ("distance", "reducer", "collect_stats", "mat_based_loss", "embedding_regularizer", "embedding_reg_weight")
 ) | {"weight_regularizer", "weight_reg_weight", "weight_init_func"}
-"""Arguments that are said elsewhere in the recipe, or that are objects and cannot be said there."""
+"""Arguments that are set elsewhere in the recipe, or that are objects and cannot be set in a recipe."""
 
 
 def build_loss(name: str, arguments: Arguments, distance: str, reducer: str, sizes: Arguments) -> nn.Module:
-    """The library's loss of that name; `sizes` are arguments that follow from the data, for those losses that ask.
+    """The library's loss of that name; `sizes` are arguments from the data, for losses that require them.
 
-    Raises RecipeError for whatever the library would not have, or would have and do something else.
+    Raises RecipeError for arguments that the library refuses, and for those that it accepts but uses differently.
     """
-    made = _class("loss", name, losses)
-    asked = _parameters(made)
-    required = {key for key, parameter in asked.items() if parameter.default is parameter.empty}
+    factory = _class("loss", name, losses)
+    parameters = _parameters(factory)
+    required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
     filled = {key: sizes[key] for key in required & sizes.keys()}
-    _check_arguments(f"loss {name}", arguments, asked.keys() - filled.keys(), required - filled.keys())
+    _check_arguments(f"loss {name}", arguments, parameters.keys() - filled.keys(), required - filled.keys())
     common = {"reducer": REDUCERS[reducer](), **filled, **arguments}
-    return _build(f"loss {name}", made, common, distance, UNCHECKED.get(name, tuple(DISTANCES)))
+    return _build(f"loss {name}", factory, common, distance, UNCHECKED.get(name, tuple(DISTANCES)))
 
 
 def build_miner(name: str, arguments: Arguments, distance: str) -> nn.Module:
-    made = _class("miner", name, miners)
-    asked = _parameters(made)
-    _check_arguments(f"miner {name}", arguments, asked.keys(), set())
-    return _build(f"miner {name}", made, arguments, distance, tuple(DISTANCES))
+    factory = _class("miner", name, miners)
+    parameters = _parameters(factory)
+    _check_arguments(f"miner {name}", arguments, parameters.keys(), set())
+    return _build(f"miner {name}", factory, arguments, distance, tuple(DISTANCES))
 
 
 def build_memory(loss: nn.Module, miner: nn.Module | None, size: int, width: int) -> CrossBatchMemory:
     name = type(loss).__name__
-    known = [one for one in CrossBatchMemory.supported_losses() if one != NOT_COMPARED_TO_ITSELF]
-    if name not in known:
-        raise _error(f"loss {name} cannot use a memory: remove `memory`, or use {_listed(known)}")
+    supported = [loss_name for loss_name in CrossBatchMemory.supported_losses() if loss_name != NOT_COMPARED_TO_ITSELF]
+    if name not in supported:
+        raise _error(f"loss {name} cannot use a memory: remove `memory`, or use {_joined(supported)}")
     return CrossBatchMemory(loss, width, memory_size=size, miner=miner)
 
 
@@ -150,44 +150,46 @@ def _both(loss: nn.Module, miner: nn.Module | None) -> str:
 
 
 def _class(kind: str, name: str, module: ModuleType) -> Callable[..., Any]:
-    found = {key: one for key, one in inspect.getmembers(module, inspect.isclass) if key not in ABSTRACT}
-    if name in REFUSED and name in found:
+    classes = {key: cls for key, cls in inspect.getmembers(module, inspect.isclass) if key not in ABSTRACT}
+    if name in REFUSED and name in classes:
         raise _error(f"{kind} {name} is not supported: {REFUSED[name]}")
-    usable = [key for key in found if key not in REFUSED]
+    usable = [key for key in classes if key not in REFUSED]
     if name not in usable:
         lower = {key.lower(): key for key in usable}
-        meant = lower.get(name.lower(), name)
-        hint = f"did you mean {meant!r}?" if meant != name else messages.known(name, usable, f"in `{module.__name__}`")
+        close = lower.get(name.lower(), name)
+        hint = f"did you mean {close!r}?" if close != name else messages.known(name, usable, f"in `{module.__name__}`")
         raise _error(f"pytorch-metric-learning has no {kind} {messages.shown(name)}: {hint}")
-    made: Callable[..., Any] = found[name]
-    return made
+    factory: Callable[..., Any] = classes[name]
+    return factory
 
 
-def _parameters(made: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a class takes: its own parameters and, behind its **kwargs, those of the classes it is made of."""
-    found: dict[str, inspect.Parameter] = {}
-    for one in inspect.getmro(made):  # type: ignore[arg-type]
-        if "__init__" in vars(one):
-            for name, parameter in list(inspect.signature(vars(one)["__init__"]).parameters.items())[1:]:
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Parameters of a class: its own and, through **kwargs, those of its base classes."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for cls in inspect.getmro(factory):  # type: ignore[arg-type]
+        if "__init__" in vars(cls):
+            for name, parameter in list(inspect.signature(vars(cls)["__init__"]).parameters.items())[1:]:
                 if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and name not in ELSEWHERE:
-                    found.setdefault(name, parameter)
-    return found
+                    parameters.setdefault(name, parameter)
+    return parameters
 
 
-def _check_arguments(what: str, given: Arguments, known: Iterable[str], required: Iterable[str]) -> None:
-    known = sorted(known)
-    if wrong := sorted(given.keys() - set(known)):
-        raise _error(f"{what} has no argument {_listed(wrong)}: known are {_listed(known) or 'none'}")
-    if missing := sorted(set(required) - given.keys()):
-        raise _error(f"{what} needs {_listed(missing)} among its arguments; known are {_listed(known)}")
+def _check_arguments(what: str, arguments: Arguments, allowed: Iterable[str], required: Iterable[str]) -> None:
+    allowed = sorted(allowed)
+    if wrong := sorted(arguments.keys() - set(allowed)):
+        raise _error(f"{what} has no argument {_joined(wrong)}: known are {_joined(allowed) or 'none'}")
+    if missing := sorted(set(required) - arguments.keys()):
+        raise _error(f"{what} needs {_joined(missing)} among its arguments; known are {_joined(allowed)}")
 
 
-def _build(what: str, made: Callable[..., Any], common: Arguments, distance: str, takes: tuple[str, ...]) -> nn.Module:
+def _build(
+    what: str, factory: Callable[..., Any], common: Arguments, distance: str, takes: tuple[str, ...]
+) -> nn.Module:
     def attempt(name: str) -> nn.Module | Exception:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # the library gives scipy a tensor
-                built: nn.Module = made(distance=DISTANCES[name](), **common)
+                built: nn.Module = factory(distance=DISTANCES[name](), **common)
         except Exception as error:
             return error
         return built
@@ -201,7 +203,7 @@ def _build(what: str, made: Callable[..., Any], common: Arguments, distance: str
     raise _error(f"{what} rejects its arguments: {built or type(built).__name__}")
 
 
-def _listed(names: Iterable[str]) -> str:
+def _joined(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 

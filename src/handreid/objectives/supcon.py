@@ -10,13 +10,13 @@ from handreid.types import Neck, Outputs, Targets
 
 
 class SupCon(Objective):
-    """Every photo should point at its identity's photos rather than at the batch's others; summed over the features.
+    """Each photo is pulled to its identity's photos, away from the others of the batch; summed over the features.
 
     Khosla et al., "Supervised Contrastive Learning" (2020), equation 2 (L_out): with z of length 1 and P(i) the other
     photos of i's identity, the mean over i of -1/|P(i)| sum over p in P(i) of ln softmax(z_i z_a / temperature)_p,
-    where a runs over all photos but i. Where we differ: the paper sums over i and has two views of every photo; we
-    take the mean over those that have a positive, and what a photo is compared with is the batch as it was drawn.
-    Without any pair the loss is a zero with a gradient of zero.
+    where a runs over all photos except i. Where we differ: the paper sums over i and has two views of every photo; we
+    take the mean over those that have a positive, and compare each photo with the batch as drawn. Without any pair the
+    loss is 0 with a gradient of 0.
     """
 
     def __init__(self, features: tuple[str, ...], *, temperature: float = 0.1, neck: Neck = "before") -> None:
@@ -26,8 +26,8 @@ class SupCon(Objective):
         self.neck = neck
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
-        named = outputs.at(self.neck)
-        return torch.stack([self._loss(named[name], targets.labels) for name in self.features]).sum()
+        features = outputs.at(self.neck)
+        return torch.stack([self._loss(features[name], targets.labels) for name in self.features]).sum()
 
     def _loss(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
         with without_autocast(features):

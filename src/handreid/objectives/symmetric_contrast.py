@@ -1,4 +1,4 @@
-"""Photos and the sentences that were composed of them, each drawn to its identity's others of the other kind."""
+"""Contrast between photos and the sentences composed from them, in both directions."""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -1,6 +1,6 @@
-"""Which class computes a term of the loss: every `kind` of a recipe that handreid has.
+"""The class of each `kind` of term that handreid has.
 
-A kind that is not here is `package.module:Class`, see `custom.py`.
+Any other kind is `package.module:Class`, see `custom.py`.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The text of an identity among the photos of a batch."""
+"""Contrast of each identity's text with the photos of a batch."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +13,7 @@ class TextToImage(Objective):
     """Mean over the batch's identities of the contrast of their text with the batch's photos.
 
     Li, Sun, Li, "CLIP-ReID" (2023), equation 4, there used to learn prompts; here the texts are fixed, one per
-    identity, and photos learn. An identity weighs as many times as it has photos in the batch, as in the paper's sum.
+    identity, and photos learn. An identity's weight is its number of photos in the batch, as in the paper's sum.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class TextToImage(Objective):
     ) -> None:
         super().__init__()
         self.texts: Tensor
-        self.register_buffer("texts", texts, persistent=False)  # they are kept where they were learned
+        self.register_buffer("texts", texts, persistent=False)  # they are stored with the stage that learned them
         self.normalise = normalise
         self.temperature = temperature
 

@@ -1,8 +1,8 @@
 """Triplets of an anchor, a positive and a negative.
 
-* Own code rather than pytorch-metric-learning's: its loss gathers triplets by index, whose gradient is summed in an
-  order that depends on threads, and a resumed run could not equal an uninterrupted one; its miners know no quantile.
-* What is chosen is multiplied in, not indexed out: a feature that is not a number makes a loss that is none.
+* Not pytorch-metric-learning's: its loss gathers triplets by index, whose gradient is summed in an order that depends
+  on threads, so that a resumed run could not equal an uninterrupted one; its miners have no quantile.
+* Triplets are selected by a mask, not by indices: a NaN feature makes the loss NaN.
 """
 
 from typing import Literal
@@ -23,7 +23,7 @@ class Triplet(Objective):
     """Mean over triplets of [h + margin]+, with h = d(a, p) - d(a, n); summed over the features.
 
     Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification" (2017). The margin `soft`
-    makes of it ln(1 + exp(h)), which has no margin: a triplet violates it when h > 0. Triplets are
+    replaces the hinge by ln(1 + exp(h)), which has no margin: a triplet violates it when h > 0. Triplets are
 
     * `batch_all`: all of the batch, the paper's L_BA, equation 6. The mean is over all of them, whatever they
       contribute; pytorch-metric-learning divides by the number of those that are not zero.
@@ -31,10 +31,10 @@ class Triplet(Objective):
       that lack either are left out of the mean.
     * `semi_hard`: those with d(a, p) < d(a, n) < d(a, p) + margin; Schroff, Kalenichenko, Philbin, "FaceNet" (2015),
       equation 4, without its choice of one negative per pair. With `soft` there is no upper end.
-    * `hard_only`: of those that violate the margin, h + margin > 0, the ones whose h is at least the `quantile` of
-      theirs. For tuning on what is still wrong: what remains of a batch is 1 - quantile of its violations.
+    * `hard_only`: of those that violate the margin, h + margin > 0, the ones whose h is at least the `quantile` of the
+      violations' h. For fine-tuning on remaining errors: 1 - quantile of a batch's violations are used.
 
-    Without any triplet the loss is a zero with a gradient of zero. Memory grows with the cube of the batch: 8 MB per
+    Without any triplet the loss is 0 with a gradient of 0. Memory grows with the cube of the batch: 8 MB per
     intermediate result at 128 photos; `batch_hard` needs the square only.
     """
 
@@ -58,8 +58,8 @@ class Triplet(Objective):
         self.neck = neck
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
-        named = outputs.at(self.neck)
-        return torch.stack([self._loss(named[name], targets.labels) for name in self.features]).sum()
+        features = outputs.at(self.neck)
+        return torch.stack([self._loss(features[name], targets.labels) for name in self.features]).sum()
 
     def _loss(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
         with without_autocast(features):
@@ -67,14 +67,14 @@ class Triplet(Objective):
             distances = euclidean(features) if self.distance == "euclidean" else 1 - cosines(features)
             positive, negative = positive_negative_masks(labels)
             if self.mining == "batch_hard":
-                hardness, chosen = _hardest(distances, positive, negative)
+                hardness, mask = _hardest(distances, positive, negative)
             else:
                 hardness = distances[:, :, None] - distances[:, None, :]
-                chosen = self._chosen(hardness.detach(), positive[:, :, None] & negative[:, None, :])
+                mask = self._select(hardness.detach(), positive[:, :, None] & negative[:, None, :])
             losses = F.softplus(hardness) if self.soft else F.relu(hardness + self.margin)
-            return (losses * chosen).sum() / chosen.sum().clamp(min=1)
+            return (losses * mask).sum() / mask.sum().clamp(min=1)
 
-    def _chosen(self, hardness: Float[Tensor, "a p n"], valid: Bool[Tensor, "a p n"]) -> Bool[Tensor, "a p n"]:
+    def _select(self, hardness: Float[Tensor, "a p n"], valid: Bool[Tensor, "a p n"]) -> Bool[Tensor, "a p n"]:
         if self.mining == "batch_all":
             return valid
         violating = valid & (hardness > -self.margin)
@@ -89,7 +89,7 @@ def _hardest(
     distances: Float[Tensor, "a b"], positive: Bool[Tensor, "a b"], negative: Bool[Tensor, "a b"]
 ) -> tuple[Float[Tensor, " a"], Bool[Tensor, " a"]]:
     """Hardness of each anchor's hardest triplet, and which anchors have one; 0 for the others."""
-    chosen = positive.any(dim=1) & negative.any(dim=1)
+    valid = positive.any(dim=1) & negative.any(dim=1)
     farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(~negative, torch.inf).amin(dim=1)
-    return (farthest - nearest).where(chosen, distances.new_zeros(())), chosen
+    return (farthest - nearest).where(valid, distances.new_zeros(())), valid

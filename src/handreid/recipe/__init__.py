@@ -1,4 +1,4 @@
-"""What an experiment is, as data: plain frozen values, no torch, nothing built yet."""
+"""Recipes: an experiment as plain frozen values, without torch and before any object is built."""
 
 from handreid.recipe.custom_term import CustomTerm
 from handreid.recipe.data import Data

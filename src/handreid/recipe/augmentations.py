@@ -1,4 +1,4 @@
-"""What is done to training photos: to each alone, and to two of a batch."""
+"""Augmentations of single training photos, and mixing of two photos of a batch."""
 
 from pathlib import Path
 from typing import Annotated, Literal

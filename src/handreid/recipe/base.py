@@ -1,4 +1,4 @@
-"""What every part of a recipe is made of."""
+"""The base class and common types of all parts of a recipe."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ Inference = Literal["composed", "fixed"]
 
 
 class Value(BaseModel):
-    """Raises RecipeError where it is made of values that are wrong; `model_validate` raises pydantic's own error."""
+    """The constructor raises RecipeError for wrong values; `model_validate` raises pydantic's own error."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -35,5 +35,5 @@ class Value(BaseModel):
             where, model = type(self).__name__, type(self)
             raise RecipeError(explained(error, None, where, values, model)) from None
 
-    # pydantic would else call it for parts of what is validated as a whole, which then ends at the first thing wrong
+    # otherwise pydantic calls it for parts of a whole that it validates, which would end at the first error
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

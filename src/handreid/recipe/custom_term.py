@@ -1,11 +1,10 @@
-"""A term of the loss that is not handreid's own: a class that is imported by its name, or an object given from Python.
+"""A user's term of the loss: a class that is imported by its name, or an object given from Python.
 
-* `kind: "package.module:Class"` and `arguments` say all of a class that is imported, so that anybody who has the
+* `kind: "package.module:Class"` and `arguments` describe an imported class completely, so that anybody who has the
   package can train the recipe again.
-* Of an object nobody knows with what arguments it was made. A recipe holds a copy of it as it was given, and writes
-  down `fingerprint`: hashes of its settings and of its weights. A run goes on with an object of the same fingerprint
-  alone.
-* Recipes know no torch: an object can only be an `nn.Module` where somebody has imported torch already.
+* The constructor arguments of an object are unknown. A recipe holds a copy of it as it was given, and stores its
+  `fingerprint`: hashes of its settings and of its weights. A run resumes only with an object of the same fingerprint.
+* Recipes do not import torch: an object can only be an `nn.Module` if torch has been imported already.
 """
 
 import copy
@@ -21,7 +20,7 @@ from handreid.messages import shown
 from handreid.recipe.base import FeatureName, Neck
 from handreid.recipe.term import LearnedTerm
 
-CUSTOM = "package.module:Class"  # what stands for all such kinds in messages
+CUSTOM = "package.module:Class"  # stands for all such kinds in messages
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d][\w.<>]*")
 
 
@@ -56,7 +55,7 @@ class CustomTerm(LearnedTerm):
 
     @property
     def module(self) -> Any:
-        """The object as it was given, of which the trained one is a copy; None where the class is to be imported."""
+        """The object as it was given, of which a copy is trained; None where the class must be imported."""
         return self._module
 
     @property
@@ -70,7 +69,7 @@ class CustomTerm(LearnedTerm):
     @model_validator(mode="wrap")
     @classmethod
     def _from_module(cls, value: Any, handler: ModelWrapValidatorHandler["CustomTerm"]) -> "CustomTerm":
-        """Takes an object in the place of the keys, or among them as `module`."""
+        """Accepts an object instead of the keys, or among them as `module`."""
         keys = {"module": value} if is_module(value) or isinstance(value, type) else value
         if not isinstance(keys, dict) or "module" not in keys:
             return handler(value)
@@ -80,16 +79,16 @@ class CustomTerm(LearnedTerm):
         if "kind" in keys or "arguments" in keys:
             raise ValueError("module is an object already: leave out kind and arguments, which make one")
         try:
-            given = copy.deepcopy(module)
+            snapshot = copy.deepcopy(module)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"module {_path_of(type(module))} cannot be copied: {error}") from None
-        term = handler(_facts_of(given) | {name: value for name, value in keys.items() if name != "module"})
-        term._module = given
+        term = handler(_facts_of(snapshot) | {name: value for name, value in keys.items() if name != "module"})
+        term._module = snapshot
         return term
 
 
 def kind_of(value: Any) -> str | None:
-    """What tells terms apart in a list of objectives: the kind, or `CUSTOM` for all that handreid does not have."""
+    """The discriminator of terms in a list of objectives: the kind, or `CUSTOM` for all that are not handreid's."""
     if (
         is_module(value)
         or isinstance(value, type)
@@ -119,10 +118,10 @@ def _facts_of(module: Any) -> dict[str, Any]:
 def fingerprint_of(module: Any) -> str:
     """Equal for objects of one class with the same settings (numbers, texts, lists of them) and the same weights."""
     torch: Any = sys.modules["torch"]
-    own = vars(torch.nn.Module())
+    internal = vars(torch.nn.Module())
     settings, weights = hashlib.sha256(), hashlib.sha256()
     for path, part in module.named_modules():
-        plain = {name: _plain(value) for name, value in vars(part).items() if name not in own}
+        plain = {name: _plain(value) for name, value in vars(part).items() if name not in internal}
         settings.update(json.dumps([path, _path_of(type(part)), plain], sort_keys=True).encode())
     for name, value in module.state_dict().items():
         weights.update(json.dumps([name, _plain(value)], sort_keys=True).encode())
@@ -134,15 +133,15 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, torch.Tensor):
         stored = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         return [str(value.dtype), list(value.shape), hashlib.sha256(stored.numpy().tobytes()).hexdigest()]
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return _path_of(named)
+    owner = value if hasattr(value, "__qualname__") else type(value)
+    return _path_of(owner)
 
 
-def _path_of(named: Any) -> str:
-    return f"{named.__module__}:{named.__qualname__}"
+def _path_of(owner: Any) -> str:
+    return f"{owner.__module__}:{owner.__qualname__}"

@@ -1,4 +1,4 @@
-"""Which photos, and who is who."""
+"""The photos, the protocol, and what an identity is."""
 
 from pathlib import Path
 from typing import Literal

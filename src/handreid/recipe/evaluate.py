@@ -1,4 +1,4 @@
-"""How a run is evaluated."""
+"""The evaluation of a run."""
 
 from string import Formatter
 from typing import Annotated
@@ -35,7 +35,7 @@ class Prompts(Value):
 
 
 def _check_places(template: str) -> None:
-    """Raises ValueError for a place that is filled in otherwise than by a plain word."""
+    """Raises ValueError for an unknown place, and for one with a format or a conversion."""
     for _, name, layout, conversion in Formatter().parse(template):
         if name is not None and (name not in ("aspect", "surface", "side") or layout or conversion):
             raise ValueError(f"{{{name}}}")
@@ -59,7 +59,7 @@ class Evaluate(Value):
 
     @model_validator(mode="after")
     def _nothing_is_done_twice(self) -> "Evaluate":
-        twice = next((one.words for one in self.rerank if self.rerank.count(one) > 1), None)
+        twice = next((method.words for method in self.rerank if self.rerank.count(method) > 1), None)
         if twice:
             raise ValueError(f"rerank lists {twice} twice: list it once")
         return self

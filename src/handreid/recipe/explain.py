@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a recipe, in words: which key, where it stands, and what would be right."""
+"""Messages from pydantic's errors in a recipe: the key, its line, and what would be right."""
 
 import difflib
 from typing import Any, get_args
@@ -8,9 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from handreid.messages import known, listed, shortened, shown
 
-_MOST = 8  # complaints about one file that are told
+_MOST = 8  # problems of one file that are listed
 _KEYS = "in docs/recipes.md, below Keys"
-# Keys and values by their former names: a recipe written before is told the present one.
+# Former names of keys and values, to name the present one for an old recipe.
 _RENAMED_KEYS = {
     "start": "init_from",
     "gates": "checks",
@@ -31,22 +31,22 @@ def explained(
     lines = []
     problems = error.errors()
     for problem in problems:
-        if _beside_the_point(problem, problems):
+        if _is_side_effect(problem, problems):
             continue
         keys = _written(problem["loc"], raw)
         line = _line_of(node, keys)
         place = f"{where}{f' line {line}' if line else ''}"
         lines.append(shortened(f"{place}: {_complaint(keys, problem, raw, model)}", 500))
-    told = list(dict.fromkeys(lines))
-    more = [f"and {len(told) - _MOST} more"] if len(told) > _MOST else []
-    return "\n".join([*told[:_MOST], *more])
+    unique = list(dict.fromkeys(lines))
+    more = [f"and {len(unique) - _MOST} more"] if len(unique) > _MOST else []
+    return "\n".join([*unique[:_MOST], *more])
 
 
-def _beside_the_point(problem: Any, problems: list[Any]) -> bool:
-    """Keys were given where words may stand too: that they are no words is not what is wrong with them."""
+def _is_side_effect(problem: Any, problems: list[Any]) -> bool:
+    """Keys were given where a text is allowed too: the error that they are no text is not the actual problem."""
     place = problem["loc"][:-1]
-    others = [other for other in problems if other is not problem and other["loc"][: len(place)] == place]
-    return problem["type"] == "string_type" and problem["loc"][-1] == "str" and bool(others)
+    siblings = [sibling for sibling in problems if sibling is not problem and sibling["loc"][: len(place)] == place]
+    return problem["type"] == "string_type" and problem["loc"][-1] == "str" and bool(siblings)
 
 
 def _complaint(keys: Location, problem: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
@@ -55,28 +55,28 @@ def _complaint(keys: Location, problem: Any, raw: dict[str, Any], root: type[Bas
         case "extra_forbidden" if path in _RENAMED_KEYS:
             return f"unknown key {path!r}: it is called {_RENAMED_KEYS[path]!r} now"
         case "extra_forbidden":
-            there = _known_keys(keys[:-1], raw, root)
-            near = difflib.get_close_matches(str(keys[-1])[:100], there, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else known(str(keys[-1]), there, _KEYS)
+            names = _known_keys(keys[:-1], raw, root)
+            near = difflib.get_close_matches(str(keys[-1])[:100], names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else known(str(keys[-1]), names, _KEYS)
             return f"unknown key {path!r}; {hint}"
         case "missing":
             return f"key {path!r} is missing"
         case "union_tag_invalid":
-            found = str(problem["ctx"]["tag"])
+            given = str(problem["ctx"]["tag"])
             kinds = [tag.strip(" '") for tag in str(problem["ctx"]["expected_tags"]).split(",")]
-            near = difflib.get_close_matches(found[:100], kinds, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(given[:100], kinds, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            return f"{path}.kind {shown(found)} is not one of {listed(kinds)}{hint}"
+            return f"{path}.kind {shown(given)} is not one of {listed(kinds)}{hint}"
         case "union_tag_not_found":
             return f"{path}: key 'kind' is missing"
         case _:
             message = str(problem["msg"]).removeprefix("Value error, ")
             value = "" if isinstance(problem["input"], dict | list) else f" is {shown(problem['input'])}"
-            now = _RENAMED_VALUES.get((_without_numbers(keys), str(problem["input"])))
-            if now is not None:
-                return f"{path}{value}: it is called {now!r} now"
-            said = f"{path}{value}"
-            return f"{said}: {message}" if said else message
+            new_name = _RENAMED_VALUES.get((_without_numbers(keys), str(problem["input"])))
+            if new_name is not None:
+                return f"{path}{value}: it is called {new_name!r} now"
+            prefix = f"{path}{value}"
+            return f"{prefix}: {message}" if prefix else message
 
 
 def _without_numbers(keys: Location) -> str:
@@ -84,7 +84,7 @@ def _without_numbers(keys: Location) -> str:
 
 
 def _written(location: Location, raw: Any) -> Location:
-    """Pydantic's location without the tags of unions, which are nowhere in the file."""
+    """Pydantic's location without the tags of unions, which are not in the file."""
     keys: list[str | int] = []
     for position, key in enumerate(location):
         if isinstance(key, str) and (key.startswith("tagged-union[") or key == "package.module:Class"):
@@ -107,10 +107,10 @@ def _line_of(node: yaml.Node | None, keys: Location) -> int | None:
     line = None
     for key in keys:
         if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(key)), None)
-            if found is None:
+            entry = next(((k, v) for k, v in node.value if k.value == str(key)), None)
+            if entry is None:
                 break
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = entry[0].start_mark.line + 1, entry[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
             line = node.start_mark.line + 1
@@ -138,9 +138,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _of_kind(models: list[type[BaseModel]], kind: object) -> type[BaseModel] | None:
-    named = isinstance(kind, str) and ":" in kind  # package.module:Class, whose model has no kind of its own
+    custom = isinstance(kind, str) and ":" in kind  # package.module:Class, whose model has no kind of its own
     for model in models:
         field = model.model_fields.get("kind")
-        if field is not None and (field.is_required() if named else field.default == kind):
+        if field is not None and (field.is_required() if custom else field.default == kind):
             return model
     return models[0] if models else None

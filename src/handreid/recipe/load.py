@@ -1,4 +1,4 @@
-"""From YAML to a checked recipe and back; every complaint names the key, its line and file, and what to do."""
+"""From YAML to a checked recipe and back; every error names the key, its line and file, and what to do."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def builtin_names() -> list[str]:
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe by built-in name or file, with `path.to.key=value` overrides applied before checking.
 
-    Raises RecipeError that names key, line, file and the nearest right spelling.
+    Raises RecipeError, which names key, line, file and the closest valid name.
     """
     text, where = text_of(source)
     return parse_recipe(text, where, overrides)
@@ -38,7 +38,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(
     text: str, where: str, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
 ) -> Recipe:
-    """`overrides` as `--set` says them, then `values` by path; of two paths the outer comes first."""
+    """Applies `overrides` in the form of `--set`, then `values` by path, outer paths before inner ones."""
     raw, node = read_mapping(text, where, "a recipe is a mapping of keys like name, data, model, stages")
     for override in overrides:
         _apply(raw, override)
@@ -48,7 +48,7 @@ def parse_recipe(
 
 
 def check_names(recipes: Sequence[Recipe]) -> None:
-    """Raises RunError for two rungs of one name, which would be one folder."""
+    """Raises RunError for two rungs with the same name, which would share a folder."""
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -56,16 +56,16 @@ def check_names(recipes: Sequence[Recipe]) -> None:
 
 
 def read_mapping(text: str, where: str, what: str) -> tuple[dict[str, Any], yaml.Node | None]:
-    """A file's keys, and where in it they are. Raises RecipeError when it holds something else."""
+    """A file's keys, and its YAML node for line numbers. Raises RecipeError when it holds something else."""
     raw, node = read_yaml(text, where)
     if not isinstance(raw, dict):
-        found = "nothing" if raw is None else f"a {type(raw).__name__}" if isinstance(raw, list) else shown(raw)
-        raise RecipeError(f"{where}: {what}; found {found} (if it is a manifest, give it with --data)")
+        content = "nothing" if raw is None else f"a {type(raw).__name__}" if isinstance(raw, list) else shown(raw)
+        raise RecipeError(f"{where}: {what}; found {content} (if it is a manifest, give it with --data)")
     return raw, node
 
 
 def checked(model: type[Kind], raw: dict[str, Any], node: yaml.Node | None, where: str) -> Kind:
-    """The model of the keys. Raises RecipeError that says of each wrong one where it is and what would be right."""
+    """The model of the keys. Raises RecipeError, which says for each wrong key where it is and what would be right."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -78,7 +78,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def text_of(source: str | Path) -> tuple[str, str]:
-    """A recipe's text, and what to call its place."""
+    """A recipe's text, and its place for messages."""
     path = file_of(source, builtin_names())
     if path is not None:
         return read_text(path, "recipe"), str(path)
@@ -89,15 +89,15 @@ def text_of(source: str | Path) -> tuple[str, str]:
 
 
 def file_of(source: str | Path, names: Sequence[str]) -> Path | None:
-    """The file that is meant, unless a built-in name is: a folder of that name, such as its run, is not."""
+    """The file, or None for a built-in name, even if a folder of that name, such as its run, exists."""
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
         return path
     try:
-        there = path.exists() and not (path.is_dir() and str(source) in names)
+        exists = path.exists() and not (path.is_dir() and str(source) in names)
     except OSError:  # such as a name that is too long for one
-        there = False
-    return path if there else None
+        exists = False
+    return path if exists else None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -106,7 +106,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def split_override(override: str) -> tuple[str, Any]:
-    """Path and value of what `--set` says."""
+    """Path and value of a `--set` argument. Raises RecipeError."""
     path, equals, value = override.partition("=")
     if not equals:
         raise RecipeError(f"--set {shown(override)}: write it as path.to.key=value")
@@ -115,24 +115,24 @@ def split_override(override: str) -> tuple[str, Any]:
     return path, _value(override, value)
 
 
-def set_value(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
-    """Puts a value into nested keys and lists. Raises RecipeError, after `said`, when there is no such place."""
+def set_value(raw: dict[str, Any], path: str, value: Any, source: str) -> None:
+    """Puts a value into nested keys and lists. Raises RecipeError, prefixed by `source`, if the path does not exist."""
     keys = path.split(".")
     place: Any = raw
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(place, list):
             if not _is_index(key) or int(key) >= len(place):
-                raise RecipeError(f"{said}: {shown(key)} is not an index of a list of length {len(place)}")
+                raise RecipeError(f"{source}: {shown(key)} is not an index of a list of length {len(place)}")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
             if not last and _is_index(keys[depth + 1]) and key not in place:
-                raise RecipeError(f"{said}: the recipe has no {'.'.join(keys[: depth + 1])} to change")
+                raise RecipeError(f"{source}: the recipe has no {'.'.join(keys[: depth + 1])} to change")
             if not last:
                 place.setdefault(key, {})
         else:
-            raise RecipeError(f"{said}: {'.'.join(keys[:depth])} holds {shown(place)}, not keys")
+            raise RecipeError(f"{source}: {'.'.join(keys[:depth])} holds {shown(place)}, not keys")
         if last:
             place[index] = value
         else:
@@ -154,7 +154,7 @@ def _value(override: str, text: str) -> Any:
 def override_recipe(
     recipe: Recipe, changes: Mapping[str, Any], flip_tta: bool | None, rerank: Sequence[Rerank] | None = None
 ) -> Recipe:
-    """The recipe with other keys of `data`, None for those that stay, mirrored photos or not, re-ranked otherwise."""
+    """The recipe with changed keys of `data`, flip test-time augmentation and re-ranking; None changes nothing."""
     raw = recipe.model_dump()
     raw["data"] |= {name: value for name, value in changes.items() if value is not None}
     if flip_tta is not None:

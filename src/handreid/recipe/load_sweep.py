@@ -1,4 +1,4 @@
-"""From a sweep's YAML, and the recipe that it names, to what each of its trials trains."""
+"""From a sweep's YAML, and the recipe that it names, to the recipe of each trial."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,17 @@ class Design:
     where: str  # the recipe's place, for messages
 
     def recipe_of(self, parameters: Mapping[str, Any], **keys: object) -> Recipe:
-        """The recipe of one setting; `keys` are further values by path. Raises RecipeError if there is none."""
+        """The recipe of one setting; `keys` are further values by path. Raises RecipeError if it is not valid."""
         changes = {**self.sweep.fixed, **self.sweep.values(parameters), **keys}
         return parse_recipe(self.recipe, self.where, values=changes)
 
     def running(self, concurrent: int) -> "Design":
-        """The same, so many trials at a time."""
+        """The same design with `concurrent` trials at a time."""
         return replace(self, sweep=self.sweep.model_copy(update={"concurrent": concurrent}))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes it this sweep and no other: all but how many trials run at a time, and on what."""
+        """What identifies the sweep: everything except the number of trials at a time and their resources."""
         content = self.sweep.model_dump(mode="json", exclude={*_RESOURCES, "recipe", "about"})
         return {**content, "recipe": yaml.safe_load(self.recipe)}
 
@@ -51,7 +51,7 @@ def builtin_sweeps() -> list[str]:
 def load_sweep(source: str | Path, *, recipe: str | None = None, overrides: Sequence[str] = ()) -> Design:
     """A sweep by built-in name or file; `recipe` replaces the one that it names, `overrides` add to its `set`.
 
-    Raises RecipeError that names key, line and file.
+    Raises RecipeError, which names key, line and file.
     """
     text, where, folder = _text_of(source)
     return parse_sweep(text, where, folder, recipe=recipe, overrides=overrides)
@@ -60,7 +60,7 @@ def load_sweep(source: str | Path, *, recipe: str | None = None, overrides: Sequ
 def parse_sweep(
     text: str, where: str, folder: Path | None = None, *, recipe: str | None = None, overrides: Sequence[str] = ()
 ) -> Design:
-    """A sweep of its text; a recipe in a file is looked for in `folder` first."""
+    """A sweep from its text; a recipe's file is looked for in `folder` first."""
     raw, node = read_mapping(text, where, "a sweep is a mapping of keys like name, recipe, space, search")
     sweep = checked(Sweep, raw, node, where)
     varied = recipe or _beside(sweep.recipe, folder)

@@ -1,4 +1,4 @@
-"""From photo to embedding."""
+"""The model: from photo to embedding."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -64,7 +64,7 @@ class HeadValue(Value):
 
     @property
     def makes_parts(self) -> bool:
-        """Whether the head makes features of its own of the patch grid."""
+        """Whether the head makes features of its own from the patch grid."""
         return False
 
     @property
@@ -74,7 +74,7 @@ class HeadValue(Value):
 
     @property
     def keeps_prototypes(self) -> bool:
-        """Whether the head keeps means of the training identities' features."""
+        """Whether the head stores means of the training identities' features."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""Terms of the loss. `objectives/table.py` says which class computes each.
+"""Terms of the loss. `objectives/table.py` has the class that computes each.
 
 `weight`, `lr` and `features` are read by `build.py`; every other field is an argument of that class.
 """
@@ -255,5 +255,5 @@ AnyTerm = Annotated[
 
 
 def term_name(term: AnyTerm) -> str:
-    """What the term is called in logs: its kind, or the name of its class where it is not handreid's own."""
+    """The term's name in logs: its kind, or the name of a user's class."""
     return term.kind.rpartition(":")[2].rpartition(".")[2]

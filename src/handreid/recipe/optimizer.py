@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules."""
+"""Optimizers and schedules of the learning rate."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Words for identities that have no name, learned with CLIP frozen."""
+"""The stage `learn_prompts`: contexts of identities, learned with CLIP frozen."""
 
 import re
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ class PromptOptimizer(Value):
 
     @property
     def momentum(self) -> float:
-        """Of SGD, which contexts do not learn by."""
+        """For the interface of `Optimizer`: contexts are not trained with SGD."""
         return 0.0
 
 

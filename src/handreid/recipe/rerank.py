@@ -67,35 +67,35 @@ _COUNTS = {
 }
 
 
-def with_kinds(given: Any) -> Any:
-    """One mapping or several, as a list; what has no kind is `k_reciprocal`."""
-    if given is None:
+def with_kinds(value: Any) -> Any:
+    """One mapping or several, as a list; the default kind is `k_reciprocal`."""
+    if value is None:
         return ()
-    several = [given] if isinstance(given, dict) else given
-    if not isinstance(several, list | tuple):
-        return several
-    return [{"kind": "k_reciprocal", **one} if isinstance(one, dict) else one for one in several]
+    items = [value] if isinstance(value, dict) else value
+    if not isinstance(items, list | tuple):
+        return items
+    return [{"kind": "k_reciprocal", **item} if isinstance(item, dict) else item for item in items]
 
 
 def read_rerank(text: str) -> Rerank:
     """`k1=20,k2=6`, `expansion=5,alpha=3` or `gallery-expansion=5`, as on a command line. Raises RecipeError."""
     pairs = [part.partition("=") for part in text.split(",")]
-    given = {key.strip(): value.strip() for key, _, value in pairs}
-    if len(given) < len(pairs) or not all(equals for _, equals, _ in pairs):
+    keys = {key.strip(): value.strip() for key, _, value in pairs}
+    if len(keys) < len(pairs) or not all(equals for _, equals, _ in pairs):
         raise RecipeError(f"--rerank {text}: write key=value, each key once, separated by commas, like {_EXAMPLES}")
-    named = next((key for key in given if key in _COUNTS), None)
-    if named:
-        given = {"kind": _COUNTS[named], "neighbours": given.pop(named), **given}
+    option = next((key for key in keys if key in _COUNTS), None)
+    if option:
+        keys = {"kind": _COUNTS[option], "neighbours": keys.pop(option), **keys}
     try:
-        found: Rerank = TypeAdapter(Rerank).validate_python({"kind": "k_reciprocal", **given})
+        rerank: Rerank = TypeAdapter(Rerank).validate_python({"kind": "k_reciprocal", **keys})
     except ValidationError as error:
-        problems = "; ".join(_complaint(problem, named) for problem in error.errors())
+        problems = "; ".join(_complaint(problem, option) for problem in error.errors())
         raise RecipeError(f"--rerank {text}: {problems}; known: {_EXAMPLES}") from None
-    return found
+    return rerank
 
 
-def _complaint(problem: Any, named: str | None) -> str:
+def _complaint(problem: Any, option: str | None) -> str:
     key = str(problem["loc"][-1]) if problem["loc"] else "kind"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
-    return f"{named if key == 'neighbours' else key} is {problem['input']!r}: {problem['msg']}"
+    return f"{option if key == 'neighbours' else key} is {problem['input']!r}: {problem['msg']}"

@@ -1,4 +1,4 @@
-"""Which photos make a batch."""
+"""Samplers: the photos of a batch."""
 
 from typing import Annotated, Literal
 

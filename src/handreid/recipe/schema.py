@@ -1,8 +1,8 @@
-"""A recipe is frozen values, one file of models per question; every field is checked when the recipe is read.
+"""The recipe as frozen values; every field is checked when the recipe is read.
 
-* Lengths of time are in epochs, sizes in pixels (height, width), learning rates per step of the optimizer.
-* A union is told apart by `kind:`; an unknown key is an error.
-* What only makes sense together is checked by the smallest model that holds both.
+* Durations are in epochs, sizes in pixels (height, width), learning rates per step of the optimizer.
+* `kind:` selects the model of a union; an unknown key is an error.
+* Combinations of fields are checked by the smallest model that holds both.
 * Defaults are those of the published fine-tuned CLIP baseline for hands, where it has one.
 * The text below a field is its meaning in docs/recipes.md.
 """
@@ -52,12 +52,12 @@ class Recipe(Value):
 
     @property
     def experiment(self) -> "Recipe":
-        """What decides weights and scores, without who is told and what is checked."""
+        """What decides weights and scores: the recipe without tracking and checks."""
         return self.model_copy(update={"tracking": (), "checks": Checks()})
 
     @property
     def fine_tunes(self) -> list[tuple[int, FineTune]]:
-        """The stages of this kind, with their numbers: for what its own keys mean beside the rest of the recipe."""
+        """The stages of kind `fine_tune`, with their numbers."""
         return [(number, stage) for number, stage in enumerate(self.stages) if isinstance(stage, FineTune)]
 
     @property
@@ -81,9 +81,9 @@ class Recipe(Value):
             "model.backbone.visual_prompts": self.model.backbone.visual_prompts is not None,
             "model.side_information": self.model.side_information is not None,
         }
-        said = [name for name, there in added.items() if there]
-        if said and not any(stage.trains_encoder for stage in self.stages) and self.init_from is None:
-            raise ValueError(f"{' and '.join(said)} starts from random weights, but no stage trains it: remove it")
+        names = [name for name, present in added.items() if present]
+        if names and not any(stage.trains_encoder for stage in self.stages) and self.init_from is None:
+            raise ValueError(f"{' and '.join(names)} starts from random weights, but no stage trains it: remove it")
         return self
 
     @model_validator(mode="after")

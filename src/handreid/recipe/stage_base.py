@@ -1,6 +1,6 @@
-"""What the rest of the code asks of every stage's keys, whatever its kind.
+"""The interface of a stage's keys for the rest of the code.
 
-A kind overrides what is different for it; so nothing outside of a kind's own files asks which kind a stage is.
+A kind overrides what differs for it, so that code outside of a kind's own files never needs to know the kind.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,25 +25,25 @@ class StageValue(Value):
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether the image encoder, or what the model adds to it, has other weights after the stage."""
+        """Whether the stage changes weights of the image encoder, or of the model's additions to it."""
         return False
 
     @property
     def validated_weights(self) -> Literal["best", "last"] | None:
-        """Which weights the stage ends with: of the epoch with the best validation mAP, or of the last epoch.
+        """The final weights of the stage: those of the epoch with the best validation mAP, or of the last epoch.
 
-        None where the stage does not measure identification: then no sweep can choose by it.
+        None if the stage does not measure identification: then no sweep can choose by it.
         """
         return None
 
     @property
     def learns_texts(self) -> bool:
-        """Whether the stage leaves a text feature for every training identity."""
+        """Whether the stage produces a text feature for every training identity."""
         return False
 
     @property
     def reads_texts(self) -> tuple[str, ...]:
-        """Names of the keys that need a text feature of every identity, of a stage before."""
+        """Names of the keys that need the identities' text features from an earlier stage."""
         return ()
 
     @property
@@ -53,5 +53,5 @@ class StageValue(Value):
 
     @property
     def augmentations(self) -> tuple[Any, ...]:
-        """What is done to a training photo."""
+        """Augmentations of a training photo."""
         return ()

@@ -1,4 +1,4 @@
-"""What is done to a model, stage by stage."""
+"""The stage `fine_tune`, and its parts."""
 
 from typing import Annotated, Literal
 
@@ -166,9 +166,9 @@ class FineTune(StageValue):
             "wise_ft": self.wise_ft,
             "optimizer.layer_decay": self.optimizer.layer_decay != 1,
         }
-        said = [name for name, value in moving.items() if value]
-        if self.freeze_encoder and said:
-            raise ValueError(f"freeze_encoder freezes the whole encoder: remove {' and '.join(said)}")
+        names = [name for name, value in moving.items() if value]
+        if self.freeze_encoder and names:
+            raise ValueError(f"freeze_encoder freezes the whole encoder: remove {' and '.join(names)}")
         return self
 
     @model_validator(mode="after")

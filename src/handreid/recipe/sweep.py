@@ -1,8 +1,8 @@
-"""What a sweep is, as data: a recipe, what is varied of it, and how values are chosen.
+"""A sweep as data: a recipe, the keys that are varied, and how values are chosen.
 
 * A parameter is a path of the recipe with its values, or a label with several paths that change together.
-* Sweeps choose by validation. Names of anything else are refused here; that the validated people are no test people is
-  checked where there is data.
+* Sweeps choose by validation. Other metrics are refused here; `sweep/` checks on the data that validation subjects are
+  not test subjects.
 * `data`, `evaluate` and the seed are not varied: trials would be validated on different photos, or by chance.
 """
 
@@ -46,9 +46,9 @@ class Axis(Value):
 
     @model_validator(mode="after")
     def _one_way(self) -> "Axis":
-        said = [name for name in ("choice", "range", "log_range", "together") if getattr(self, name) is not None]
-        if len(said) != 1:
-            raise ValueError(f"give one of choice, range, log_range and together; found {' and '.join(said) or 'none'}")
+        ways = [name for name in ("choice", "range", "log_range", "together") if getattr(self, name) is not None]
+        if len(ways) != 1:
+            raise ValueError(f"give one of choice, range, log_range and together; found {' and '.join(ways) or 'none'}")
         if self.step and not self.range:
             raise ValueError("step can only be used with range")
         if self.integer and not self.bounds:
@@ -86,7 +86,7 @@ class Axis(Value):
 
     @property
     def options(self) -> dict[str, object]:
-        """Values of a choice or of what goes together by their names; none for a range."""
+        """Values of a choice, or of `together`, by name; empty for a range."""
         if self.together is not None:
             return dict(self.together)
         if isinstance(self.choice, dict):
@@ -95,7 +95,7 @@ class Axis(Value):
 
     @property
     def listed(self) -> tuple[str | int | float, ...] | None:
-        """Every value there is, options by name; None where there is no end of them."""
+        """All values, options by name; None if there are infinitely many."""
         if self.bounds is None:
             return tuple(self.options)
         step = self.step or (1.0 if self.integer and self.range else None)
@@ -199,58 +199,58 @@ class Sweep(Value):
     @property
     def paths(self) -> list[str]:
         """All paths of the recipe that are varied."""
-        found = [
+        groups = [
             list(dict.fromkeys(itertools.chain.from_iterable(axis.together.values()))) if axis.together else [name]
             for name, axis in self.space.items()
         ]
-        return list(itertools.chain.from_iterable(found))
+        return list(itertools.chain.from_iterable(groups))
 
     @property
     def combinations(self) -> int | None:
-        """How many settings there are; None where there is no end of them."""
+        """The number of possible settings; None if there are infinitely many."""
         listed = [axis.listed for axis in self.space.values()]
         return None if None in listed else math.prod(len(values or ()) for values in listed)
 
     @property
     def settings(self) -> int:
-        """How many settings are tried."""
+        """The number of settings that are tried."""
         return self.trials or self.combinations or 0
 
     def values(self, parameters: Mapping[str, str | int | float]) -> dict[str, object]:
-        """What a setting (options by name, numbers) changes in the recipe, by path."""
-        found: dict[str, object] = {}
+        """The changes of a setting (options by name, numbers) to the recipe, by path."""
+        changes: dict[str, object] = {}
         for name, axis in self.space.items():
-            chosen = parameters[name]
+            option = parameters[name]
             if axis.bounds is not None:
-                found[name] = chosen
+                changes[name] = option
             elif axis.together is not None:
-                found |= axis.together[str(chosen)]
+                changes |= axis.together[str(option)]
             else:
-                found[name] = axis.options[str(chosen)]
-        return found
+                changes[name] = axis.options[str(option)]
+        return changes
 
 
 def short_names(names: list[str]) -> dict[str, str]:
-    """For each path its last key, or as many of its last keys as tell it from the others; numbers bring their list."""
-    found = {}
+    """For each path its last key, or as many last keys as make it unique; a list's index is shown with its list."""
+    shortened = {}
     for name in names:
         keys = name.split(".")
         for count in range(1, len(keys) + 1):
             short = ".".join(keys[-count:])
-            alike = [other for other in names if other == short or other.endswith(f".{short}")]
-            if alike == [name] and not keys[-count].isdigit():
+            matches = [candidate for candidate in names if candidate == short or candidate.endswith(f".{short}")]
+            if matches == [name] and not keys[-count].isdigit():
                 break
-        found[name] = short
-    return found
+        shortened[name] = short
+    return shortened
 
 
 def number_words(value: int | float) -> str:
-    """A number as people write it: 5e-6 and 2e7."""
+    """A number in short form: 5e-6 and 2e7."""
     return re.sub(r"e(-?)\+?0*", r"e\1", f"{value:g}")
 
 
 def _named(values: list[object]) -> dict[str, object]:
-    """Values by words for them, longer ones where the short would be the same."""
+    """Values by short names, or by full ones where short names are equal."""
     short = [_words(value) for value in values]
     words = [_words(v, full=True) if short.count(s) > 1 else s for s, v in zip(short, values, strict=True)]
     numbered = [f"{word} #{place}" if words.count(word) > 1 else word for place, word in enumerate(words, 1)]

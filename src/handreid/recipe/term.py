@@ -1,4 +1,4 @@
-"""What all terms of the loss have."""
+"""Base classes of the terms of the loss."""
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class Term(Value):
 
     @property
     def takes_mixed_photos(self) -> bool:
-        """Whether the term means something for a photo that is of two identities."""
+        """Whether the term is defined for a photo mixed of two identities."""
         return True
 
     @property

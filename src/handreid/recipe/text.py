@@ -1,4 +1,4 @@
-"""YAML of others, read with one clear error: whatever the file is, however large its numbers or deep its lists."""
+"""Reads YAML files of unknown content: one clear error for any file, huge numbers or deep nesting."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from handreid.errors import RecipeError
 from handreid.messages import shown
 
-LARGEST = 2**32  # of whole numbers: seeds are below it, and nothing else comes near
+LARGEST = 2**32  # limit of whole numbers: seeds are below it, and all others are far smaller
 _BYTES = 1_000_000
 _DEEPEST = 50
 _MOST = 20_000  # values; a few lines of YAML can stand for billions
@@ -35,41 +35,41 @@ def read_text(path: Path, what: str) -> str:
 
 
 def check_value(value: Any, where: str) -> None:
-    """Raises RecipeError for what no recipe can mean, and what libraries below would choke on."""
-    left, path = _MOST, set[int]()
+    """Raises RecipeError for values that no recipe can have, and that libraries would fail on."""
+    remaining, path = _MOST, set[int]()
 
-    def look(one: Any, depth: int) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
+    def look(node: Any, depth: int) -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
             raise RecipeError(f"{where} holds more than {_MOST:,} values")
-        if depth > _DEEPEST or id(one) in path:
+        if depth > _DEEPEST or id(node) in path:
             raise RecipeError(f"{where} is nested more than {_DEEPEST} levels deep, or contains itself")
-        problem = _problem(one)
+        problem = _problem(node)
         if problem:
             raise RecipeError(f"{where} {problem}")
-        if isinstance(one, dict | list):
-            path.add(id(one))
-            for key in one if isinstance(one, dict) else ():
+        if isinstance(node, dict | list):
+            path.add(id(node))
+            for key in node if isinstance(node, dict) else ():
                 look(key, depth + 1)
-            for item in one.values() if isinstance(one, dict) else one:
+            for item in node.values() if isinstance(node, dict) else node:
                 look(item, depth + 1)
-            path.discard(id(one))
+            path.discard(id(node))
 
     look(value, 0)
 
 
-def _problem(one: Any) -> str:
-    match one:
+def _problem(value: Any) -> str:
+    match value:
         case bool():
             return ""
-        case int() if abs(one) >= LARGEST:
-            return f"holds the whole number {shown(one)}; numbers are under {LARGEST:,}"
-        case float() if not math.isfinite(one):
-            return f"holds {one}, which is no number"
-        case str() if "\0" in one:
-            return f"holds a null byte, in {shown(one)}"
+        case int() if abs(value) >= LARGEST:
+            return f"holds the whole number {shown(value)}; numbers are under {LARGEST:,}"
+        case float() if not math.isfinite(value):
+            return f"holds {value}, which is no number"
+        case str() if "\0" in value:
+            return f"holds a null byte, in {shown(value)}"
         case None | int() | float() | str() | dict() | list():
             return ""
         case _:
-            return f"holds {shown(one)}, which YAML takes for a {type(one).__name__}: quote it"
+            return f"holds {shown(value)}, which YAML takes for a {type(value).__name__}: quote it"

@@ -1,6 +1,6 @@
 """Experiment trackers that a run is logged to, by name or with keys.
 
-Tracking is no part of what an experiment is: a run may be resumed with other trackers, or without.
+Tracking is not part of an experiment: a run may be resumed with other trackers, or without.
 """
 
 from collections.abc import Sequence
@@ -69,34 +69,34 @@ _SHORT = {"mlflow": "uri", "tensorboard": "folder", "wandb": "project"}
 _EXAMPLES = "mlflow, mlflow=http://localhost:5000, tensorboard, tensorboard=FOLDER, wandb, wandb=PROJECT, or none"
 
 
-def with_keys(given: Any) -> Any:
+def with_keys(value: Any) -> Any:
     """One tracker or several, as a list; a name is a tracker with its defaults."""
-    if given is None:
+    if value is None:
         return ()
-    several = [given] if isinstance(given, dict | str) else given
-    if not isinstance(several, list | tuple):
-        return several
-    return [{"kind": one} if isinstance(one, str) else one for one in several]
+    items = [value] if isinstance(value, dict | str) else value
+    if not isinstance(items, list | tuple):
+        return items
+    return [{"kind": item} if isinstance(item, str) else item for item in items]
 
 
 def check_one_each(trackers: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
-    """Raises ValueError for the same place twice, and for two of wandb, which can have one run at a time."""
-    for number, one in enumerate(trackers):
-        if any(one == other or one.kind == other.kind == "wandb" for other in trackers[:number]):
-            raise ValueError(f"{one.kind} is listed twice; list it once")
+    """Raises ValueError for two equal trackers, and for two of wandb, which can have one run at a time."""
+    for number, tracker in enumerate(trackers):
+        if any(tracker == earlier or tracker.kind == earlier.kind == "wandb" for earlier in trackers[:number]):
+            raise ValueError(f"{tracker.kind} is listed twice; list it once")
     return trackers
 
 
 def read_trackers(texts: Sequence[str]) -> tuple[Tracker, ...]:
     """`mlflow`, `mlflow=http://host:5000`, several or separated by commas, as on a command line. Raises RecipeError."""
-    named = [part.strip() for text in texts for part in text.split(",")]
-    if named == ["none"]:
+    names = [part.strip() for text in texts for part in text.split(",")]
+    if names == ["none"]:
         return ()
-    found: tuple[Tracker, ...] = tuple(map(_read_tracker, named))
+    trackers: tuple[Tracker, ...] = tuple(map(_read_tracker, names))
     try:
-        return check_one_each(found)
+        return check_one_each(trackers)
     except ValueError as error:
-        raise RecipeError(f"--track {','.join(named)}: {error}") from None
+        raise RecipeError(f"--track {','.join(names)}: {error}") from None
 
 
 def _read_tracker(text: str) -> Tracker:
@@ -104,10 +104,10 @@ def _read_tracker(text: str) -> Tracker:
     if kind not in _SHORT:
         raise RecipeError(f"--track {text}: {kind!r} is not one of {', '.join(_SHORT)}; write {_EXAMPLES}")
     try:
-        found: Tracker = TypeAdapter(Tracker).validate_python(
+        tracker: Tracker = TypeAdapter(Tracker).validate_python(
             {"kind": kind, **({_SHORT[kind]: where} if equals else {})}
         )
     except ValidationError as error:
-        told = "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in error.errors())
-        raise RecipeError(f"--track {kind}={where}: {told}; write {_EXAMPLES}") from None
-    return found
+        reasons = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors())
+        raise RecipeError(f"--track {kind}={where}: {reasons}; write {_EXAMPLES}") from None
+    return tracker

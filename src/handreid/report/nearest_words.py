@@ -1,8 +1,8 @@
-"""What words lie near to what was learned in the place of words. They are neighbours, and no explanation.
+"""The words nearest to learned prompt embeddings. They are neighbours, not an explanation.
 
-A learned embedding lies where no word is; the nearest one may be far, and say nothing of the hand (Zhou et al.,
-"Learning to Prompt for Vision-Language Models", 2022, section 4.4). So distances are given, beside how near words are
-to words.
+A learned embedding is not at a word; the nearest word may be far away and unrelated to the hand (Zhou et al., "Learning
+to Prompt for Vision-Language Models", 2022, section 4.4). So distances are given, and for comparison the typical
+distance between words.
 """
 
 from dataclasses import dataclass
@@ -26,46 +26,48 @@ WARNING = (
 
 @dataclass(frozen=True)
 class Explained:
-    """Nearest words to each embedding of one context, with Euclidean distances; `identity` is None for a shared one."""
+    """Nearest words to each embedding of one context, with Euclidean distances; a shared context has no `identity`."""
 
     identity: str | None
-    prompt: int  # of the ensemble, from 0
+    prompt: int  # number in the ensemble, from 0
     sentence: str
     tokens: tuple[tuple[tuple[str, float], ...], ...]
 
 
 def explain(run: Run, *, identities: int = 5, words: int = 3) -> tuple[list[Explained], float]:
-    """The contexts of the first so many identities, shared ones before, of the run's latest prompts.
+    """The shared contexts and those of the first `identities` identities, of the run's latest prompts; and the median
+    distance between a word of the vocabulary and its nearest other word, for comparison.
 
-    With them the median distance from a word of the vocabulary to its nearest other: what "near" means. Raises RunError
-    for a run without prompts.
+    Raises RunError for a run without prompts.
     """
     prompts = _latest(run)
     text = towers_of(run).text
     tokens = torch.tensor(whole_words(text))
     with torch.no_grad():
         vocabulary = text.vocabulary[tokens]
-    named = [text.word(int(token)).strip() for token in tokens]
-    found = []
+    vocabulary_words = [text.word(int(token)).strip() for token in tokens]
+    explained = []
     for kind in ("shared", "identity"):
         for prompt, of_prompt in enumerate(prompts.contexts.get(kind, torch.zeros(0))):
             for number, context in enumerate(of_prompt[: identities if kind == "identity" else 1]):
-                near = _nearest(context, vocabulary, named, words)
+                near = _nearest(context, vocabulary, vocabulary_words, words)
                 name = prompts.identities[number] if kind == "identity" else None
-                found.append(Explained(name, prompt, prompts.sentences[prompt][number], near))
-    return sorted(found, key=lambda one: (one.identity is not None, one.identity or "", one.prompt)), _usual(vocabulary)
+                explained.append(Explained(name, prompt, prompts.sentences[prompt][number], near))
+    return sorted(
+        explained, key=lambda entry: (entry.identity is not None, entry.identity or "", entry.prompt)
+    ), _usual(vocabulary)
 
 
-def content(found: list[Explained], usual: float) -> dict[str, Any]:
-    """The same as JSON."""
+def content(explained: list[Explained], usual: float) -> dict[str, Any]:
+    """The result of `explain` as JSON."""
     entries = [
         {
-            "identity": one.identity,
-            "prompt": one.prompt,
-            "sentence": one.sentence,
-            "tokens": [[{"word": word, "distance": distance} for word, distance in near] for near in one.tokens],
+            "identity": entry.identity,
+            "prompt": entry.prompt,
+            "sentence": entry.sentence,
+            "tokens": [[{"word": word, "distance": distance} for word, distance in near] for near in entry.tokens],
         }
-        for one in found
+        for entry in explained
     ]
     return {"warning": WARNING, "distance_between_words": usual, "contexts": entries}
 
@@ -82,15 +84,20 @@ def _latest(run: Run) -> LearnedPrompts:
 
 
 def _nearest(
-    context: Float[Tensor, "tokens width"], vocabulary: Float[Tensor, "words width"], named: list[str], words: int
+    context: Float[Tensor, "tokens width"],
+    vocabulary: Float[Tensor, "words width"],
+    vocabulary_words: list[str],
+    words: int,
 ) -> tuple[tuple[tuple[str, float], ...], ...]:
     near = torch.cdist(context, vocabulary).topk(words, dim=1, largest=False)
     rows = zip(near.indices.tolist(), near.values.tolist(), strict=True)
-    return tuple(tuple((named[at], distance) for at, distance in zip(*row, strict=True)) for row in rows)
+    return tuple(
+        tuple((vocabulary_words[index], distance) for index, distance in zip(*row, strict=True)) for row in rows
+    )
 
 
 def _usual(vocabulary: Float[Tensor, "words width"], sample: int = 500) -> float:
     """Median distance of a sample of words to the nearest other word."""
-    some: Int[Tensor, " sample"] = torch.linspace(0, len(vocabulary) - 1, min(sample, len(vocabulary))).long()
-    distances = torch.cdist(vocabulary[some], vocabulary).topk(2, dim=1, largest=False).values[:, 1]
+    sampled: Int[Tensor, " sample"] = torch.linspace(0, len(vocabulary) - 1, min(sample, len(vocabulary))).long()
+    distances = torch.cdist(vocabulary[sampled], vocabulary).topk(2, dim=1, largest=False).values[:, 1]
     return distances.median().item()

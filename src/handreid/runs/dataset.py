@@ -1,4 +1,4 @@
-"""What a run works on."""
+"""The data set of a run: its manifest and split, and the hashes of its photos."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from handreid.recipe.augmentations import Background
 
 @dataclass(frozen=True)
 class RunDataset:
-    """What a run works on: photos as a manifest, and who trains, validates and tests."""
+    """A manifest of photos, and the split into training, validation and test."""
 
     path: Path
     manifest: Manifest
@@ -28,7 +28,7 @@ class RunDataset:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What every result carries of the data it was got on."""
+        """What every result file records of its data."""
         return {
             "manifest": str(self.path.absolute()),
             "manifest_hash": self.manifest.hash,
@@ -39,53 +39,53 @@ class RunDataset:
 
 
 def load_dataset(recipe: Recipe, data: Path | None, *, trains: bool | None = None) -> RunDataset:
-    """The photos, and their split by the recipe. `trains` says whether they are to be trained on (None: if the recipe
-    has stages); else a validation that they cannot give is not missed.
+    """The photos, and their split by the recipe. `trains` says whether they are trained on (None: if the recipe has
+    stages); if not, a validation set that the data cannot give is no error.
     """
     path = data or recipe.data.manifest
     if path is None:
         raise RunError("no photos are given: use --data MANIFEST, or set data.manifest in the recipe")
     manifest = read(path)
-    chosen = recipe.data
+    settings = recipe.data
     split = make_split(
         manifest,
-        protocol=natural_protocol(manifest) if chosen.protocol == "auto" else chosen.protocol,
-        view=None if chosen.view == "all" else chosen.view,
-        label=manifest.label_kinds[-1] if chosen.label == "auto" else chosen.label,
-        validation=chosen.validation,
-        validation_share=chosen.validation_share,
-        test_share=chosen.test_share,
+        protocol=natural_protocol(manifest) if settings.protocol == "auto" else settings.protocol,
+        view=None if settings.view == "all" else settings.view,
+        label=manifest.label_kinds[-1] if settings.label == "auto" else settings.label,
+        validation=settings.validation,
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
         draws=recipe.evaluate.draws,
-        seed=chosen.seed,
+        seed=settings.seed,
         trains=bool(recipe.stages) if trains is None else trains,
-        cameras=chosen.cameras,
+        cameras=settings.cameras,
     )
     return RunDataset(path, manifest, split)
 
 
 def photos_of(recipe: Recipe, material: RunDataset, progress: Progress | None = None) -> dict[str, str]:
-    """SHA-256 by path of every photo that trains, validates, or is a background; none where nothing is trained.
+    """SHA-256 by path of all photos of training, validation and backgrounds; empty if the recipe trains nothing.
 
-    Raises PhotoError for photos that are not there, or cannot be read, and DataError for folders of backgrounds.
+    Raises PhotoError for photos that are missing or cannot be read, and DataError for folders of backgrounds.
     """
     if not recipe.stages:
         return {}
     split, paths = material.split, material.manifest.paths()
-    named = {split.paths[row]: paths[row] for row in np.union1d(split.train, split.validation_rows)}
+    files = {split.paths[row]: paths[row] for row in np.union1d(split.train, split.validation_rows)}
     for folder in _backgrounds(recipe):
-        named |= {str(path): path for path in background_paths(folder)}
-    hashes = dict(zip(named, file_hashes(list(named.values()), progress), strict=True))
-    gone = [str(named[name]) for name, digest in hashes.items() if digest is None]
-    if gone:
+        files |= {str(path): path for path in background_paths(folder)}
+    hashes = dict(zip(files, file_hashes(list(files.values()), progress), strict=True))
+    absent = [str(files[name]) for name, digest in hashes.items() if digest is None]
+    if absent:
         raise PhotoError(
-            f"{len(gone)} of {len(named)} training and validation photos are missing (such as {gone[0]}): restore "
+            f"{len(absent)} of {len(files)} training and validation photos are missing (such as {absent[0]}): restore "
             "them, or prepare the manifest again"
         )
     return {name: digest for name, digest in hashes.items() if digest is not None}
 
 
 def photos_hash(photos: Mapping[str, str]) -> str:
-    """Of all of `photos_of` together, whatever their order: 64 hex digits."""
+    """SHA-256 of the result of `photos_of`, independent of its order: 64 hex digits."""
     return hashlib.sha256(
         "\n".join(f"{path}\0{digest}" for path, digest in sorted(photos.items())).encode()
     ).hexdigest()

@@ -17,23 +17,23 @@ from handreid.files import cache_folder
 PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars", "pydantic")
 EXTRAS = ("mlflow", "tensorboard", "wandb", "ray", "optuna", "playwright")
 COMPROMISED = {"lightning": ("2.6.2", "2.6.3")}
-LITTLE_DISK = 5e9  # bytes; a checkpoint of a ViT-B/16 with Adam's state has one
+LITTLE_DISK = 5e9  # bytes; a checkpoint of a ViT-B/16 with Adam's state takes 1 GB
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
-def survey(here: Path) -> dict[str, Any]:
-    """All of it, as JSON has it; sizes are in bytes. `here` is the folder whose disk runs would be written to."""
-    found = {
+def survey(folder: Path) -> dict[str, Any]:
+    """All facts and warnings, as JSON; sizes in bytes. `folder` is the one whose disk runs would be written to."""
+    facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: installed(name) for name in PACKAGES},
         "extras": {name: installed(name) for name in EXTRAS} | {"chromium": chromium()},
         "devices": devices(),
         "memory": memory(),
-        "disks": {name: _free(path) for name, path in _places(here).items()},
+        "disks": {name: _free(path) for name, path in _places(folder).items()},
         "caches": [{"what": what, "folder": str(path), "bytes": size} for what, path, size in caches()],
     }
-    return found | {"warnings": list(trouble(found))}
+    return facts | {"warnings": list(trouble(facts))}
 
 
 def installed(package: str) -> str | None:
@@ -56,44 +56,44 @@ def devices() -> dict[str, Any]:
 
 
 def memory() -> dict[str, int | None]:
-    """Of the machine, and what a container may use of it."""
+    """The machine's memory in bytes, and the limit of its container, if any."""
     return {"total": _memory_line("MemTotal"), "available": _memory_line("MemAvailable"), "limit": _container_limit()}
 
 
 def caches() -> list[tuple[str, Path, int]]:
-    """What is kept, where, and how large it is."""
-    own = cache_folder()
+    """Each cache: what it holds, its folder, and its size in bytes."""
+    cache = cache_folder()
     hub = Path(os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"))
-    kept = {
-        "decoded photos": (own, "photos-*"),
-        "photos' features": (own, "features-*"),
+    patterns = {
+        "decoded photos": (cache, "photos-*"),
+        "photos' features": (cache, "features-*"),
         "weights from the Hugging Face hub": (hub.expanduser(), "**/blobs/*"),
         "weights from OpenAI": (Path("~/.cache/clip").expanduser(), "*"),
     }
-    return [(what, path, _size(path, pattern)) for what, (path, pattern) in kept.items()]
+    return [(what, path, _size(path, pattern)) for what, (path, pattern) in patterns.items()]
 
 
 def chromium() -> str | None:
-    """Where a browser for pictures of pages is, if anywhere."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    """The path of a browser that can export figures, or None."""
+    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "~/.cache/ms-playwright")).expanduser()
-    return found or next((str(path) for path in sorted(folder.glob("chromium*"))), None)
+    return program or next((str(path) for path in sorted(folder.glob("chromium*"))), None)
 
 
-def trouble(found: dict[str, Any]) -> Iterator[str]:
-    """Warnings: what was found, and what to do."""
+def trouble(facts: dict[str, Any]) -> Iterator[str]:
+    """Warnings about the facts of `survey`: what is wrong, and what to do."""
     for package, bad in COMPROMISED.items():
-        if found["versions"].get(package) in bad:
-            yield f"{package} {found['versions'][package]} is a compromised release: install another version now"
+        if facts["versions"].get(package) in bad:
+            yield f"{package} {facts['versions'][package]} is a compromised release: install another version now"
     if (broken := _torchvision_trouble()) is not None:
-        torches = f"torch {found['versions']['torch']} and torchvision {found['versions']['torchvision']}"
+        torches = f"torch {facts['versions']['torch']} and torchvision {facts['versions']['torchvision']}"
         yield f"{torches} are incompatible ({broken}): install both from the same index"
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
         yield "OMP_WAIT_POLICY is ACTIVE: spinning threads slow down other processes; unset it"
-    devices = found["devices"]
+    devices = facts["devices"]
     if devices["threads"] > (devices["cores"] or devices["threads"]):
         yield f"torch would use {devices['threads']} threads on {devices['cores']} cores: set OMP_NUM_THREADS"
-    for name, free in found["disks"].items():
+    for name, free in facts["disks"].items():
         if free is not None and free < LITTLE_DISK:
             yield f"{free / 1e9:.1f} GB are free on the disk of {name}: a run of a ViT-B/16 takes 2 to 3 GB"
 
@@ -107,13 +107,13 @@ def _torchvision_trouble() -> str | None:
     return None
 
 
-def _places(here: Path) -> dict[str, Path]:
-    return {"this folder": here, "temporary files": Path(tempfile.gettempdir()), "caches": cache_folder()}
+def _places(folder: Path) -> dict[str, Path]:
+    return {"this folder": folder, "temporary files": Path(tempfile.gettempdir()), "caches": cache_folder()}
 
 
 def _free(path: Path) -> int | None:
-    there = next((place for place in (path.absolute(), *path.absolute().parents) if place.exists()), None)
-    return None if there is None else shutil.disk_usage(there).free
+    existing = next((place for place in (path.absolute(), *path.absolute().parents) if place.exists()), None)
+    return None if existing is None else shutil.disk_usage(existing).free
 
 
 def _size(folder: Path, pattern: str) -> int:

@@ -1,9 +1,9 @@
-"""metrics.jsonl: a line per epoch, each with a checksum of its own.
+"""metrics.jsonl: one line per epoch, each with a checksum.
 
-* The line of an epoch is on the disk before the checkpoint of that epoch is, so a checkpoint without its line is a file
-  that lost it.
-* A run that was killed may have left a line without an end, which counts as not written. Every other line that is not
-  as it was written is an error: numbers that are drawn and compared come from here.
+* The line of an epoch is synced to the disk before that epoch's checkpoint. So if there is a checkpoint without its
+  line, the file has lost the line.
+* A run that was killed may leave a last line without a line break, which counts as not written. Any other line that was
+  changed is an error: figures and comparisons take their numbers from this file.
 """
 
 import itertools
@@ -19,15 +19,15 @@ _DIGITS = 16  # of SHA-256, in hex
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines in their order, without their checksums; none where there is no such file. Raises RunError.
+    """The lines in order, without their checksums; none if the file does not exist. Raises RunError.
 
-    Those of a finished run are all that it ever had, which run.json proves.
+    For a finished run the whole file is compared with its hash in run.json, so no line can be missing.
     """
     noted = run.facts["files"].get(run.metrics.name) if run.finished else None
     if noted or (run.finished and run.metrics.exists()):
         check_noted(run.metrics, noted=noted, advice="put back a copy of it as it was")
     try:
-        *lines, _ = run.metrics.read_bytes().split(b"\n")  # after the last end of line: nothing, or half a line
+        *lines, _ = run.metrics.read_bytes().split(b"\n")  # after the last line break: nothing, or a partial line
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -38,7 +38,7 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def append_metrics(run: Run, entry: Mapping[str, Any]) -> None:
-    """Adds a line, which is on the disk when this returns. Raises OutputError."""
+    """Appends a line and syncs it to the disk. Raises OutputError."""
     try:
         with run.metrics.open("ab") as file:
             file.write(_line(entry).encode())
@@ -48,19 +48,19 @@ def append_metrics(run: Run, entry: Mapping[str, Any]) -> None:
 
 
 def truncate_metrics(run: Run, stage: int, epochs: int) -> None:
-    """Drops the lines of epochs that a resumed stage will run again, and a half-written last line.
+    """Removes the lines of epochs that a resumed stage will repeat, and a partial last line.
 
-    Raises RunError when the line of the last epoch that it will not run again is missing.
+    Raises RunError if the line of the last epoch that is not repeated is missing.
     """
     if not run.metrics.exists() and not epochs:
         return
-    kept = [entry for entry in read_metrics(run) if (entry["stage"], entry["epoch"]) <= (stage, epochs)]
-    if epochs and (not kept or (kept[-1]["stage"], kept[-1]["epoch"]) != (stage, epochs)):
+    entries = [entry for entry in read_metrics(run) if (entry["stage"], entry["epoch"]) <= (stage, epochs)]
+    if epochs and (not entries or (entries[-1]["stage"], entries[-1]["epoch"]) != (stage, epochs)):
         raise RunError(
             f"{run.metrics} has no line of epoch {epochs} of stage {stage}, which the checkpoint includes: restore a "
             "copy of it, or train the run again"
         )
-    write_text(run.metrics, "".join(map(_line, kept)))
+    write_text(run.metrics, "".join(map(_line, entries)))
 
 
 def _line(entry: Mapping[str, Any]) -> str:

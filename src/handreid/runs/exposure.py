@@ -1,8 +1,8 @@
-"""What a run's weights are exposed to: every photo that trained or validated, by person, view and content.
+"""The photos that a run's weights were exposed to: those of training and validation, by subject, view and content.
 
-* A run records it when it starts (`training-photos.json`), with what the runs that it began with recorded. Whatever
-  manifest comes later is compared with the record; the one that the run was trained on need not be there any more.
-* A run without a record, of an older version, is looked up in its manifest.
+* A run records them when it starts (`training-photos.json`), together with the records of its parent runs. Later
+  manifests are compared with the record, so the manifest that the run was trained on is no longer needed.
+* For a run of an older version, without a record, its manifest is read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _COLUMNS = ("path", "subject", "view", "role", "file", "pixels")
 
 @dataclass(frozen=True)
 class ExposedPhoto:
-    """A photo that trained or validated. `file` and `pixels` are its hashes; None where it was gone when asked for."""
+    """A photo of training or validation. `file` and `pixels` are its hashes; None if it was missing when hashed."""
 
     path: str
     subject: str
@@ -45,7 +45,7 @@ class ExposedPhoto:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What one run's weights are exposed to: photos that they were trained on, or chosen by."""
+    """The photos that one run's weights were trained on or selected by."""
 
     run: str  # name of its folder
     recipe: str
@@ -56,25 +56,25 @@ class Exposure:
 
     @cached_property
     def trained(self) -> Mapping[str, tuple[str, ...]]:
-        """The views that each person trained in, as far as they are known; by `likeness` of the name."""
-        found: dict[str, set[str]] = {}
+        """Views of each training subject, as far as they are known; keys are `likeness` of the name."""
+        views_by_subject: dict[str, set[str]] = {}
         for photo in self.photos:
             if photo.role == "train":
-                found.setdefault(likeness(photo.subject), set()).update({photo.view} if photo.view else ())
-        return {subject: tuple(sorted(views)) for subject, views in found.items()}
+                views_by_subject.setdefault(likeness(photo.subject), set()).update({photo.view} if photo.view else ())
+        return {subject: tuple(sorted(views)) for subject, views in views_by_subject.items()}
 
     @cached_property
     def chosen_by(self) -> frozenset[str]:
-        """People who validated and did not train; by `likeness` of the name."""
+        """Subjects of validation that are not in training; as `likeness` of the name."""
         return frozenset({likeness(photo.subject) for photo in self.photos} - self.trained.keys())
 
-    def role_of(self, known: PhotoHash | None, path: str | None) -> Role | None:
-        """Of a photo by its content, or by its path where that is one of the same manifest."""
-        names = (path, *((known.file, known.pixels) if known else ()))
+    def role_of(self, digest: PhotoHash | None, path: str | None) -> Role | None:
+        """The role of a photo, by its content, or by its path if that comes from the same manifest; None if unseen."""
+        names = (path, *((digest.file, digest.pixels) if digest else ()))
         return next((role for name in names if name and (role := self._roles.get(name))), None)
 
     def names_people_of(self, manifest: Manifest) -> bool:
-        """Whether people of one name are the same in both."""
+        """Whether the same subject name means the same person in both."""
         return self.manifest_hash == manifest.hash or same_people(self.dataset, manifest.dataset)
 
     def only(self, role: Role) -> "Exposure":
@@ -82,16 +82,16 @@ class Exposure:
 
     @cached_property
     def _roles(self) -> Mapping[str, Role]:
-        """By path, hash of the file and hash of the pixels; a copy of a training photo is of training."""
-        found: dict[str, Role] = {}
-        for photo in sorted(self.photos, key=lambda one: one.role, reverse=True):
-            found |= {name: photo.role for name in (photo.path, photo.file, photo.pixels) if name}
-        return found
+        """Roles by path, hash of the file and hash of the pixels; training takes precedence."""
+        roles: dict[str, Role] = {}
+        for photo in sorted(self.photos, key=lambda exposed: exposed.role, reverse=True):
+            roles |= {name: photo.role for name in (photo.path, photo.file, photo.pixels) if name}
+        return roles
 
 
-def same_people(one: str, other: str) -> bool:
-    """Whether people of one name may be the same in manifests of these data sets."""
-    return one == other or one in _OF_ANY_ORIGIN or other in _OF_ANY_ORIGIN
+def same_people(dataset: str, other_dataset: str) -> bool:
+    """Whether the same subject name may mean the same person in manifests of these data sets."""
+    return dataset == other_dataset or dataset in _OF_ANY_ORIGIN or other_dataset in _OF_ANY_ORIGIN
 
 
 def exposure_of(
@@ -102,7 +102,7 @@ def exposure_of(
     rows: Mapping[int, Role] | None = None,
     progress: Progress | None = None,
 ) -> Exposure:
-    """What training on this exposes a model to; with `rows`, to these alone.
+    """The exposure of a model trained on this data set; with `rows`, to these rows only.
 
     Decodes photos that this machine has not hashed yet.
     """
@@ -116,41 +116,41 @@ def exposure_of(
             split.subjects[row],
             views[row],
             role,
-            known.file if known else None,
-            known.pixels if known else None,
+            digest.file if digest else None,
+            digest.pixels if digest else None,
         )
-        for (row, role), known in zip(roles.items(), hashes, strict=True)
+        for (row, role), digest in zip(roles.items(), hashes, strict=True)
     )
     return Exposure(run, recipe, manifest.dataset, manifest.hash, split.protocol, photos)
 
 
 def exposures_of(
-    run: Run, others: Sequence[Path] = (), progress: Progress | None = None
+    run: Run, manifests: Sequence[Path] = (), progress: Progress | None = None
 ) -> tuple[list[Exposure], list[str]]:
-    """Of the run and of those that it began with; notes say of which nothing can be known.
+    """Exposures of the run and of its parent runs, and notes on those whose exposure is unknown.
 
-    `others` are manifests among which that of a run without a record may be. Raises RunError where the record is
-    damaged, or where a run has none and its manifest is gone.
+    `manifests` are searched for the manifest of a run without a record. Raises RunError if the record is damaged, or if
+    the run has none and its manifest is missing.
     """
     if (run.folder / RECORD).exists():
         return read_record(run), []
-    found = [_looked_up(run, load_run_dataset(run, others), progress)]
+    exposures = [_looked_up(run, load_run_dataset(run, manifests), progress)]
     notes = [f"{run.folder.name} has no {RECORD} (an older version wrote it): its manifest was read instead"]
     older: Run | None = run
     while older is not None:
         try:
             older = _parent(older)
-            found += [_looked_up(older, load_run_dataset(older, others), progress)] if older else []
+            exposures += [_looked_up(older, load_run_dataset(older, manifests), progress)] if older else []
         except HandreidError as error:
             notes.append(
                 f"it could not be checked who was seen by the run that {run.folder.name} started from: {error}"
             )
             break
-    return found, notes
+    return exposures, notes
 
 
 def exposed_rows(split: Split) -> dict[int, Role]:
-    """Rows that train, and then those that only validate."""
+    """Rows of training, then those that are only in validation."""
     roles: dict[int, Role] = {int(row): "train" for row in split.train}
     for row in [*split.validation_rows.tolist(), *validated_rows(split)]:
         roles.setdefault(row, "validation")
@@ -158,24 +158,24 @@ def exposed_rows(split: Split) -> dict[int, Role]:
 
 
 def validated_rows(split: Split) -> list[int]:
-    """Rows that are searched for or among in validation."""
+    """Rows of galleries and queries of validation."""
     return sorted({int(row) for draw in split.validation for part in (draw.gallery, draw.query) for row in part})
 
 
 def write_record(run: Run, exposures: Sequence[Exposure]) -> None:
-    """The run's own exposure first, then those of the runs that it began with."""
+    """Writes `training-photos.json`: the run's own exposure first, then those of its parent runs."""
     entries = [
         {
-            **{name: getattr(one, name) for name in _FACTS},
-            "photos": {name: [getattr(photo, name) for photo in one.photos] for name in _COLUMNS},
+            **{name: getattr(exposure, name) for name in _FACTS},
+            "photos": {name: [getattr(photo, name) for photo in exposure.photos] for name in _COLUMNS},
         }
-        for one in exposures
+        for exposure in exposures
     ]
     write_json(run.folder / RECORD, {"format": FORMAT, "exposures": entries}, by_line=True)
 
 
 def read_record(run: Run) -> list[Exposure]:
-    """Raises RunError for a record that is not as `write_record` wrote it."""
+    """The exposures in `training-photos.json`. Raises RunError if it is damaged or of another format."""
     path = run.folder / RECORD
     content = read_json(path)
     if content.get("format") != FORMAT:
@@ -190,23 +190,23 @@ def read_record(run: Run) -> list[Exposure]:
 
 
 def changed_photos(run: Run, photos: Mapping[str, str]) -> list[str]:
-    """Those of some photos (SHA-256 by path) that were others when the run began, as far as its record knows them."""
+    """Paths of photos (SHA-256 by path) that differ from those that the run's record holds under the same path."""
     if not (run.folder / RECORD).exists():
         return []
-    then = {photo.path: photo.file for photo in read_record(run)[0].photos}
-    return [path for path, digest in photos.items() if then.get(path) not in (None, digest)]
+    recorded = {photo.path: photo.file for photo in read_record(run)[0].photos}
+    return [path for path, digest in photos.items() if recorded.get(path) not in (None, digest)]
 
 
-def load_run_dataset(run: Run, others: Sequence[Path] = ()) -> RunDataset:
-    """What the run was trained on, from where it was then or from one of the others, if that is the same.
+def load_run_dataset(run: Run, manifests: Sequence[Path] = ()) -> RunDataset:
+    """The data set that the run was trained on, from its recorded manifest or from one of `manifests` with its hash.
 
-    Raises RunError when neither is, as then nobody knows who was trained on.
+    Raises RunError if none has the recorded hash, as then the training subjects are unknown.
     """
-    wanted, then = run.facts["manifest_hash"], Path(run.facts["manifest"])
+    manifest_hash, recorded_path = run.facts["manifest_hash"], Path(run.facts["manifest"])
     problems = []
-    for path in (then, *others):
+    for path in (recorded_path, *manifests):
         try:
-            if read(path).hash == wanted:
+            if read(path).hash == manifest_hash:
                 return load_dataset(run.recipe, path)
             problems.append(f"{path} has changed")
         except HandreidError as error:
@@ -217,9 +217,9 @@ def load_run_dataset(run: Run, others: Sequence[Path] = ()) -> RunDataset:
 
 
 def before(run: Run) -> list[str]:
-    """Names of the recipes of the runs that this one began with, nearest first."""
+    """Names of the recipes of the parent runs, nearest first."""
     if (run.folder / RECORD).exists():
-        return [one.recipe for one in read_record(run)[1:]]
+        return [exposure.recipe for exposure in read_record(run)[1:]]
     names, older = [], _parent(run)
     while older is not None:
         names.append(older.recipe.name)
@@ -228,7 +228,7 @@ def before(run: Run) -> list[str]:
 
 
 def training_summary(run: Run, material: RunDataset) -> dict[str, Any]:
-    """What the run learned from, as a matrix says it in its header."""
+    """The run's training data, as the header of a matrix gives it."""
     split, recipe = material.split, run.recipe
     rows = split.train if recipe.stages else np.empty(0, np.int64)
     views = [material.manifest.views[row] or "unknown" for row in rows]
@@ -254,7 +254,7 @@ def _read_exposure(entry: Mapping[str, Any]) -> Exposure:
 
 
 def _parent(run: Run) -> Run | None:
-    """The run that this one began with. Raises RunError when it is gone."""
+    """The run that this one was initialised from. Raises RunError if it is missing."""
     start = run.facts.get("init_from")
     return None if start is None else open_run(Path(start))
 

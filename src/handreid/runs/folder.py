@@ -1,4 +1,4 @@
-"""The run folder: all there is to know of a run, in files a person can read.
+"""The run folder: everything about a run, in readable files.
 
     recipe.yaml         the complete recipe, defaults written out
     run.json            versions, hardware, seeds, content hashes of manifest, split, draws, photos, and of these files
@@ -6,11 +6,12 @@
     stages/0-.../       last.ckpt (to resume from), best.safetensors (by validation)
     model.safetensors   the finished embedder
     evaluation.json     metrics with intervals, counts, hashes, the rank of every query
-    evaluation-embeddings.safetensors   the embeddings that it rests on (see `kept_embeddings`)
+    evaluation-embeddings.safetensors   the embeddings that it was computed from (see `evaluation.embedding_cache`)
 
-* Every file is written beside and moved into place. A run without model.safetensors is unfinished and can be resumed.
-* Every file proves that it is as it was written: JSON and each line of metrics by a checksum of their own, weights and
-  the recipe by a hash that run.json (or the stage's stage.json) notes. It is compared by whoever opens the file.
+* Every file is written under a temporary name and moved into place. A run without model.safetensors is unfinished and
+  can be resumed.
+* Changes of a file are detected when it is opened: JSON files and each line of metrics.jsonl hold a checksum; hashes
+  of weights and recipe are in run.json (or in the stage's stage.json).
 """
 
 import platform
@@ -50,7 +51,7 @@ class Run:
 
     @property
     def text(self) -> Path:
-        """The text tower, of a run that has trained it or began with one that was."""
+        """The text tower, if the run or one of its parents has trained it."""
         return self.folder / "text.safetensors"
 
     @property
@@ -78,7 +79,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """Raises RunError when it is not what the run was started with."""
+        """The run's recipe. Raises RunError if the file was changed since the run started."""
         path = self.folder / "recipe.yaml"
         check_noted(path, noted=self.facts["files"].get(path.name), advice="put it back, or train the changed one anew")
         return load_recipe(path)
@@ -89,7 +90,7 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """A run folder that exists. Raises RunError when it is none."""
+    """The run in an existing folder. Raises RunError if it is no run folder."""
     run = Run(folder)
     if not run.begun:
         raise RunError(f"{folder} is not a run folder (it has no run.json); train one with `handreid train`")
@@ -103,7 +104,7 @@ def check_finished(run: Run) -> None:
 
 
 def finished_model(run: Run) -> Path:
-    """The file of the finished model, which is as it was written. Raises RunError."""
+    """The file of the finished model, compared with its hash. Raises RunError."""
     check_finished(run)
     advice = f"copy it again, or remove it and make it anew: handreid train --resume --out {run.folder}"
     check_noted(run.model, noted=run.facts["files"].get(run.model.name), advice=advice)
@@ -111,32 +112,32 @@ def finished_model(run: Run) -> Path:
 
 
 def check_noted(path: Path, *, noted: str | Sequence[str] | None, advice: str) -> None:
-    """Compares a file's hash with what was noted of it, once in a process. Raises RunError that says what to do."""
-    known = [noted] if isinstance(noted, str) else list(noted or ())
+    """Compares a file's hash with the noted ones, once per process. Raises RunError, which ends with `advice`."""
+    accepted = [noted] if isinstance(noted, str) else list(noted or ())
     try:
-        found = file_hash(path)
+        digest = file_hash(path)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); {advice}") from None
-    if not known:
+    if not accepted:
         raise RunError(f"{path} was not written by this run: the run has no hash of it; {advice}")
-    if found not in known:
+    if digest not in accepted:
         raise RunError(
-            f"{path} was changed, damaged or only partly copied: its hash is {found[:16]}, was "
-            f"{' or '.join(one[:16] for one in known)}; {advice}"
+            f"{path} was changed, damaged or only partly copied: its hash is {digest[:16]}, was "
+            f"{' or '.join(accepted_digest[:16] for accepted_digest in accepted)}; {advice}"
         )
 
 
 def check_free(folder: Path, recipe: Recipe | None = None) -> None:
-    """Raises RunError when the folder already holds something; what a killed start left of this recipe is nothing."""
+    """Raises RunError if the folder is not empty. What a killed start of this recipe left counts as empty."""
     if is_free(folder, _RECORD) or (recipe is not None and _holds_only(folder, recipe)):
         return
     raise RunError(f"{folder} is not empty; choose another --out, or use --resume to continue the run in it")
 
 
 def check_place(folder: Path, recipe: Recipe) -> None:
-    """Raises RunError when the folder holds something, and OutputError when no run could be written there.
+    """Raises RunError if the folder is not empty, and OutputError if no run could be written there.
 
-    A folder that holds something is not touched.
+    A folder that is not empty is not changed.
     """
     if is_folder(folder):
         check_free(folder, recipe)
@@ -144,7 +145,7 @@ def check_place(folder: Path, recipe: Recipe) -> None:
 
 
 def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
-    """A fresh run folder. Raises RunError when the folder already holds something."""
+    """A new run folder. Raises RunError if the folder is not empty."""
     check_free(folder, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with beginning(folder):
@@ -156,7 +157,7 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
 
 
 def note_finished(run: Run, model: Path, text: Path | None = None) -> None:
-    """Notes the hashes of the finished model, which is about to be moved into its place, and of metrics.jsonl."""
+    """Writes the hashes of the finished model, before it is moved into place, and of metrics.jsonl to run.json."""
     facts = run.facts
     files = facts["files"] | {run.model.name: file_hash(model)}
     if text is not None:
@@ -167,19 +168,21 @@ def note_finished(run: Run, model: Path, text: Path | None = None) -> None:
 
 
 def check_same(run: Run, recipe: Recipe | None, facts: Mapping[str, Any]) -> None:
-    """Raises RunError when the run was started with another recipe or other data: it could not end the same."""
-    own = run.recipe
-    if recipe is not None and dump_recipe(recipe.experiment) != dump_recipe(own.experiment):
-        was, now = (one.experiment.model_dump(mode="json") for one in (own, recipe))
-        raise RunError(f"{run.folder} was started with another recipe ({first_difference(was, now)})")
-    then = run.facts
+    """Raises RunError if the run was started with another recipe or other data, as resuming could not reproduce it."""
+    recorded_recipe = run.recipe
+    if recipe is not None and dump_recipe(recipe.experiment) != dump_recipe(recorded_recipe.experiment):
+        before, after = (
+            experiment_recipe.experiment.model_dump(mode="json") for experiment_recipe in (recorded_recipe, recipe)
+        )
+        raise RunError(f"{run.folder} was started with another recipe ({first_difference(before, after)})")
+    run_facts = run.facts
     for name in ("manifest_hash", "split_hash", "draws_hash"):
-        if then.get(name) != facts[name]:
+        if run_facts.get(name) != facts[name]:
             raise RunError(
-                f"{run.folder} was started on other data: its {name} is {then.get(name)}, now it is {facts[name]}"
+                f"{run.folder} was started on other data: its {name} is {run_facts.get(name)}, now it is {facts[name]}"
             )
-    if not run.finished and then.get("init_from_hash") != facts.get("init_from_hash"):
-        raise RunError(f"{run.folder} started from {then.get('init_from')}, which has changed since")
+    if not run.finished and run_facts.get("init_from_hash") != facts.get("init_from_hash"):
+        raise RunError(f"{run.folder} started from {run_facts.get('init_from')}, which has changed since")
 
 
 def environment() -> dict[str, Any]:
@@ -201,7 +204,7 @@ def now() -> str:
 
 
 def _holds_only(folder: Path, recipe: Recipe) -> bool:
-    """Whether there is nothing but this very recipe, as a version without a mark of the beginning left it."""
+    """Whether the folder holds only this recipe, as a version without the mark of `beginning` left it."""
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} if folder.is_dir() else set()
     try:
         return names == {"recipe.yaml"} and (folder / "recipe.yaml").read_bytes() == dump_recipe(recipe).encode()

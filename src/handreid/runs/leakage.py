@@ -1,9 +1,9 @@
 """The leak check: whether a test subject, or a photo of one, was seen by the model in training or validation.
 
-* Subjects count, whatever the view or label: if the back of a hand was trained on, its palm is not unseen.
-* A photo is matched by content, under any name and in any manifest; the person whom it shows counts as seen too.
-* People of one name are the same, also where case, width, blanks or invisible characters differ; but not in two data
-  sets that are both known and not the same one. Excluding an unseen subject loses queries; including a seen one
+* It is by subject, independent of view and label: if the back of a hand was trained on, its palm is not unseen.
+* Photos are matched by content, under any name and in any manifest; the subject of a matched photo counts as seen.
+* Subjects of the same name are the same person, also if case, width, blanks or invisible characters differ; but not if
+  they are in two known data sets that differ. Excluding an unseen subject loses queries; including a seen one
   invalidates the result.
 """
 
@@ -29,9 +29,9 @@ Hashes = Callable[[Sequence[int]], Sequence[PhotoHash | None]]  # of rows of a m
 
 @dataclass(frozen=True)
 class Leak:
-    """Rows of a manifest that a run knows for one reason: all photos of `subjects`, and photos of nobody known.
+    """Rows of a manifest that a run has seen, for one reason: all photos of `subjects`, and photos without a subject.
 
-    `copies` counts those among them that are photos of training or validation themselves, by content.
+    `copies` counts the rows whose photos are themselves in training or validation, by content.
     """
 
     run: str
@@ -42,7 +42,7 @@ class Leak:
     copies: int = 0
 
     def entry(self) -> dict[str, Any]:
-        """As results write it."""
+        """The leak as an entry of result files."""
         return {
             "why": self.why,
             "subjects": len(self.subjects),
@@ -58,56 +58,58 @@ class Leak:
 def find_leaks(
     exposures: Sequence[Exposure], manifest: Manifest, rows: Iterable[int], hashes: Hashes, *, names: bool = True
 ) -> list[Leak]:
-    """Who and what of some rows the exposures know; each person, and each photo of nobody known, once.
+    """Leaks among `rows`: each subject, and each photo without a subject, is reported once.
 
-    `hashes` gives those of rows that are asked for, None for photos that are gone. Without `names` only photos are
-    compared.
+    `hashes` gives the hashes of the photos of rows, None for missing photos. Without `names` only photo contents are
+    compared, not subject names.
     """
-    left = list(dict.fromkeys(int(row) for row in rows))
-    found: list[Leak] = []
+    remaining = list(dict.fromkeys(int(row) for row in rows))
+    leaks: list[Leak] = []
     for exposure in exposures:
         if names and exposure.names_people_of(manifest):
-            found += _by_name(exposure, left, manifest.table["subject"].to_list())
-            left = _without(left, found)
-    digests = dict(zip(left, hashes(left), strict=True)) if any(one.photos for one in exposures) else {}
+            leaks += _by_name(exposure, remaining, manifest.table["subject"].to_list())
+            remaining = _without(remaining, leaks)
+    digests = (
+        dict(zip(remaining, hashes(remaining), strict=True)) if any(exposure.photos for exposure in exposures) else {}
+    )
     for exposure in exposures:
-        found += _by_content(exposure, manifest, left, digests)
-        left = _without(left, found)
-    return found
+        leaks += _by_content(exposure, manifest, remaining, digests)
+        remaining = _without(remaining, leaks)
+    return leaks
 
 
 def hashes_in(manifest: Manifest, progress: Progress | None = None) -> Hashes:
-    """Hashes of a manifest's photos, made when they are asked for."""
+    """A function that hashes photos of a manifest on demand."""
     paths = manifest.paths()
     return lambda rows: photo_hashes([paths[row] for row in rows], progress=progress)
 
 
 def split_leaks(material: RunDataset, progress: Progress | None = None) -> list[Leak]:
-    """Whom and what this split tests although it trains or validates with them: nobody, if it is right.
+    """Leaks within a split: test subjects and photos that it also trains or validates on. Empty for a correct split.
 
-    People are those who are searched for: the papers' galleries hold others beside them (distractors) who may train
-    with another view. A split that was given (`prepared`) may test people who train: only its photos are compared.
+    Subjects are compared if they have queries: the papers' galleries also hold distractors, who may be in training with
+    another view. A `prepared` split may test training subjects: there only photos are compared.
     """
-    own, split = exposure_of(material, progress=progress), material.split
+    exposure, split = exposure_of(material, progress=progress), material.split
     hashes = hashes_in(material.manifest, progress)
     people = tested_people(split)
-    leaks = find_leaks([own], material.manifest, people, hashes, names=split.protocol != "prepared")
+    leaks = find_leaks([exposure], material.manifest, people, hashes, names=split.protocol != "prepared")
     beside = set(every_test_row(split)) - set(people)
-    return [*leaks, *find_leaks([own], material.manifest, sorted(beside), hashes, names=False)]
+    return [*leaks, *find_leaks([exposure], material.manifest, sorted(beside), hashes, names=False)]
 
 
 def repeated_photos(material: RunDataset, progress: Progress | None = None) -> list[str]:
-    """Photos of validation, by path, that are photos of training under another name."""
+    """Paths of validation photos that are copies of training photos."""
     split = material.split
     trained = exposure_of(material, rows=dict.fromkeys(split.train.tolist(), "train"), progress=progress)
     validated = sorted(set(split.validation_rows.tolist()) - set(split.train.tolist()))
-    known = hashes_in(material.manifest, progress)(validated)
-    return [split.paths[row] for row, digest in zip(validated, known, strict=True) if trained.role_of(digest, None)]
+    digests = hashes_in(material.manifest, progress)(validated)
+    return [split.paths[row] for row, digest in zip(validated, digests, strict=True) if trained.role_of(digest, None)]
 
 
 def check_validation_unseen(material: RunDataset, progress: Progress | None = None) -> None:
-    """Raises ProtocolError when somebody who is searched for, or among, in validation is searched for in a test, or is
-    a photo of it.
+    """Raises ProtocolError if a subject in validation's galleries or queries has a test query, or if one of these
+    photos is a test query.
     """
     split, manifest = material.split, material.manifest
     validated = exposure_of(material, rows=dict.fromkeys(validated_rows(split), "validation"), progress=progress)
@@ -123,16 +125,16 @@ def check_validation_unseen(material: RunDataset, progress: Progress | None = No
 
 
 def check_parent(parent: Run, material: RunDataset, progress: Progress | None = None) -> list[str]:
-    """Notes; raises ProtocolError when a run that this one begins with, or one before it, knows people whom this one
-    tests, or was trained on people whom it validates with.
+    """Notes. Raises ProtocolError if the parent run, or one before it, has seen subjects that this run tests, or was
+    trained on subjects that this run validates on.
     """
     split, manifest = material.split, material.manifest
     exposures, notes = exposures_of(parent, [material.path], progress)
     hashes = hashes_in(manifest, progress)
     leaks = find_leaks(exposures, manifest, tested_people(split), hashes)
-    training = {split.subjects[row] for row in split.train}  # in a closed set they validate too
+    training = {split.subjects[row] for row in split.train}  # in a closed set they are in validation too
     validated = [row for row in validated_rows(split) if split.subjects[row] not in training]
-    leaks += find_leaks([one.only("train") for one in exposures], manifest, validated, hashes)
+    leaks += find_leaks([exposure.only("train") for exposure in exposures], manifest, validated, hashes)
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
@@ -140,30 +142,29 @@ def check_parent(parent: Run, material: RunDataset, progress: Progress | None = 
             f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, view, "
             "validation and seed"
         )
-    others = [one for one in exposures if not one.names_people_of(manifest)]
-    other = [
-        f"init_from: {one.run} was trained on other data ({one.dataset}): compared by photo content only"
-        for one in others
+    unnamed = [exposure for exposure in exposures if not exposure.names_people_of(manifest)]
+    dataset_notes = [
+        f"init_from: {exposure.run} was trained on other data ({exposure.dataset}): compared by photo content only"
+        for exposure in unnamed
     ]
-    return [f"init_from: {note}" for note in notes] + other
+    return [f"init_from: {note}" for note in notes] + dataset_notes
 
 
 def unseen(
     run: Run, material: RunDataset, progress: Progress | None = None
 ) -> tuple[RunDataset, list[Leak], list[str]]:
-    """What is tested without people and photos that the run knows, who they are, and notes.
+    """The data set with a test set of unseen subjects and photos only, the leaks that were excluded, and notes.
 
-    On the photos that the run was trained on its own split keeps them apart: whoever it knows was asked for by another
-    protocol or view, and is refused. Of other photos they are left out. Raises ProtocolError where that is so, or
-    where nobody is left.
+    On the run's own manifest, its split keeps subjects disjoint, so a leak means another protocol or view: that raises
+    ProtocolError. On other manifests leaks are excluded. Raises ProtocolError too if a test draw has no query left.
     """
     split, manifest = material.split, material.manifest
     exposures, notes = exposures_of(run, [material.path], progress)
     hashes = hashes_in(manifest, progress)
     people = tested_people(split)
-    given = [one for one in exposures if _given_together(one, material)]
-    leaks = find_leaks([one for one in exposures if one not in given], manifest, people, hashes)
-    leaks += find_leaks(given, manifest, _without(people, leaks), hashes, names=False)
+    prepared = [exposure for exposure in exposures if _both_prepared(exposure, material)]
+    leaks = find_leaks([exposure for exposure in exposures if exposure not in prepared], manifest, people, hashes)
+    leaks += find_leaks(prepared, manifest, _without(people, leaks), hashes, names=False)
     beside = sorted(set(every_test_row(split)) - set(people))
     leaks += find_leaks(exposures, manifest, beside, hashes, names=False)
     if not leaks:
@@ -182,7 +183,7 @@ def unseen(
 
 
 def tested_people(split: Split) -> list[int]:
-    """Rows of those who are searched for: queries, and the gallery photos of their identities. No distractors."""
+    """Rows of queries and of the gallery photos of their identities, without distractors."""
     queries = {int(row) for draw in split.test for row in draw.query}
     identities = {split.identities[row] for row in queries}
     searched = {int(row) for draw in split.test for row in draw.gallery if split.identities[row] in identities}
@@ -190,14 +191,14 @@ def tested_people(split: Split) -> list[int]:
 
 
 def every_test_row(split: Split) -> list[int]:
-    """Rows that are searched for or among in any test draw."""
+    """Rows of galleries and queries of all test draws."""
     return sorted({int(row) for draw in split.test for part in (draw.gallery, draw.query) for row in part})
 
 
-def _given_together(exposure: Exposure, material: RunDataset) -> bool:
-    """Whether training and test are of one split that was given: it may test people who train, and its notes say so."""
-    here = exposure.manifest_hash == material.manifest.hash
-    return here and exposure.protocol == material.split.protocol == "prepared"
+def _both_prepared(exposure: Exposure, material: RunDataset) -> bool:
+    """Whether training and test are of one `prepared` split, which may test training subjects; its notes say so."""
+    same_manifest = exposure.manifest_hash == material.manifest.hash
+    return same_manifest and exposure.protocol == material.split.protocol == "prepared"
 
 
 def _refusal(leaks: Sequence[Leak], tested: int) -> str:
@@ -227,17 +228,17 @@ def _by_name(exposure: Exposure, rows: Sequence[int], subjects: Sequence[str | N
         ("train", trained, f"trained on by {exposure.run}{where}"),
         ("validation", chosen_by, f"used by {exposure.run} for validation, so its model was chosen by them"),
     )
-    for role, known, why in kinds:
-        theirs = tuple(row for row, name in names.items() if name in known)
-        if theirs:
-            people = sorted({subject for row in theirs if (subject := subjects[row]) is not None})
-            yield Leak(exposure.run, role, why, theirs, tuple(people))
+    for role, seen_names, why in kinds:
+        matches = tuple(row for row, name in names.items() if name in seen_names)
+        if matches:
+            people = sorted({subject for row in matches if (subject := subjects[row]) is not None})
+            yield Leak(exposure.run, role, why, matches, tuple(people))
 
 
 def _by_content(
     exposure: Exposure, manifest: Manifest, rows: Sequence[int], digests: dict[int, PhotoHash | None]
 ) -> Iterator[Leak]:
-    """Copies of photos, and with them all photos of the people whom they show here."""
+    """Leaks by copies of photos, each with all photos of its subject in this manifest."""
     subjects, paths = manifest.table["subject"].to_list(), manifest.table["path"].to_list()
     same = exposure.manifest_hash == manifest.hash
     roles = {row: exposure.role_of(digests.get(row), paths[row] if same else None) for row in rows}
@@ -246,8 +247,8 @@ def _by_content(
     for role, verb in whys:
         copies = {row for row in rows if roles[row] == role} - out
         people = {name for row in copies if (name := subjects[row]) is not None}
-        theirs = tuple(row for row in rows if row not in out and (row in copies or subjects[row] in people))
-        if theirs:
-            out.update(theirs)
+        matches = tuple(row for row in rows if row not in out and (row in copies or subjects[row] in people))
+        if matches:
+            out.update(matches)
             why = f"{len(copies)} of them are photos that {exposure.run} was {verb}, found by content"
-            yield Leak(exposure.run, role, why, theirs, tuple(sorted(people)), len(copies))
+            yield Leak(exposure.run, role, why, matches, tuple(sorted(people)), len(copies))

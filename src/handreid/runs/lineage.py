@@ -1,7 +1,7 @@
-"""A run that begins with the encoder of another: which one, and its weights.
+"""Initialisation from the encoder of another run (`init_from`): which run, and its weights.
 
-Whether it may is a question of `leakage.check_parent`: whoever the other run was trained on or chosen by must be no
-one whom this one tests. A leak through the parent looks like progress.
+`leakage.check_parent` checks that the parent run was not trained or selected on subjects that this run tests: such a
+leak would look like a better result.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from handreid.runs.folder import Run, check_finished, finished_model, open_run
 
 
 def parent_of(recipe: Recipe, out: Path) -> Run | None:
-    """The run that `init_from` names: one beside `out`, else a folder. Raises RunError when it is unfinished."""
+    """The run that `init_from` names: a run beside `out`, else a folder. Raises RunError if it is unfinished."""
     if recipe.init_from is None:
         return None
     beside = out.absolute().parent / recipe.init_from
@@ -36,7 +36,7 @@ def parent_of(recipe: Recipe, out: Path) -> Run | None:
 
 
 def parent_record(parent: Run | None) -> dict[str, str]:
-    """What a run says of the one that it began with."""
+    """What run.json records of the parent run: its folder, and the hash of its model."""
     return (
         {}
         if parent is None
@@ -45,31 +45,34 @@ def parent_record(parent: Run | None) -> dict[str, str]:
 
 
 def initialise_from(embedder: Embedder, parent: Run) -> str:
-    """Gives the embedder the parent's encoder, and its head if that fits; says which. Raises RunError if neither.
+    """Loads the parent's encoder, and its head if that fits; returns a line that says which.
 
-    What this recipe adds to the tower, and the parent has not, begins as it would have without a parent.
+    Parameters that this recipe adds to the tower, and the parent does not have, keep their initial values. Raises
+    RunError if the towers differ in anything else.
     """
-    other = Embedder.load(finished_model(parent))
-    theirs, ours = other.backbone, embedder.backbone
-    unlike = _difference(theirs, ours)
+    parent_embedder = Embedder.load(finished_model(parent))
+    parent_tower, tower = parent_embedder.backbone, embedder.backbone
+    unlike = _difference(parent_tower, tower)
     if unlike:
         raise RunError(
             f"init_from: the tower of {parent.folder} differs from this recipe's ({unlike}); use the same keys in "
             "model.backbone"
         )
-    state = theirs.state_dict()
-    ours.load_state_dict(state | {name: own for name, own in ours.state_dict().items() if name not in state})
-    fits = _shapes(other.head) == _shapes(embedder.head)
+    state = parent_tower.state_dict()
+    tower.load_state_dict(state | {name: value for name, value in tower.state_dict().items() if name not in state})
+    fits = _shapes(parent_embedder.head) == _shapes(embedder.head)
     if fits:
-        embedder.head.load_state_dict(other.head.state_dict())
+        embedder.head.load_state_dict(parent_embedder.head.state_dict())
     return f"begins with the encoder{' and head' if fits else ' (not the head, which is another)'} of {parent.folder}"
 
 
-def _difference(theirs: Backbone, ours: Backbone) -> str | None:
-    """The first key in which the towers differ; None where ours is theirs, or theirs with something added."""
-    for key in [*theirs.config, *(key for key in ours.config if key not in theirs.config)]:
-        if theirs.config.get(key) != ours.config.get(key) and not (key in ADDED and key not in theirs.config):
-            return f"its {key} is {theirs.config.get(key)}, here {ours.config.get(key)}"
+def _difference(parent_tower: Backbone, tower: Backbone) -> str | None:
+    """The first key in which the towers differ; None if they are equal apart from additions of this recipe."""
+    for key in [*parent_tower.config, *(key for key in tower.config if key not in parent_tower.config)]:
+        if parent_tower.config.get(key) != tower.config.get(key) and not (
+            key in ADDED and key not in parent_tower.config
+        ):
+            return f"its {key} is {parent_tower.config.get(key)}, here {tower.config.get(key)}"
     return None
 
 

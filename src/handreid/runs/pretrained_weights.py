@@ -1,6 +1,6 @@
-"""The weights file that a run began with: noted in run.json by its hash, and no other is read in the run's name.
+"""The weights file that a run started from: its hash is in run.json, and a file with another hash is not read.
 
-A run folder may come from anywhere, and its recipe name any file of this machine.
+This matters because a run folder may come from elsewhere, and its recipe may name any file of this machine.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ _NOTED = "weights_hash"
 
 
 def weights_facts(recipe: Recipe) -> dict[str, str]:
-    """What a run says of the weights file that it begins with; nothing of pretrained tags and random towers."""
+    """The hash of the weights file, for run.json; empty for pretrained tags and random towers."""
     path = _file(recipe)
     return {} if path is None else {_NOTED: _hash(path)}
 
 
 def check_weights(run: Run, recipe: Recipe) -> None:
-    """Raises RunError when the recipe names a weights file, and it is not the one that the run began with."""
+    """Raises RunError if the recipe names a weights file that is not the one the run started from."""
     path = _file(recipe)
     if path is None:
         return
@@ -42,8 +42,8 @@ def check_weights(run: Run, recipe: Recipe) -> None:
 
 
 def towers_of(run: Run, recipe: Recipe | None = None) -> ClipTowers:
-    """The towers that a run began with, `recipe` being its own where none is given; the text tower as it was trained,
-    of a finished run that has trained it. Raises RunError, WeightsError.
+    """The towers that a run started from; `recipe` is the run's own by default. If a finished run has trained the text
+    tower, its trained weights are loaded. Raises RunError, WeightsError.
     """
     recipe = recipe or run.recipe
     check_weights(run, recipe)
@@ -53,9 +53,9 @@ def towers_of(run: Run, recipe: Recipe | None = None) -> ClipTowers:
 
 
 def take_text(text: TextEncoder, run: Run) -> bool:
-    """Gives the text tower the weights that a finished run has trained; whether there are any.
+    """Loads the text tower's weights of a finished run into `text`; False if the run has not trained it.
 
-    Raises RunError when they are not as they were written, and WeightsError for another tower's.
+    Raises RunError if the file was changed, and WeightsError if it is of another tower.
     """
     noted = run.facts["files"].get(run.text.name) if run.finished else None
     if noted is None:

@@ -1,7 +1,7 @@
-"""The JSON files of run and sweep folders, each with what must be in it: one reader per kind.
+"""The JSON files of run and sweep folders: a schema and a reader for each kind.
 
-A file that something else wrote, another version of handreid, or nobody as it is now, is one clear RunError, and never
-a trace from the depth of what would have used it.
+A file of another program or version, or one that was edited, raises one clear RunError here, instead of a traceback
+where it is used.
 """
 
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ from handreid.files import read_json
 
 RUN_FORMAT, STAGE_FORMAT, SWEEP_FORMAT = 2, 1, 1
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # of this folder, and no other
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # in this folder
 Names = dict[FileName, Hash]
 Number = int | float
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Record(BaseModel):
-    """Keys that are read; there may be others beside them."""
+    """The keys that are read; other keys are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
 class RunRecord(_Record):
-    """run.json. `files` has the hashes of recipe.yaml, and once the run is finished those of metrics and model."""
+    """run.json. `files` has the hash of recipe.yaml, and once the run is finished those of metrics and model."""
 
     format: Literal[2]
     manifest: str
@@ -129,24 +129,24 @@ def read_stage(folder: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(folder: Path) -> dict[str, list[str]]:
-    """The hashes that files of an unfinished stage may have; none where none is noted. Raises RunError."""
+    """The accepted hashes of each file of an unfinished stage; empty without checkpoint.json. Raises RunError."""
     path = folder / "checkpoint.json"
     if not path.exists():
         return {}
-    found: dict[str, list[str]] = _read(
+    files: dict[str, list[str]] = _read(
         path, CheckpointRecord, f"remove {folder} and resume the run, which does this stage and those after it again"
     )["files"]
-    return found
+    return files
 
 
 def read_sweep(folder: Path, *, ended: bool = False) -> dict[str, Any]:
-    """sweep.json; with `ended` of a sweep of which it says what follows from it. Raises RunError."""
+    """sweep.json; with `ended`, which requires its summary (best trial, settings). Raises RunError."""
     path = folder / "sweep.json"
     advice = "run the sweep anew, into another folder"
-    found = _read(path, SweepRecord, advice)
-    if ended and "best" not in found:
+    content = _read(path, SweepRecord, advice)
+    if ended and "best" not in content:
         raise RunError(f"{folder} holds a sweep that has not ended; continue it with: handreid sweep --resume {folder}")
-    return _checked(path, found, EndedSweepRecord if ended else SweepRecord, advice)
+    return _checked(path, content, EndedSweepRecord if ended else SweepRecord, advice)
 
 
 def read_parameters(folder: Path) -> dict[str, Any]:
@@ -159,28 +159,28 @@ def read_curve(folder: Path) -> dict[str, Any]:
     return _read(folder / "wise_ft.json", CurveRecord, "put back a copy of it as it was")
 
 
-def checked(path: Path, found: Mapping[str, Any], model: type[Model], advice: str) -> Model:
-    """The content of a file as values. Raises RunError with what is wrong, and the `advice`."""
+def checked(path: Path, content: Mapping[str, Any], model: type[Model], advice: str) -> Model:
+    """The content of a file, validated. Raises RunError with what is wrong, and the `advice`."""
     try:
-        return model.model_validate(found)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise RunError(f"{path} {_unlike(found, error, model)}; {advice}") from None
+        raise RunError(f"{path} {_mismatch(content, error, model)}; {advice}") from None
 
 
 def _read(path: Path, model: type[_Record], advice: str) -> dict[str, Any]:
     return _checked(path, read_json(path), model, advice)
 
 
-def _checked(path: Path, found: dict[str, Any], model: type[_Record], advice: str) -> dict[str, Any]:
-    checked(path, found, model, advice)
-    return found
+def _checked(path: Path, content: dict[str, Any], model: type[_Record], advice: str) -> dict[str, Any]:
+    checked(path, content, model, advice)
+    return content
 
 
-def _unlike(found: Mapping[str, Any], error: ValidationError, model: type[BaseModel]) -> str:
+def _mismatch(content: Mapping[str, Any], error: ValidationError, model: type[BaseModel]) -> str:
     if "format" in model.model_fields:
         (reads,) = get_args(model.model_fields["format"].annotation)
-        if found.get("format") != reads:
-            was = f"has format {found['format']!r}" if "format" in found else "says no format"
+        if content.get("format") != reads:
+            was = f"has format {content['format']!r}" if "format" in content else "says no format"
             return f"was written by another version of handreid (it {was}, and this one reads {reads})"
     problem = error.errors()[0]
     return f"is not as handreid writes it ({'.'.join(map(str, problem['loc']))}: {problem['msg']})"

@@ -1,7 +1,7 @@
-"""Side information looked up: from the columns of a manifest to what the embedder takes beside the pixels.
+"""Side information: from the columns of a manifest to the conditions that the embedder takes beside the pixels.
 
-* Values are compared as text, so that a column of numbers in one manifest is the same as one of text in another.
-* Training needs the columns; at test a manifest without them is as good as one of an unseen camera, and that is said.
+* Values are compared as text, so that a column of numbers in one manifest equals a column of text in another.
+* Training needs the columns. At test, a manifest without them is treated like unseen values (the mean), with a note.
 """
 
 from collections.abc import Sequence
@@ -22,38 +22,38 @@ Combinations = tuple[tuple[str, ...], ...]
 
 
 def seen_combinations(recipe: Recipe, material: RunDataset) -> Combinations | None:
-    """Of the values of the recipe's side information, in the training photos; None where it has none.
+    """Combinations of side information in the training photos; None if the recipe uses none.
 
-    Raises RecipeError when the manifest does not give a column, or when what it gives tells the people apart.
+    Raises RecipeError if the manifest lacks a column, or if each combination occurs with one subject only.
     """
     if recipe.model.side_information is None:
         return None
     columns = recipe.model.side_information.columns
     photos = material.manifest.table[material.split.train]
-    found = {name: _values(photos, name) for name in columns}
-    absent = [name for name, values in found.items() if values is None]
+    by_column = {name: _values(photos, name) for name in columns}
+    absent = [name for name, values in by_column.items() if values is None]
     if absent:
         filled = [name for name in photos.columns if photos[name].null_count() < len(photos)]
         raise RecipeError(
             f"model.side_information: the manifest has no {' and no '.join(absent)} of the training photos; "
             f"its columns with values are {', '.join(filled)}"
         )
-    values = [values for values in found.values() if values is not None]
+    values = [values for values in by_column.values() if values is not None]
     combinations = combinations_of(values)
     if not combinations:
         raise RecipeError(f"model.side_information: no training photo has a value of each of {', '.join(columns)}")
-    _check_tells_nobody(columns, values, photos["subject"].to_list())
+    _check_not_identifying(columns, values, photos["subject"].to_list())
     return combinations
 
 
 def side_information_of(embedder: Embedder, photos: pl.DataFrame) -> tuple[Conditions | None, list[str]]:
-    """What the embedder takes beside these photos, None if nothing, and what is to be said of it."""
+    """The conditions of these photos, None if the embedder takes none, and notes on unknown values."""
     side = embedder.backbone.side_information
     if side is None:
         return None, []
-    found = {name: _values(photos, name) for name in side.columns}
-    conditions = side.look_up([values or [None] * len(photos) for values in found.values()])
-    return conditions, _notes({name for name, values in found.items() if values is None}, conditions)
+    by_column = {name: _values(photos, name) for name in side.columns}
+    conditions = side.look_up([values or [None] * len(photos) for values in by_column.values()])
+    return conditions, _notes({name for name, values in by_column.items() if values is None}, conditions)
 
 
 def _notes(absent: set[str], conditions: Int[np.ndarray, " photos"]) -> list[str]:
@@ -65,7 +65,7 @@ def _notes(absent: set[str], conditions: Int[np.ndarray, " photos"]) -> list[str
 
 
 def _values(photos: pl.DataFrame, name: str) -> Values | None:
-    """Of the column called so, as text, empty text missing; None where there is no value at all."""
+    """The values of a column as text, None for empty text; None if there is no column, or no value in it."""
     column = column_called(name, photos.columns)
     if column is None:
         return None
@@ -73,12 +73,12 @@ def _values(photos: pl.DataFrame, name: str) -> Values | None:
     return values.to_list() if values.null_count() < len(values) else None
 
 
-def _check_tells_nobody(columns: Sequence[str], values: Sequence[Values], subjects: Sequence[str]) -> None:
+def _check_not_identifying(columns: Sequence[str], values: Sequence[Values], subjects: Sequence[str]) -> None:
     people: dict[tuple[str | None, ...], set[str]] = {}
     for photo, subject in zip(zip(*values, strict=True), subjects, strict=True):
         if None not in photo:
             people.setdefault(photo, set()).add(subject)
-    if all(len(some) == 1 for some in people.values()):
+    if all(len(group) == 1 for group in people.values()):
         examples = format_list(("/".join(map(str, photo)) for photo in sorted(people, key=str)), 3)
         raise RecipeError(
             f"model.side_information: each value of {' and '.join(columns)} ({examples}) occurs with one person "

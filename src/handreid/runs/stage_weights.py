@@ -1,8 +1,8 @@
-"""Weights of a stage: their hashes are noted before they are moved into place, and compared when they are opened.
+"""Weights of a stage: their hashes are noted before the files are moved into place, and compared when they are opened.
 
-* While a stage goes on, `checkpoint.json` holds for each file the hash that it is about to have and the one it had: at
-  whatever moment a process is killed, the file that is there is one of the two. Who goes on settles which.
-* When it is finished, `stage.json` holds them.
+* While a stage is running, `checkpoint.json` holds two hashes per file: that of the new content and that of the old.
+  Whenever the process is killed, the file has one of them; `settle` notes which when the run is resumed.
+* When the stage is finished, the hashes are in `stage.json`.
 """
 
 from collections.abc import Callable
@@ -24,23 +24,23 @@ _KEPT = (
 
 
 def text_file(folder: Path, which: str) -> Path:
-    """Where a stage that trains the text tower keeps it, beside its `best` and its `last` weights."""
+    """The file of the text tower's weights, if the stage trains it; `which` is `best` or `last`."""
     return folder / f"{which}-text.safetensors"
 
 
 def noting(path: Path) -> Callable[[Path], None]:
-    """What `write_atomic` calls before it moves a file to this place."""
+    """A function for `write_atomic` to call before it moves a file to `path`: it notes the hash."""
 
     def note(part: Path) -> None:
-        known = read_checkpoint(path.parent)
-        accepted = dict.fromkeys([file_hash(part), *known.get(path.name, [])[:1]])
-        write_json(path.parent / NOTES, {"format": STAGE_FORMAT, "files": {**known, path.name: [*accepted]}})
+        noted = read_checkpoint(path.parent)
+        accepted = dict.fromkeys([file_hash(part), *noted.get(path.name, [])[:1]])
+        write_json(path.parent / NOTES, {"format": STAGE_FORMAT, "files": {**noted, path.name: [*accepted]}})
 
     return note
 
 
 def checked(path: Path) -> Path:
-    """The path of a stage's file that is as it was written. Raises RunError."""
+    """Returns the path of a stage's file after comparing its hash. Raises RunError."""
     folder = path.parent
     noted = _noted(folder).get(path.name)
     advice = (
@@ -52,25 +52,25 @@ def checked(path: Path) -> Path:
 
 
 def belongs(path: Path) -> bool:
-    """Whether a file is one that its stage has written, whether it is still there or not. Raises RunError."""
+    """Whether the stage has written this file, even if it was removed since. Raises RunError."""
     return path.name in _noted(path.parent)
 
 
 def settle(folder: Path) -> None:
-    """Notes for each file of a stage that goes on the hash that it has. Raises RunError for one that has another."""
-    known = read_checkpoint(folder)
-    there = {name: [file_hash(checked(folder / name))] for name in known if (folder / name).exists()}
-    if there != known:
-        write_json(folder / NOTES, {"format": STAGE_FORMAT, "files": there})
+    """Notes the present hash of each file of a resumed stage. Raises RunError if it is none of the accepted ones."""
+    noted = read_checkpoint(folder)
+    present = {name: [file_hash(checked(folder / name))] for name in noted if (folder / name).exists()}
+    if present != noted:
+        write_json(folder / NOTES, {"format": STAGE_FORMAT, "files": present})
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Of all weights in a stage's folder, each compared with what was noted. Raises RunError."""
+    """Hashes of all weights in a stage's folder, each compared with the noted one. Raises RunError."""
     return {name: file_hash(checked(folder / name)) for name in _KEPT if (folder / name).exists()}
 
 
 def forget(folder: Path) -> None:
-    """Removes what another attempt left of a stage that is done from its beginning."""
+    """Removes the files of an earlier attempt before a stage is started again."""
     for name in ("stage.json", *_KEPT, "wise_ft.json", NOTES):
         (folder / name).unlink(missing_ok=True)
 

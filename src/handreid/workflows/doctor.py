@@ -1,10 +1,10 @@
-"""All checks of a recipe without training it: on the photos given, or on hands that are drawn on the spot.
+"""All checks of a recipe without training it: on the given photos, or on rendered hands.
 
-* A few training identities are enough, so a recipe for a large data set is looked at in seconds. Who is tested is
-  checked on all photos.
-* A stage begins here as if the stages before it had learned nothing, and without the run that `init_from` names:
-  prompts are those that contexts begin with. That is enough for wiring, and says nothing of what was learned.
-* Everything is written into a folder of its own, caches included.
+* A few training identities are used, so a recipe for a large data set is checked in seconds. That test subjects are
+  unseen is checked on all photos.
+* Each stage starts as if the stages before it had learned nothing, and without the run that `init_from` names; prompts
+  have their initial contexts. This checks the wiring, not what is learned.
+* Everything, caches included, is written into a temporary folder.
 """
 
 import os
@@ -34,15 +34,15 @@ from handreid.training.prototype_attributes import attach_prototypes
 from handreid.training.stages.registry import stage_of
 from handreid.training.stages.run import check_stages
 
-RECIPE = "tiny-clip-reid"  # prompts, a classifier, triplets and texts: most of what can be wrong, in seconds
+RECIPE = "tiny-clip-reid"  # has prompts, a classifier, triplets and texts: covers most checks, in seconds
 IDENTITIES, PHOTOS = 12, 8
-TRAINED, EACH = 16, 8  # identities and photos of each that are looked at
+TRAINED, EACH = 16, 8  # training identities, and photos of each, that are used
 SIZE = 96
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The checks of a stage, or of the recipe before any."""
+    """Results of the checks of a stage, or of those before the first stage."""
 
     where: str
     checks: tuple[CheckResult, ...]
@@ -55,33 +55,33 @@ def diagnose(
     long_checks: Sequence[LongCheck] = (),
     progress: Progress | None = None,
 ) -> list[Checked]:
-    """What each check found; none is raised. Raises HandreidError for a recipe that cannot be built on these photos."""
+    """Results of all checks; failed ones do not raise. Raises HandreidError if the recipe cannot be built on it."""
     progress = progress or NullProgress()
-    chosen = recipe or load_recipe(RECIPE)
-    check_precision(chosen)
+    checked_recipe = recipe or load_recipe(RECIPE)
+    check_precision(checked_recipe)
     with tempfile.TemporaryDirectory(prefix="handreid-doctor-") as name, _caches_in(Path(name) / "cache"):
-        material = _material(chosen, data, Path(name), progress)
-        return list(_checked(chosen, material, Path(name), tuple(long_checks), progress))
+        material = _material(checked_recipe, data, Path(name), progress)
+        return list(_checked(checked_recipe, material, Path(name), tuple(long_checks), progress))
 
 
 def _checked(
     recipe: Recipe, material: RunDataset, folder: Path, long_checks: tuple[LongCheck, ...], progress: Progress
 ) -> Iterator[Checked]:
-    some = _some(material)
+    sample = _sample(material)
     towers = build_towers(recipe)
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
-    attach_prototypes(embedder, recipe, some)
+    attach_prototypes(embedder, recipe, sample)
     check_stages(recipe, embedder, towers.text, material)
     yield Checked("recipe", tuple(before_run(recipe, embedder, towers.text, material, refusing=False)))
-    job = Job(Run(folder), recipe, Handover(embedder, towers.text), some, progress, long_checks=long_checks)
+    job = Job(Run(folder), recipe, Handover(embedder, towers.text), sample, progress, long_checks=long_checks)
     for number, settings in enumerate(recipe.stages):
         progress.say(f"checking stage {number} ({settings.kind})")
         job.folder(number).mkdir(parents=True)
         stage = stage_of(recipe, number)
         module = stage.module(job)
-        found = check_stage(job, stage.probe(module))
+        results = check_stage(job, stage.probe(module))
         job = replace(job, handover=stage.untrained(module, job.handover))
-        yield Checked(f"stage {number} ({settings.kind})", tuple(found))
+        yield Checked(f"stage {number} ({settings.kind})", tuple(results))
 
 
 def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progress) -> RunDataset:
@@ -99,8 +99,8 @@ def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progres
         raise ProtocolError(f"rendered hands do not suit this recipe ({error}): give --data") from None
 
 
-def _some(material: RunDataset) -> RunDataset:
-    """The same with a few training identities; who validates and who is tested stays."""
+def _sample(material: RunDataset) -> RunDataset:
+    """The data set with a few training identities; validation and test are unchanged."""
     split = material.split
     names = set(split.train_identities()[:TRAINED])
     counts: dict[str, int] = {}
@@ -117,8 +117,10 @@ def _some(material: RunDataset) -> RunDataset:
 def _caches_in(folder: Path) -> Iterator[None]:
     before = os.environ.get("HANDREID_CACHE")
     folder.mkdir(parents=True)
-    for known in cache_folder().glob("photo-hashes-*.sqlite"):  # else every photo of the manifest is decoded again
-        shutil.copyfile(known, folder / known.name)
+    for database in cache_folder().glob(
+        "photo-hashes-*.sqlite"
+    ):  # so that photos need not be decoded again for their hashes
+        shutil.copyfile(database, folder / database.name)
     os.environ["HANDREID_CACHE"] = str(folder)
     try:
         yield

@@ -1,6 +1,6 @@
-"""Rung after rung on the same photos: train, evaluate, and say whether each beats the one below.
+"""A ladder of recipes on the same photos: train and evaluate each, and compare it with the rung below.
 
-A rung that is finished, with the same recipe and data, is not run again; one that was stopped goes on.
+A rung that is finished with the same recipe and data is not run again; one that was stopped is resumed.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ def run_ladder(
     every: bool = True,
     track: Sequence[Tracker] | None = None,
 ) -> list[Rung]:
-    """Runs in `out/<recipe name>`, ladder.json and ladder.md in `out`.
+    """Writes runs to `out/<recipe name>`, and ladder.json and ladder.md to `out`.
 
-    A rung that cannot be built, such as one whose manifest lacks what it asks for, is known before the first begins:
-    an error, or without `every` left out with a note. Raises RunError for two recipes of one name.
+    Before the first rung starts, all are checked. One that cannot be built, such as one that needs a column the
+    manifest lacks, is an error, or without `every` is skipped with a note. Raises RunError for two recipes of one name.
     """
     progress = progress or NullProgress()
     check_names(recipes)
@@ -47,13 +47,13 @@ def run_ladder(
             progress.say(f"rung {number} of {len(recipes)}: {recipe.name}")
             run = train(recipe, data, out / recipe.name, resume=True, progress=progress, track=track, sender=sender)
             if not run.evaluation.exists():
-                told = resolve_trackers(track, recipe)
-                evaluate(open_run(run.folder), data=data, progress=progress, track=told, sender=sender)
-            found = read_evaluation(run.evaluation)
-            rungs.append(Rung(recipe.name, found, compare(found, rungs[-1].evaluation) if rungs else None))
+                trackers = resolve_trackers(track, recipe)
+                evaluate(open_run(run.folder), data=data, progress=progress, track=trackers, sender=sender)
+            evaluation = read_evaluation(run.evaluation)
+            rungs.append(Rung(recipe.name, evaluation, compare(evaluation, rungs[-1].evaluation) if rungs else None))
             done(rungs[-1])
-    kept = Ladder(format=LADDER_FORMAT, rungs=[LadderRung.of(rung.evaluation, rung.below) for rung in rungs])
-    write_json(out / "ladder.json", kept.model_dump(mode="json"))
+    ladder = Ladder(format=LADDER_FORMAT, rungs=[LadderRung.of(rung.evaluation, rung.below) for rung in rungs])
+    write_json(out / "ladder.json", ladder.model_dump(mode="json"))
     write_text(out / "ladder.md", markdown(rungs))
     return rungs
 
@@ -61,8 +61,8 @@ def run_ladder(
 def _buildable(
     recipes: Sequence[Recipe], data: Path | None, out: Path, say: Callable[[str], None] | None
 ) -> list[Recipe]:
-    """All of them; without those that make no sense here, if there is somebody to tell of it."""
-    kept = []
+    """The recipes that can be built on this data. With `say`, a RecipeError is reported and the recipe skipped."""
+    buildable = []
     for recipe in recipes:
         try:
             if not (out / recipe.name / "run.json").exists():
@@ -72,5 +72,5 @@ def _buildable(
                 raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None
             say(f"note: rung {recipe.name} is left out: {error}")
         else:
-            kept.append(recipe)
-    return kept
+            buildable.append(recipe)
+    return buildable

@@ -1,4 +1,4 @@
-"""`handreid figure`: pictures of runs."""
+"""`handreid figure`: figures of runs."""
 
 import typer
 

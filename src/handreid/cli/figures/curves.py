@@ -33,8 +33,8 @@ def cmc(
     from handreid.report.figures.cmc import cmc_figure
 
     with resumable("the same command"):
-        compared = _compared(runs, Reference.first, different, progress, resamples=100)  # no difference is shown
-        _told(cmc_figure(compared, out, up_to=up_to, command=_command()))
+        compared = _compared(runs, Reference.first, different, progress, resamples=100)  # no differences are shown
+        _print_written(cmc_figure(compared, out, up_to=up_to, command=_command()))
 
 
 def ladder(runs: RunFolders, out: Figure, reference: Against = Reference.first, different: Different = False) -> None:
@@ -45,7 +45,7 @@ def ladder(runs: RunFolders, out: Figure, reference: Against = Reference.first, 
     from handreid.report.figures.ladder import ladder_figure
 
     with resumable("the same command"):
-        _told(ladder_figure(_compared(runs, reference, different, progress), out, command=_command()))
+        _print_written(ladder_figure(_compared(runs, reference, different, progress), out, command=_command()))
 
 
 def training(run: Annotated[Path, typer.Argument(help="Run folder; it may still be training.")], out: Figure) -> None:
@@ -57,7 +57,7 @@ def training(run: Annotated[Path, typer.Argument(help="Run folder; it may still 
     from handreid.runs.folder import open_run
 
     with resumable("the same command"):
-        _told(training_figure(open_run(run), out, command=_command()))
+        _print_written(training_figure(open_run(run), out, command=_command()))
 
 
 def add_to(figures: typer.Typer) -> None:
@@ -77,9 +77,9 @@ def _compared(
 
 
 def _command() -> str:
-    """As it was typed, for the caption."""
+    """The command line, for the caption."""
     return shlex.join(["handreid", *sys.argv[1:]])
 
 
-def _told(written: list[Path]) -> None:
+def _print_written(written: list[Path]) -> None:
     output.echo(f"written to {' and '.join(map(str, written))}")

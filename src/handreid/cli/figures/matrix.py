@@ -1,16 +1,13 @@
-"""`handreid evaluate --matrix` and `handreid figure matrix`: one run across views, sides and data sets."""
+"""`handreid figure matrix`: one run across views, sides or data sets."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from handreid.cli import early, output
 from handreid.cli.options import MatrixBy, begin
-
-if TYPE_CHECKING:
-    pass
 
 
 class Metric(StrEnum):
@@ -45,8 +42,8 @@ def figure(
     from handreid.report.figures.matrix import matrix_figure
     from handreid.runs.folder import open_run
 
-    found = written_matrix(open_run(run), matrix.value, file)
-    written = matrix_figure(found, out, metric=metric.value, shared=shared)
+    content = written_matrix(open_run(run), matrix.value, file)
+    written = matrix_figure(content, out, metric=metric.value, shared=shared)
     output.echo(f"written to {' and '.join(map(str, written))}")
 
 

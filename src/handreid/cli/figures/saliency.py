@@ -1,4 +1,4 @@
-"""`handreid figure attention` and `handreid figure match`: which parts of a photo, and which parts of two."""
+"""`handreid figure attention` and `handreid figure match`: saliency maps of photos, and match maps of two photos."""
 
 from enum import StrEnum
 from pathlib import Path

@@ -1,16 +1,19 @@
-"""Photo-like pictures of hands nobody owns, with known identity: for the demo, the tests and pre-training.
+"""Synthetic photos of hands of invented people, with known identity: for the demo, the tests and pre-training.
 
-* `anatomy`   who: bones, widths and nails of a person's two hands
-* `skin`      who: creases, veins, palm lines, moles and scars, kept as `marks`
-* `scene`     the circumstances of one photo: pose, framing, camera, light, background, sleeve
-* `form`      where every part of the hand lies in the picture, and how high it stands
-* `ink`       marks onto the skin
-* `paint`     what colour every part has
-* `compose`   the parts put together
-* `backdrop`  what lies behind it
-* `exposure`  light, shadow, lens, sensor and JPEG
-* `captions`  the photo in words
-* `folder`    folders and processes
+* `anatomy`     the person: bones, widths and nails of both hands
+* `skin`        the person: creases, veins, palm lines, moles and scars
+* `skin_marks`  those marks as data: lines and spots
+* `scene`       the conditions of one photo: framing, camera, light, background, accessories
+* `pose`        how the hand is held
+* `shape`       where every part of the hand lies in the picture, and its height
+* `line_art`    draws the marks onto the skin
+* `paint`       the colour of every part
+* `compose`     puts the parts together
+* `backdrop`    the background
+* `textures`    noise for skin, cloth, wood and stone
+* `exposure`    light, shadow, lens and sensor
+* `captions`    the photo described in words
+* `folder`      folders and processes
 """
 
 from handreid.data.rendered.folder import VIEWS, render

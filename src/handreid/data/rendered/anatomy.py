@@ -1,4 +1,4 @@
-"""Who is in the photo: the shape of a person's two hands.
+"""The shape of a person's two hands.
 
 All lengths are centimetres in the hand's own frame, the same for both sides and both aspects: the wrist is the origin,
 y points to the middle finger, x from the thumb (negative) to the little finger. A picture of the back of a right hand
@@ -83,7 +83,7 @@ class Person:
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
-    """An own generator for each key, so that nothing depends on what else is drawn, or in which order."""
+    """A separate generator for each key, so that no draw depends on other draws or their order."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 

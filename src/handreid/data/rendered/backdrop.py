@@ -1,4 +1,4 @@
-"""What lies behind the hand, in linear RGB."""
+"""The background behind the hand, in linear RGB."""
 
 import math
 

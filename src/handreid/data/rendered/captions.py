@@ -1,4 +1,4 @@
-"""A photo in words: only what is true of it and can be seen in it."""
+"""Captions of photos: they state only what is visible in the photo."""
 
 import numpy as np
 
@@ -22,13 +22,13 @@ NUMBERS = ("no", "one", "two", "three")
 def caption(rng: np.random.Generator, who: Person, marks: Surface, scene: Scene) -> str:
     subject = _subject(rng, who, scene)
     facts = [f"{who.skin} skin", *_nails(who, scene), *_marks(marks, scene), *_worn(scene), scene.pose.words]
-    first = [f for f in facts if rng.uniform() < 0.75]
-    rng.shuffle(first)
+    phrases = [f for f in facts if rng.uniform() < 0.75]
+    rng.shuffle(phrases)
     if rng.uniform() < 0.7:
         backing = PLACES[scene.background.kind]
-        first.append(backing[int(rng.integers(len(backing)))])
+        phrases.append(backing[int(rng.integers(len(backing)))])
     opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
-    return ", ".join([opening.format(subject), *first])
+    return ", ".join([opening.format(subject), *phrases])
 
 
 def _subject(rng: np.random.Generator, who: Person, scene: Scene) -> str:
@@ -76,8 +76,8 @@ def scar_place(marks: Surface, aspect: Aspect) -> str | None:
     return "on the back of the hand" if aspect == "dorsal" else "on the palm"
 
 
-def _in_picture(scene: Scene, part: int, at: tuple[float, float]) -> bool:
-    x, y = scene.framing.place(at if part == PALM else scene.limbs[part].place(*at))
+def _in_picture(scene: Scene, part: int, point: tuple[float, float]) -> bool:
+    x, y = scene.framing.place(point if part == PALM else scene.limbs[part].place(*point))
     return 0 < x < 1 and 0 < y < 1
 
 

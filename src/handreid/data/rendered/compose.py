@@ -1,4 +1,4 @@
-"""The parts put together: which of them is in front at every pixel, and the outline of the whole."""
+"""Puts the parts together: which of them is in front at every pixel, and the outline of the whole hand."""
 
 import math
 from dataclasses import dataclass
@@ -82,11 +82,11 @@ def _join(canvas: Canvas, painted: Painted) -> None:
         gloss += painted.gloss * weight
 
 
-def _union(one: Plane, other: Plane) -> Plane:
+def _union(base: Plane, part: Plane) -> Plane:
     """Smooth minimum: rounds the corner where a finger leaves the palm."""
-    near = np.maximum(np.float32(0.25) - np.abs(one - other), 0)
+    near = np.maximum(np.float32(0.25) - np.abs(base - part), 0)
     near *= near
-    union: Plane = np.minimum(one, other) - near
+    union: Plane = np.minimum(base, part) - near
     return union
 
 
@@ -102,12 +102,12 @@ def _sleeve(grid: Grid, canvas: Canvas, hand: Hand, scene: Scene) -> None:
     x, y = grid.coordinates(box)
     down = x * np.float32(-sin) + y * np.float32(-cos)
     across = x * np.float32(cos) - y * np.float32(sin)
-    at = texels(across, down, 9.0, scene.background.offset)
-    folds = np.take(cloudy(), at)
+    texel = texels(across, down, 9.0, scene.background.offset)
+    folds = np.take(cloudy(), texel)
     edge = np.float32(cuff) + np.float32(0.06) * across * np.sin(np.float32(scene.background.angle)) - down
     outline = np.maximum(edge, np.abs(across) - (width + 0.04 * down + 0.05 * folds))
     cover = np.clip(outline * np.float32(-grid.pixels_per_cm) + np.float32(0.5), 0, 1)
-    rows = np.take(streaky(), at)
+    rows = np.take(streaky(), texel)
     ribs = 0.05 * rows + 0.12 * np.exp(-((edge + 0.5) ** 2) * 60)
     cloth = CLOTHS[str(scene.worn.sleeve)]
     for c in range(3):

@@ -98,7 +98,7 @@ def _shadow(cover: Plane, light: Light, ppc: float) -> Plane:
 
 
 def _moved(plane: Plane, down: int, right: int) -> Plane:
-    """Shifted; what comes in repeats the edge."""
+    """Shifted; new pixels repeat the edge."""
     rows, cols = (np.clip(np.arange(n) - k, 0, n - 1) for n, k in zip(plane.shape, (down, right), strict=True))
     shifted: Plane = plane[rows][:, cols]
     return shifted
@@ -148,7 +148,7 @@ def _tone_curve(contrast: float) -> Float32[np.ndarray, " steps"]:
 
 
 def _grains(key: int, count: int) -> Float32[np.ndarray, " count"]:
-    """Normal noise: a stretch of one long roll, as a new one for each photo takes longer than its hand's skin."""
+    """Normal noise: a part of one long array, as drawing new noise for each photo takes longer than its hand's skin."""
     start = key % max(ROLL - count, 1)
     return np.resize(_roll()[start:], count)
 

@@ -1,9 +1,9 @@
-"""Folders and processes: many people's photos on disk, and the table that says what they are.
+"""Renders many people's photos into a folder, with several processes, and writes their table.
 
 * Every photo has its own random generators, keyed by (seed, identity, photo): neither the number of workers nor of
   other identities changes a byte of it.
-* `rendered.json` records what was asked for before the first photo, `hands.csv` is written after the last: a folder
-  with a table is complete, one without is continued by the same call. Each file appears whole or not at all.
+* `rendered.json` records the arguments before the first photo, `hands.csv` is written after the last: a folder with a
+  table is complete, one without is continued by the same call. Each file appears whole or not at all.
 """
 
 import csv
@@ -70,9 +70,9 @@ def render(
 ) -> Path:
     """Draw `photos` photos of each of `identities` people into `out/Hands`, and return the path of `out/hands.csv`.
 
-    Photo k of a person shows the k-th of `views`, round and round. `size` is the side in pixels. `workers` is the
-    number of processes, by default one per core. `progress` is told how many photos more are done. A folder
-    that is complete is returned as it is, one that was interrupted is continued.
+    Photo k of a person shows view k modulo the number of `views`. `size` is the side in pixels. `workers` is the number
+    of processes, by default one per core. `progress` is called with the number of photos finished since the last call.
+    A folder that is complete is returned as it is, one that was interrupted is continued.
 
     Raises:
         DataError: an argument is out of range, or the folder holds something else.
@@ -106,20 +106,20 @@ def _checked(identities: int, photos: int, seed: int, size: int, views: Sequence
     ):
         if value < least:
             raise DataError(f"{name} is {value}: rendered hands need at least {least}")
-    known = [pair for pair in views if pair in VIEWS]
-    if not known or len(known) < len(views) or len(set(known)) < len(known):
+    valid = [pair for pair in views if pair in VIEWS]
+    if not valid or len(valid) < len(views) or len(set(valid)) < len(valid):
         raise DataError(f"views is {list(views)}: give one or more of {list(VIEWS)}, each once")
-    return Request(RENDERER, identities, photos, seed, size, tuple(known))
+    return Request(RENDERER, identities, photos, seed, size, tuple(valid))
 
 
 def _claim(out: Path, request: Request) -> None:
-    """Make the folder ours, or find that it already is."""
+    """Record the request in the folder. Raises DataError if it holds another request or other photos."""
     record = out / "rendered.json"
     if record.exists():
-        found = record.read_text(encoding="utf-8")
-        if found != request.text():
+        stored = record.read_text(encoding="utf-8")
+        if stored != request.text():
             raise DataError(
-                f"{out} was rendered with other arguments ({_short(found)}) than now ({_short(request.text())}): "
+                f"{out} was rendered with other arguments ({_short(stored)}) than now ({_short(request.text())}): "
                 "choose another folder, or delete that one"
             )
         return
@@ -136,9 +136,9 @@ def _short(record: str) -> str:
 def _missing(out: Path, request: Request) -> dict[int, list[int]]:
     """For each identity the photos that are not on disk yet."""
     (out / "Hands").mkdir(exist_ok=True)
-    there = {entry.name for entry in os.scandir(out / "Hands")}
+    names = {entry.name for entry in os.scandir(out / "Hands")}
     missing = {
-        k: [j for j in range(request.photos) if _name(k, j, request) not in there] for k in range(request.identities)
+        k: [j for j in range(request.photos) if _name(k, j, request) not in names] for k in range(request.identities)
     }
     return {k: photos for k, photos in missing.items() if photos}
 
@@ -149,7 +149,7 @@ def _name(identity: int, photo: int, request: Request) -> str:
 
 
 def _drawn(out: Path, request: Request, missing: dict[int, list[int]], workers: int) -> Iterator[tuple[int, list[Row]]]:
-    """Draw what is missing; yields each identity when its photos are ready, with all its rows of the table."""
+    """Draw missing photos; yields each identity when its photos are ready, with all its rows of the table."""
     if workers == 1 or sum(map(len, missing.values())) < ALONE:
         for identity, photos in missing.items():
             yield _draw(out, request, identity, photos)
@@ -228,7 +228,7 @@ def _polish(seed: int, identity: int, session: int) -> str | None:
 
 
 def _table(request: Request, rows: dict[int, list[Row]]) -> str:
-    """In the order of identities and photos; what an earlier call drew is described again."""
+    """CSV in the order of identities and photos; rows of photos that an earlier call drew are computed again."""
     described = [row for k in range(request.identities) for row in rows.get(k) or _rows(request, k)]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(described[0]), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Marks onto the fields of a part: darkness, relief, melanin and blood."""
+"""Draws marks onto the fields of a part: darkness, relief, melanin and blood."""
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -17,11 +17,11 @@ def ink(grid: Grid, part: Part, marks: Surface) -> None:
     least = 0.75 / grid.pixels_per_cm
     corners = [bundle.corners for bundle in bundles] + [np.array(blot.around()) for blot in blots]
     margins = [2.2 * max(bundle.widths.max(), least) for bundle in bundles] + [0.0] * len(blots)
-    found = windows(grid, part, corners, np.array(margins))
-    for bundle, box in zip(bundles, found, strict=False):
+    regions = windows(grid, part, corners, np.array(margins))
+    for bundle, box in zip(bundles, regions, strict=False):
         if box is not None:
             _lines(part, bundle, box, least)
-    for blot, box in zip(blots, found[len(bundles) :], strict=True):
+    for blot, box in zip(blots, regions[len(bundles) :], strict=True):
         if box is not None:
             _blot(part, blot, box)
 

@@ -1,4 +1,4 @@
-"""What colour every part has, as log reflectance, and how it shines.
+"""The colour of every part, as log reflectance, and its gloss.
 
 Skin is layered as in optics: a curve from the lightest to the darkest skin indexed by melanin, times absorption by
 blood. Creases, veins, moles and scars are additions to those fields; nails, rings and cloth replace the colour.
@@ -47,12 +47,12 @@ def linear(value: int) -> float:
 
 @lru_cache(maxsize=1)
 def skin_curve() -> Float32[np.ndarray, "3 levels"]:
-    """Log reflectance for melanin from 0 to `DARKEST`; past the darkest skin it goes on straight."""
+    """Log reflectance for melanin from 0 to `DARKEST`; linear beyond the darkest skin."""
     logs = np.log([[linear(c) for c in colour] for colour in SKIN]).T
-    at = np.linspace(0, 1, len(SKIN))
+    tones = np.linspace(0, 1, len(SKIN))
     ends = logs[:, -1:] + (logs[:, -1:] - logs[:, -2:-1]) * (DARKEST - 1) * (len(SKIN) - 1)
     levels = np.linspace(0, DARKEST, LEVELS)
-    rows = [np.interp(levels, [*at, DARKEST], [*row, *end]) for row, end in zip(logs, ends, strict=True)]
+    rows = [np.interp(levels, [*tones, DARKEST], [*row, *end]) for row, end in zip(logs, ends, strict=True)]
     return np.array(rows, dtype=np.float32)
 
 
@@ -77,20 +77,20 @@ def paint(grid: Grid, part: Part, who: Person, marks: Surface, scene: Scene) -> 
 def _skin(part: Part, who: Person, scene: Scene) -> Planes:
     palmar = scene.aspect == "palmar"
     key = (hash_of(who.subject) + 97 * part.index + 31 * int(palmar) + 13 * int(scene.side == "left")) % 509
-    at = texels(part.x, part.y, 22.0, (key * 5, key * 3))
-    cloud, grain = np.take(cloudy(), at), np.take(grainy(), at)
-    own = who.tone * (0.62 - 0.17 * who.tone) if palmar else who.tone
+    texel = texels(part.x, part.y, 22.0, (key * 5, key * 3))
+    cloud, grain = np.take(cloudy(), texel), np.take(grainy(), texel)
+    tone = who.tone * (0.62 - 0.17 * who.tone) if palmar else who.tone
     melanin = part.melanin * (1.0 - 0.35 * who.tone)
-    melanin += own
+    melanin += tone
     if palmar:
-        melanin += part.rim * np.float32(0.75 * (who.tone - own))
+        melanin += part.rim * np.float32(0.75 * (who.tone - tone))
     melanin += cloud * np.float32(0.012)
     part.blood += cloud * np.float32(0.07)
     part.blood += 0.32 if palmar else 0.14
     wear = 0.008 + 0.0005 * who.age
     part.dark += grain * np.float32(wear)
     if not palmar and who.hairiness > 0.05:
-        hair = np.maximum(np.take(streaky(), at) - np.float32(1.2), 0)
+        hair = np.maximum(np.take(streaky(), texel) - np.float32(1.2), 0)
         hair *= np.float32(min(who.hairiness, 1.2) * (0.22 if part.index == PALM else 0.12))
         part.dark += hair
     index = np.clip(melanin * np.float32(LEVELS / DARKEST), 0, LEVELS - 1).astype(np.intp)
@@ -181,8 +181,8 @@ def _nail_behind(painted: Painted, box: Box, inside: Plane, radius: float, scene
 
 def _ring(painted: Painted, metal: Colour, limb: Limb) -> None:
     part = painted.part
-    at = 0.62 * limb.true[1]
-    band = np.clip((np.float32(0.17) - np.abs(part.y - np.float32(at))) * 14 + 0.5, 0, 1)
+    centre = 0.62 * limb.true[1]
+    band = np.clip((np.float32(0.17) - np.abs(part.y - np.float32(centre))) * 14 + 0.5, 0, 1)
     facing = np.clip(1 - part.x * part.x * np.float32(0.8 / limb.digit.radii[0] ** 2), 0.15, 1)
     shine = np.log(facing * (0.75 + 0.45 * np.cos(part.x * 9)))
     for c in range(3):

@@ -1,4 +1,4 @@
-"""How the hand is held in one photo, and where its bones then lie in the hand's frame (cm)."""
+"""How the hand is held in one photo, and where its bones lie in the hand's frame (cm)."""
 
 import math
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ class Limb:
         return np.stack([self.base[0] + a * ex + b * ey, self.base[1] + a * ey - b * ex], axis=1)
 
     def place(self, x: float, u: float) -> Point:
-        (found,) = self.places(np.array([[x, u]])).tolist()
-        return found[0], found[1]
+        (point,) = self.places(np.array([[x, u]])).tolist()
+        return point[0], point[1]
 
 
 def sample_pose(rng: np.random.Generator) -> Pose:

@@ -1,4 +1,4 @@
-"""The circumstances of one photo: everything that does not belong to the person."""
+"""The conditions of one photo: everything that does not belong to the person."""
 
 import math
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Accessories:
-    """What covers skin. Places are cm: the cuff's edge below the wrist, the ring along its digit."""
+    """Accessories that cover skin. Places are cm: the cuff's edge below the wrist, the ring along its digit."""
 
     sleeve: str | None
     cuff: float

@@ -1,4 +1,4 @@
-"""Where every part of the hand lies in the picture, and how high it stands.
+"""Where every part of the hand lies in the picture, and its height.
 
 A part (palm with arm, or a digit) is computed in its own box of pixels only: its frame's coordinates at every pixel, so
 that marks can be painted in centimetres on skin, its distance to the outline (negative inside) and its height.
@@ -49,8 +49,8 @@ class Grid:
     def box(self, points: Points, margin: float) -> Box | None:
         """The pixels around points in the hand's frame; None if the picture has none of them. Margin in cm."""
         margins = np.array([margin * self.pixels_per_cm])
-        (found,) = boxes(self.pixels(points), [len(points)], margins, (slice(0, self.side), slice(0, self.side)))
-        return found
+        (box,) = boxes(self.pixels(points), [len(points)], margins, (slice(0, self.side), slice(0, self.side)))
+        return box
 
     def coordinates(self, box: Box) -> tuple[Plane, Plane]:
         (a, b), (c, d) = self.framing.matrix
@@ -126,8 +126,8 @@ def _palm_outline(x: Plane, y: Plane, pieces: list[Piece]) -> Plane:
     across, down = (np.asarray(Image.fromarray(p).resize((cols // 2 + 1, rows // 2 + 1), BOX)) for p in (x, y))
     sharp = np.float32(-1 / PALM_BLEND)
     total = np.zeros_like(across)
-    for start, end, first, last in pieces:
-        total += np.exp(np.maximum(_cone(across, down, start, end, first, last), -4) * sharp)
+    for start, end, start_radius, end_radius in pieces:
+        total += np.exp(np.maximum(_cone(across, down, start, end, start_radius, end_radius), -4) * sharp)
     outline = np.log(total + np.float32(1e-30)) * np.float32(-PALM_BLEND)
     return np.asarray(Image.fromarray(outline).resize((cols, rows), Image.Resampling.BICUBIC))
 
@@ -159,8 +159,8 @@ def _palm_pieces(hand: Hand, scene: Scene) -> list[Piece]:
     return pieces
 
 
-def _cone(x: Plane, y: Plane, start: Point, end: Point, first: float, last: float) -> Plane:
-    """Distance to a capsule whose radius goes from `first` to `last`."""
+def _cone(x: Plane, y: Plane, start: Point, end: Point, start_radius: float, end_radius: float) -> Plane:
+    """Distance to a capsule whose radius goes from `start_radius` to `end_radius`."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     length2 = dx * dx + dy * dy
     px, py = x - np.float32(start[0]), y - np.float32(start[1])
@@ -173,9 +173,9 @@ def _cone(x: Plane, y: Plane, start: Point, end: Point, first: float, last: floa
     py *= py
     px += py
     np.sqrt(px, out=px)
-    t *= np.float32(last - first)
+    t *= np.float32(end_radius - start_radius)
     px -= t
-    px -= np.float32(first)
+    px -= np.float32(start_radius)
     return px
 
 

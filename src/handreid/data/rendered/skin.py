@@ -1,4 +1,4 @@
-"""What is written on a person's skin: creases, wrinkles, veins, palm lines, moles and scars.
+"""The marks on a person's skin: creases, wrinkles, veins, palm lines, moles and scars.
 
 Left and right share the plan of creases and veins with small differences; moles, scars and the finest lines are each
 hand's own.
@@ -15,20 +15,20 @@ from handreid.data.rendered.skin_marks import PALM, Spot, Stroke, Surface
 
 def surface(seed: int, identity: int, who: Person, side: Side, aspect: Aspect) -> Surface:
     hand, view = who.hands[side], int(aspect == "palmar")
-    shared, own = stream(seed, identity, 1, view), stream(seed, identity, 2, int(side == "left"), view)
+    shared, individual = stream(seed, identity, 1, view), stream(seed, identity, 2, int(side == "left"), view)
     if aspect == "dorsal":
         strokes = [*_knuckle_wrinkles(shared, hand, who), *_veins(shared, who), *_tendons(shared, hand)]
         spots = _knuckles(shared, hand)
     else:
-        strokes = [*_palm_lines(shared, hand), *_flexion_creases(shared, hand), *_minor_lines(own)]
+        strokes = [*_palm_lines(shared, hand), *_flexion_creases(shared, hand), *_minor_lines(individual)]
         spots = _pads(shared, hand)
-    strokes = [_shifted(s, own) for s in strokes]
-    moles, scar = _moles(own, hand, aspect), _scar(own, hand, aspect)
+    strokes = [_shifted(s, individual) for s in strokes]
+    moles, scar = _moles(individual, hand, aspect), _scar(individual, hand, aspect)
     return Surface(tuple(strokes), tuple(spots), tuple(moles), scar)
 
 
 def _shifted(stroke: Stroke, rng: np.random.Generator) -> Stroke:
-    """The same line on the other hand: a little elsewhere, a little stronger or weaker."""
+    """The line as it is on one hand: slightly moved, slightly stronger or weaker."""
     dx, dy, ex, ey = rng.normal(0, 0.05 if stroke.part == PALM else 0.025, 4)
     gain = float(np.clip(rng.normal(1.0, 0.15), 0.5, 1.5))
     return replace(
@@ -45,10 +45,10 @@ def _knuckle_wrinkles(rng: np.random.Generator, hand: Hand, who: Person) -> list
     strokes = []
     style = float(rng.uniform(0.6, 1.4)) * (0.75 + 0.008 * who.age)
     for part, digit in enumerate(hand.digits):
-        for joint, (at, radius) in enumerate(zip(digit.joints[:-1], digit.radii[1:], strict=False)):
-            first = joint == 0
-            count = int(rng.integers(3, 6)) if first else int(rng.integers(1, 4))
-            reach = (0.42 if first else 0.22) * float(rng.uniform(0.75, 1.2))
+        for joint, (position, radius) in enumerate(zip(digit.joints[:-1], digit.radii[1:], strict=False)):
+            base = joint == 0
+            count = int(rng.integers(3, 6)) if base else int(rng.integers(1, 4))
+            reach = (0.42 if base else 0.22) * float(rng.uniform(0.75, 1.2))
             for k in range(count):
                 offset = (2 * (k + 0.5) / count - 1) * reach + float(rng.normal(0, 0.05))
                 half = radius * float(rng.uniform(0.4, 0.8)) * (1 - 0.3 * abs(offset) / reach)
@@ -56,8 +56,8 @@ def _knuckle_wrinkles(rng: np.random.Generator, hand: Hand, who: Person) -> list
                 strokes.append(
                     Stroke(
                         part,
-                        (-half, at + offset - tilt),
-                        (half, at + offset + tilt),
+                        (-half, position + offset - tilt),
+                        (half, position + offset + tilt),
                         width=0.045 + 0.035 * float(rng.uniform()),
                         bend=-0.22 * offset / reach * float(rng.uniform(0.4, 1.2)),
                         wave=float(rng.uniform(0, 0.02)),
@@ -116,9 +116,9 @@ def _knuckles(rng: np.random.Generator, hand: Hand) -> list[Spot]:
     for part, digit in enumerate(hand.digits):
         if part:
             spots.append(Spot(PALM, digit.base, (0.6, 0.65), relief=height, blood=0.6 * redness, melanin=0.4 * pigment))
-        at = digit.joints[0]
+        position = digit.joints[0]
         radii = (0.7 * digit.radii[1], 0.5)
-        spots.append(Spot(part, (0.0, at), radii, relief=0.06, melanin=pigment, blood=redness))
+        spots.append(Spot(part, (0.0, position), radii, relief=0.06, melanin=pigment, blood=redness))
     for left, right in itertools.pairwise(hand.digits[1:]):
         middle = ((left.base[0] + right.base[0]) / 2, (left.base[1] + right.base[1]) / 2 + 0.1)
         spots.append(Spot(PALM, middle, (0.3, 0.8), relief=-0.6 * height))
@@ -184,7 +184,7 @@ def _flexion_creases(rng: np.random.Generator, hand: Hand) -> list[Stroke]:
     for part, digit in enumerate(hand.digits):
         base = hand.web + 0.95 if part else 0.15
         places = [base, *digit.joints[:-1]]
-        for k, at in enumerate(places):
+        for k, position in enumerate(places):
             radius = digit.radii[min(k, len(digit.radii) - 1)]
             double = rng.uniform() < (0.6, 0.75, 0.25)[k]
             for offset in (-0.13, 0.13) if double else (0.0,):
@@ -193,8 +193,8 @@ def _flexion_creases(rng: np.random.Generator, hand: Hand) -> list[Stroke]:
                 strokes.append(
                     Stroke(
                         part,
-                        (-half, at + gap - tilt),
-                        (half, at + gap + tilt),
+                        (-half, position + gap - tilt),
+                        (half, position + gap + tilt),
                         width=0.05 * float(rng.uniform(0.8, 1.3)),
                         bend=float(rng.normal(0, 0.05)),
                         dark=style * float(rng.uniform(0.4, 0.75)) * (0.75 if double else 1.0),

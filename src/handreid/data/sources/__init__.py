@@ -1,4 +1,4 @@
-"""Where photos come from: each source reads one layout on disk and gives a manifest with notes on what it found."""
+"""Sources of photos: each reads one layout on disk and gives a manifest with notes on what it found."""
 
 from handreid.data.sources.folders import folders
 from handreid.data.sources.hands11k import hands11k, hands11k_metadata

@@ -1,4 +1,4 @@
-"""Photos that a table names and the disk does not have: found all at once, before anything is written."""
+"""Finds all photos that a table names and that do not exist, before anything is written."""
 
 import errno
 import os
@@ -16,10 +16,10 @@ _SUGGESTED = 3
 
 
 def without_absent(manifest: Manifest, table: str, allow_missing: bool) -> Manifest:
-    """The rows whose photos are there. `table` is what names them, for messages.
+    """The rows whose photos exist. `table` is the name of the table, for messages.
 
-    Raises ManifestError for photos that are absent, unless `allow_missing`, which leaves them out and counts them in
-    the notes; and always for what is there and can be no photo, such as a folder.
+    Raises ManifestError for absent photos, unless `allow_missing`, which leaves them out and counts them in the notes;
+    and always for paths that cannot be a photo, such as a folder.
     """
     absent, wrong = [], []
     for row, path in enumerate(manifest.paths()):
@@ -31,25 +31,27 @@ def without_absent(manifest: Manifest, table: str, allow_missing: bool) -> Manif
     raise_all(wrong)
     if not absent:
         return manifest
-    told = f"{len(absent):,} of {len(manifest):,} photos are missing: {_named(manifest, absent)}"
+    message = f"{len(absent):,} of {len(manifest):,} photos are missing: {_listing(manifest, absent)}"
     if not allow_missing:
         advice = f"complete the folder {manifest.root}, correct {table}, or leave them out with --allow-missing"
-        raise ManifestError(f"{table}: {told}{_backslashes(manifest, absent)}; {advice}")
+        raise ManifestError(f"{table}: {message}{_backslashes(manifest, absent)}; {advice}")
     if len(absent) == len(manifest):
         raise ManifestError(f"{table}: none of its {len(manifest):,} photos is below {manifest.root}")
-    there = set(range(len(manifest))).difference(absent)
-    found = replace(manifest, table=manifest.table[sorted(there)])
-    return replace(found, notes=(*manifest.notes, f"{told}; their rows are left out", *lost(manifest, found)))
+    rows = set(range(len(manifest))).difference(absent)
+    present = replace(manifest, table=manifest.table[sorted(rows)])
+    return replace(present, notes=(*manifest.notes, f"{message}; their rows are left out", *lost(manifest, present)))
 
 
 def lost(before: Manifest, after: Manifest) -> list[str]:
-    """A note on people of whom no photo is left."""
-    gone = sorted(set(before.table["subject"].drop_nulls()) - set(after.table["subject"]))
-    return [f"{len(gone):,} subjects are left out, as none of their photos exists: {format_list(gone)}"] if gone else []
+    """A note on subjects of whom no photo is left."""
+    subjects = sorted(set(before.table["subject"].drop_nulls()) - set(after.table["subject"]))
+    if not subjects:
+        return []
+    return [f"{len(subjects):,} subjects are left out, as none of their photos exists: {format_list(subjects)}"]
 
 
 def _trouble(path: os.PathLike[str]) -> str | None:
-    """Why this can be no photo; empty where nothing is there, None for a file."""
+    """Why this cannot be a photo; empty if it does not exist, None for a file."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - tells more than is_file
     except OSError as error:
@@ -59,15 +61,15 @@ def _trouble(path: os.PathLike[str]) -> str | None:
     return "is a folder, not a photo" if stat.S_ISDIR(mode) else "is neither a file nor a folder"
 
 
-def _named(manifest: Manifest, rows: Sequence[int]) -> str:
-    """The first in full, with where the table says it, and with what is there under another spelling."""
-    alike = Spellings(manifest.root, folded)
-    told = []
+def _listing(manifest: Manifest, rows: Sequence[int]) -> str:
+    """The first ones in full, with their line in the table, and with files of a similar spelling."""
+    spellings = Spellings(manifest.root, folded)
+    items = []
     for count, row in enumerate(rows):
         path, origin = manifest.table["path"][row], manifest.table["origin"][row]
-        near = alike.every(path.replace("\\", "/")) if count < _SUGGESTED else []
-        told.append(f"{clipped(path)} ({origin}" + (f"; did you mean {near[0]}?)" if near else ")"))
-    return format_list(told, 5)
+        near = spellings.candidates(path.replace("\\", "/")) if count < _SUGGESTED else []
+        items.append(f"{clipped(path)} ({origin}" + (f"; did you mean {near[0]}?)" if near else ")"))
+    return format_list(items, 5)
 
 
 def _backslashes(manifest: Manifest, rows: Sequence[int]) -> str:

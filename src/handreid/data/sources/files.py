@@ -1,9 +1,9 @@
-"""Which files below a folder are photos, and what becomes of all the others.
+"""Finds the photos below a folder, and sorts all other files.
 
-* A folder is entered once, known by device and inode, so that links neither multiply photos nor lead in circles; the
-  real folder goes before links to it. Files that are links are photos of their own: only within one person and one
-  draw does a file count once, whatever it is called there (`Files.once`).
-* What cannot be listed is an error: a person must not be lost because a folder could not be read.
+* A folder is entered once, identified by device and inode, so that links neither multiply photos nor lead in circles;
+  the real folder has priority over links to it. Files that are links count as photos of their own; only within one
+  person and one draw does a file count once, whatever its names (`Files.once`).
+* A folder that cannot be listed is an error, so that no person is lost because of it.
 """
 
 import errno
@@ -29,7 +29,7 @@ _OTHER_PHOTOS = frozenset(
     {*_HEIF, ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"}
     | {".raf", ".pef", ".srw", ".x3f", ".psd", ".eps", ".svg", ".tga", ".pcx", ".ppm", ".pgm", ".pbm", ".pnm", ".exr"}
 )
-# what systems and network disks put beside photos: thumbnails, waste, and what nobody may read
+# what systems and network disks put beside photos: thumbnails, waste bins, and folders that may not be read
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 _Key = tuple[int, int | str]  # device and inode, or the path where a system has no inodes
@@ -37,11 +37,12 @@ _Key = tuple[int, int | str]  # device and inode, or the path where a system has
 
 @dataclass
 class Files:
-    """Paths below a folder, with forward slashes and relative to it, in order; all text.
+    """Paths below a folder, relative to it, with forward slashes, sorted; all are valid text.
 
     `folders` are those entered, with the root as the empty path. `unread` are photos in formats that are not read here.
-    `dangling` are links whose photo, or folder, is gone. `links` has the folders that were not entered
-    again, and where their photos are. `keys` tells files that are one; a file that no system can tell has none.
+    `dangling` are links whose photo, or folder, does not exist. `links` maps folders that were not entered again to the
+    folder that has their photos. `keys` identifies files; a file without inode has none. `linked` are photos that are
+    links.
     """
 
     root: Path
@@ -56,26 +57,26 @@ class Files:
     linked: set[str] = field(default_factory=set)
 
     def notes(self) -> tuple[str, ...]:
-        """What was left out, by kind and with counts."""
-        found = []
+        """Notes on what was left out, by kind and with counts."""
+        lines = []
         if self.unread:
-            found.append(
+            lines.append(
                 f"{len(self.unread)} photos that cannot be read left out: {by_kind(self.unread)} "
                 f"({format_list(self.unread, 3)}); save them as JPEG or PNG{_heif_advice(self.unread)}"
             )
         if self.others:
-            found.append(f"{len(self.others)} files that are not photos left out: {by_kind(self.others)}")
+            lines.append(f"{len(self.others)} files that are not photos left out: {by_kind(self.others)}")
         if self.links:
-            told = format_list(
+            listing = format_list(
                 (f"{link} is {where or 'the folder itself'}" for link, where in sorted(self.links.items())), 3
             )
-            found.append(f"{len(self.links)} links to folders that are already included, left out: {told}")
+            lines.append(f"{len(self.links)} links to folders that are already included, left out: {listing}")
         if self.hidden:
-            found.append(f"{len(self.hidden)} hidden folders ignored: {format_list(sorted(self.hidden), 3)}")
-        return tuple(found)
+            lines.append(f"{len(self.hidden)} hidden folders ignored: {format_list(sorted(self.hidden), 3)}")
+        return tuple(lines)
 
     def without_dangling(self, allow_missing: bool) -> tuple[str, ...]:
-        """Notes on links to nothing. Raises ManifestError unless they may be missing."""
+        """Notes on broken links. Raises ManifestError if there are any, unless `allow_missing`."""
         if not self.dangling:
             return ()
         what = f"{len(self.dangling)} photos or folders are broken links: {format_list(self.dangling)}"
@@ -84,36 +85,38 @@ class Files:
         raise ManifestError(f"{self.root}: {what}. Repair the links, or leave these photos out with --allow-missing")
 
     def once(self, place: Callable[[str], Hashable]) -> tuple[list[str], tuple[str, ...]]:
-        """The photos without those that are another name of a file which is a photo of the same place, and a note.
+        """The photos without second names of the same file in the same `place`, and a note.
 
-        A place is what should hold a photo once. One file under two people stays under both, so that `check` tells.
+        A place should hold a photo once. One file under two people stays under both, so that `check` reports it.
         """
-        taken: dict[Hashable, str] = {}
+        owners: dict[Hashable, str] = {}
         twice = {}
         for path in sorted(self.photos, key=lambda path: (path in self.linked, path)):
             key = self.keys.get(path)
-            if key is None or (first := taken.setdefault((place(path), key), path)) == path:
+            if key is None or (original := owners.setdefault((place(path), key), path)) == path:
                 continue
-            if path in self.linked or (self.root / path).stat().st_nlink > 1:  # else numbers of a poor file system
-                twice[path] = first
-        told = format_list((f"{path} is {first}" for path, first in sorted(twice.items())), 3)
-        note = (f"{len(twice)} links to photos that are already included, left out: {told}",)
+            # a key may repeat without a link where the inodes of a file system are not unique
+            if path in self.linked or (self.root / path).stat().st_nlink > 1:
+                twice[path] = original
+        listing = format_list((f"{path} is {original}" for path, original in sorted(twice.items())), 3)
+        note = (f"{len(twice)} links to photos that are already included, left out: {listing}",)
         return [path for path in self.photos if path not in twice], note if twice else ()
 
-    def lost(self, persons: Iterable[str], kept: Sequence[str]) -> tuple[str, ...]:
-        """A note that names the folders of persons below which no photo is left, each with what is there instead."""
+    def lost(self, persons: Iterable[str], photos: Sequence[str]) -> tuple[str, ...]:
+        """A note that names the folders of persons without any photo, each with its content."""
         depth_of = {person: person.count("/") + 1 for person in persons}
         depths = set(depth_of.values())
-        with_photo = {_top(path, depth) for path in kept for depth in depths}
-        left: dict[str, list[str]] = {}
+        with_photo = {_top(path, depth) for path in photos for depth in depths}
+        leftovers: dict[str, list[str]] = {}
         for path in (*self.unread, *self.others, *self.dangling):
             for depth in depths:
-                left.setdefault(_top(path, depth), []).append(path)
-        gone = sorted(person for person in depth_of if person not in with_photo)
-        told = format_list(f"{printable(person)} ({self._instead(person, left.get(person, []))})" for person in gone)
+                leftovers.setdefault(_top(path, depth), []).append(path)
+        empty = sorted(person for person in depth_of if person not in with_photo)
+        contents = {person: self._instead(person, leftovers.get(person, [])) for person in empty}
+        listing = format_list(f"{printable(person)} ({content})" for person, content in contents.items())
         return (
-            (f"{len(gone)} identity folders hold no readable photo, so these identities are left out: {told}",)
-            if gone
+            (f"{len(empty)} identity folders hold no readable photo, so these identities are left out: {listing}",)
+            if empty
             else ()
         )
 
@@ -136,22 +139,22 @@ def by_kind(paths: Iterable[str]) -> str:
 def files_below(folder: Path, memory: Callable[[str], str] = lambda _: "") -> Files:
     """All files below a folder, at any depth. Hidden ones (`._1.jpg` of a Mac) count as no photos.
 
-    A folder is entered once for each value of `memory`, which is told the name of the top folder. Raises ManifestError
-    where a folder cannot be listed, or photos have names that are no text.
+    `memory` maps the name of a top folder to a key; a folder is entered once for each key. Raises ManifestError where a
+    folder cannot be listed, or names of photos are not UTF-8.
     """
     walk = _Walk(folder, memory)
     walk.go()
-    found = walk.files
-    strange = sorted(printable(path) for path in (*found.photos, *found.dangling) if not is_utf8(path))
+    files = walk.files
+    strange = sorted(printable(path) for path in (*files.photos, *files.dangling) if not is_utf8(path))
     if strange:
         raise ManifestError(
             f"{printable(folder)}: {len(strange)} photos have names that are not UTF-8: "
             f"{format_list(strange, 3)}; rename "
             "them, for instance with `convmv -f latin1 -t utf8 -r --notest`"
         )
-    for paths in (found.photos, found.unread, found.others, found.dangling, found.folders, found.hidden):
+    for paths in (files.photos, files.unread, files.others, files.dangling, files.folders, files.hidden):
         paths[:] = sorted(map(printable, paths))
-    return found
+    return files
 
 
 class _Walk:
@@ -171,34 +174,34 @@ class _Walk:
 
     def _key(self, folder: str) -> _Key:
         try:
-            found = (self._root / folder).stat()
+            status = (self._root / folder).stat()
         except OSError as error:
             if not folder and error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise ManifestError(f"{printable(self._root)}: no such folder") from None
             raise self._unreadable(folder, error) from None
-        if not folder and not stat.S_ISDIR(found.st_mode):
+        if not folder and not stat.S_ISDIR(status.st_mode):
             raise ManifestError(
                 f"{printable(self._root)} is a file, not a folder of photos; if it is an archive, unpack it first"
             )
-        return found.st_dev, found.st_ino or os.path.realpath(self._root / folder)
+        return status.st_dev, status.st_ino or os.path.realpath(self._root / folder)
 
     def _enter(self, folder: str) -> None:
         key = self._key(folder)
         memory = self._memory(folder.split("/", 1)[0])
-        first = "" if key == self._top else self._entered.setdefault((memory, key), folder)
-        if first == folder:
+        entered = "" if key == self._top else self._entered.setdefault((memory, key), folder)
+        if entered == folder:
             self._list(folder, key[0])
         else:
-            self.files.links[printable(folder)] = printable(first)
+            self.files.links[printable(folder)] = printable(entered)
 
     def _list(self, folder: str, device: int) -> None:
         self.files.folders.append(folder)
         try:
             with os.scandir(self._root / folder) as entries:
-                every = sorted(entries, key=lambda entry: entry.name, reverse=True)
+                listing = sorted(entries, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             raise self._unreadable(folder, error) from None
-        for entry in every:
+        for entry in listing:
             path = f"{folder}/{entry.name}" if folder else entry.name
             try:
                 self._take(entry, path, device)
@@ -212,7 +215,7 @@ class _Walk:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
-            person = not _suffix(path)  # perhaps: a folder has no suffix
+            person = not _suffix(path)  # may be the folder of a person: it has no suffix
             lost = (_is_photo(path) or person) and not _is_hidden(path)
             (self.files.dangling if lost else self.files.others).append(path)
             return
@@ -221,7 +224,7 @@ class _Walk:
         elif stat.S_ISREG(mode) or (not link and entry.is_file(follow_symlinks=False)):
             self._take_file(entry, path, device, link)
         else:
-            self.files.others.append(f"{path}/")  # no file ends so: see _kind
+            self.files.others.append(f"{path}/")  # a file's path never ends with a slash: see _kind
 
     def _take_folder(self, name: str, path: str, link: bool) -> None:
         if name.startswith(".") or name in _JUNK_FOLDERS:
@@ -233,12 +236,12 @@ class _Walk:
 
     def _take_file(self, entry: os.DirEntry[str], path: str, device: int, link: bool) -> None:
         if not _is_photo(path) or not _opens(self._root, path):
-            kept = self.files.unread if _suffix(path) in _OTHER_PHOTOS and not _is_hidden(path) else self.files.others
-            kept.append(path)
+            target = self.files.unread if _suffix(path) in _OTHER_PHOTOS and not _is_hidden(path) else self.files.others
+            target.append(path)
             return
         self.files.photos.append(path)
-        found = entry.stat() if link else None
-        key = (found.st_dev, found.st_ino) if found else (device, entry.inode())
+        status = entry.stat() if link else None
+        key = (status.st_dev, status.st_ino) if status else (device, entry.inode())
         if key[1]:
             self.files.keys[path] = key
         if link:
@@ -284,7 +287,7 @@ def _heif_advice(paths: Iterable[str]) -> str:
 
 
 def _opens(root: Path, path: str) -> bool:
-    """Whether this is what its suffix says: under HEIC there are several formats, which are not all read."""
+    """Whether pillow_heif can open a HEIC file: several formats have this suffix, not all are read. True for others."""
     if _suffix(path) not in _HEIF:
         return True
     try:

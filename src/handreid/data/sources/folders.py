@@ -1,9 +1,9 @@
 """Photos sorted into folders, one per identity: plain, or below train/ val/ test/ query0../ gallery0../.
 
-* An identity is the name of its folder, wherever it stands; positions in a listing never become labels. Re-numbering
-  the folders of query and gallery apart makes them different people.
-* A folder that says `unknown` or the like (`data/unlabelled`) names nobody; it may lie beside splits too.
-* `gallery3_all` is the merged gallery of draw 3 and replaces `gallery3`, which would be an easier one.
+* An identity is the name of its folder, in every split; positions in a listing never become labels. If the folders of
+  query and gallery are numbered separately, they are different people.
+* A folder called `unknown` or the like (`data/unlabelled`) has no identity; it may lie beside splits too.
+* `gallery3_all` is the merged gallery of draw 3 and replaces `gallery3`, which would be easier.
 """
 
 import re
@@ -17,7 +17,7 @@ from handreid.data.manifest import Manifest
 from handreid.data.names import nfc
 from handreid.data.sources.files import Files, files_below
 from handreid.data.tables import format_list
-from handreid.data.unlabelled import named, note, says_nothing
+from handreid.data.unlabelled import known_subjects, note, says_nothing
 from handreid.errors import ManifestError
 
 _SPLIT = re.compile(
@@ -41,8 +41,8 @@ class _Place:
 def folders(root: Path | str, allow_missing: bool = False) -> Manifest:
     """`root/<identity>/*.jpg`, or `root/<split>/<identity>/*.jpg`; deeper folders belong to their identity.
 
-    Raises ManifestError for photos that lie beside the identity folders, for folders that are no split among some
-    that are, for what cannot be read, and for links to nothing, which `allow_missing` leaves out.
+    Raises ManifestError for photos that lie beside the identity folders, for other folders beside splits, for what
+    cannot be read, and for broken links, which `allow_missing` leaves out.
     """
     root = Path(root)
     files = files_below(root, _memory)
@@ -52,10 +52,10 @@ def folders(root: Path | str, allow_missing: bool = False) -> Manifest:
     if not files.photos:
         raise ManifestError("\n".join([f"{root}: no photos below this folder", *linked, *files.notes()]))
     _all_in_folders(root, files.photos, places)
-    strangers = [top for top in tops if places and top not in places and not says_nothing(top)]
-    if strangers:
+    not_splits = [top for top in tops if places and top not in places and not says_nothing(top)]
+    if not_splits:
         raise ManifestError(
-            f"{root}: {format_list(places)} are splits, {format_list(strangers)} are not; move the latter "
+            f"{root}: {format_list(places)} are splits, {format_list(not_splits)} are not; move the latter "
             "away, or rename them "
             "to train, val, test, queryN, galleryN, galleryN_all or distractors"
         )
@@ -71,27 +71,27 @@ def folders(root: Path | str, allow_missing: bool = False) -> Manifest:
 
 
 def _memory(top: str) -> str:
-    """Each draw of a prepared tree may link to the same folders; everything else is one."""
+    """The draws of a prepared folder may link to the same folders, so each draw has its own key."""
     place = _place(top)
     return top if place and place.split in _DRAWN else ""
 
 
 def _whose(path: str, places: dict[str, _Place]) -> tuple[_Place | None, str]:
-    """Where in the split a photo is, and the identity that its folder names."""
+    """The split folder of a photo, and the identity that its folder names."""
     parts = path.split("/")
     place = places.get(parts[0])
     return place, nfc(parts[1] if place else parts[0])
 
 
 def _persons(files: Files, places: dict[str, _Place], dropped: Collection[str]) -> list[str]:
-    """Folders that name an identity, whether or not photos are in them; and splits without any."""
-    found = []
+    """Folders that name an identity, with or without photos in them."""
+    paths = []
     for path in (*files.folders, *files.links, *files.dangling):
         parts = path.split("/")
         depth = 2 if parts[0] in places else 1
         if path and len(parts) == depth and parts[0] not in dropped and not says_nothing(parts[-1]):
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def _place(top: str) -> _Place | None:
@@ -108,19 +108,19 @@ def _place(top: str) -> _Place | None:
 def _replaced(places: Sequence[_Place]) -> dict[str, str]:
     """Folders that hold the same photos as another one, and the reason for leaving them out.
 
-    `gallery3_all` contains `gallery3`. `train_all` is what train and val were taken from.
+    `gallery3_all` contains `gallery3`. `train_all` contains train and val.
     """
     dropped = {}
     for place in places:
-        others = [
-            other.folder
-            for other in places
-            if (other.split, other.draw, other.whole) == (place.split, place.draw, not place.whole)
+        twins = [
+            candidate.folder
+            for candidate in places
+            if (candidate.split, candidate.draw, candidate.whole) == (place.split, place.draw, not place.whole)
         ]
-        if others and place.whole and place.split in ("train", "test", "validation"):
-            dropped[place.folder] = f"its photos are those of {others[0]} and the other parts"
-        if others and not place.whole and place.split in _DRAWN:
-            dropped[place.folder] = f"{others[0]} is the merged one"
+        if twins and place.whole and place.split in ("train", "test", "validation"):
+            dropped[place.folder] = f"its photos are those of {twins[0]} and the other parts"
+        if twins and not place.whole and place.split in _DRAWN:
+            dropped[place.folder] = f"{twins[0]} is the merged one"
     return dropped
 
 
@@ -140,7 +140,7 @@ def _table(photos: Sequence[str], places: dict[str, _Place]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "path": list(photos),
-            "subject": pl.Series(named([identity for _, identity in whose]), dtype=pl.String),
+            "subject": pl.Series(known_subjects([identity for _, identity in whose]), dtype=pl.String),
             "split": pl.Series([place.split if place else None for place, _ in whose], dtype=pl.String),
             "draw": pl.Series([place.draw if place else None for place, _ in whose], dtype=pl.Int64),
             "origin": [path.rsplit("/", 1)[0] for path in photos],
@@ -149,8 +149,8 @@ def _table(photos: Sequence[str], places: dict[str, _Place]) -> pl.DataFrame:
 
 
 def _count(table: pl.DataFrame) -> str:
-    known = table["subject"].drop_nulls()
-    return f"{len(known):,} photos of {known.n_unique():,} identities"
+    subjects = table["subject"].drop_nulls()
+    return f"{len(subjects):,} photos of {subjects.n_unique():,} identities"
 
 
 def _by_top(table: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:

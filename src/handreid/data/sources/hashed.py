@@ -1,4 +1,4 @@
-"""Manifests that know their photos: each with the SHA-256 of its file."""
+"""Adds the SHA-256 of each photo's file to a manifest."""
 
 from dataclasses import replace
 
@@ -13,16 +13,16 @@ from handreid.progress import Progress
 def hashed(manifest: Manifest, progress: Progress | None = None) -> Manifest:
     """The manifest with the column `sha256` filled. All photos are read once.
 
-    Raises ManifestError for a photo that is not the one whose hash the manifest already states, or that is gone;
+    Raises ManifestError for a photo that does not match the hash that the manifest already states, or does not exist;
     PhotoError for one that cannot be read.
     """
-    found = file_hashes(manifest.paths(), progress)
+    digests = file_hashes(manifest.paths(), progress)
     wrong = []
-    for row, (stated, now) in enumerate(zip(manifest.table["sha256"], found, strict=True)):
+    for row, (stated, digest) in enumerate(zip(manifest.table["sha256"], digests, strict=True)):
         place = f"{manifest.table['origin'][row]}: {manifest.table['path'][row]}"
-        if now is None:
+        if digest is None:
             wrong.append(f"{place} no longer exists")
-        elif stated is not None and stated != now:
-            wrong.append(f"{place} does not match its sha256 ({stated[:16]}..., its file has {now[:16]}...)")
+        elif stated is not None and stated != digest:
+            wrong.append(f"{place} does not match its sha256 ({stated[:16]}..., its file has {digest[:16]}...)")
     raise_all(wrong, "Copy these photos again, or remove the column sha256 if they were changed on purpose.")
-    return replace(manifest, table=manifest.table.with_columns(sha256=pl.Series(found, dtype=pl.String)))
+    return replace(manifest, table=manifest.table.with_columns(sha256=pl.Series(digests, dtype=pl.String)))

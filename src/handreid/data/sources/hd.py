@@ -1,7 +1,7 @@
 """PolyU Hand Dorsal (HD): folders `1-501` and `502-712` with files `ID_n.jpg`.
 
 The photos of `502-712` are distractors in every gallery, under id + 1000, so that they never share an identity with the
-first folder. All photos show the back of a hand; the file names do not tell the side, so it stays empty.
+first folder. All photos show the back of a hand; the file names do not state the side, so it stays empty.
 """
 
 import re
@@ -23,18 +23,18 @@ _NAME = re.compile(r"(?P<id>\d{1,9})_(?P<photo>\d+)\.\w+")
 def hd(root: Path | str, allow_missing: bool = False) -> Manifest:
     """The photos of both folders, which may lie anywhere below `root`, at any depth.
 
-    Raises ManifestError for a folder that is not there, for names that are not `ID_n`, for what cannot be read, and for
-    links to nothing, which `allow_missing` leaves out.
+    Raises ManifestError for a missing folder, for names that are not `ID_n`, for what cannot be read, and for broken
+    links, which `allow_missing` leaves out.
     """
     root = Path(root)
     files = files_below(root)
     linked = files.without_dangling(allow_missing)
     folder = {path: _folder(path) for path in files.photos}
-    for wanted in (PEOPLE, DISTRACTORS):
-        if wanted not in folder.values():
-            here = sorted({path.split("/")[0] for path in (*files.photos, *files.unread, *files.others)})
+    for name in (PEOPLE, DISTRACTORS):
+        if name not in folder.values():
+            tops = sorted({path.split("/")[0] for path in (*files.photos, *files.unread, *files.others)})
             raise ManifestError(
-                f"{root}: no folder {wanted!r} with photos; found {format_list(here) or 'nothing'}. "
+                f"{root}: no folder {name!r} with photos; found {format_list(tops) or 'nothing'}. "
                 "Both folders of the data set are needed: without the distractors the gallery would be easier."
             )
     once, again = files.once(lambda path: (folder[path], path.rsplit("/", 1)[-1].split("_")[0]))
@@ -70,33 +70,33 @@ def _ids(root: Path, photos: Sequence[str]) -> list[int]:
 
 def _no_collision(root: Path, subjects: Sequence[str], extra: Sequence[bool]) -> None:
     people = {subject for subject, more in zip(subjects, extra, strict=True) if not more}
-    both = people & {subject for subject, more in zip(subjects, extra, strict=True) if more}
-    if both:
+    collisions = people & {subject for subject, more in zip(subjects, extra, strict=True) if more}
+    if collisions:
         raise ManifestError(
             f"{root}: ids of {PEOPLE} collide with ids of {DISTRACTORS} + {DISTRACTOR_OFFSET}: "
-            f"{format_list(sorted(both))}"
+            f"{format_list(sorted(collisions))}"
         )
 
 
 def _counts(subjects: Sequence[str], extra: Sequence[bool]) -> tuple[str, ...]:
     parts = []
-    for name, wanted in ((PEOPLE, False), (DISTRACTORS, True)):
-        mine = [subject for subject, more in zip(subjects, extra, strict=True) if more == wanted]
-        parts.append(f"{name}: {len(mine):,} photos of {len(set(mine)):,} ids")
+    for name, is_extra in ((PEOPLE, False), (DISTRACTORS, True)):
+        ids = [subject for subject, more in zip(subjects, extra, strict=True) if more == is_extra]
+        parts.append(f"{name}: {len(ids):,} photos of {len(set(ids)):,} ids")
     return (*parts, f"ids of {DISTRACTORS} are counted from {DISTRACTOR_OFFSET} on, as distractors in every gallery")
 
 
 def _elsewhere(photos: Sequence[str], folder: dict[str, str | None]) -> tuple[str, ...]:
-    others = [path for path in photos if folder[path] is None]
-    return (f"{len(others)} photos in other folders left out: {format_list(others, 3)}",) if others else ()
+    paths = [path for path in photos if folder[path] is None]
+    return (f"{len(paths)} photos in other folders left out: {format_list(paths, 3)}",) if paths else ()
 
 
 def _lost(files: Files, photos: Sequence[str]) -> tuple[str, ...]:
-    """Whose photos are all in formats that are not read."""
-    there = {_person(path) for path in photos}
-    gone = sorted({found for path in files.unread if (found := _person(path)) and found not in there})
-    told = format_list(f"{number} of {folder}" for folder, number in gone)
-    return (f"{len(gone)} ids are left out, as none of their photos exists: {told}",) if gone else ()
+    """A note on ids whose photos are all in formats that are not read."""
+    readable = {_person(path) for path in photos}
+    unreadable = sorted({person for path in files.unread if (person := _person(path)) and person not in readable})
+    listing = format_list(f"{number} of {folder}" for folder, number in unreadable)
+    return (f"{len(unreadable)} ids are left out, as none of their photos exists: {listing}",) if unreadable else ()
 
 
 def _person(path: str) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""Photos that a table made by hand names, one row each."""
+"""Photos from a table made by hand, one row each."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from handreid.data.sources.absent import without_absent
 
 
 def csv(path: Path | str, allow_missing: bool = False, outside_root: bool = False) -> Manifest:
-    """The photos of a CSV file; see `read_csv`. They must be there.
+    """The photos of a CSV file; see `read_csv`.
 
     Raises ManifestError when photos are absent; with `allow_missing` their rows are left out, and counted in the
     notes. `outside_root` lets paths be absolute or leave the table's folder, which is refused otherwise.

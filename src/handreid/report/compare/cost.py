@@ -1,8 +1,8 @@
-"""What a run cost, from what its folder says; None where it does not say it.
+"""The cost of a run, from its folder; None where the folder does not say it.
 
-* Seconds are those of the epochs, without validation, and photos a second those of the last stage: stages of prompts
-  work on features that are there already and are no measure of a tower.
-* Memory is the most that any epoch needed: of the GPU where there is one, else of the process.
+* Seconds are those of the epochs, without validation. Photos per second are of the last stage: stages that learn
+  prompts work on cached features, so their speed says nothing about the image tower.
+* Memory is the peak over all epochs: of the GPU if there is one, else of the process.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from handreid.runs.records import read_parameters
 
 @dataclass(frozen=True)
 class Cost:
-    """`peak_memory` in bytes; `learning` counts parameters that learn in any stage, `parameters` all that there are."""
+    """`peak_memory` in bytes; `learning` counts parameters that are trained in any stage, `parameters` all of them."""
 
     seconds: float | None
     photos_per_second: float | None
@@ -39,14 +39,14 @@ def cost_of(run: Run) -> Cost:
 
 
 def _photos_per_second(entries: list[dict[str, Any]]) -> float | None:
-    last = max((entry["stage"] for entry in entries), default=None)
-    timed = [entry for entry in entries if entry["stage"] == last and entry.get("seconds")]
+    last_stage = max((entry["stage"] for entry in entries), default=None)
+    timed = [entry for entry in entries if entry["stage"] == last_stage and entry.get("seconds")]
     photos = sum(entry["photos_per_second"] * entry["seconds"] for entry in timed)
     return photos / sum(entry["seconds"] for entry in timed) if timed else None
 
 
 def _parameters(run: Run) -> tuple[int | None, int | None]:
-    """A part that learns in several stages counts once."""
+    """Trained and total parameters; a part that is trained in several stages counts once."""
     stages = run.recipe.stages
     if not stages:
         return 0, None
@@ -55,7 +55,7 @@ def _parameters(run: Run) -> tuple[int | None, int | None]:
         return None, None
     counted = [read_parameters(folder) for folder in folders]
     learning: dict[str, int] = {}
-    for one in counted:
-        for part, count in one["learning"].items():
+    for stage_counts in counted:
+        for part, count in stage_counts["learning"].items():
             learning[part] = max(count, learning.get(part, 0))
-    return sum(learning.values()), max(one["in_all"] for one in counted)
+    return sum(learning.values()), max(stage_counts["in_all"] for stage_counts in counted)

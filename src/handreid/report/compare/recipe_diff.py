@@ -1,10 +1,10 @@
-"""In what do recipes differ? Only that, by names that people use.
+"""The differences between recipes, by path.
 
-* Things of a list that have a kind (stages, terms, augmentations) are told by it, not by their place: the fine-tuning
-  of a recipe with a stage of prompts before it is still compared with the fine-tuning of one without. The list itself
-  has a line when not the same kinds are in it, or in another order.
-* What only some recipes have is one line, of what it says beyond its defaults: a line per field would be noise.
-* `name` and `about` say nothing of an experiment and are left out.
+* Items of a list that have a kind (stages, terms, augmentations) are matched by kind, not by position: the fine-tuning
+  stage of a recipe with a prompt stage before it is compared with the fine-tuning stage of one without. The list itself
+  has a line if its kinds or their order differ.
+* A part that only some recipes have is one line, with what differs from its defaults, instead of a line per field.
+* `name` and `about` are no part of the experiment and are left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ _IGNORED = ("name", "about")
 @dataclass(frozen=True)
 class _Leaf:
     text: str
-    default: bool  # whether a recipe that does not say it has the same
+    default: bool  # whether it is the default value
 
 
 @dataclass(frozen=True)
 class _Branch:
-    """Fields of a model, or, `listed`, things of a list by their kinds."""
+    """Fields of a model, or if `listed`, items of a list by their kinds."""
 
     below: "dict[str, _Leaf | _Branch]"
     listed: bool = False
@@ -38,7 +38,7 @@ _Rows = dict[str, list[str]]
 
 
 def recipe_changes(recipes: Sequence[Recipe]) -> list[dict[str, str]]:
-    """For each recipe, path -> value as YAML would say it, only where they differ; "" where a recipe has no such path.
+    """For each recipe, path -> value in YAML, only where the recipes differ; "" if a recipe has no such path.
 
     All have the same paths, in the order of the recipe. Equal recipes have none.
     """
@@ -47,22 +47,24 @@ def recipe_changes(recipes: Sequence[Recipe]) -> list[dict[str, str]]:
     return [{path: texts[number] for path, texts in rows.items()} for number in range(len(recipes))]
 
 
-def _compare(path: str, nodes: Sequence[_Node | None], rows: _Rows, *, told: bool = False) -> None:
-    """Adds what differs at and below `path`. None is a recipe without it, which is `told` if a line says so already."""
+def _compare(path: str, nodes: Sequence[_Node | None], rows: _Rows, *, in_parent: bool = False) -> None:
+    """Adds rows for differences at and below `path`. None stands for a recipe without it; with `in_parent`, the row of
+    the list above says so already.
+    """
     branches = [node for node in nodes if isinstance(node, _Branch)]
     if not branches:
         _compare_leaves(path, [node if isinstance(node, _Leaf) else None for node in nodes], rows)
     elif branches[0].listed:
         _compare_lists(path, nodes, rows)
     else:
-        _compare_models(path, nodes, branches, rows, told=told)
+        _compare_models(path, nodes, branches, rows, in_parent=in_parent)
 
 
 def _compare_leaves(path: str, leaves: Sequence[_Leaf | None], rows: _Rows) -> None:
     texts = [leaf.text if leaf else "" for leaf in leaves]
     everywhere = all(leaf is not None for leaf in leaves)
-    said = any(leaf is not None and not leaf.default for leaf in leaves)
-    if len(set(texts)) > 1 and (everywhere or said):
+    not_default = any(leaf is not None and not leaf.default for leaf in leaves)
+    if len(set(texts)) > 1 and (everywhere or not_default):
         rows[path] = texts
 
 
@@ -71,25 +73,27 @@ def _compare_lists(path: str, nodes: Sequence[_Node | None], rows: _Rows) -> Non
     if len(set(texts)) > 1:
         rows[path] = texts
     for name in _names(nodes):
-        _compare(f"{path}.{name}", [_get(node, name) for node in nodes], rows, told=True)
+        _compare(f"{path}.{name}", [_get(node, name) for node in nodes], rows, in_parent=True)
 
 
 def _compare_models(
-    path: str, nodes: Sequence[_Node | None], branches: Sequence[_Branch], rows: _Rows, *, told: bool
+    path: str, nodes: Sequence[_Node | None], branches: Sequence[_Branch], rows: _Rows, *, in_parent: bool
 ) -> None:
-    """Fields that differ among the recipes that have it, and a line of what these have in common if others have not."""
+    """Adds rows for fields that differ among the recipes with this model. If some recipes lack it, a row for `path`
+    says so, with the fields in which the others agree.
+    """
     names = _names(branches)
     if len(branches) < len(nodes):
         common = [name for name in names if len({repr(branch.below.get(name)) for branch in branches}) == 1]
-        texts = [_said(node, common) for node in nodes]
-        if not told or set(texts) != {"", "yes"}:
+        texts = [_model_text(node, common) for node in nodes]
+        if not in_parent or set(texts) != {"", "yes"}:
             rows[path] = texts
     within: _Rows = {}
     for name in names:
         _compare(f"{path}.{name}".lstrip("."), [branch.below.get(name) for branch in branches], within)
     for below, texts in within.items():
-        told_of = iter(texts)
-        rows[below] = [next(told_of) if isinstance(node, _Branch) else "" for node in nodes]
+        branch_texts = iter(texts)
+        rows[below] = [next(branch_texts) if isinstance(node, _Branch) else "" for node in nodes]
 
 
 def _names(nodes: Sequence[_Node | None]) -> list[str]:
@@ -106,24 +110,29 @@ def _kinds(node: _Node | None) -> str:
     return (", ".join(node.below) or "none") if isinstance(node, _Branch) else node.text
 
 
-def _said(node: _Node | None, names: Sequence[str]) -> str:
-    """Those of the named fields that are not as they would be anyway, in one line."""
+def _model_text(node: _Node | None, names: Sequence[str]) -> str:
+    """The named fields whose values are not the defaults, in one line; "yes" if all are."""
     if not isinstance(node, _Branch):
         return node.text if node else ""
-    told = [f"{path} {text}" for name in names if name in node.below for path, text in _spoken(node.below[name], name)]
-    return ", ".join(told) or "yes"
+    parts = [
+        f"{path} {text}"
+        for name in names
+        if name in node.below
+        for path, text in _changed_leaves(node.below[name], name)
+    ]
+    return ", ".join(parts) or "yes"
 
 
-def _spoken(node: _Node, path: str) -> Iterator[tuple[str, str]]:
+def _changed_leaves(node: _Node, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(node, _Leaf):
         yield from [] if node.default else [(path, node.text)]
     else:
         for name, below in node.below.items():
-            yield from _spoken(below, f"{path}.{name}")
+            yield from _changed_leaves(below, f"{path}.{name}")
 
 
 def _fields(model: BaseModel, default: Any, ignored: Sequence[str] = ()) -> _Branch:
-    """`default` is what a recipe has in the place of the model if it says nothing."""
+    """The fields of a model; `default` is the recipe's default in its place."""
     usual = default if type(default) is type(model) else None
     return _Branch(
         {
@@ -149,13 +158,13 @@ def _node(value: Any, default: Any) -> _Node:
 
 
 def _listed(items: Sequence[BaseModel]) -> _Branch:
-    """By kind; the second of a kind gets a number."""
-    found: dict[str, _Node] = {}
+    """The items of a list by kind; further items of a kind are numbered from 2."""
+    items_by_name: dict[str, _Node] = {}
     for item in items:
         kind = str(getattr(item, "kind", type(item).__name__.lower()))
-        name = next(n for n in (kind, *(f"{kind}-{k}" for k in range(2, len(items) + 1))) if n not in found)
-        found[name] = _fields(item, None, ("kind",))
-    return _Branch(found, listed=True)
+        name = next(n for n in (kind, *(f"{kind}-{k}" for k in range(2, len(items) + 1))) if n not in items_by_name)
+        items_by_name[name] = _fields(item, None, ("kind",))
+    return _Branch(items_by_name, listed=True)
 
 
 def _yaml(value: Any) -> str:

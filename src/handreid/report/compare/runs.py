@@ -1,12 +1,12 @@
-"""Runs beside each other: what was changed, what it gained, what it cost.
+"""Comparison of runs: recipe changes, differences of metrics, cost.
 
-* Differences are to one reference, paired query by query, with intervals over subjects that hold all at once
-  (`metrics/simultaneous.py`). The verdict is read off the interval that is shown.
-* Two runs can be compared if they answered the same queries in the same galleries: where the draws' hashes are equal.
-  Others are refused, or, when that is asked for, stand beside each other without a difference.
-* Plain rankings are compared. What a run gained by ranking anew is compared with the same run, and was measured when
-  it was evaluated.
-* Everything is read from run folders; a run made by an older version lacks what that version did not write.
+* Differences are to one reference, paired by query, with simultaneous intervals over subjects
+  (`metrics/simultaneous.py`). The verdict follows from the interval that is shown.
+* Two runs can be compared if they have the same queries and galleries, which means equal hashes of the draws. Others
+  are refused, or on request listed without a difference.
+* Plain rankings are compared. The gain of re-ranking is relative to the plain ranking of the same run, and is computed
+  by its evaluation.
+* Everything is read from run folders; a run of an older version lacks what that version did not write.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """`changed` has the same paths for all runs, with "" where a recipe has no such path; `name` and `about` are left
-    out. `against` is by metric; empty for the reference, and where there is no comparing.
+    """`changed` has the same paths for all runs, "" if a recipe has no such path, without `name` and `about`. `against`
+    is by metric; empty for the reference, and for runs that cannot be compared.
     """
 
     name: str  # unique among the runs
@@ -48,7 +48,7 @@ class Compared:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All intervals of a metric's differences hold together with `confidence`; `corrected` says how, in words."""
+    """All intervals of a metric's differences hold simultaneously with `confidence`; `corrected` describes how."""
 
     runs: list[Compared]
     by: str
@@ -70,10 +70,10 @@ def compare_runs(
     resamples: int = 10_000,
     progress: Progress | None = None,
 ) -> Comparison:
-    """The runs in their order, compared with the first, or the best `by` a metric of evaluation.json.
+    """The runs in their order, compared with the first one or with the best one `by` a metric of evaluation.json.
 
-    Raises RunError for a folder that is no run, runs that are not evaluated, a metric that they lack, and runs that
-    were tested on different draws, unless `different` allows them.
+    Raises RunError for a folder that is no run, a run that is not evaluated, a missing metric, and for runs that were
+    tested on different draws unless `different` is set.
     """
     runs = [open_run(folder) for folder in folders]
     if not runs:
@@ -81,13 +81,13 @@ def compare_runs(
     evaluations = _evaluations(runs)
     _check_metric(by, evaluations)
     names = _names(runs)
-    alike = _same_test(names, runs, evaluations, different)
-    base = max(alike, key=lambda n: evaluations[n].metrics[by].value) if reference == "best" else 0
+    comparable = _comparable(names, runs, evaluations, different)
+    base = max(comparable, key=lambda n: evaluations[n].metrics[by].value) if reference == "best" else 0
     (progress or NullProgress()).say(f"comparing {len(runs)} runs with {names[base]} ...")
-    against = _against(evaluations, alike, base, chosen=reference == "best", resamples=resamples)
+    against = _against(evaluations, comparable, base, best_reference=reference == "best", resamples=resamples)
     costs = [cost_of(run) for run in runs]
     changes = _changes(runs)
-    notes = _notes(runs, evaluations, alike, costs)
+    notes = _notes(runs, evaluations, comparable, costs)
     if len(runs) > 1 and not changes[0]:
         notes.insert(0, "the recipes are equal except for their names")
     if reference == "best":
@@ -102,7 +102,7 @@ def compare_runs(
         by,
         names[base],
         CONFIDENCE,
-        _corrected(len(alike), chosen=reference == "best"),
+        _corrected(len(comparable), best_reference=reference == "best"),
         notes,
     )
 
@@ -116,9 +116,11 @@ def _evaluations(runs: Sequence[Run]) -> list[Evaluation]:
 
 
 def _check_metric(by: str, evaluations: Sequence[Evaluation]) -> None:
-    known = [name for name in evaluations[0].metrics if all(name in one.metrics for one in evaluations)]
-    if by not in known:
-        raise RunError(f"the runs have no metric {by!r}; they have {', '.join(known)}")
+    available = [
+        name for name in evaluations[0].metrics if all(name in evaluation.metrics for evaluation in evaluations)
+    ]
+    if by not in available:
+        raise RunError(f"the runs have no metric {by!r}; they have {', '.join(available)}")
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -131,99 +133,112 @@ def _names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _same_test(
+def _comparable(
     names: Sequence[str], runs: Sequence[Run], evaluations: Sequence[Evaluation], different: bool
 ) -> list[int]:
-    """The runs that can be compared with the first, itself among them. Raises RunError if not all can."""
-    reasons = [_unlike(runs[0], evaluations[0], run, one) for run, one in zip(runs, evaluations, strict=True)]
+    """Numbers of the runs that can be compared with the first, and the first. Raises RunError if not all can, unless
+    `different` is set.
+    """
+    reasons = [
+        _mismatch(runs[0], evaluations[0], run, evaluation) for run, evaluation in zip(runs, evaluations, strict=True)
+    ]
     if any(reasons) and not different:
-        told = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
+        problems = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
         raise RunError(
-            f"not tested as {names[0]} was, so differences mean nothing: {told}. Evaluate them alike, or show them "
+            f"not tested as {names[0]} was, so differences mean nothing: {problems}. Evaluate them alike, or show them "
             "without differences with --allow-different-draws"
         )
     return [number for number, reason in enumerate(reasons) if not reason]
 
 
-def _unlike(first: Run, theirs: Evaluation, run: Run, ours: Evaluation) -> str:
-    """Why two runs cannot be compared; nothing if they can."""
-    if ours.hashes.draws == theirs.hashes.draws and _asked(ours) == _asked(theirs):
+def _mismatch(reference_run: Run, reference: Evaluation, run: Run, evaluation: Evaluation) -> str:
+    """Why two runs cannot be compared; an empty string if they can."""
+    if evaluation.hashes.draws == reference.hashes.draws and _queries(evaluation) == _queries(reference):
         return ""
-    asked, before = ours.protocol, theirs.protocol
-    facts = {key: (getattr(asked, key), getattr(before, key)) for key in ("name", "label", "view")}
-    why = [f"protocol {key} {here} for {there}" for key, (here, there) in facts.items() if here != there]
-    rules = [asked.cameras, before.cameras]
+    protocol, reference_protocol = evaluation.protocol, reference.protocol
+    facts = {key: (getattr(protocol, key), getattr(reference_protocol, key)) for key in ("name", "label", "view")}
+    why = [
+        f"protocol {key} {value} for {reference_value}"
+        for key, (value, reference_value) in facts.items()
+        if value != reference_value
+    ]
+    rules = [protocol.cameras, reference_protocol.cameras]
     why += [f"cameras {rules[0]} for {rules[1]}"] if rules[0] != rules[1] else []
-    if ours.hashes.manifest != theirs.hashes.manifest:
-        why.append(f"manifest {ours.hashes.manifest[:8]} for {theirs.hashes.manifest[:8]}")
+    if evaluation.hashes.manifest != reference.hashes.manifest:
+        why.append(f"manifest {evaluation.hashes.manifest[:8]} for {reference.hashes.manifest[:8]}")
     for path in ("evaluate.draws", "data.seed", "data.test_share"):
-        mine, other = _at(run.recipe, path), _at(first.recipe, path)
-        why += [f"{path} {mine} for {other}"] if mine != other else []
-    draws = f"draws {ours.hashes.draws[:8]} for {theirs.hashes.draws[:8]}"
+        setting, reference_setting = _setting(run.recipe, path), _setting(reference_run.recipe, path)
+        why += [f"{path} {setting} for {reference_setting}"] if setting != reference_setting else []
+    draws = f"draws {evaluation.hashes.draws[:8]} for {reference.hashes.draws[:8]}"
     return draws + (f" ({', '.join(why)})" if why else "")
 
 
-def _asked(evaluation: Evaluation) -> list[tuple[str, str | None]]:
+def _queries(evaluation: Evaluation) -> list[tuple[str, str | None]]:
     """Photo and subject of every query of every draw."""
     photos, subjects = evaluation.photos, evaluation.subjects
     return [(photos[row], subjects[row]) for draw in evaluation.draws for row in draw.query]
 
 
-def _at(recipe: Recipe, path: str) -> Any:
+def _setting(recipe: Recipe, path: str) -> Any:
     part, key = path.split(".")
     return getattr(getattr(recipe, part), key)
 
 
 def _against(
-    evaluations: Sequence[Evaluation], alike: Sequence[int], reference: int, *, chosen: bool, resamples: int
+    evaluations: Sequence[Evaluation],
+    comparable: Sequence[int],
+    reference: int,
+    *,
+    best_reference: bool,
+    resamples: int,
 ) -> list[dict[str, Difference]]:
-    found: list[dict[str, Difference]] = [{} for _ in evaluations]
-    if len(alike) < 2:
-        return found
-    scores = [read_scores(evaluations[number]) for number in alike]
-    subjects = evaluations[alike[0]].subjects
+    by_run: list[dict[str, Difference]] = [{} for _ in evaluations]
+    if len(comparable) < 2:
+        return by_run
+    scores = [read_scores(evaluations[number]) for number in comparable]
+    subjects = evaluations[comparable[0]].subjects
     people = np.unique([subjects[row] for row in scores[0].rows], return_inverse=True)[1]
-    common = [name for name in scores[0].metrics if all(name in one.metrics for one in scores)]
+    common = [name for name in scores[0].metrics if all(name in run_scores.metrics for run_scores in scores)]
     differing = simultaneous_differences(
-        [{name: one.metrics[name] for name in common} for one in scores],
-        alike.index(reference),
+        [{name: run_scores.metrics[name] for name in common} for run_scores in scores],
+        comparable.index(reference),
         people,
         scores[0].draws,
-        chosen=chosen,
+        chosen=best_reference,
         confidence=CONFIDENCE,
         resamples=resamples,
     )
-    for number, differences in zip(alike, differing, strict=True):
-        found[number] = differences_of(differences, confidence=True)
-    return found
+    for number, differences in zip(comparable, differing, strict=True):
+        by_run[number] = differences_of(differences, confidence=True)
+    return by_run
 
 
 def _changes(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A manifest that says the same under another name is no change."""
+    """Recipe changes, without the manifest's path if all manifests have the same content."""
     changes = recipe_changes([run.recipe for run in runs])
     if len({run.facts.get("manifest_hash") for run in runs}) == 1:
         return [{path: text for path, text in changed.items() if path != "data.manifest"} for changed in changes]
     return changes
 
 
-def _corrected(count: int, *, chosen: bool) -> str:
+def _corrected(count: int, *, best_reference: bool) -> str:
     if count < 3:
         return "one comparison, nothing to correct" if count == 2 else "nothing is compared"
     pairs = f"all {count * (count - 1) // 2} pairs of the {count} runs, because the reference was chosen by its score"
-    family = pairs if chosen else f"{count - 1} comparisons with one reference"
+    family = pairs if best_reference else f"{count - 1} comparisons with one reference"
     return f"simultaneous over {family}: all intervals of a metric hold together"
 
 
 def _notes(
-    runs: Sequence[Run], evaluations: Sequence[Evaluation], alike: Sequence[int], costs: Sequence[Cost]
+    runs: Sequence[Run], evaluations: Sequence[Evaluation], comparable: Sequence[int], costs: Sequence[Cost]
 ) -> list[str]:
     notes = []
-    if len(alike) < len(runs):
+    if excluded := len(runs) - len(comparable):
         notes.append(
-            f"{len(runs) - len(alike)} of {len(runs)} runs were tested on other draws than the first: their numbers "
+            f"{excluded} of {len(runs)} runs were tested on other draws than the first: their numbers "
             "are shown but not compared"
         )
-    if len({one.hashes.manifest for one in (evaluations[n] for n in alike)}) > 1:
+    if len({evaluation.hashes.manifest for evaluation in (evaluations[n] for n in comparable)}) > 1:
         notes.append("the manifests differ, but queries and galleries are the same in all compared runs")
     if len({cost.device for cost in costs}) > 1:
         devices = ", ".join(dict.fromkeys(cost.device or "unknown" for cost in costs))

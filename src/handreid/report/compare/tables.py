@@ -1,8 +1,8 @@
-"""A comparison as text: the tables' rows, which the terminal draws too, Markdown, CSV, and values for JSON.
+"""A comparison as tables, which the terminal prints too, as Markdown, CSV, and values for JSON.
 
-* Metrics first, then what was changed, then cost. A row or column that says nothing is left out.
-* What was changed has a row per path of the recipe. Up to four runs are columns; more are numbered, and a row says
-  which runs have which value, so that it can be read with twenty.
+* Metrics first, then recipe changes, then cost. Empty rows and columns are left out.
+* Recipe changes have a row per path. Up to four runs are columns; more are numbered, and each row says which runs have
+  which value, so that twenty runs are still readable.
 """
 
 import csv as table_format
@@ -28,12 +28,12 @@ from handreid.metric_table import title
 from handreid.report.compare.runs import Compared, Comparison
 from handreid.runs.results import Evaluation, Metric
 
-_AS_COLUMNS = 4  # runs that still fit beside each other
+_AS_COLUMNS = 4  # so many runs are shown as columns
 
 
 @dataclass(frozen=True)
 class Table:
-    """`words` says of each column whether it holds words, not numbers; `whole` are those better not folded."""
+    """`words` says for each column whether it is text rather than numbers; `whole` are columns not to be folded."""
 
     title: str
     columns: list[str]
@@ -43,46 +43,46 @@ class Table:
 
 
 def tables(comparison: Comparison, *, narrow: bool = False) -> list[Table]:
-    """What is not empty of metrics (`narrow` ones fit in 100 columns), other sections, recipe changes and cost."""
+    """Tables of metrics, other sections, recipe changes and cost, if not empty; `narrow` ones fit in 100 columns."""
     names = section_names([run.evaluation for run in comparison.runs])
-    found = [
+    all_tables = [
         metrics_table(comparison, narrow=narrow),
         *(section_table(comparison, name, narrow=narrow) for name in names),
         changes_table(comparison),
         cost_table(comparison),
     ]
-    return [table for table in found if table.rows]
+    return [table for table in all_tables if table.rows]
 
 
 def metrics_table(comparison: Comparison, *, narrow: bool = False) -> Table:
-    """A row per run, and one that starts with + for each re-ranking of it, which is compared with the run itself."""
-    shown = list(dict.fromkeys([comparison.by, "rank1", "map"]))[: 2 if narrow else 3]
+    """A row per run, and below it rows that start with + for its re-rankings, compared with the run itself."""
+    with_interval = list(dict.fromkeys([comparison.by, "rank1", "map"]))[: 2 if narrow else 3]
     more = () if narrow else ("rank5", "map_trapezoid", "minp", *tell_more([run.evaluation for run in comparison.runs]))
-    short = [name for name in more if name not in shown]
-    columns = ["run", *(title(name) for name in (*shown, *short))]
-    told = f"{title(comparison.by)} against {comparison.reference}"
+    short = [name for name in more if name not in with_interval]
+    columns = ["run", *(title(name) for name in (*with_interval, *short))]
+    difference_column = f"{title(comparison.by)} against {comparison.reference}"
     rows = []
     for number, run in enumerate(comparison.runs, 1):
         gained = run.against.get(comparison.by)
-        named = _number(comparison, number) + run.name
+        label = _number(comparison, number) + run.name
         rows.append(
             [
-                named,
-                *_cells(run.evaluation.metrics, shown, short),
+                label,
+                *_cells(run.evaluation.metrics, with_interval, short),
                 format_difference(comparison.by, gained) if gained else "",
             ]
         )
-        for anew in run.evaluation.reranked or ():
-            cells = _cells(anew.metrics, shown, short)
-            rows.append([f"+ {anew.name}", *cells, format_difference(comparison.by, anew.against[comparison.by])])
+        for way in run.evaluation.reranked or ():
+            cells = _cells(way.metrics, with_interval, short)
+            rows.append([f"+ {way.name}", *cells, format_difference(comparison.by, way.against[comparison.by])])
     if not any(row[-1] for row in rows):
         return Table("metrics", columns, [True] + [False] * (len(columns) - 1), [row[:-1] for row in rows])
     words = [True] + [False] * (len(columns) - 1) + [True]
-    return Table("metrics", [*columns, told], words, rows, whole=tuple(range(1, len(words))))
+    return Table("metrics", [*columns, difference_column], words, rows, whole=tuple(range(1, len(words))))
 
 
 def section_table(comparison: Comparison, name: str, *, narrow: bool = False) -> Table:
-    """A row per run that has the section, with the numbers that it declares; without intervals where it is `narrow`."""
+    """A row per run that has the section, with the section's numbers; without intervals if `narrow`."""
     rows = [
         [run.name, *section_cells(name, run.evaluation.number_sections[name].numbers, interval=not narrow)]
         for run in comparison.runs
@@ -103,7 +103,7 @@ def changes_table(comparison: Comparison) -> Table:
 
 
 def cost_table(comparison: Comparison) -> Table:
-    """Columns of which no run says anything are left out."""
+    """A row per run, without columns that are empty for all runs."""
     written: dict[str, Callable[[Compared], str]] = {
         "training": lambda run: "" if run.cost.seconds is None else _duration(run.cost.seconds),
         "photos/s": lambda run: "" if run.cost.photos_per_second is None else f"{run.cost.photos_per_second:,.1f}",
@@ -120,9 +120,9 @@ def cost_table(comparison: Comparison) -> Table:
 
 
 def captions(comparison: Comparison, *, tables: bool = True, differences: bool = True) -> list[str]:
-    """What the numbers are of, how they were compared, and what a reader has to know; a line each.
+    """Lines that say what the numbers are, how they were compared, and what a reader has to know.
 
-    Without `tables`, nothing of what only those show; without `differences`, nothing of those.
+    Without `tables`, lines that concern only tables are left out; without `differences`, those on differences.
     """
     runs = comparison.runs
     lines = [caption_of(comparison[comparison.reference].evaluation)]
@@ -142,7 +142,7 @@ def captions(comparison: Comparison, *, tables: bool = True, differences: bool =
 
 
 def markdown(comparison: Comparison) -> str:
-    """Tables for a README or a paper's appendix, and below them what they are of."""
+    """Tables for a README or a paper's appendix, with captions below."""
     parts = [
         "\n".join(
             [
@@ -169,8 +169,8 @@ def csv(comparison: Comparison) -> str:
 
 
 def content(comparison: Comparison) -> dict[str, Any]:
-    """Everything, as values for JSON; of the evaluations what a ladder keeps, not the ranks of every query."""
-    kept = {"recipe", "protocol", "metrics", "counts", "hashes", "flip_tta"}
+    """The whole comparison as values for JSON, without the ranks of the queries."""
+    fields = {"recipe", "protocol", "metrics", "counts", "hashes", "flip_tta"}
     return {
         "by": comparison.by,
         "reference": comparison.reference,
@@ -181,14 +181,14 @@ def content(comparison: Comparison) -> dict[str, Any]:
             {
                 "name": run.name,
                 "folder": str(run.folder),
-                **run.evaluation.model_dump(mode="json", include=kept),
+                **run.evaluation.model_dump(mode="json", include=fields),
                 "sections": _numbers(run.evaluation),
                 "reranked": [
-                    anew.model_dump(mode="json", exclude={"ranks", "identity_ranks"})
-                    for anew in run.evaluation.reranked or ()
+                    way.model_dump(mode="json", exclude={"ranks", "identity_ranks"})
+                    for way in run.evaluation.reranked or ()
                 ],
                 "changed": run.changed,
-                "against": {name: one.model_dump(mode="json") for name, one in run.against.items()},
+                "against": {name: difference.model_dump(mode="json") for name, difference in run.against.items()},
                 "cost": asdict(run.cost),
             }
             for run in comparison.runs
@@ -200,20 +200,20 @@ def as_json(comparison: Comparison) -> str:
     return json_text(content(comparison)) + "\n"
 
 
-def _cells(metrics: Mapping[str, Metric], shown: Sequence[str], short: Sequence[str]) -> list[str]:
-    return [*(written(n, metrics[n]) for n in shown), *(written(n, metrics[n], interval=False) for n in short)]
+def _cells(metrics: Mapping[str, Metric], with_interval: Sequence[str], short: Sequence[str]) -> list[str]:
+    return [*(written(n, metrics[n]) for n in with_interval), *(written(n, metrics[n], interval=False) for n in short)]
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
-    """What each section declares, without what else it writes."""
+    """The numbers of each section, without the section's other content."""
     return {
-        name: {metric: one.model_dump(mode="json") for metric, one in section.numbers.items()}
+        name: {metric: number.model_dump(mode="json") for metric, number in section.numbers.items()}
         for name, section in evaluation.number_sections.items()
     }
 
 
 def _number(comparison: Comparison, number: int) -> str:
-    """Where rows of the recipe speak of runs by number."""
+    """The run's number, if the table of recipe changes refers to runs by number."""
     return f"{number}. " if len(comparison.runs) > _AS_COLUMNS and comparison.runs[0].changed else ""
 
 
@@ -248,7 +248,7 @@ def _flat_row(comparison: Comparison, run: Compared) -> dict[str, Any]:
     for name, metric in run.evaluation.metrics.items():
         row |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
     for section in run.evaluation.number_sections.values():
-        row |= {name: one.value for name, one in section.numbers.items()}
+        row |= {name: number.value for name, number in section.numbers.items()}
     row["reference"] = comparison.reference
     for name in run.evaluation.metrics:
         gained = run.against.get(name)

@@ -1,4 +1,4 @@
-"""What a figure of runs shows, as text: what, of how many, on which draws, how sure, and by which command."""
+"""Captions of figures that compare runs: content, counts, draws, intervals, and the command."""
 
 from handreid.evaluation.tables.format import format_difference
 from handreid.metric_table import title
@@ -7,17 +7,17 @@ from handreid.report.compare.tables import captions
 
 
 def caption_of_figure(what: str, comparison: Comparison, command: str, *, differences: bool = True) -> str:
-    """Sentences that stand below the figure in a paper; lines that only concern tables are left out."""
-    told = [what, *captions(comparison, tables=False, differences=differences)]
+    """The caption of a figure in a paper, without the lines that only concern tables."""
+    lines = [what, *captions(comparison, tables=False, differences=differences)]
     if differences:
-        told += [line for run in comparison.runs if (line := _gained(comparison, run.name))]
+        lines += [line for run in comparison.runs if (line := _gained(comparison, run.name))]
     if command:
-        told.append(f"Made by: {command}")
-    return "\n".join(line if line.endswith(".") else f"{line}." for line in told)
+        lines.append(f"Made by: {command}")
+    return "\n".join(line if line.endswith(".") else f"{line}." for line in lines)
 
 
 def _gained(comparison: Comparison, name: str) -> str:
-    """The difference to the reference, in words for those who cannot see the marks."""
+    """The difference to the reference as text, for readers who cannot see the marks."""
     gained = comparison[name].against
     parts = [
         f"{title(metric)} {format_difference(metric, gained[metric])}"

@@ -1,11 +1,11 @@
-"""A run's embeddings as a picture: which photos, where in the plane, in which colours.
+"""A run's embeddings as a figure: selection of photos, projection to the plane, colours.
 
-* Only test photos are shown: those of people the run was trained on say nothing of people it will meet. Coloured by
-  identity, photos of nobody known stand among them, at most as many, hollow and without a line to anybody's middle.
+* Only test photos are shown: embeddings of training subjects do not show how well unseen ones are separated. Coloured
+  by identity or subject, photos without a label are added, at most as many, hollow and without a line to a centre.
 * Both projections are of unit embeddings and seeded. t-SNE keeps neighbours (by cosine), not distances; PCA keeps the
-  directions of most variance among the photos shown.
-* t-SNE runs on one thread: with more, its sums come in another order and it is another picture. Nearly all its time
-  goes into moving points in the plane: fewer dimensions before it (PCA to 50) make it no faster, half the usual steps
+  directions of largest variance among the photos shown.
+* t-SNE runs on one thread: with more, its sums are added in another order and the picture changes. Nearly all its time
+  goes into moving points in the plane, so fewer input dimensions (PCA to 50) make it no faster. Half the usual steps
   and a coarser angle do, by 2.6 times for 2,000 photos, and keep neighbours as well (trustworthiness 0.987 for 0.988).
 """
 
@@ -37,12 +37,12 @@ Method = Literal["pca", "tsne"]
 PEOPLE = ("identity", "subject")
 _NAMES = {"pca": "PCA", "tsne": "t-SNE"}
 _FROM_LIGHT_TO_DARK = ("very fair", "fair", "light", "medium", "olive", "tan", "brown", "dark", "very dark")
-_LABEL = 28  # signs of a name in a legend
+_LABEL = 28  # characters of a name in a legend
 
 
 @dataclass(frozen=True)
 class Colouring:
-    """`values` per photo, in the order of the legend in `names`; `column` is where they are from."""
+    """One of `values` per photo, from the manifest's `column`; `names` are the distinct ones in the legend's order."""
 
     column: str
     values: list[str]
@@ -62,39 +62,39 @@ def embedding_figure(
     photos: bool = True,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """The files written: a picture as .png, .svg or .pdf by the suffix of `out` (.png for .html), its caption as .txt,
-    and an .html to look into. With `photos` that holds a thumbnail of each.
+    """Writes a picture as .png, .svg or .pdf by the suffix of `out` (.png for .html), its caption as .txt, and an
+    interactive .html, which with `photos` contains a thumbnail of each. Returns the files.
 
-    Coloured by identity or subject, the `identities` of them with the most photos are shown; by another column, all.
-    Raises DataError where nothing can be seen: no such column, too many values, too few photos, or a collapsed model.
+    Coloured by identity or subject, only the `identities` ones with the most photos are shown; by another column, all.
+    Raises DataError for an unknown column, too many values, too few photos, or equal embeddings (a collapsed model).
     """
     progress = progress or NullProgress()
     check_writable(out, (*style.FORMATS, ".html"))
-    every = select_photos(run, data=data, flip_tta=flip_tta, progress=progress)
-    tested = _of_role(every, "test")
-    of = _coloured(tested, colour)
-    shown, of = _most_photos(tested, of, identities) if colour in PEOPLE else (tested, of)
-    if len(shown.rows) < 4:
-        raise DataError(f"{len(shown.rows)} test photos to show; the figure needs 4 or more")
-    nobody = _of_role(every, "unlabelled", needed=False)
-    if colour in PEOPLE and len(nobody.rows):
-        shown, of = _with_unlabelled(every, shown, of, nobody, seed)
-    points = embed_known(run, shown, progress)
+    table = select_photos(run, data=data, flip_tta=flip_tta, progress=progress)
+    tested = _with_role(table, "test")
+    colouring = _coloured(tested, colour)
+    selected, colouring = _most_photos(tested, colouring, identities) if colour in PEOPLE else (tested, colouring)
+    if len(selected.rows) < 4:
+        raise DataError(f"{len(selected.rows)} test photos to show; the figure needs 4 or more")
+    unlabelled = _with_role(table, "unlabelled", needed=False)
+    if colour in PEOPLE and len(unlabelled.rows):
+        selected, colouring = _with_unlabelled(table, selected, colouring, unlabelled, seed)
+    points = embed_known(run, selected, progress)
     with progress.step(f"projecting by {_NAMES[method]}", len(points), "photos") as advance:
         plane, axes = project(points, method, seed=seed)
         advance(len(points))
-    cloud = _cloud(run, tested, shown, of, plane, axes, method, len(nobody.rows))
+    cloud = _cloud(run, tested, selected, colouring, plane, axes, method, len(unlabelled.rows))
     if photos:
-        paths = [shown.manifest.root / path for path in shown.table["path"]]
+        paths = [selected.manifest.root / path for path in selected.table["path"]]
         cloud = replace(cloud, sheet=sheet_of(paths, progress=progress))
     picture = out if out.suffix in style.FORMATS else out.with_suffix(".png")
-    written = draw_picture(cloud, picture, _caption(cloud, shown, method, seed))
+    written = draw_picture(cloud, picture, _caption(cloud, selected, method, seed))
     html = out.with_suffix(".html")
     draw_html(cloud, html)
     return [*written, html]
 
 
-def _caption(cloud: Cloud, shown: PhotoTable, method: Method, seed: int) -> str:
+def _caption(cloud: Cloud, selected: PhotoTable, method: Method, seed: int) -> str:
     how = {
         "tsne": f"t-SNE by cosine, seed {seed}, which preserves neighbours, not distances",
         "pca": f"PCA, {cloud.axes[0]}, {cloud.axes[1]}",
@@ -103,7 +103,7 @@ def _caption(cloud: Cloud, shown: PhotoTable, method: Method, seed: int) -> str:
         [
             f"{cloud.title}: {'; '.join(cloud.subtitle)}.",
             f"Embeddings of unit length, projected to the plane by {how}. Markers show the view.",
-            provenance(shown),
+            provenance(selected),
         ]
     )
 
@@ -111,14 +111,14 @@ def _caption(cloud: Cloud, shown: PhotoTable, method: Method, seed: int) -> str:
 def projection(
     tested: TestPhotos, method: Method, *, seed: int = 0
 ) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
-    """Where a run's test photos lie in the plane, and what the axes are (see `project`)."""
+    """Positions of a run's test photos in the plane, and labels of the axes (see `project`)."""
     return project(tested.embeddings, method, seed=seed)
 
 
 def project(
     points: Float[np.ndarray, "photo dim"], method: Method, *, seed: int = 0
 ) -> tuple[Float[np.ndarray, "photo 2"], tuple[str, str]]:
-    """Places in the plane, and what the axes are. Raises DataError when all points are one."""
+    """Positions in the plane, and labels of the axes. Raises DataError if all points are equal."""
     if float(np.ptp(points, axis=0).max()) < 1e-6:
         raise DataError(
             f"all {len(points)} photos have the same embedding: the model has collapsed, so there is nothing to draw"
@@ -126,159 +126,163 @@ def project(
     if method == "pca":
         from sklearn.decomposition import PCA
 
-        found = PCA(2, svd_solver="full").fit(points.astype(np.float64))
-        first, second = (
+        projected = PCA(2, svd_solver="full").fit(points.astype(np.float64))
+        x_label, y_label = (
             f"component {n}: {100 * share:.0f} % of the variance"
-            for n, share in enumerate(found.explained_variance_ratio_, 1)
+            for n, share in enumerate(projected.explained_variance_ratio_, 1)
         )
-        return found.transform(points.astype(np.float64)), (first, second)
+        return projected.transform(points.astype(np.float64)), (x_label, y_label)
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, len(points) ** 0.5, (len(points) - 1) / 3)  # few photos have few neighbours
     with threadpool_limits(1):
-        found = TSNE(
+        projected = TSNE(
             2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed, max_iter=500, angle=0.8
         ).fit_transform(points)
-    return found.astype(np.float64), (f"t-SNE, perplexity {perplexity:.0f}; axes have no unit", "")
+    return projected.astype(np.float64), (f"t-SNE, perplexity {perplexity:.0f}; axes have no unit", "")
 
 
-def _coloured(known: PhotoTable, colour: str) -> Colouring:
-    """What each photo is coloured by. `view` is aspect and side together, as in recipes."""
-    column = _column(known, colour)
-    values = _views(known) if column == "view" else [_text(value) for value in known.table[column].to_list()]
-    found = set(values) - {"unknown"}
-    if not found:
-        raise DataError(f"no test photo of {known.facts['manifest']} has a value of {column}; {_others(known)}")
-    if colour not in PEOPLE and len(found) > len(style.CATEGORIES):
+def _coloured(table: PhotoTable, colour: str) -> Colouring:
+    """The colouring by a column. `view` is aspect and side together, as in recipes."""
+    column = _column(table, colour)
+    values = _views(table) if column == "view" else [_text(value) for value in table.table[column].to_list()]
+    present = set(values) - {"unknown"}
+    if not present:
+        raise DataError(f"no test photo of {table.facts['manifest']} has a value of {column}; {_others(table)}")
+    if colour not in PEOPLE and len(present) > len(style.CATEGORIES):
         raise DataError(
-            f"{column} has {len(found)} different values, but only {len(style.CATEGORIES)} colours can be "
-            f"told apart; {_others(known)}"
+            f"{column} has {len(present)} different values, but only {len(style.CATEGORIES)} colours can be "
+            f"told apart; {_others(table)}"
         )
     return Colouring(
-        column, values, [*_in_order(found, Counter(values)), *(["unknown"] if "unknown" in values else [])]
+        column, values, [*_in_order(present, Counter(values)), *(["unknown"] if "unknown" in values else [])]
     )
 
 
-def _column(known: PhotoTable, colour: str) -> str:
-    names = [name for name in known.table.columns if name not in ("path", "origin")]
+def _column(table: PhotoTable, colour: str) -> str:
+    names = [name for name in table.table.columns if name not in ("path", "origin")]
     column = column_called(colour, [*names, *(["view"] if "view" not in names else [])])
     if column is None:
-        raise DataError(f"{known.facts['manifest']} has no column {colour!r} to colour by; {_others(known)}")
+        raise DataError(f"{table.facts['manifest']} has no column {colour!r} to colour by; {_others(table)}")
     return column
 
 
-def _others(known: PhotoTable) -> str:
-    """The columns that could be coloured by instead."""
+def _others(table: PhotoTable) -> str:
+    """A hint with the columns that can be used instead."""
     few = [
         name
-        for name in known.table.columns
-        if name not in ("path", "origin") and 1 <= known.table[name].drop_nulls().n_unique() <= len(style.CATEGORIES)
+        for name in table.table.columns
+        if name not in ("path", "origin") and 1 <= table.table[name].drop_nulls().n_unique() <= len(style.CATEGORIES)
     ]
-    if {*_views(known)} != {"unknown"}:
+    if {*_views(table)} != {"unknown"}:
         few.append("view")
     return f"choose identity, subject or one of {', '.join(few)}"
 
 
-def _in_order(found: set[str], count: Counter[str]) -> list[str]:
-    if found <= set(_FROM_LIGHT_TO_DARK):
-        return [name for name in _FROM_LIGHT_TO_DARK if name in found]
-    if found <= set(style.MARKS):
-        return [name for name in style.MARKS if name in found]
-    return sorted(found, key=lambda name: (-count[name], name))
+def _in_order(present: set[str], count: Counter[str]) -> list[str]:
+    if present <= set(_FROM_LIGHT_TO_DARK):
+        return [name for name in _FROM_LIGHT_TO_DARK if name in present]
+    if present <= set(style.MARKS):
+        return [name for name in style.MARKS if name in present]
+    return sorted(present, key=lambda name: (-count[name], name))
 
 
-def _most_photos(known: PhotoTable, of: Colouring, wanted: int) -> tuple[PhotoTable, Colouring]:
-    names = [name for name in of.names if name != "unknown"][:wanted]
-    kept = np.array([row for row, value in enumerate(of.values) if value in set(names)], np.int64)
-    return known.only(kept), Colouring(of.column, [of.values[row] for row in kept], sorted(names))
+def _most_photos(table: PhotoTable, colouring: Colouring, count: int) -> tuple[PhotoTable, Colouring]:
+    names = [name for name in colouring.names if name != "unknown"][:count]
+    rows = np.array([index for index, value in enumerate(colouring.values) if value in set(names)], np.int64)
+    return table.only(rows), Colouring(colouring.column, [colouring.values[index] for index in rows], sorted(names))
 
 
-def _of_role(every: PhotoTable, role: str, *, needed: bool = True) -> PhotoTable:
-    found = every.only(np.flatnonzero(every.table["role"].to_numpy() == role))
-    if needed and not len(found.rows):
-        roles = ", ".join(sorted(set(every.table["role"])))
-        raise DataError(f"no photo of {every.facts['manifest']} has the role {role!r}; the roles are {roles}")
-    return found
+def _with_role(table: PhotoTable, role: str, *, needed: bool = True) -> PhotoTable:
+    of_role = table.only(np.flatnonzero(table.table["role"].to_numpy() == role))
+    if needed and not len(of_role.rows):
+        roles = ", ".join(sorted(set(table.table["role"])))
+        raise DataError(f"no photo of {table.facts['manifest']} has the role {role!r}; the roles are {roles}")
+    return of_role
 
 
 def _with_unlabelled(
-    every: PhotoTable, shown: PhotoTable, of: Colouring, nobody: PhotoTable, seed: int
+    table: PhotoTable, selected: PhotoTable, colouring: Colouring, unlabelled: PhotoTable, seed: int
 ) -> tuple[PhotoTable, Colouring]:
-    """Photos of nobody known beside those shown, at most as many of them, drawn by the seed."""
-    paths = nobody.table["path"].to_list()
-    drawn = sorted(range(len(paths)), key=lambda at: hash_key(seed, "unlabelled", 0, paths[at]))[: len(shown.rows)]
-    rows = np.concatenate([shown.rows, nobody.rows[sorted(drawn)]])
-    values = [*of.values, *[UNKNOWN] * len(drawn)]
-    return every.only(np.searchsorted(every.rows, rows)), Colouring(of.column, values, [*of.names, UNKNOWN])
+    """The selected photos and photos without a label, at most as many, drawn by the seed."""
+    paths = unlabelled.table["path"].to_list()
+    order = sorted(range(len(paths)), key=lambda index: hash_key(seed, "unlabelled", 0, paths[index]))
+    drawn = order[: len(selected.rows)]
+    rows = np.concatenate([selected.rows, unlabelled.rows[sorted(drawn)]])
+    values = [*colouring.values, *[UNKNOWN] * len(drawn)]
+    return table.only(np.searchsorted(table.rows, rows)), Colouring(
+        colouring.column, values, [*colouring.names, UNKNOWN]
+    )
 
 
 def _cloud(
     run: Run,
     tested: PhotoTable,
-    shown: PhotoTable,
-    of: Colouring,
+    selected: PhotoTable,
+    colouring: Colouring,
     plane: Float[np.ndarray, "photo 2"],
     axes: tuple[str, str],
     method: Method,
     unlabelled: int,
 ) -> Cloud:
-    place = {name: group for group, name in enumerate(of.names)}
-    groups = np.array([place[value] for value in of.values], np.int64)
-    joined = of.column in PEOPLE
-    label = of.column.replace("_", " ")
+    place = {name: group for group, name in enumerate(colouring.names)}
+    groups = np.array([place[value] for value in colouring.values], np.int64)
+    joined = colouring.column in PEOPLE
+    label = colouring.column.replace("_", " ")
     return Cloud(
         points=plane,
         groups=groups,
-        names=[name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…" for name in of.names],
-        colours=_colours(of, plane, groups),
-        views=_views(shown),
-        hovers=_hovers(shown, of),
+        names=[name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…" for name in colouring.names],
+        colours=_colours(colouring, plane, groups),
+        views=_views(selected),
+        hovers=_hovers(selected, colouring),
         joined=joined,
-        title=f"{shown.recipe.name}: test photos by {label}, {_NAMES[method]}",
-        subtitle=_subtitle(run, tested, shown, of, unlabelled),
+        title=f"{selected.recipe.name}: test photos by {label}, {_NAMES[method]}",
+        subtitle=_subtitle(run, tested, selected, colouring, unlabelled),
         legend=label,
         axes=axes,
         true_to_scale=method == "pca",
-        unlabelled=joined and of.names[-1] == UNKNOWN,
+        unlabelled=joined and colouring.names[-1] == UNKNOWN,
     )
 
 
-def _colours(of: Colouring, plane: Float[np.ndarray, "photo 2"], groups: Int[np.ndarray, " photo"]) -> list[str]:
-    known = [name for name in of.names if name not in ("unknown", UNKNOWN)]
-    if of.column in PEOPLE:
-        found = spread_colours(np.stack([plane[groups == group].mean(axis=0) for group in range(len(known))]))
-    elif set(known) <= set(_FROM_LIGHT_TO_DARK):
-        found = style.ordered_colours(len(known))[::-1]
+def _colours(colouring: Colouring, plane: Float[np.ndarray, "photo 2"], groups: Int[np.ndarray, " photo"]) -> list[str]:
+    labelled = [name for name in colouring.names if name not in ("unknown", UNKNOWN)]
+    if colouring.column in PEOPLE:
+        colours = spread_colours(np.stack([plane[groups == group].mean(axis=0) for group in range(len(labelled))]))
+    elif set(labelled) <= set(_FROM_LIGHT_TO_DARK):
+        colours = style.ordered_colours(len(labelled))[::-1]
     else:
-        found = list(style.CATEGORIES[: len(known)])
-    return [*found, *[style.UNKNOWN] * (len(of.names) - len(known))]
+        colours = list(style.CATEGORIES[: len(labelled)])
+    return [*colours, *[style.UNKNOWN] * (len(colouring.names) - len(labelled))]
 
 
-def _subtitle(run: Run, tested: PhotoTable, shown: PhotoTable, of: Colouring, unlabelled: int) -> list[str]:
-    if of.column in PEOPLE:
-        count, every = len(set(of.values) - {UNKNOWN}), tested.table[of.column].n_unique()
-        many = "identities" if of.column == "identity" else "subjects"
-        which = f"the {count} of {every} {many} with the most photos" if count < every else f"all {count} {many}"
-        nobody = of.values.count(UNKNOWN)
-        said = f"{len(shown.rows) - nobody} photos of {which}; a line leads from each to the mean of its {of.column}"
-        if nobody:
-            some = f"{nobody}" if nobody == unlabelled else f"{nobody} of {unlabelled}, drawn by seed,"
-            return [said, f"hollow: {some} photos of unknown identity", *_measured(run, shown)]
+def _subtitle(run: Run, tested: PhotoTable, selected: PhotoTable, colouring: Colouring, unlabelled: int) -> list[str]:
+    if colouring.column in PEOPLE:
+        count, total = len(set(colouring.values) - {UNKNOWN}), tested.table[colouring.column].n_unique()
+        many = "identities" if colouring.column == "identity" else "subjects"
+        which = f"the {count} of {total} {many} with the most photos" if count < total else f"all {count} {many}"
+        hollow = colouring.values.count(UNKNOWN)
+        labelled = len(selected.rows) - hollow
+        sentence = f"{labelled} photos of {which}; a line leads from each to the mean of its {colouring.column}"
+        if hollow:
+            count_text = f"{hollow}" if hollow == unlabelled else f"{hollow} of {unlabelled}, drawn by seed,"
+            return [sentence, f"hollow: {count_text} photos of unknown identity", *_measured(run, selected)]
     else:
-        said = f"{len(shown.rows)} photos of {shown.table['identity'].n_unique()} identities"
-    return [said, *_measured(run, shown)]
+        sentence = f"{len(selected.rows)} photos of {selected.table['identity'].n_unique()} identities"
+    return [sentence, *_measured(run, selected)]
 
 
-def _measured(run: Run, shown: PhotoTable) -> list[str]:
-    """What evaluation.json says, if it is of this model and these photos."""
+def _measured(run: Run, selected: PhotoTable) -> list[str]:
+    """A line with metrics of evaluation.json, if that is of this model and manifest."""
     if not run.evaluation.exists():
         return []
-    found = read_evaluation(run.evaluation)
-    if found.hashes.manifest != shown.manifest.hash or found.hashes.model != shown.facts["model_hash"]:
+    evaluation = read_evaluation(run.evaluation)
+    if evaluation.hashes.manifest != selected.manifest.hash or evaluation.hashes.model != selected.facts["model_hash"]:
         return []
-    parts = [f"rank-1 {format_number('rank1', found.metrics['rank1'])} %"]
-    ratio = None if found.separation is None else found.separation.numbers.get("ratio")
+    parts = [f"rank-1 {format_number('rank1', evaluation.metrics['rank1'])} %"]
+    ratio = None if evaluation.separation is None else evaluation.separation.numbers.get("ratio")
     if ratio is not None and ratio.value is not None:
         parts.append(
             f"distance within an identity / to the nearest other {format_number('ratio', ratio)} (under 1 is separable)"
@@ -286,18 +290,18 @@ def _measured(run: Run, shown: PhotoTable) -> list[str]:
     return [f"all test photos: {', '.join(parts)}"]
 
 
-def _hovers(shown: PhotoTable, of: Colouring) -> list[str]:
-    rows = zip(shown.table["identity"], shown.table["path"], _views(shown), of.values, strict=True)
-    own = of.column not in ("identity", "view")
+def _hovers(selected: PhotoTable, colouring: Colouring) -> list[str]:
+    rows = zip(selected.table["identity"], selected.table["path"], _views(selected), colouring.values, strict=True)
+    with_value = colouring.column not in ("identity", "view")
     return [
         f"<b>{escape(identity or UNKNOWN)}</b><br>{escape(PurePosixPath(path).name)}<br>{view}"
-        + (f"<br>{escape(of.column)}: {escape(value)}" if own else "")
+        + (f"<br>{escape(colouring.column)}: {escape(value)}" if with_value else "")
         for identity, path, view, value in rows
     ]
 
 
-def _views(known: PhotoTable) -> list[str]:
-    return [known.manifest.views[row] or "unknown" for row in known.rows]
+def _views(table: PhotoTable) -> list[str]:
+    return [table.manifest.views[row] or "unknown" for row in table.rows]
 
 
 def _text(value: object) -> str:

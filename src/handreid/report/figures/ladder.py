@@ -1,8 +1,8 @@
-"""The ladder as one picture: rank-1 and mAP of every run with their intervals, and whether each beats the reference.
+"""The ladder as a figure: rank-1 and mAP of every run with their intervals, and whether each beats the reference.
 
-* A run is a row, so that names are read without turning one's head. The score is printed, the interval drawn.
-* The verdict is a mark, not only a colour: a triangle up or down, an open circle within noise. It comes from the paired
-  difference, which can be sure where the intervals of the two scores overlap.
+* Each run is a row, so names are horizontal. The score is printed, the interval drawn.
+* The verdict is a mark as well as a colour: a triangle up or down, an open circle within noise. It comes from the
+  paired difference, which can exclude 0 even if the intervals of the two scores overlap.
 * The light band is the reference's own interval.
 """
 
@@ -31,7 +31,7 @@ _VERDICTS: dict[str, tuple[str, str, bool]] = {
     "not compared": ("o", style.INK, True),
 }
 _ROW, _WIDTH = 0.36, 10.5  # inches
-_DRAWN = 0.72  # of a panel; to the right of it are numbers
+_DRAWN = 0.72  # share of a panel's width; to the right of it are numbers
 
 
 def ladder_figure(comparison: Comparison, out: Path, *, command: str = "") -> list[Path]:
@@ -45,12 +45,12 @@ def ladder_figure(comparison: Comparison, out: Path, *, command: str = "") -> li
         "What each rung is worth" if len(runs) > 1 else runs[0].name, subtitle, width=_WIDTH, height=height
     )
     longest = max(len(run.name) for run in runs)
-    left = min(0.34, 0.055 + 0.0078 * longest)
+    left_edge = min(0.34, 0.055 + 0.0078 * longest)
     top, bottom = style.top_of(subtitle, height) - 0.26 / height, below / height
     gap, right = 0.03, 0.975
-    width = (right - left - gap * (len(PANELS) - 1)) / len(PANELS)
+    width = (right - left_edge - gap * (len(PANELS) - 1)) / len(PANELS)
     for number, metric in enumerate(PANELS):
-        axes = figure.add_axes((left + number * (width + gap), bottom, width, top - bottom))
+        axes = figure.add_axes((left_edge + number * (width + gap), bottom, width, top - bottom))
         _panel(axes, comparison, metric, names=number == 0)
     _legend(figure, comparison, height)
     return style.save(figure, out, caption_of_figure(_what(comparison), comparison, command))
@@ -79,8 +79,8 @@ def _panel(axes: "Axes", comparison: Comparison, metric: str, *, names: bool) ->
 
 
 def _scale(axes: "Axes", scores: Sequence[Metric], rows: int) -> None:
-    """Room on the right for numbers, without ticks below it."""
-    low, high = 100 * min(one.low for one in scores), 100 * max(one.high for one in scores)
+    """Sets limits and ticks of the axes, with room for numbers on the right that has no ticks."""
+    low, high = 100 * min(score.low for score in scores), 100 * max(score.high for score in scores)
     room = max(high - low, 4.0)
     axes.set_xlim(low - 0.03 * room, low - 0.03 * room + 1.06 * room / _DRAWN)
     axes.set_ylim(rows - 0.3, -0.7)
@@ -98,8 +98,8 @@ def _row(axes: "Axes", row: int, score: Metric, verdict: str, gained: Difference
     printed: Any = {"transform": across, "va": "center_baseline", "ha": "right"}
     axes.text(0.85, row, f"{value:.1f}", size=10.5, weight="bold", color=style.INK, **printed)
     if gained:
-        told = f"{100 * gained.value:+.1f}".replace("-", "\u2212")
-        axes.text(1, row, told, size=9.5, color=colour, **printed)
+        difference = f"{100 * gained.value:+.1f}".replace("-", "\u2212")
+        axes.text(1, row, difference, size=9.5, color=colour, **printed)
 
 
 def _verdict(comparison: Comparison, run: Compared, metric: str) -> str:
@@ -111,8 +111,8 @@ def _verdict(comparison: Comparison, run: Compared, metric: str) -> str:
 def _legend(figure: Any, comparison: Comparison, height: float) -> None:
     from matplotlib.lines import Line2D
 
-    seen = {_verdict(comparison, run, metric) for run in comparison.runs for metric in PANELS}
-    if seen == {"not compared"}:
+    verdicts = {_verdict(comparison, run, metric) for run in comparison.runs for metric in PANELS}
+    if verdicts == {"not compared"}:
         return
     words = {
         "better": "better",
@@ -126,7 +126,7 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
             [], [], ls="", marker=mark, ms=7, mew=1.5, mec=colour, mfc=colour if filled else "white", label=words[name]
         )
         for name, (mark, colour, filled) in _VERDICTS.items()
-        if name in seen
+        if name in verdicts
     ]
     corner = (0.33 / _WIDTH - 0.004, 0.14 / height)
     tight: Any = {"handletextpad": 0.2, "columnspacing": 1.6, "borderaxespad": 0, "frameon": False}
@@ -136,13 +136,16 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
 
 def _subtitle(comparison: Comparison) -> list[str]:
     counts = comparison[comparison.reference].evaluation.counts
-    first = (
+    counts_line = (
         f"{counts.most_queries:,} queries of {counts.subjects:,} subjects among {counts.gallery:,} gallery photos, "
         f"mean of {counts.draws} draws; bars are 95 % intervals over subjects"
     )
     if len(comparison.runs) < 2:
-        return [first]
-    return [first, f"Marks and differences: paired with {comparison.reference}, corrected for all runs of a column"]
+        return [counts_line]
+    return [
+        counts_line,
+        f"Marks and differences: paired with {comparison.reference}, corrected for all runs of a column",
+    ]
 
 
 def _what(comparison: Comparison) -> str:

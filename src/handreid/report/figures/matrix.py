@@ -1,8 +1,8 @@
-"""A matrix as a picture: a cell for every gallery and query, with its number and interval written in.
+"""A cross-condition matrix as a figure: a cell per gallery and query condition, with its number and interval.
 
-* Colour repeats what the number says and adds nothing; a question that the photos cannot answer is hatched, one that
-  nobody asks (a mirrored hand for its own side) is empty.
-* The scale is 0 to 100 %, whatever the numbers: two pictures of two runs can be laid side by side.
+* Colour repeats the number. Cells that the photos cannot fill are hatched; cells that are not defined (a mirrored hand
+  with its own side) are empty.
+* The colour scale is always 0 to 100 %, so that figures of two runs can be compared.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -34,21 +34,22 @@ if TYPE_CHECKING:
 Metric = Literal["rank1", "map"]
 _Name = TypeVar("_Name", bound=Hashable)
 _COLOURS = "Blues"
-_DARK = 0.55  # of the scale; from here on letters are white
+_DARK = 0.55  # of the scale; on darker cells the text is white
 _CELL, _ROW, _GAP = 1.5, 0.6, 0.14  # inches
 _LEFT, _RIGHT, _TOP, _BOTTOM = 2.1, 0.35, 1.5, 0.6
 
 
-def matrix_figure(found: Matrix, out: Path, *, metric: Metric = "rank1", shared: bool = False) -> list[Path]:
-    """Writes `out` and its caption beside it; the files written.
+def matrix_figure(matrix: Matrix, out: Path, *, metric: Metric = "rank1", shared: bool = False) -> list[Path]:
+    """Writes `out` and its caption beside it, and returns the files.
 
-    With `shared`, the cells over the same people. Raises DataError where there are none, or the file has no place.
+    With `shared`, the cells over the same people in every gallery. Raises DataError if there are none, OutputError if
+    the file cannot be written.
     """
     check_writable(out, style.FORMATS)
-    cells = (found.shared.cells if found.shared else ()) if shared else found.cells
+    cells = (matrix.shared.cells if matrix.shared else ()) if shared else matrix.cells
     if not cells:
         raise DataError(
-            f"there is no matrix over the same people: {describe_shared(found) or 'the data sets share no subjects'}"
+            f"there is no matrix over the same people: {describe_shared(matrix) or 'the data sets share no subjects'}"
         )
     columns = _places([(name, _is_merged(cells, name)) for name in galleries(cells)], _CELL)
     rows = _places([(query, not query[1]) for query in queries(cells)], _ROW)
@@ -56,28 +57,28 @@ def matrix_figure(found: Matrix, out: Path, *, metric: Metric = "rank1", shared:
     width, height = max(_LEFT + across + _RIGHT, 8.0), _TOP + down + _BOTTOM
     figure = style.new_figure("", [], width=width, height=height)
     same = ", the same people in every gallery" if shared else ""
-    _write_head(figure, f"{title(metric)} by {found.by}{same}", [describe_training(found), describe_test(found)])
+    _write_head(figure, f"{title(metric)} by {matrix.by}{same}", [describe_training(matrix), describe_test(matrix)])
     axes = figure.add_axes((_LEFT / width, _BOTTOM / height, across / width, down / height))
     _frame(axes, columns, {query_name(query): place for query, place in rows.items()}, (across, down))
     for (gallery, x), (query, y) in product(columns.items(), rows.items()):
         _draw(axes, (x, y), cell_at(cells, gallery, query), metric)
     figure.text(0.2 / width, 0.2 / height, _legend(cells), size=8.5, color=style.QUIET, va="bottom")
-    return style.save(figure, out, _caption(found, metric, shared=shared))
+    return style.save(figure, out, _caption(matrix, metric, shared=shared))
 
 
 def _is_merged(cells: Sequence[MatrixCell], gallery: str) -> bool:
-    """A column that is no condition of its own: it stands apart."""
+    """Whether a column is no single condition; it is drawn with a gap before it."""
     return all(cell.query != gallery for cell in cells)
 
 
 def _places(names: Sequence[tuple[_Name, bool]], size: float) -> dict[_Name, float]:
-    """Middles in inches, one after the other, with a gap before those that are marked."""
+    """Centres in inches, one after the other, with a gap before each marked name."""
     places: dict[_Name, float] = {}
-    at = 0.0
+    start = 0.0
     for name, apart in names:
-        at += _GAP if apart and places else 0.0
-        places[name] = at + size / 2
-        at += size
+        start += _GAP if apart and places else 0.0
+        places[name] = start + size / 2
+        start += size
     return places
 
 
@@ -102,24 +103,24 @@ def _frame(axes: "Axes", columns: Mapping[str, float], rows: Mapping[str, float]
         spine.set_visible(False)
 
 
-def _draw(axes: "Axes", at: tuple[float, float], cell: MatrixCell | None, metric: Metric) -> None:
+def _draw(axes: "Axes", centre: tuple[float, float], cell: MatrixCell | None, metric: Metric) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     if cell is None:
         return
-    x, y = at
+    x, y = centre
     corner, size = (x - _CELL / 2 + 0.03, y - _ROW / 2 + 0.03), (_CELL - 0.06, _ROW - 0.06)
     if cell.metrics is None:
         axes.add_patch(Rectangle(corner, *size, facecolor="none", edgecolor=style.UNKNOWN, hatch="////", linewidth=0))
         return
-    of = cell.metrics[metric]
+    value = cell.metrics[metric]
     edge = style.INK if cell.gallery == cell.query else "none"
-    fill = colormaps[_COLOURS](0.06 + 0.86 * of.value)
+    fill = colormaps[_COLOURS](0.06 + 0.86 * value.value)
     axes.add_patch(Rectangle(corner, *size, facecolor=fill, edgecolor=edge, linewidth=1.4))
-    colour = "white" if of.value > _DARK else style.INK
-    axes.text(x, y - 0.09, f"{100 * of.value:.1f}", size=12, color=colour, ha="center", va="center")
-    bounds = f"[{100 * of.low:.1f}, {100 * of.high:.1f}]"
+    colour = "white" if value.value > _DARK else style.INK
+    axes.text(x, y - 0.09, f"{100 * value.value:.1f}", size=12, color=colour, ha="center", va="center")
+    bounds = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
     axes.text(x, y + 0.14, bounds, size=8, color=colour, ha="center", va="center")
 
 
@@ -129,8 +130,8 @@ def _legend(cells: Sequence[MatrixCell]) -> str:
     return f"percent, 95 % intervals over subjects; darker is higher, 0 to 100; {framed}{hatched}"
 
 
-def _caption(found: Matrix, metric: Metric, *, shared: bool) -> str:
-    about = f"{title(metric)} by {found.by}, galleries across and queries down."
-    same = f" Shown are {describe_shared(found)}." if shared else ""
-    notes = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(found))
-    return f"{about[:1].upper()}{about[1:]} {caption(found)}{same}{notes}"
+def _caption(matrix: Matrix, metric: Metric, *, shared: bool) -> str:
+    about = f"{title(metric)} by {matrix.by}, galleries across and queries down."
+    same = f" Shown are {describe_shared(matrix)}." if shared else ""
+    notes = "".join(f" {remark[:1].upper()}{remark[1:]}." for remark in remarks(matrix))
+    return f"{about[:1].upper()}{about[1:]} {caption(matrix)}{same}{notes}"

@@ -1,7 +1,7 @@
-"""Ranking strips drawn: the query set apart, its ten first answers, right and wrong told by mark, frame and colour.
+"""Ranking strips as a figure: the query, its first ten answers, and marks, frames and colours for right and wrong.
 
-Sizes are inches. The whole figure is one pair of axes in inches, from the top left, so that photos and type keep their
-size whatever the number of rows.
+Sizes are in inches. The figure is one pair of axes in inches from the top left, so that photos and text have the same
+size for any number of rows.
 """
 
 from collections.abc import Sequence
@@ -48,12 +48,12 @@ def write_strips(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Draws the strips of `queries`, or, without any, of `each` worst, median and random ones; the files written.
+    """Draws the strips of `queries`, by default of the `each` worst, median and random ones. Returns the files written.
 
-    Raises DataError where the file has no place, or for a draw or a query that there is not.
+    Raises OutputError if the file cannot be written, DataError if the draw or a query does not exist.
     """
     check_writable(out, style.FORMATS)
-    tested = load_test_photos(run, asked=queries, progress=progress)
+    tested = load_test_photos(run, include=queries, progress=progress)
     if queries:
         strips = [strip_of(tested, query, draw=draw) for query in dict.fromkeys(queries)]
     else:
@@ -66,7 +66,7 @@ def write_strips(
 
 def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress | None = None) -> "Figure":
     top = max(len(strip.hits) for strip in strips)
-    groups = [(rule, list(some)) for rule, some in groupby(strips, key=lambda strip: strip.rule)]
+    groups = [(rule, list(rule_strips)) for rule, rule_strips in groupby(strips, key=lambda strip: strip.rule)]
     draws = sorted({strip.draw for strip in strips})
     subtitle = (
         f"draw {', '.join(map(str, draws))}: {len(tested.query(draws[0])):,} queries, each searched among "
@@ -74,16 +74,16 @@ def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress 
     )
     width = _across(top) + _AFTER + _CELL + 0.12 + _END
     begin = style.above([subtitle])
-    height = begin + _COLUMNS + sum(_HEADING + _ROW * len(some) for _, some in groups) + _FOOT
+    height = begin + _COLUMNS + sum(_HEADING + _ROW * len(rule_strips) for _, rule_strips in groups) + _FOOT
     figure = style.new_figure(f"{tested.recipe.name}: the first answers", [subtitle], width=width, height=height)
     axes = figure.add_axes((0, 0, 1, 1))
     pictures = _pictures(tested, strips, progress)
     _name_columns(axes, top, begin + _COLUMNS)
     down = begin + _COLUMNS
-    for rule, some in groups:
+    for rule, rule_strips in groups:
         _head(axes, HEADINGS[rule], down, width)
         down += _HEADING
-        for strip in some:
+        for strip in rule_strips:
             _draw_strip(axes, tested, strip, pictures, down, top)
             down += _ROW
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -93,10 +93,10 @@ def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress 
 
 
 def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
-    """What is shown and by which rule, as text for a paper."""
+    """The figure's caption: what is shown, and by which rule."""
     rules = list(dict.fromkeys(strip.rule for strip in strips))
     draws = sorted({strip.draw for strip in strips})
-    chosen = "; ".join(
+    selection = "; ".join(
         f"{rule} ({sum(strip.rule == rule for strip in strips)}): {RULES[rule]}"
         + (f" ({seed})" if rule == "random" else "")
         for rule in rules
@@ -115,7 +115,7 @@ def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
         f"{len(tested.gallery(draws[0]))} photos in the gallery. Each row shows a query (left) and its most similar "
         "gallery photos from rank 1 on, with their cosine similarity; a right answer has a tick and a solid frame, a "
         'wrong one a cross and a dashed frame ("same person": under another label). At the end: the rank of the first '
-        f"right answer, and its photo if it is not among those shown. {unlabelled}Chosen by rule: {chosen}"
+        f"right answer, and its photo if it is not among those shown. {unlabelled}Chosen by rule: {selection}"
         + (f"; {ONCE}" if rules != ["asked"] else "")
         + f". Hashes: model {tested.model_hash[:16]}, manifest {tested.manifest.hash[:16]}, draws "
         f"{tested.split.draws_hash[:16]}."
@@ -123,14 +123,14 @@ def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
 
 
 def _across(top: int) -> float:
-    """Where the last answer ends."""
+    """The right end of the last answer, in inches."""
     return _LEFT + _QUERY + _APART + top * (_CELL + _GAP) - _GAP
 
 
 def _pictures(tested: TestPhotos, strips: Sequence[Strip], progress: Progress | None) -> dict[int, np.ndarray]:
-    shown = sorted({photo for strip in strips for photo in (strip.query, *(hit.photo for hit in _hits(strip)))})
-    images = thumbnails([tested.paths[photo] for photo in shown], _PIXELS, progress=progress)
-    return {photo: np.asarray(image) for photo, image in zip(shown, images, strict=True)}
+    photos = sorted({photo for strip in strips for photo in (strip.query, *(hit.photo for hit in _hits(strip)))})
+    images = thumbnails([tested.paths[photo] for photo in photos], _PIXELS, progress=progress)
+    return {photo: np.asarray(image) for photo, image in zip(photos, images, strict=True)}
 
 
 def _hits(strip: Strip) -> list[Hit]:
@@ -174,7 +174,7 @@ def _draw_strip(
 
 
 def _draw_end(axes: "Axes", strip: Strip, pictures: dict[int, np.ndarray], x: float, level: float) -> None:
-    """The rank of the first right answer, and that answer after a gap if it is not among those shown."""
+    """The rank of the first right answer, and its photo after a gap if it is not among those shown."""
     middle = level + _CELL / 2
     if strip.first:
         axes.text(x - _AFTER / 2, middle, "···", size=11, color=style.QUIET, ha="center", va="center")
@@ -218,7 +218,7 @@ def _frame(
 
 
 def _mark(axes: "Axes", x: float, y: float, colour: str, *, right: bool) -> None:
-    """A tick or a cross, drawn and not set in type: the same in every format and font."""
+    """A tick or a cross, drawn as lines so that it does not depend on fonts."""
     from matplotlib.patches import Circle
 
     axes.add_patch(Circle((x, y), 0.082, facecolor=colour, edgecolor="white", linewidth=1.0, zorder=3))
@@ -228,5 +228,5 @@ def _mark(axes: "Axes", x: float, y: float, colour: str, *, right: bool) -> None
         axes.plot([x + a for a, _ in stroke], [y + b for _, b in stroke], color="white", lw=1.3, zorder=4)
 
 
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else f"…{name[-most + 1 :]}"
+def _short(name: str, limit: int = 22) -> str:
+    return name if len(name) <= limit else f"…{name[-limit + 1 :]}"

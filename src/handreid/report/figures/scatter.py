@@ -1,6 +1,6 @@
-"""Photos as points: a PNG to print and one HTML file to look into, which opens without a network.
+"""Embeddings as points: a picture for print, and an interactive HTML file that works offline.
 
-With a sheet of thumbnails the HTML shows the photo of the point that the pointer is on; without one it holds no photo.
+With a sheet of thumbnails the HTML shows the photo of the point below the pointer; without one it contains no photo.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from handreid.report.photos.thumbnails import Sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SHOWN = 176  # pixels of a photo's side beside the pointer
-_NUMBERED = 8  # from this many joined groups on, they are told by numbers beside colours
+_SHOWN = 176  # side in pixels of the photo shown at the pointer
+_NUMBERED = 8  # from this many joined groups on, groups are numbered
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
     """`groups` gives each photo's group, an index into `names` and `colours`; `hovers` are lines of HTML.
 
-    With `joined` a line leads from each photo to the middle of its group, so that compact groups look compact. Where
-    photos of nobody known are among them (`unlabelled`), they are the last group, which has no middle.
+    With `joined` a line leads from each photo to the centre of its group, so that compact groups look compact. If there
+    are photos without a label (`unlabelled`), they are the last group, which has no centre.
     """
 
     points: Float[np.ndarray, "photo 2"]
@@ -41,13 +41,13 @@ class Cloud:
     subtitle: list[str]
     legend: str
     axes: tuple[str, str]
-    true_to_scale: bool  # whether lengths across and along are of one kind
+    true_to_scale: bool  # whether both axes have the same unit
     sheet: Sheet | None = None  # a thumbnail of each photo, in the order of the points
     unlabelled: bool = False
 
     @property
     def identities(self) -> int:
-        """How many groups are of people that somebody knows."""
+        """The number of labelled groups."""
         return len(self.names) - self.unlabelled
 
     @property
@@ -58,37 +58,37 @@ class Cloud:
     def numbered(self) -> bool:
         return self.joined and self.identities >= _NUMBERED
 
-    def nobody(self, group: int) -> bool:
+    def is_unlabelled(self, group: int) -> bool:
         return self.unlabelled and group == self.identities
 
     def label(self, group: int) -> str:
         number = f"{group + 1:\u2007>2}\u2002"  # spaces as wide as digits
-        return number + self.names[group] if self.numbered and not self.nobody(group) else self.names[group]
+        return number + self.names[group] if self.numbered and not self.is_unlabelled(group) else self.names[group]
 
-    def seen(self) -> list[str]:
-        """The views that there are, in the order of their marks."""
+    def present_views(self) -> list[str]:
+        """The views that occur, in the order of `style.MARKS`."""
         return [view for view in style.MARKS if view in self.views]
 
-    def explained(self) -> list[str]:
-        """The views whose marks need a legend of their own: none where there is one view, or colours tell views too."""
-        seen = self.seen()
-        return seen if len(seen) > 1 and set(self.names) != set(seen) else []
+    def legend_views(self) -> list[str]:
+        """The views for a legend of marks: none if there is only one view, or if the groups are views."""
+        views = self.present_views()
+        return views if len(views) > 1 and set(self.names) != set(views) else []
 
 
 def spread_colours(centres: Float[np.ndarray, "group 2"]) -> list[str]:
-    """A colour for each group, so that groups of one colour are far apart: each in turn takes the one farthest away."""
+    """A colour for each group; each in turn takes the colour whose nearest group is farthest away."""
     count = len(style.CATEGORIES)
-    chosen = np.arange(len(centres)) % count
+    assigned = np.arange(len(centres)) % count
     distance = np.linalg.norm(centres[:, None] - centres[None], axis=2)
     np.fill_diagonal(distance, np.inf)
-    for group in [*range(len(centres))] * 3:  # thrice: the first did not know where the last would be
-        nearest = [distance[group, chosen == colour].min(initial=np.inf) for colour in range(count)]
-        chosen[group] = int(np.argmax(nearest))
-    return [style.CATEGORIES[colour] for colour in chosen]
+    for group in [*range(len(centres))] * 3:  # three rounds, as early groups are assigned before later ones
+        nearest = [distance[group, assigned == colour].min(initial=np.inf) for colour in range(count)]
+        assigned[group] = int(np.argmax(nearest))
+    return [style.CATEGORIES[colour] for colour in assigned]
 
 
 def draw_picture(cloud: Cloud, path: Path, caption: str) -> list[Path]:
-    """The files written: the picture as its suffix says, and its caption beside it."""
+    """Writes the picture in the format of its suffix, and its caption beside it; returns the files."""
     figure = style.new_figure(cloud.title, cloud.subtitle)
     top = style.top_of(cloud.subtitle)
     axes = figure.add_axes((0.04, 0.05, 0.70, top - 0.05))
@@ -103,14 +103,14 @@ def draw_picture(cloud: Cloud, path: Path, caption: str) -> list[Path]:
 
 
 def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: bool) -> None:
-    mine = cloud.groups == group
-    colour, centre = cloud.colours[group], cloud.points[mine].mean(axis=0)
-    nobody = cloud.nobody(group)
-    if cloud.joined and not nobody:
-        for x, y in cloud.points[mine]:
+    members = cloud.groups == group
+    colour, centre = cloud.colours[group], cloud.points[members].mean(axis=0)
+    unlabelled = cloud.is_unlabelled(group)
+    if cloud.joined and not unlabelled:
+        for x, y in cloud.points[members]:
             axes.plot([centre[0], x], [centre[1], y], color=colour, lw=0.9, alpha=0.45, zorder=2)
-    for view in cloud.seen():
-        of_view = mine & np.array([one == view for one in cloud.views])
+    for view in cloud.present_views():
+        of_view = members & np.array([photo_view == view for photo_view in cloud.views])
         x, y = cloud.points[of_view].T
         mark = style.MARKS[view][0]
         axes.scatter(
@@ -118,9 +118,9 @@ def _draw_group(axes: "Axes", cloud: Cloud, group: int, size: float, *, behind: 
             y,
             s=size,
             marker=mark,
-            color="white" if nobody else colour,
-            edgecolor=style.INK if nobody else "white",
-            linewidth=1.0 if nobody else 0.5,
+            color="white" if unlabelled else colour,
+            edgecolor=style.INK if unlabelled else "white",
+            linewidth=1.0 if unlabelled else 0.5,
             alpha=0.9,
             zorder=1 if behind else 3,
         )
@@ -139,9 +139,9 @@ def _finish(axes: "Axes", cloud: Cloud) -> None:
 
 
 def _number(axes: "Axes", cloud: Cloud) -> None:
-    """Each group's number in a badge beside its middle, with a line to it."""
+    """Draws each group's number in a badge beside its centre, with a line to it."""
     axes.autoscale_view()
-    axes.apply_aspect()  # or places on the page are not known yet
+    axes.apply_aspect()  # needed for positions on the page
     axes.autoscale(False)
     middles = axes.transData.transform(cloud.centres)
     badges = axes.transData.inverted().transform(beside(middles))
@@ -155,7 +155,7 @@ def _number(axes: "Axes", cloud: Cloud) -> None:
 
 
 def beside(places: Float[np.ndarray, "group 2"], away: float = 17.0) -> Float[np.ndarray, "group 2"]:
-    """Places for badges: `away` from each place, on the side where the others are not, and from each other."""
+    """Positions of badges: `away` from each place, on the side away from the others, and `away` from each other."""
     step = places[:, None] - places[None]
     length = np.linalg.norm(step, axis=2, keepdims=True)
     push = (step / np.maximum(length, 1) ** 3).sum(axis=1)
@@ -166,7 +166,7 @@ def beside(places: Float[np.ndarray, "group 2"], away: float = 17.0) -> Float[np
     for _ in range(200):
         step = moved[:, None] - moved[None]
         length = np.linalg.norm(step, axis=2, keepdims=True)
-        same = np.stack([np.cos(turn), np.sin(turn)], axis=1)[:, None]  # two in one place part somehow
+        same = np.stack([np.cos(turn), np.sin(turn)], axis=1)[:, None]  # directions for badges in the same place
         direction = np.where(length > 1e-6, step / np.maximum(length, 1e-6), same)
         lacking = np.maximum(away - length, 0)
         lacking[np.arange(len(places)), np.arange(len(places))] = 0
@@ -185,19 +185,19 @@ def _legends(axes: "Axes", cloud: Cloud) -> None:
 
     plain = {"frameon": False, "alignment": "left", "title_fontproperties": {"size": 10, "weight": "bold"}}
     plain |= {"fontsize": 9, "labelcolor": style.INK, "borderaxespad": 0, "labelspacing": 0.45, "handletextpad": 0.3}
-    seen = cloud.explained()
-    shapes = ["o" if seen else style.MARKS.get(name, ("o",))[0] for name in cloud.names]
+    views = cloud.legend_views()
+    shapes = ["o" if views else style.MARKS.get(name, ("o",))[0] for name in cloud.names]
     handles = [
-        mark(colour, shape, hollow=cloud.nobody(group))
+        mark(colour, shape, hollow=cloud.is_unlabelled(group))
         for group, (colour, shape) in enumerate(zip(cloud.colours, shapes, strict=True))
     ]
     labels = [cloud.label(group) for group in range(len(cloud.names))]
     axes.add_artist(
         axes.legend(handles, labels, title=cloud.legend, loc="upper left", bbox_to_anchor=(1.02, 1.0), **plain)
     )
-    if seen:
-        handles = [mark(style.QUIET, style.MARKS[view][0]) for view in seen]
-        axes.legend(handles, seen, title="view", loc="lower left", bbox_to_anchor=(1.02, 0.0), **plain)
+    if views:
+        handles = [mark(style.QUIET, style.MARKS[view][0]) for view in views]
+        axes.legend(handles, views, title="view", loc="lower left", bbox_to_anchor=(1.02, 0.0), **plain)
 
 
 def draw_html(cloud: Cloud, path: Path) -> None:
@@ -206,7 +206,7 @@ def draw_html(cloud: Cloud, path: Path) -> None:
     figure = go.Figure()
     for group in range(len(cloud.names)):
         figure.add_traces(_traces(cloud, group))
-    for view in cloud.explained():
+    for view in cloud.legend_views():
         marker = {"symbol": style.MARKS[view][1], "color": style.QUIET, "size": 9}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=view, marker=marker, legend="legend2")
     heading = {"font": {"size": 12, "color": style.INK}}
@@ -240,7 +240,7 @@ def draw_html(cloud: Cloud, path: Path) -> None:
 
 
 def _show_photos(sheet: Sheet) -> str:
-    """JavaScript that shows the part of the sheet that belongs to the point under the pointer."""
+    """JavaScript that shows the thumbnail of the point below the pointer."""
     return f"""
 const plot = document.getElementById("{{plot_id}}"), box = document.createElement("div"), side = {_SHOWN};
 box.id = "photo";
@@ -264,19 +264,19 @@ plot.on("plotly_unhover", () => {{ box.style.display = "none"; }});
 def _traces(cloud: Cloud, group: int) -> list[Any]:
     import plotly.graph_objects as go
 
-    mine = np.flatnonzero(cloud.groups == group)
-    x, y = cloud.points[mine].T
-    centre = cloud.points[mine].mean(axis=0)
+    members = np.flatnonzero(cloud.groups == group)
+    x, y = cloud.points[members].T
+    centre = cloud.points[members].mean(axis=0)
     colour, together = cloud.colours[group], {"legendgroup": str(group)}
-    symbols = [style.MARKS[cloud.views[photo]][1] for photo in mine]
-    nobody = cloud.nobody(group)
+    symbols = [style.MARKS[cloud.views[photo]][1] for photo in members]
+    unlabelled = cloud.is_unlabelled(group)
     marker = {
-        "color": "white" if nobody else colour,
+        "color": "white" if unlabelled else colour,
         "size": 9,
         "symbol": symbols,
-        "line": {"color": style.INK if nobody else "white", "width": 1.2 if nobody else 0.7},
+        "line": {"color": style.INK if unlabelled else "white", "width": 1.2 if unlabelled else 0.7},
     }
-    hovers = [cloud.hovers[photo] for photo in mine]
+    hovers = [cloud.hovers[photo] for photo in members]
     photos = go.Scatter(
         x=x,
         y=y,
@@ -285,14 +285,15 @@ def _traces(cloud: Cloud, group: int) -> list[Any]:
         marker=marker,
         text=hovers,
         hoverinfo="text",
-        customdata=mine.tolist() if cloud.sheet else None,
+        customdata=members.tolist() if cloud.sheet else None,
         **together,
     )
-    if not cloud.joined or nobody:
+    if not cloud.joined or unlabelled:
         return [photos]
-    # None lifts the pen
+    # None ends a line
     across, along = (
-        [end for at in places for end in (middle, at, None)] for places, middle in ((x, centre[0]), (y, centre[1]))
+        [end for value in places for end in (middle, value, None)]
+        for places, middle in ((x, centre[0]), (y, centre[1]))
     )
     line = {"color": colour, "width": 1}
     quiet = {"hoverinfo": "skip", "showlegend": False, **together}

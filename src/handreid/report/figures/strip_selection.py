@@ -1,8 +1,8 @@
-"""Ranking strips: a query photo with the first answers of the gallery, and which queries are worth a look.
+"""Ranking strips: a query photo with the first answers of the gallery, and the rules by which queries are selected.
 
-* The order is the evaluation's, ties included: a wrong photo as similar as a right one comes before it. So the rank of
-  the first right answer is the one in evaluation.json.
-* Which queries are shown is decided by a rule that stands in the caption, and never by what looks good.
+* The order is that of the evaluation, ties included: a wrong photo as similar as a right one comes before it. So the
+  rank of the first right answer equals the one in evaluation.json.
+* Queries are selected by a rule that the caption states, not by hand.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,17 +30,17 @@ ONCE = "each person at most once per kind; queries whose gallery holds no right 
 
 @dataclass(frozen=True)
 class Hit:
-    photo: int  # position in Tested
+    photo: int  # position in TestPhotos
     similarity: float  # cosine, -1 to 1
-    right: bool | None  # None where nobody knows who the query is
+    right: bool | None  # None if the query has no label
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One query of a draw. `photo`s are positions in Tested; hits are in the order of their ranks, from 1.
+    """One query of a draw. Photos are positions in TestPhotos; hits are in the order of their ranks, from 1.
 
-    `rank` is that of the first right answer, None where the gallery has none, and `matches` is how many it has. `first`
-    is that answer if it is not among the hits. Of an `unlabelled` query nothing is right or wrong.
+    `rank` is the rank of the first right answer, None if the gallery has none; `matches` counts the right answers.
+    `first` is the first right answer if it is not among the hits. For an `unlabelled` query no hit is right or wrong.
     """
 
     query: int
@@ -54,34 +54,34 @@ class Strip:
 
 
 def choose(tested: TestPhotos, draw: int = 0, each: int = 3, top: int = 10, seed: int = 0) -> list[Strip]:
-    """Up to `each` strips by each of worst, median, random (see RULES and ONCE). Raises DataError for no such draw."""
+    """Up to `each` strips by each of worst, median, random (see RULES, ONCE). Raises DataError for an unknown draw."""
     queries, gallery = tested.query(draw), tested.gallery(draw)
     ranking = _ranked(tested, queries, gallery)
     order = _from_worst_to_best(ranking, [tested.names[photo] for photo in queries])
     middle = (len(order) - 1) / 2
     orders: dict[Rule, list[int]] = {
         "worst": order,
-        "median": [order[at] for at in sorted(range(len(order)), key=lambda at: (abs(at - middle), at))],
-        "random": sorted(order, key=lambda at: hash_key(seed, "strip", draw, tested.names[queries[at]])),
+        "median": [order[index] for index in sorted(range(len(order)), key=lambda index: (abs(index - middle), index))],
+        "random": sorted(order, key=lambda index: hash_key(seed, "strip", draw, tested.names[queries[index]])),
     }
     return [
         _strip(tested, photo, draw, gallery, top, rule)
-        for rule, some in orders.items()
-        for photo in _one_per_subject(tested, (int(queries[at]) for at in some), each)
+        for rule, candidates in orders.items()
+        for photo in _one_per_subject(tested, (int(queries[index]) for index in candidates), each)
     ]
 
 
 def strip_of(tested: TestPhotos, query: str, *, draw: int = 0, top: int = 10) -> Strip:
-    """The strip of one query photo, by its path in the manifest, or the end of it where that is enough.
+    """The strip of one query photo, named by its path in the manifest or an unambiguous end of it.
 
-    Raises DataError where there is no such photo, more than one, or where it is no query of the draw.
+    Raises DataError if there is no such photo, more than one, or if it is no query of the draw.
     """
-    photo = _found(tested, query)
+    photo = _find(tested, query)
     if photo not in tested.unlabelled and photo not in tested.query(draw):
-        others = [str(number) for number in range(len(tested.split.test)) if photo in tested.query(number)]
+        draws = [str(number) for number in range(len(tested.split.test)) if photo in tested.query(number)]
         raise DataError(
             f"{tested.names[photo]} is not a query of draw {draw}; "
-            f"it is a query of {f'draw {format_list(others)}' if others else 'no draw'}"
+            f"it is a query of {f'draw {format_list(draws)}' if draws else 'no draw'}"
         )
     return _strip(tested, photo, draw, tested.gallery(draw), top, "asked")
 
@@ -99,18 +99,18 @@ def _ranked(tested: TestPhotos, queries: Int[np.ndarray, " query"], gallery: Int
 
 
 def _from_worst_to_best(ranking: Ranking, names: Sequence[str]) -> list[int]:
-    precision, first = average_precision(ranking), first_rank(ranking)
+    precision, best_rank = average_precision(ranking), first_rank(ranking)
     answerable = np.flatnonzero(ranking.matches > 0).tolist()
-    return sorted(answerable, key=lambda at: (precision[at], -first[at], names[at]))
+    return sorted(answerable, key=lambda index: (precision[index], -best_rank[index], names[index]))
 
 
 def _one_per_subject(tested: TestPhotos, photos: Iterable[int], count: int) -> list[int]:
-    chosen: dict[str, int] = {}
+    by_subject: dict[str, int] = {}
     for photo in photos:
-        if len(chosen) == count:
+        if len(by_subject) == count:
             break
-        chosen.setdefault(tested.subjects[photo], photo)
-    return list(chosen.values())
+        by_subject.setdefault(tested.subjects[photo], photo)
+    return list(by_subject.values())
 
 
 def _strip(
@@ -119,22 +119,25 @@ def _strip(
     gallery = gallery[~tested.left_out(np.array([query]), gallery)[0]]
     similarity: Float[np.ndarray, " gallery"] = tested.units[gallery] @ tested.units[query]
     right = tested.labels[gallery] == tested.labels[query]
-    # the gallery is in the order of its paths, and stays so where all is equal
+    # lexsort is stable: where all is equal, photos stay in the order of their paths
     order = np.lexsort((right, -similarity))
-    nobody = query in tested.unlabelled
-    hits = [Hit(int(gallery[at]), float(similarity[at] / 2.0**52), None if nobody else bool(right[at])) for at in order]
+    unlabelled = query in tested.unlabelled
+    hits = [
+        Hit(int(gallery[index]), float(similarity[index] / 2.0**52), None if unlabelled else bool(right[index]))
+        for index in order
+    ]
     ranks = [rank for rank, hit in enumerate(hits, 1) if hit.right]
     beyond = hits[ranks[0] - 1] if ranks and ranks[0] > top else None
-    return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond, nobody)
+    return Strip(query, draw, tuple(hits[:top]), ranks[0] if ranks else None, len(ranks), rule, beyond, unlabelled)
 
 
-def _found(tested: TestPhotos, wanted: str) -> int:
-    if wanted in tested.names:
-        return tested.names.index(wanted)
-    ends = [at for at, name in enumerate(tested.names) if f"/{name}".endswith(f"/{wanted}")]
+def _find(tested: TestPhotos, path: str) -> int:
+    if path in tested.names:
+        return tested.names.index(path)
+    ends = [index for index, name in enumerate(tested.names) if f"/{name}".endswith(f"/{path}")]
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise DataError(f"{wanted} could be {format_list(tested.names[at] for at in ends)}: give more of its path")
+        raise DataError(f"{path} could be {format_list(tested.names[index] for index in ends)}: give more of its path")
     endings = (name.rsplit("/", 1)[-1] for name in tested.names)
-    raise DataError(f"no test photo of {tested.run.folder} has the path {wanted!r}{closest_match(wanted, endings)}")
+    raise DataError(f"no test photo of {tested.run.folder} has the path {path!r}{closest_match(path, endings)}")

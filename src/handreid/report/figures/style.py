@@ -1,10 +1,10 @@
-"""How every figure looks: colours that colour-blind people tell apart, one type, one place for the title.
+"""The style of all figures: colours that colour-blind readers can distinguish, font, place of the title.
 
-* Categories have Okabe and Ito's colours (Color Universal Design, 2008; without black and yellow, which white swallows)
-  and three of Tol's. What has an order has viridis. What is not known is light grey.
-* Nothing is told by colour alone where there are more groups than colours: they are numbered.
-* A figure for a paper is a PNG, SVG or PDF by its suffix, and its caption is text: in a .txt beside it, and inside the
-  file where programs look for a description. The same figure is the same bytes.
+* Categories have Okabe and Ito's colours (Color Universal Design, 2008; without black, and without yellow, which is
+  hard to see on white) and three of Tol's. Ordered groups have viridis. Unknown values are light grey.
+* If there are more groups than colours, they are numbered, so that none is identified by colour alone.
+* A figure is a PNG, SVG or PDF by its suffix. Its caption is text, in a .txt beside it and in the file's metadata. The
+  same figure gives the same bytes.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _LINE = 0.2295  # inches from one line of a subtitle to the next
 
 
 def ordered_colours(count: int) -> list[str]:
-    """From dark to light, for groups that have an order."""
+    """Colours from dark to light, for ordered groups."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -52,7 +52,7 @@ def new_figure(title: str, subtitle: Sequence[str], *, width: float = 11.0, heig
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)  # no pyplot: nothing global, no window
+    FigureCanvasAgg(figure)  # without pyplot: no global state, no window
     figure.text(0.33 / width, 1 - 0.2975 / height, title, size=16, weight="bold", color=INK, va="top")
     for number, line in enumerate(subtitle):
         figure.text(0.33 / width, 1 - (0.663 + _LINE * number) / height, line, size=10, color=QUIET, va="top")
@@ -60,17 +60,17 @@ def new_figure(title: str, subtitle: Sequence[str], *, width: float = 11.0, heig
 
 
 def top_of(subtitle: Sequence[str], height: float = 8.5) -> float:
-    """Where axes may begin, as a share of the height."""
+    """The top of the axes below title and subtitle, as a fraction of the height."""
     return 1 - above(subtitle) / height
 
 
 def above(subtitle: Sequence[str]) -> float:
-    """Inches that title and subtitle take from the top."""
+    """Height of title and subtitle in inches."""
     return 0.8075 + _LINE * len(subtitle)
 
 
 def as_png(figure: "Figure", dpi: int = 130) -> bytes:
-    """The figure as a file's bytes, for a page."""
+    """The figure as the bytes of a PNG file."""
     from io import BytesIO
 
     _plain(figure)
@@ -80,7 +80,7 @@ def as_png(figure: "Figure", dpi: int = 130) -> bytes:
 
 
 def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
-    """The files written: the figure as its suffix (one of FORMATS) says, and the caption, if any, as .txt beside it."""
+    """Writes the figure in the format of its suffix (one of FORMATS), and the caption, if any, as .txt beside it."""
     from matplotlib import rc_context
 
     _plain(figure)
@@ -91,7 +91,7 @@ def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
         "svg": {"Date": None, "Creator": None, **({"Description": caption} if caption else {})},
         "pdf": {"CreationDate": None, "Producer": None, "Creator": None, **({"Subject": caption} if caption else {})},
     }
-    fixed: Any = {"svg.hashsalt": "handreid", "svg.fonttype": "none", "pdf.fonttype": 42}  # text stays text
+    fixed: Any = {"svg.hashsalt": "handreid", "svg.fonttype": "none", "pdf.fonttype": 42}  # keep text as text
     with rc_context(fixed):
         write_atomic(path, lambda part: figure.savefig(part, format=kind, dpi=_DPI, metadata=metadata[kind]))
     if not caption:
@@ -102,7 +102,7 @@ def save(figure: "Figure", path: Path, caption: str = "") -> list[Path]:
 
 
 def _plain(figure: "Figure") -> None:
-    """All text as it stands: names may hold `$`, which matplotlib takes for a formula, and control characters."""
+    """Makes all text literal: names may hold `$`, which matplotlib reads as a formula, and control characters."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

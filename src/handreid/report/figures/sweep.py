@@ -1,8 +1,8 @@
-"""A sweep as a picture: for each parameter a panel, its values against the validation metric.
+"""A sweep as a figure: a panel per parameter, with its values against the validation metric.
 
-* Panels stand in the order of importance, and share the height. A point is a trial; those of one value are set apart
-  sideways, by their number, so that equal ones can be counted.
-* Trials that were stopped are hollow: their numbers are of fewer epochs. A line goes through the means of values.
+* Panels are in the order of importance and share the vertical axis. Each point is a trial; points of the same value are
+  moved apart horizontally, so that they can be counted.
+* Trials that were stopped early are hollow: their metric is of fewer epochs. A line joins the means of the values.
 """
 
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BESIDE = 3  # panels
+_BESIDE = 3  # panels in a row
 _HEIGHT, _TOP, _LEFT, _BETWEEN = 3.4, 1.15, 0.85, 0.5  # inches
 _JITTER = (0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0)
 _BEST, _OTHER = CATEGORIES[1], CATEGORIES[0]
@@ -31,7 +31,7 @@ Trials = Sequence[Mapping[str, Any]]
 
 
 def sweep_figure(folder: Path, path: Path) -> list[Path]:
-    """The files written, of a sweep that has ended. Raises RunError when the folder holds none, or nothing to draw."""
+    """Draws a sweep that has ended; returns the files written. Raises RunError if the folder has none, or no scores."""
     check_writable(path, FORMATS)
     content = read_sweep(folder, ended=True)
     if not any(trial["value"] is not None for trial in content["trials"]):
@@ -48,14 +48,14 @@ def draw(content: Mapping[str, Any]) -> "Figure":
     figure = new_figure("", (), width=width, height=height)
     _head(figure, content, height)
     each = (width - _LEFT - 0.3 - _BETWEEN * (beside - 1)) / beside
-    first: Axes | None = None
+    shared_axes: Axes | None = None
     for place, name in enumerate(names):
         row, column = divmod(place, beside)
-        left = _LEFT + column * (each + _BETWEEN)
+        x = _LEFT + column * (each + _BETWEEN)
         bottom = height - _TOP - row * (_HEIGHT + below + _BETWEEN) - _HEIGHT
-        box = (left / width, bottom / height, each / width, _HEIGHT / height)
-        axes = figure.add_axes(box, sharey=first)
-        first = first or axes
+        box = (x / width, bottom / height, each / width, _HEIGHT / height)
+        axes = figure.add_axes(box, sharey=shared_axes)
+        shared_axes = shared_axes or axes
         _panel(axes, content, name, each)
         axes.tick_params(labelleft=column == 0)
         if column == 0:
@@ -64,24 +64,28 @@ def draw(content: Mapping[str, Any]) -> "Figure":
 
 
 def caption(content: Mapping[str, Any]) -> str:
-    """What can be seen, for those who cannot, or read it elsewhere."""
+    """The caption, which also describes the figure for readers who cannot see it."""
     count = {state: sum(t["state"] == state for t in content["trials"]) for state in ("finished", "stopped", "failed")}
     states = ", ".join(f"{number} {state}" for state, number in count.items() if number)
     best = content["best"]
-    said = ", ".join(f"{content['short_names'][k]} {_shown(v)}" for k, v in best["parameters"].items()) if best else ""
+    settings = (
+        ", ".join(f"{content['short_names'][k]} {_value_text(v)}" for k, v in best["parameters"].items())
+        if best
+        else ""
+    )
     shares = content["importance"]["parameters"]
     words = {**content["short_names"], "seed": "seed"}
     mattered = ", ".join(f"{words[name]} {share:.0%}" for name, share in shares.items())
-    of = f"validation {_metric(content)} of {len(content['trials'])} trials ({states})"
+    scope = f"validation {_metric(content)} of {len(content['trials'])} trials ({states})"
     parts = [
-        f"Sweep {content['sweep']}: {of} against the values of each parameter.",
+        f"Sweep {content['sweep']}: {scope} against the values of each parameter.",
         "Filled points: finished trials; hollow points: stopped early, with the value after fewer epochs."
         if count["stopped"]
         else "",
         "The line joins the means of finished trials."
         if any(_listed(content, name) for name in _space(content))
         else "",
-        f"Orange is the best setting by validation: {said}, {100 * best['value']:.1f} %." if best else "",
+        f"Orange is the best setting by validation: {settings}, {100 * best['value']:.1f} %." if best else "",
         f"Importance (fANOVA over {content['importance']['trials']} finished trials): {mattered}." if shares else "",
         f"{content['importance']['remark']}.".capitalize() if content["importance"]["remark"] else "",
         "No trial used test identities.",
@@ -93,18 +97,24 @@ def _head(figure: "Figure", content: Mapping[str, Any], height: float) -> None:
     from matplotlib.lines import Line2D
 
     best = content["best"]
-    said = ", ".join(f"{content['short_names'][k]} {_shown(v)}" for k, v in best["parameters"].items()) if best else ""
+    settings = (
+        ", ".join(f"{content['short_names'][k]} {_value_text(v)}" for k, v in best["parameters"].items())
+        if best
+        else ""
+    )
     line = (
-        f"best by validation: {said}, {_metric(content)} {100 * best['value']:.1f} %" if best else "no trial finished"
+        f"best by validation: {settings}, {_metric(content)} {100 * best['value']:.1f} %"
+        if best
+        else "no trial finished"
     )
     figure.text(0.03, 1 - 0.2 / height, content["sweep"], size=16, weight="bold", color=INK, va="top")
     figure.text(0.03, 1 - 0.53 / height, textwrap.shorten(line, 110), size=10, color=QUIET, va="top")
     marks = [("finished", _OTHER, _OTHER), ("stopped early", "white", QUIET), ("best setting", _BEST, _BEST)]
-    there = {"stopped early": any(trial["state"] == "stopped" for trial in content["trials"])}
+    has_label = {"stopped early": any(trial["state"] == "stopped" for trial in content["trials"])}
     handles = [
         Line2D([], [], marker="o", linestyle="", markerfacecolor=fill, markeredgecolor=edge, label=label)
         for label, fill, edge in marks
-        if there.get(label, True)
+        if has_label.get(label, True)
     ]
     figure.legend(
         handles=handles,
@@ -122,9 +132,9 @@ def _head(figure: "Figure", content: Mapping[str, Any], height: float) -> None:
 def _panel(axes: "Axes", content: Mapping[str, Any], name: str, width: float) -> None:
     trials = [trial for trial in content["trials"] if trial["value"] is not None]
     places = _places(content, name, trials)
-    at = [places.where(trial["parameters"][name]) for trial in trials]
+    positions = [places.where(trial["parameters"][name]) for trial in trials]
     _means(axes, places, trials, name)
-    for trial, place in zip(trials, _apart(at, places.step), strict=True):
+    for trial, place in zip(trials, _apart(positions, places.step), strict=True):
         best = content["best"] is not None and trial["setting"] == content["best"]["setting"]
         colour = _BEST if best else _OTHER if trial["state"] == "finished" else QUIET
         filled = trial["state"] == "finished"
@@ -143,12 +153,12 @@ def _panel(axes: "Axes", content: Mapping[str, Any], name: str, width: float) ->
 
 
 class _Places:
-    """Where values stand: on a line of numbers, or its logarithms, or one beside another."""
+    """Positions of values on the axis: linear, logarithmic, or one category beside another."""
 
     def __init__(self, labels: list[str] | None, *, log: bool, step: float) -> None:
         self.labels = labels
         self.log = log
-        self.step = step  # between two points of one value, sideways
+        self.step = step  # horizontal distance between points of the same value
 
     def where(self, value: str | int | float) -> float:
         if self.labels is not None:
@@ -171,25 +181,25 @@ def _places(content: Mapping[str, Any], name: str, trials: Trials) -> _Places:
 
 
 def _numbers(axis: Axis) -> list[float] | None:
-    """The values of a choice between numbers."""
+    """The values of a choice between numbers; None for other axes."""
     if axis.together is not None or isinstance(axis.choice, dict) or axis.choice is None:
         return None
     try:
-        found = [float(name) for name in axis.options]
+        numbers = [float(name) for name in axis.options]
     except ValueError:
         return None
-    return found if not any(isinstance(value, bool) for value in axis.choice) else None
+    return numbers if not any(isinstance(value, bool) for value in axis.choice) else None
 
 
 def _means(axes: "Axes", places: _Places, trials: Trials, name: str) -> None:
-    """A line through the means of values that several trials could share."""
+    """Draws a line through the means of finished trials, on axes where several trials can have the same value."""
     if not places.step:
         return
     done = [trial for trial in trials if trial["state"] == "finished"]
     values: dict[float, list[float]] = {}
     for trial in done:
         values.setdefault(places.where(trial["parameters"][name]), []).append(100 * trial["value"])
-    middle = {place: sum(of) / len(of) for place, of in sorted(values.items())}
+    middle = {place: sum(scores) / len(scores) for place, scores in sorted(values.items())}
     if places.labels is None:
         axes.plot([*map(places.back, middle)], [*middle.values()], color=_OTHER, alpha=0.35, linewidth=1.6, zorder=1)
         return
@@ -199,21 +209,21 @@ def _means(axes: "Axes", places: _Places, trials: Trials, name: str) -> None:
 
 
 def _apart(places: Sequence[float], step: float) -> list[float]:
-    """The same places, those that are equal set apart sideways."""
-    seen: dict[float, int] = {}
-    found = []
+    """The positions, with equal ones moved apart horizontally."""
+    counts: dict[float, int] = {}
+    moved = []
     for place in places:
-        count = seen.get(place, 0)
-        seen[place] = count + 1
-        found.append(place + step * _JITTER[count % len(_JITTER)])
-    return found
+        count = counts.get(place, 0)
+        counts[place] = count + 1
+        moved.append(place + step * _JITTER[count % len(_JITTER)])
+    return moved
 
 
 def _dress(axes: "Axes", content: Mapping[str, Any], name: str, places: _Places, width: float) -> None:
     share = content["importance"]["parameters"].get(name)
-    told = "" if share is None or len(content["importance"]["parameters"]) < 2 else f"   importance {share:.0%}"
+    importance = "" if share is None or len(content["importance"]["parameters"]) < 2 else f"   importance {share:.0%}"
     axes.set_title(content["short_names"][name], loc="left", size=11, weight="bold", color=INK, pad=8)
-    axes.set_title(told, loc="right", size=9, color=QUIET, pad=8)
+    axes.set_title(importance, loc="right", size=9, color=QUIET, pad=8)
     axis = _space(content)[name]
     if places.log:
         axes.set_xscale("log")
@@ -233,7 +243,7 @@ def _dress(axes: "Axes", content: Mapping[str, Any], name: str, places: _Places,
 
 
 def _wrapped(labels: Sequence[str], width: float) -> list[str]:
-    """Labels in lines that fit beside each other on so many inches, four lines at most."""
+    """Labels wrapped to fit beside each other in `width` inches, with four lines at most."""
     chars = max(6, int(width * 11 / len(labels)))
     return ["\n".join(textwrap.wrap(label, chars)[:4]) for label in labels]
 
@@ -263,5 +273,5 @@ def _metric(content: Mapping[str, Any]) -> str:
     return title(name)
 
 
-def _shown(value: str | int | float) -> str:
+def _value_text(value: str | int | float) -> str:
     return value if isinstance(value, str) else number_words(value)

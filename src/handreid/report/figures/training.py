@@ -1,4 +1,4 @@
-"""How a run was trained: losses, rates, gradient norm and validation as small pictures, stages from left to right."""
+"""Training curves: losses, learning rates, gradient norm and validation as panels, stages from left to right."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,21 +8,21 @@ import numpy as np
 
 from handreid.files import check_writable
 from handreid.report.figures import style
-from handreid.report.figures.cmc import confidence_band
+from handreid.report.figures.cmc import spread_labels
 from handreid.report.figures.training_series import Panel, StageSeries, training_series
 from handreid.runs.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH, _LEFT, _NAMED, _RIGHT = 11.0, 0.75, 1.75, 0.15  # inches; `_NAMED` is for the names at the lines' ends
+_WIDTH, _LEFT, _NAMED, _RIGHT = 11.0, 0.75, 1.75, 0.15  # inches; `_NAMED` is the room for names at the lines' ends
 _PANEL, _BETWEEN = 1.35, 0.42
 _ORDER = ("loss", "terms", "learning rate", "gradient norm", "validation")
-_LOGARITHMIC = 30.0  # from this ratio of the largest to the smallest on
+_LOGARITHMIC = 30.0  # the axis is logarithmic from this ratio of the largest to the smallest value
 
 
 def training_figure(run: Run, out: Path, *, command: str = "") -> list[Path]:
-    """The files written: `out` (.png, .svg or .pdf), and its caption as .txt beside it. A run may still be at it."""
+    """The files written: `out` (.png, .svg or .pdf), and its caption as .txt beside it. The run may be unfinished."""
     check_writable(out, style.FORMATS)
     stages = training_series(run)
     rows = [name for name in _ORDER if any(panel.name == name for stage in stages for panel in stage.panels)]
@@ -30,21 +30,21 @@ def training_figure(run: Run, out: Path, *, command: str = "") -> list[Path]:
     head, foot = 0.8075 + 0.2295 + 0.35, 0.6
     height = head + len(rows) * _PANEL + (len(rows) - 1) * _BETWEEN + foot
     figure = style.new_figure(f"Training of {run.recipe.name}", subtitle, width=_WIDTH, height=height)
-    left = _LEFT
+    x = _LEFT
     for stage, width in zip(stages, _widths(stages), strict=True):
         for row, name in enumerate(rows):
             panel = next((panel for panel in stage.panels if panel.name == name), None)
             if panel is not None:
                 bottom = height - head - row * (_PANEL + _BETWEEN) - _PANEL
-                box = (left / _WIDTH, bottom / height, width / _WIDTH, _PANEL / height)
-                last = row == max(rows.index(one.name) for one in stage.panels)
-                _draw(figure.add_axes(box), panel, stage, head=row == 0, foot=last, several=len(stages) > 1)
-        left += width + _NAMED + _LEFT
+                box = (x / _WIDTH, bottom / height, width / _WIDTH, _PANEL / height)
+                is_last = row == max(rows.index(drawn_panel.name) for drawn_panel in stage.panels)
+                _draw(figure.add_axes(box), panel, stage, head=row == 0, foot=is_last, several=len(stages) > 1)
+        x += width + _NAMED + _LEFT
     return style.save(figure, out, _caption(run, stages, command))
 
 
 def _widths(stages: Sequence[StageSeries]) -> list[float]:
-    """Inches for the drawings: wider for more epochs, but none too narrow to be read."""
+    """Widths of the stages' panels in inches, proportional to the square root of their epochs."""
     room = _WIDTH - len(stages) * (_LEFT + _NAMED) - _RIGHT
     shares = np.sqrt([stage.epochs for stage in stages])
     return [float(width) for width in room * shares / shares.sum()]
@@ -85,10 +85,16 @@ def _mark_kept(axes: "Axes", panel: Panel, stage: StageSeries, factor: int) -> N
     if panel.name != "validation":
         return
     for number, line in enumerate(panel.series):
-        at = np.flatnonzero(line.epochs == stage.kept)
+        kept_points = np.flatnonzero(line.epochs == stage.kept)
         colour = _look(panel, number)["color"]
         axes.scatter(
-            line.epochs[at], factor * line.values[at], s=70, facecolor="none", edgecolor=colour, linewidth=1.4, zorder=4
+            line.epochs[kept_points],
+            factor * line.values[kept_points],
+            s=70,
+            facecolor="none",
+            edgecolor=colour,
+            linewidth=1.4,
+            zorder=4,
         )
 
 
@@ -118,26 +124,26 @@ def _finish(axes: "Axes", panel: Panel, stage: StageSeries, *, head: bool, foot:
 
 
 def _name_lines(axes: "Axes", panel: Panel, stage: StageSeries, factor: int) -> None:
-    """Names to the right, near the last value of each line; with the value, so that the end can be read."""
+    """Writes the name and last value of each line to its right, near that value."""
     place, box, dpi = axes.transData.transform, axes.get_window_extent(), axes.figure.dpi
     labels: list[tuple[float, str, str]] = []  # inches from the bottom, text, colour
     for number, line in enumerate(panel.series):
         if line.named:
             end = factor * line.values[-1]
-            told = line.name if panel.name == "learning rate" else f"{line.name} {_digits(end)}"
+            text = line.name if panel.name == "learning rate" else f"{line.name} {_digits(end)}"
             height = (place((line.epochs[-1], end))[1] - box.y0) / dpi
-            labels.append((float(height), told, _look(panel, number)["color"]))
+            labels.append((float(height), text, _look(panel, number)["color"]))
     if panel.name == "validation" and stage.kept:
         labels.append((0.0, f"kept: epoch {stage.kept}", style.QUIET))
     labels.sort()
-    places = confidence_band(np.array([at for at, _, _ in labels]), 0.17, box.height / dpi)
-    for at, (_, told, colour) in zip(places, labels, strict=True):
-        height = at * dpi / box.height
-        axes.text(1.03, height, _cut(told), size=8.5, va="center", color=colour, transform=axes.transAxes)
+    places = spread_labels(np.array([y for y, _, _ in labels]), 0.17, box.height / dpi)
+    for y, (_, text, colour) in zip(places, labels, strict=True):
+        height = y * dpi / box.height
+        axes.text(1.03, height, _cut(text), size=8.5, va="center", color=colour, transform=axes.transAxes)
 
 
-def _cut(text: str, most: int = 28) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+def _cut(text: str, limit: int = 28) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _digits(value: float) -> str:
@@ -145,8 +151,8 @@ def _digits(value: float) -> str:
 
 
 def _subtitle(stages: Sequence[StageSeries]) -> str:
-    told = [f"{stage.kind}, {_epochs(stage)}" for stage in stages]
-    return "; then ".join(told) + "; numbers are those of the last epoch"
+    stage_texts = [f"{stage.kind}, {_epochs(stage)}" for stage in stages]
+    return "; then ".join(stage_texts) + "; numbers are those of the last epoch"
 
 
 def _epochs(stage: StageSeries) -> str:
@@ -164,8 +170,8 @@ def _caption(run: Run, stages: Sequence[StageSeries], command: str) -> str:
         )
     ]
     for stage in stages:
-        kept = f"; the weights of epoch {stage.kept} were kept (dashed line)" if stage.kept else ""
-        lines.append(f"Stage {stage.number}, {stage.kind}: {_epochs(stage)}{kept}.")
+        kept_text = f"; the weights of epoch {stage.kept} were kept (dashed line)" if stage.kept else ""
+        lines.append(f"Stage {stage.number}, {stage.kind}: {_epochs(stage)}{kept_text}.")
     hashes = [
         f"{name} {facts[f'{name}_hash'][:8]}" for name in ("manifest", "split", "draws") if f"{name}_hash" in facts
     ]

@@ -1,9 +1,10 @@
-"""What metrics.jsonl says of a training, as named lines in panels, stage after stage.
+"""The numbers of metrics.jsonl as named lines in panels, by stage.
 
-* Terms of the loss are before their weights, as they are logged; `loss` is what was minimised.
-* Groups of parameters whose rates never differ are one line. With more than a few left (a rate per layer), the lines
-  between the lowest and the highest are not named.
-* Which epoch a stage ends with is found as the stage finds it: the first with the highest validation mAP, or the last.
+* Terms of the loss are before their weights, as they are logged; `loss` is the weighted sum that was minimised.
+* Groups of parameters with the same rates throughout are one line. With more than four such lines (a rate per layer),
+  only the highest and the lowest are named.
+* The epoch that a stage ends with is determined as in the stage: the first with the highest validation mAP, or the
+  last.
 """
 
 import re
@@ -45,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Lines with one scale. `unit` is `%` where values are shares in [0, 1]."""
+    """Lines on one axis. `unit` is `%` if values are fractions in [0, 1]."""
 
     name: str
     unit: str
@@ -54,27 +55,29 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class StageSeries:
-    """`kept` is the epoch that the stage ended with; None where it says nothing of it, or has not finished one."""
+    """`kept` is the epoch whose weights the stage ends with; None if there is no such epoch."""
 
     number: int
     kind: str
-    epochs: int  # of the recipe; a stage that stopped early, or is still at it, has fewer points
+    epochs: int  # of the recipe; a stage that stopped early or is still running has fewer points
     kept: int | None
     panels: list[Panel]
 
 
 def training_series(run: Run) -> list[StageSeries]:
-    """A stage without a line yet is left out. Raises RunError for a run that has none at all."""
+    """The series of each stage that has epochs. Raises RunError if metrics.jsonl has none at all."""
     entries = read_metrics(run)
     if not entries:
         why = "its recipe has no stages" if not run.recipe.stages else "no epoch of it has ended"
         raise RunError(f"{run.folder} has no epochs in metrics.jsonl: {why}")
-    found = []
+    stages = []
     for number, stage in enumerate(run.recipe.stages):
-        mine = [entry for entry in entries if entry["stage"] == number]
-        if mine:
-            found.append(StageSeries(number, stage.kind, stage.epochs, _kept(stage, mine), _panels(mine)))
-    return found
+        stage_entries = [entry for entry in entries if entry["stage"] == number]
+        if stage_entries:
+            stages.append(
+                StageSeries(number, stage.kind, stage.epochs, _kept_epoch(stage, stage_entries), _panels(stage_entries))
+            )
+    return stages
 
 
 def _panels(entries: Sequence[Mapping[str, Any]]) -> list[Panel]:
@@ -88,39 +91,39 @@ def _panels(entries: Sequence[Mapping[str, Any]]) -> list[Panel]:
     ]  # fmt: skip
     panels = [
         Panel("loss", "", [_series(entries, "loss", "loss")]),
-        Panel("terms", "", [_series(entries, name, told) for name, told in _told(terms).items()]),
+        Panel("terms", "", [_series(entries, name, label) for name, label in _term_labels(terms).items()]),
         Panel("learning rate", "", _rates(entries, rates)),
         Panel("gradient norm", "", [_series(entries, "gradient_norm", "before clipping")]),
         Panel("validation", "%", [_series(entries, name, _SHOWN[name]) for name in checks]),
     ]
-    panels = [Panel(one.name, one.unit, [line for line in one.series if len(line.epochs)]) for one in panels]
+    panels = [Panel(panel.name, panel.unit, [line for line in panel.series if len(line.epochs)]) for panel in panels]
     return [panel for panel in panels if panel.series]
 
 
 def _series(entries: Iterable[Mapping[str, Any]], key: str, name: str) -> Series:
-    there = [(entry["epoch"], entry[key]) for entry in entries if entry.get(key) is not None]
-    epochs, values = zip(*there, strict=True) if there else ((), ())
+    points = [(entry["epoch"], entry[key]) for entry in entries if entry.get(key) is not None]
+    epochs, values = zip(*points, strict=True) if points else ((), ())
     return Series(name, np.array(epochs, np.int64), np.array(values, np.float64))
 
 
-def _told(terms: Sequence[str]) -> dict[str, str]:
-    """Terms by their kind; with their place in the recipe only where a kind comes twice."""
+def _term_labels(terms: Sequence[str]) -> dict[str, str]:
+    """Labels of loss terms: their kind, with the position in the recipe if the kind occurs twice."""
     kinds = {name: re.sub(r"^\d+_", "", name) for name in terms}
     return {name: kind if list(kinds.values()).count(kind) == 1 else name for name, kind in kinds.items()}
 
 
 def _rates(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Series]:
-    """A line for all groups with the same rates, named by what they have in common."""
-    alike: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    """One line for all parameter groups with the same learning rates."""
+    groups_by_rates: dict[tuple[tuple[int, float], ...], list[str]] = {}
     for name in names:
-        alike.setdefault(tuple((e["epoch"], e[name]) for e in entries if name in e), []).append(name)
+        groups_by_rates.setdefault(tuple((e["epoch"], e[name]) for e in entries if name in e), []).append(name)
     lines = [
         Series(
             _group_name(groups),
             np.array([e for e, _ in points], np.int64),
             np.array([r for _, r in points], np.float64),
         )
-        for points, groups in alike.items()
+        for points, groups in groups_by_rates.items()
     ]
     lines.sort(key=lambda line: -float(line.values.max(initial=0)))
     few = len(lines) <= 4
@@ -136,7 +139,7 @@ def _group_name(groups: Sequence[str]) -> str:
     return ", ".join(unlike) if len(unlike) <= 3 else f"{unlike[0]} to {unlike[-1]}"
 
 
-def _kept(stage: StageValue, entries: Sequence[Mapping[str, Any]]) -> int | None:
+def _kept_epoch(stage: StageValue, entries: Sequence[Mapping[str, Any]]) -> int | None:
     if stage.validated_weights is None:
         return None
     if stage.validated_weights == "last":

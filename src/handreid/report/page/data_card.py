@@ -1,4 +1,4 @@
-"""What the runs stand on: the data, who was kept apart from whom, and what they ran on."""
+"""Data cards and environments of the page: the data, whether subjects are disjoint, versions and hardware."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -17,7 +17,7 @@ from handreid.runs.records import read_run
 
 @runtime_checkable
 class Trained(Protocol):
-    """A run, and what the page calls it."""
+    """A run, and its name on the page."""
 
     @property
     def name(self) -> str: ...
@@ -28,7 +28,7 @@ class Trained(Protocol):
 
 
 def data_cards(runs: Sequence[Trained]) -> list[dict[str, Any]]:
-    """A card for each manifest and split that the runs were trained on, in their order."""
+    """A card for each manifest and split that the runs were trained on, in the order of the runs."""
     cards: dict[tuple[str, str], dict[str, Any]] = {}
     for run in runs:
         facts = Run(run.folder).facts
@@ -43,25 +43,25 @@ def data_cards(runs: Sequence[Trained]) -> list[dict[str, Any]]:
 
 
 def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
-    told = [("manifest", PurePath(facts["manifest"]).name)]
-    told += [(f"hash of the {name}", facts[f"{name}_hash"][:16]) for name in ("manifest", "split", "draws")]
+    lines = [("manifest", PurePath(facts["manifest"]).name)]
+    lines += [(f"hash of the {name}", facts[f"{name}_hash"][:16]) for name in ("manifest", "split", "draws")]
     try:
         material = load_dataset(run.recipe, Path(facts["manifest"]))
     except HandreidError as error:
-        gone = f"The manifest cannot be read any more, so nothing can be counted again: {error}"
-        return {"runs": [run.name], "facts": told, "parts": [], "leaks": [gone, *map(str, facts.get("notes", []))]}
+        problem = f"The manifest cannot be read any more, so nothing can be counted again: {error}"
+        return {"runs": [run.name], "facts": lines, "parts": [], "leaks": [problem, *map(str, facts.get("notes", []))]}
     if material.manifest.hash != facts["manifest_hash"]:
-        gone = f"The manifest's hash is now {material.manifest.hash[:16]}: it has changed since the run was trained."
-        return {"runs": [run.name], "facts": told, "parts": [], "leaks": [gone, *map(str, facts.get("notes", []))]}
+        problem = f"The manifest's hash is now {material.manifest.hash[:16]}: it has changed since the run was trained."
+        return {"runs": [run.name], "facts": lines, "parts": [], "leaks": [problem, *map(str, facts.get("notes", []))]}
     manifest, split = material.manifest, material.split
     views = sorted({view for view in manifest.views if view})
-    told[1:1] = [
+    lines[1:1] = [
         ("data set", manifest.dataset),
         ("photos", _photos_of(manifest)),
         *([("views", ", ".join(f"{view} ({manifest.views.count(view):,})" for view in views))] if views else []),
         ("protocol", f"{split.protocol}; an identity is {IDENTITY[split.label]}"),
     ]
-    return {"runs": [run.name], "facts": told, "parts": _parts(material), "leaks": [*_leaks(material), *split.notes]}
+    return {"runs": [run.name], "facts": lines, "parts": _parts(material), "leaks": [*_leaks(material), *split.notes]}
 
 
 def _photos_of(manifest: Manifest) -> str:
@@ -86,24 +86,24 @@ def _parts(material: RunDataset) -> list[dict[str, Any]]:
 
 
 def _leaks(material: RunDataset) -> list[str]:
-    """Whether anybody who is searched for has been seen before, counted from the split itself."""
+    """Sentences on how many subjects with queries are in training or validation, counted from the split."""
     split = material.split
     tested = {split.subjects[row] for draw in split.test for row in draw.query}
-    found = []
+    sentences = []
     for part, rows in (("training", split.train), ("validation", split.validation_rows)):
-        both = sorted(tested & {split.subjects[row] for row in rows})
-        such = f" (such as {both[0]})" if both else ""
-        found.append(f"Test subjects used for {part}: {len(both)} of {len(tested)}{such}.")
-    return found
+        shared = sorted(tested & {split.subjects[row] for row in rows})
+        such = f" (such as {shared[0]})" if shared else ""
+        sentences.append(f"Test subjects used for {part}: {len(shared)} of {len(tested)}{such}.")
+    return sentences
 
 
 def environments(runs: Sequence[Trained]) -> dict[str, Any]:
-    """Versions, hardware and commands: once where they are the same for all runs, in a table where they differ."""
-    told = [_environment(run) for run in runs]
-    names = list(dict.fromkeys(name for one in told for name in one))
-    values = {name: [one.get(name, "") for one in told] for name in names}
+    """Versions, hardware and commands: once if all runs have the same, in a table where they differ."""
+    by_run = [_environment(run) for run in runs]
+    names = list(dict.fromkeys(name for environment in by_run for name in environment))
+    values = {name: [environment.get(name, "") for environment in by_run] for name in names}
     differing = [name for name in names if len(set(values[name])) > 1]
-    rows = [{"name": run.name, "values": [values[name][at] for name in differing]} for at, run in enumerate(runs)]
+    rows = [{"name": run.name, "values": [values[name][index] for name in differing]} for index, run in enumerate(runs)]
     return {
         "alike": [(name, values[name][0]) for name in names if name not in differing],
         "columns": differing,
@@ -126,7 +126,7 @@ def _environment(run: Trained) -> dict[str, str]:
 
 
 def short_command(words: Sequence[str]) -> str:
-    """As it was typed; of absolute paths the last part alone, which says nothing of whose machine it was."""
+    """The command as it was typed; of absolute paths only the last part, to reveal nothing of the machine."""
     return " ".join(_short(word) for word in words)
 
 

@@ -1,4 +1,4 @@
-"""Numbers with intervals as dots on lines, in the page's own HTML: it prints, needs no script, follows the theme."""
+"""Numbers with intervals as dots on lines, in plain HTML: it prints, needs no script, and follows the page's theme."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,39 +13,39 @@ def dots(
     digits: int = 1,
     least: float | None = None,
 ) -> dict[str, Any] | None:
-    """What the template's macro draws: a name, one or two metrics, and the gain on what the row is compared with.
+    """Content for the template's macro. A row is a name, one or two metrics, and the difference to its reference.
 
-    All share one axis, with round ticks; places are percent of its length. It begins no lower than `least`. None if no
-    row has a number.
+    All rows share one axis with round ticks; positions are percent of its length. It starts no lower than `least`. None
+    if no row has a number.
     """
-    found = [one for _, metrics, _ in rows for one in metrics if one is not None]
-    ends = [scale * end for one in found for end in (one.value, one.low, one.high) if end is not None]
+    numbers = [number for _, metrics, _ in rows for number in metrics if number is not None]
+    ends = [scale * end for number in numbers for end in (number.value, number.low, number.high) if end is not None]
     if not ends:
         return None
     ticks = _ticks(min(ends), max(ends), least)
-    first, length = ticks[0], ticks[-1] - ticks[0]
+    start, length = ticks[0], ticks[-1] - ticks[0]
 
-    def at(value: float) -> float:
-        return round(100 * (scale * value - first) / length, 2)
+    def position(value: float) -> float:
+        return round(100 * (scale * value - start) / length, 2)
 
-    def drawn(one: Number | None) -> dict[str, Any] | None:
-        if one is None or one.value is None:
+    def drawn(number: Number | None) -> dict[str, Any] | None:
+        if number is None or number.value is None:
             return None
-        low, high = one.low, one.high
+        low, high = number.low, number.high
         return {
-            "at": at(one.value),
-            "low": None if low is None else at(low),
-            "high": None if high is None else at(high),
-            "text": f"{scale * one.value:.{digits}f}",
+            "at": position(number.value),
+            "low": None if low is None else position(low),
+            "high": None if high is None else position(high),
+            "text": f"{scale * number.value:.{digits}f}",
             "range": "" if low is None or high is None else f"[{scale * low:.{digits}f}, {scale * high:.{digits}f}]",
         }
 
     return {
         "scale": scale,
         "digits": digits,
-        "ticks": [{"at": round(100 * (tick - first) / length, 2), "text": f"{tick:g}"} for tick in ticks],
+        "ticks": [{"at": round(100 * (tick - start) / length, 2), "text": f"{tick:g}"} for tick in ticks],
         "rows": [
-            {"name": name, "series": [drawn(one) for one in metrics], "against": against}
+            {"name": name, "series": [drawn(number) for number in metrics], "against": against}
             for name, metrics, against in rows
         ],
     }
@@ -56,5 +56,5 @@ def _ticks(low: float, high: float, least: float | None) -> list[float]:
 
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
-    found = [round(float(tick), 10) for tick in MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
-    return [tick for tick in found if least is None or tick >= least]
+    ticks = [round(float(tick), 10) for tick in MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    return [tick for tick in ticks if least is None or tick >= least]

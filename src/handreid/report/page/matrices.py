@@ -1,4 +1,4 @@
-"""Matrices across views and data sets, as the page's tables: those that lie in the runs' folders."""
+"""The cross-condition matrices in the runs' folders, as tables of the page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from handreid.runs.results import Matrix, MatrixCell
 
 
 def tables(runs: Sequence[Compared]) -> list[dict[str, Any]]:
-    """Rank-1 in every cell, a table for each matrix of each run."""
+    """A table of rank-1 per cell, for each matrix of each run."""
     return [_table(run.name, matrix) for run in runs for matrix in read_matrices(Run(run.folder))]
 
 
@@ -37,7 +37,7 @@ def _cell(cell: MatrixCell | None) -> dict[str, str] | None:
     if cell is None or not cell.metrics:
         return None
     rank1 = cell.metrics["rank1"]
-    strength = round(45 * rank1.value)  # of the accent, never so much that text is hard to read on it
+    strength = round(45 * rank1.value)  # percent of the accent colour; at most 45, so that text stays readable
     return {
         "text": f"{100 * rank1.value:.1f}",
         "range": f"[{100 * rank1.low:.1f}, {100 * rank1.high:.1f}]",

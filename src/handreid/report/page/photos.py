@@ -1,6 +1,6 @@
-"""What the page shows of test photos: rankings, the map, where the model looks, who is mixed up.
+"""The page's sections about test photos: rankings, the embedding map, saliency maps, confused identities.
 
-Without photos the same is said in names and marks; no pixel and no file name of a photo is in the page then.
+Without photos, names and marks stand for them, and the page contains no pixel and no file name of a photo.
 """
 
 from collections.abc import Sequence
@@ -30,54 +30,58 @@ _MIXED = 9
 
 
 def sections(
-    tested: TestPhotos, shown: Compared, photos: bool, progress: Progress
+    tested: TestPhotos, displayed: Compared, photos: bool, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
-    """The template's sections about photos, what the script needs of the map, and why there is none where none is."""
+    """Content for the template, the map's data for the script, and if there is no map, the reason."""
     shots, larger = ThumbnailSet(tested, photos, _STRIP_SIDE), ThumbnailSet(tested, photos, _MIXED_SIDE)
-    chosen = choose(tested)
-    found: dict[str, Any] = {"strips": strips(chosen, shots, shown.name), "mixed": mixed(tested, larger), "looks": None}
+    selected = choose(tested)
+    content: dict[str, Any] = {
+        "strips": strips(selected, shots, displayed.name),
+        "mixed": mixed(tested, larger),
+        "looks": None,
+    }
     data, problem = None, None
     try:
-        found["map"], data = space_map(tested, shown.evaluation, photos=photos)
+        content["map"], data = space_map(tested, displayed.evaluation, photos=photos)
     except DataError as error:  # a collapsed model
-        found["map"], problem = None, f"There is no map of {shown.name}: {error}."
+        content["map"], problem = None, f"There is no map of {displayed.name}: {error}."
     if photos:
-        found["looks"] = looks(tested, chosen, progress)
-    return found, data, problem
+        content["looks"] = looks(tested, selected, progress)
+    return content, data, problem
 
 
 class ThumbnailSet:
-    """Thumbnails of test photos as data URLs, each made once; none where photos are left out."""
+    """Thumbnails of test photos as data URLs, each made once; none without photos."""
 
-    def __init__(self, tested: TestPhotos, wanted: bool, side: int) -> None:
+    def __init__(self, tested: TestPhotos, with_photos: bool, side: int) -> None:
         self.tested = tested
-        self.wanted = wanted
+        self.with_photos = with_photos
         self.side = side
-        self.made: dict[int, str] = {}
+        self.urls: dict[int, str] = {}
 
     def prepare(self, photos: Sequence[int]) -> None:
-        missing = [photo for photo in dict.fromkeys(photos) if photo not in self.made]
-        if self.wanted and missing:
-            found = thumbnails([self.tested.paths[photo] for photo in missing], self.side)
-            self.made |= {photo: data_url(image) for photo, image in zip(missing, found, strict=True)}
+        missing = [photo for photo in dict.fromkeys(photos) if photo not in self.urls]
+        if self.with_photos and missing:
+            images = thumbnails([self.tested.paths[photo] for photo in missing], self.side)
+            self.urls |= {photo: data_url(image) for photo, image in zip(missing, images, strict=True)}
 
     def of(self, photo: int) -> dict[str, Any]:
-        return {"url": self.made.get(photo), "words": self.words(photo)}
+        return {"url": self.urls.get(photo), "words": self.words(photo)}
 
     def words(self, photo: int) -> str:
         identity = self.tested.identities[photo]
-        return f"{identity}, {PurePosixPath(self.tested.names[photo]).name}" if self.wanted else identity
+        return f"{identity}, {PurePosixPath(self.tested.names[photo]).name}" if self.with_photos else identity
 
 
-def strips(chosen: Sequence[Strip], shots: ThumbnailSet, name: str) -> dict[str, Any]:
-    """Rankings of some queries, chosen by a rule."""
-    shots.prepare([photo for strip in chosen for photo in (strip.query, *(hit.photo for _, hit in _hits(strip)))])
+def strips(selected: Sequence[Strip], shots: ThumbnailSet, name: str) -> dict[str, Any]:
+    """Ranking strips of the selected queries."""
+    shots.prepare([photo for strip in selected for photo in (strip.query, *(hit.photo for _, hit in _hits(strip)))])
     rules = "; ".join(f"{rule}: {words}" for rule, words in RULES.items() if rule != "asked")
     return {
         "caption": f"Queries of {name} in the first draw with their first answers, chosen by rule. {rules}; {ONCE}. A "
         "solid frame with ✓ is the right identity, a dashed frame with ✕ another one; below are rank and cosine "
         "similarity. If the first right answer has a higher rank, it is shown at the end.",
-        "rows": [_strip(strip, shots) for strip in chosen],
+        "rows": [_strip(strip, shots) for strip in selected],
     }
 
 
@@ -87,71 +91,71 @@ def _strip(strip: Strip, shots: ThumbnailSet) -> dict[str, Any]:
         | shots.of(hit.photo)
         for rank, hit in _hits(strip)
     ]
-    told = f"first right answer at rank {strip.rank}"
-    return {"rule": strip.rule, "sentence": told, "query": shots.of(strip.query), "hits": hits}
+    sentence = f"first right answer at rank {strip.rank}"
+    return {"rule": strip.rule, "sentence": sentence, "query": shots.of(strip.query), "hits": hits}
 
 
 def _hits(strip: Strip) -> list[tuple[int, Hit]]:
-    """Answers with their ranks; the first right one comes last where it is not among the first ten."""
-    first = [(strip.rank, strip.first)] if strip.first is not None and strip.rank is not None else []
-    return [*enumerate(strip.hits, 1), *first]
+    """Answers with their ranks. If the first right one is not among the first ten, it is appended."""
+    later = [(strip.rank, strip.first)] if strip.first is not None and strip.rank is not None else []
+    return [*enumerate(strip.hits, 1), *later]
 
 
 def mixed(tested: TestPhotos, shots: ThumbnailSet) -> dict[str, Any] | None:
-    """Pairs of identities that are mixed up most; None where every first answer is right."""
-    found = most_confused(tested, top=_MIXED)
-    if not found:
+    """The most confused pairs of identities; None if every first answer is right."""
+    pairs = most_confused(tested, top=_MIXED)
+    if not pairs:
         return None
-    shots.prepare([photo for one in found for photo in (one.query, one.hit)])
+    shots.prepare([photo for pair in pairs for photo in (pair.query, pair.hit)])
     return {
         "caption": "Pairs of identities, ordered by how many queries of either had the other as first answer, over all "
         "draws; the photos are the most similar ones of these.",
         "rows": [
             {
-                "identity": one.identity,
-                "other": one.other,
-                "wrong": one.wrong,
-                "queries": one.queries,
-                "relation": one.relation,
-                "query": shots.of(one.query)["url"],
-                "hit": shots.of(one.hit)["url"],
+                "identity": pair.identity,
+                "other": pair.other,
+                "wrong": pair.wrong,
+                "queries": pair.queries,
+                "relation": pair.relation,
+                "query": shots.of(pair.query)["url"],
+                "hit": shots.of(pair.hit)["url"],
             }
-            for one in found
+            for pair in pairs
         ],
     }
 
 
 def space_map(tested: TestPhotos, evaluation: Evaluation, *, photos: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the template and what the script need of the map. Raises DataError where all photos have one embedding."""
-    kept = _kept(tested)
+    """The map's content for the template and data for the script. Raises DataError if all embeddings are equal."""
+    selected = _map_photos(tested)
     shares = _right_first(tested, evaluation)
-    names, groups = np.unique([tested.identities[photo] for photo in kept], return_inverse=True)
-    planes = {name: _plane(tested.embeddings[kept], groups, method) for name, method in _METHODS.items()}
-    views = [tested.views[photo] for photo in kept]
-    middles = np.array([[planes["t-SNE"]["x"][at], planes["t-SNE"]["y"][at]] for at in range(len(kept))])
+    names, groups = np.unique([tested.identities[photo] for photo in selected], return_inverse=True)
+    planes = {name: _plane(tested.embeddings[selected], groups, method) for name, method in _METHODS.items()}
+    views = [tested.views[photo] for photo in selected]
+    middles = np.array([[planes["t-SNE"]["x"][index], planes["t-SNE"]["y"][index]] for index in range(len(selected))])
     centres = np.stack([middles[groups == group].mean(axis=0) for group in range(len(names))])
     colourings = {
         "identity": _by_identity(names, groups, spread_colours(centres)),
         **({"view": _by_view(views)} if len(set(views)) > 1 else {}),
-        "first answer": _by_answer([shares.get(photo) for photo in kept]),
+        "first answer": _by_answer([shares.get(photo) for photo in selected]),
     }
-    found: dict[str, Any] = {
+    data: dict[str, Any] = {
         "planes": planes,
         "symbols": [style.MARKS[view][1] for view in views],
-        "words": [_words(tested, photo, shares.get(photo), photos) for photo in kept],
+        "words": [_words(tested, photo, shares.get(photo), photos) for photo in selected],
         "colourings": colourings,
     }
-    shown: dict[str, Any] = {
+    content: dict[str, Any] = {
         "planes": list(planes),
         "colourings": list(colourings),
-        "caption": _map_caption(tested, kept, photos),
+        "caption": _map_caption(tested, selected, photos),
         "sprite": None,
     }
     if photos:
-        made = thumbnails([tested.paths[photo] for photo in kept], _TILE)
-        shown["sprite"] = as_url(*sprite(made))
-        found["sprite"] = {"columns": columns_of(len(made))}
-    return shown, found
+        images = thumbnails([tested.paths[photo] for photo in selected], _TILE)
+        content["sprite"] = as_url(*sprite(images))
+        data["sprite"] = {"columns": columns_of(len(images))}
+    return content, data
 
 
 def _plane(points: Any, groups: Any, method: Method) -> dict[str, Any]:
@@ -167,18 +171,18 @@ def _plane(points: Any, groups: Any, method: Method) -> dict[str, Any]:
 
 
 def _right_first(tested: TestPhotos, evaluation: Evaluation) -> dict[int, float]:
-    """Each query's share of draws in which its first answer was right; photos that are no query have none."""
-    place = {name: at for at, name in enumerate(tested.names)}
-    told: dict[int, list[bool]] = {}
+    """For each query, the share of its draws in which the first answer was right; gallery-only photos are left out."""
+    place = {name: index for index, name in enumerate(tested.names)}
+    hits: dict[int, list[bool]] = {}
     for draw in evaluation.draws:
         for row, ranks in zip(draw.query, draw.ranks, strict=True):
             if ranks:
-                told.setdefault(place[evaluation.photos[row]], []).append(ranks[0] == 1)
-    return {photo: sum(right) / len(right) for photo, right in told.items()}
+                hits.setdefault(place[evaluation.photos[row]], []).append(ranks[0] == 1)
+    return {photo: sum(right) / len(right) for photo, right in hits.items()}
 
 
-def _kept(tested: TestPhotos) -> list[int]:
-    """All test photos, or those of as many identities, drawn by seed 0, as come to the most that a map shows."""
+def _map_photos(tested: TestPhotos) -> list[int]:
+    """All test photos; of more than `_MOST_ON_MAP`, so many, identity by identity in a random order (seed 0)."""
     if len(tested.rows) <= _MOST_ON_MAP:
         return list(range(len(tested.rows)))
     names = np.unique(tested.identities)
@@ -187,9 +191,9 @@ def _kept(tested: TestPhotos) -> list[int]:
     return sorted(by_identity[:_MOST_ON_MAP])
 
 
-def _map_caption(tested: TestPhotos, kept: Sequence[int], photos: bool) -> str:
-    count = f"{len(kept):,}" + (f" of {len(tested.rows):,}" if len(kept) < len(tested.rows) else "")
-    people = len({tested.identities[photo] for photo in kept})
+def _map_caption(tested: TestPhotos, selected: Sequence[int], photos: bool) -> str:
+    count = f"{len(selected):,}" + (f" of {len(tested.rows):,}" if len(selected) < len(tested.rows) else "")
+    people = len({tested.identities[photo] for photo in selected})
     pointing = "shows the photo" if photos else "names its identity"
     return (
         f"{count} test photos of {people:,} identities; markers show the view. t-SNE preserves neighbours, not "
@@ -211,22 +215,22 @@ def _words(tested: TestPhotos, photo: int, share: float | None, photos: bool) ->
 
 
 def _by_identity(names: Any, groups: Any, colours: list[str]) -> dict[str, Any]:
-    shown = [
+    identity_groups = [
         {"name": str(name), "photos": np.flatnonzero(groups == group).tolist(), "colour": colours[group]}
         for group, name in enumerate(names)
     ]
-    return {"legend": False, "joined": True, "groups": shown}
+    return {"legend": False, "joined": True, "groups": identity_groups}
 
 
 def _by_view(views: Sequence[str]) -> dict[str, Any]:
-    found = [view for view in style.MARKS if view in views]
+    present = [view for view in style.MARKS if view in views]
     groups = [
         {
             "name": view,
-            "photos": [place for place, one in enumerate(views) if one == view],
+            "photos": [place for place, photo_view in enumerate(views) if photo_view == view],
             "colour": style.UNKNOWN if view == "unknown" else style.CATEGORIES[number],
         }
-        for number, view in enumerate(found)
+        for number, view in enumerate(present)
     ]
     return {"legend": True, "joined": False, "groups": groups}
 
@@ -243,14 +247,14 @@ def _by_answer(shares: Sequence[float | None]) -> dict[str, Any]:
         "only in galleries": ([share is None for share in shares], style.UNKNOWN, "square"),
     }
     groups = [
-        {"name": name, "photos": np.flatnonzero(chosen).tolist(), "colour": colour, "symbol": symbol}
-        for name, (chosen, colour, symbol) in reversed(kinds.items())
+        {"name": name, "photos": np.flatnonzero(matching).tolist(), "colour": colour, "symbol": symbol}
+        for name, (matching, colour, symbol) in reversed(kinds.items())
     ]
     return {"legend": True, "joined": False, "groups": [group for group in groups if group["photos"]]}
 
 
 def _spokes(plane: Any, middles: Any) -> dict[str, list[float | None]]:
-    """Lines from each photo to its middle; None lifts the pen."""
+    """Lines from the centre of each photo's group to the photo; None ends a line."""
     across: list[float | None] = []
     along: list[float | None] = []
     for (x, y), (a, b) in zip(plane, middles, strict=True):

@@ -1,4 +1,4 @@
-"""The page's template, filled: everything in one file, escaped where it is not ours."""
+"""The page from its template: everything in one file, with text from outside escaped."""
 
 import base64
 import gzip
@@ -31,7 +31,7 @@ _SECTIONS = {
     "data-card": "Data card",
     "environment": "Environment",
 }
-# sections that may be missing, by the key of what they show; the others always are
+# sections that may be missing, with the key of their content; the others are always there
 _OPTIONAL = {
     "sweep": "sweep",
     "results": "table",
@@ -49,17 +49,19 @@ _OPTIONAL = {
 
 
 def rendered(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """The page; `content` is for the template, where what it lacks is left out, `data` for its script."""
+    """The page as HTML. `content` fills the template, which omits empty sections; `data` is for its script."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found = dict.fromkeys(_OPTIONAL.values()) | dict(content)
+    sections = dict.fromkeys(_OPTIONAL.values()) | dict(content)
     return environment.from_string(
         _read("report.html.j2")
     ).render(
-        **found,
-        contents=[(name, said) for name, said in _SECTIONS.items() if name not in _OPTIONAL or found[_OPTIONAL[name]]],
+        **sections,
+        contents=[
+            (name, heading) for name, heading in _SECTIONS.items() if name not in _OPTIONAL or sections[_OPTIONAL[name]]
+        ],
         css=Markup(_read("report.css")),  # noqa: S704 - our own files
         js=Markup(_read("report.js")),  # noqa: S704
         data=Markup(_script_safe(data)),  # noqa: S704 - see _script_safe
@@ -75,7 +77,7 @@ def _read(name: str) -> str:
 
 
 def _script_safe(content: Any) -> str:
-    """JSON that cannot end the script it stands in, whatever a file or a person is called."""
+    """JSON that cannot end the script element that holds it, whatever the names in it."""
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,4 +1,4 @@
-"""Where the model looks, and what made two photos alike, as pictures of the page."""
+"""The page's saliency maps of queries, and of pairs of a query and its first answer."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -20,70 +20,76 @@ from handreid.report.photos.thumbnails import data_url
 from handreid.runs.side_information import side_information_of
 
 _SIDE = 224  # pixels
-_PER_RULE = 2  # queries of each rule; so many pairs, too
+_PER_RULE = 2  # queries of each rule, and as many pairs
 
 
 def looks(tested: TestPhotos, strips: Sequence[Strip], progress: Progress) -> dict[str, Any]:
-    """Maps over the first queries of each rule, and over these and their first answers."""
+    """Saliency maps of the first queries of each rule, and match maps of these queries with their first answers."""
     embedder = load_embedder(tested.run)
-    chosen = _chosen(strips)
-    with progress.step("mapping what the model sees", 2 * len(chosen), "maps") as advance:
-        photos, conditions = _taken(tested, embedder, [strip.query for strip in chosen])
+    selected = _selected(strips)
+    with progress.step("mapping what the model sees", 2 * len(selected), "maps") as advance:
+        photos, conditions = _model_inputs(tested, embedder, [strip.query for strip in selected])
         maps, method = saliency(embedder, photos, conditions)
-        advance(len(chosen))
+        advance(len(selected))
         pairs = []
-        for strip in chosen:
+        for strip in selected:
             pairs.append(_pair(tested, embedder, strip))
             advance(1)
     return {
         "warning": f"{caveat(embedder, 'auto')} For matches: {CAVEATS['occlusion']}",
         "caption": f"The first {_PER_RULE} queries of each rule above, as the model sees them, by {method}. The line "
         "is at half of the largest value.",
-        "photos": [_photo(tested, embedder, strip, one) for strip, one in zip(chosen, maps, strict=True)],
+        "photos": [
+            _photo(tested, embedder, strip, saliency_map) for strip, saliency_map in zip(selected, maps, strict=True)
+        ],
         "pairs": pairs,
         "pairs_caption": f"The same queries, each with its first answer, by {METHODS['occlusion']}. Orange: the cosine "
         "falls if that part is blurred; blue: it rises. Both photos of a pair have one scale.",
     }
 
 
-def _chosen(strips: Sequence[Strip]) -> list[Strip]:
+def _selected(strips: Sequence[Strip]) -> list[Strip]:
     rules = dict.fromkeys(strip.rule for strip in strips)
-    return [strip for rule in rules for strip in [one for one in strips if one.rule == rule][:_PER_RULE]]
+    return [
+        strip for rule in rules for strip in [candidate for candidate in strips if candidate.rule == rule][:_PER_RULE]
+    ]
 
 
-def _taken(tested: TestPhotos, embedder: Embedder, photos: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As the model takes them, with what it is told beside the pixels."""
+def _model_inputs(
+    tested: TestPhotos, embedder: Embedder, photos: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Photos preprocessed for the model, and their side information."""
     pixels = np.stack([decode(tested.paths[photo], embedder.preprocessing) for photo in photos])
-    known, _ = side_information_of(embedder, tested.manifest.table[tested.rows[list(photos)]])
-    return torch.from_numpy(pixels), None if known is None else torch.from_numpy(known)
+    conditions, _ = side_information_of(embedder, tested.manifest.table[tested.rows[list(photos)]])
+    return torch.from_numpy(pixels), None if conditions is None else torch.from_numpy(conditions)
 
 
 def _photo(tested: TestPhotos, embedder: Embedder, strip: Strip, values: np.ndarray) -> dict[str, Any]:
-    seen = model_input_image(tested.paths[strip.query], embedder.preprocessing, pixels=_SIDE)
+    picture = model_input_image(tested.paths[strip.query], embedder.preprocessing, pixels=_SIDE)
     return {
         "words": f"{strip.rule}: {_name(tested, strip.query)}",
-        "plain": data_url(seen),
-        "over": data_url(overlay(seen, values)),
+        "plain": data_url(picture),
+        "over": data_url(overlay(picture, values)),
     }
 
 
 def _pair(tested: TestPhotos, embedder: Embedder, strip: Strip) -> dict[str, Any]:
-    first = strip.hits[0]
-    photos, known = _taken(tested, embedder, [strip.query, first.photo])
-    match = match_maps(embedder, photos[0], photos[1], known, flip_tta=tested.recipe.evaluate.flip_tta)
+    answer = strip.hits[0]
+    photos, conditions = _model_inputs(tested, embedder, [strip.query, answer.photo])
+    match = match_maps(embedder, photos[0], photos[1], conditions, flip_tta=tested.recipe.evaluate.flip_tta)
     scale = max(float(np.abs(match.left).max()), float(np.abs(match.right).max()))
 
-    def shown(photo: int, values: np.ndarray) -> str:
-        seen = model_input_image(tested.paths[photo], embedder.preprocessing, pixels=_SIDE)
-        return data_url(overlay(seen, values, scale=scale, signed=True))
+    def overlay_url(photo: int, values: np.ndarray) -> str:
+        picture = model_input_image(tested.paths[photo], embedder.preprocessing, pixels=_SIDE)
+        return data_url(overlay(picture, values, scale=scale, signed=True))
 
     return {
         "query": _name(tested, strip.query),
-        "gallery": _name(tested, first.photo),
-        "left": shown(strip.query, match.left),
-        "right": shown(first.photo, match.right),
+        "gallery": _name(tested, answer.photo),
+        "left": overlay_url(strip.query, match.left),
+        "right": overlay_url(answer.photo, match.right),
         "similarity": match.similarity,
-        "correct": first.right,
+        "correct": answer.right,
     }
 
 

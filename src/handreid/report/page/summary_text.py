@@ -1,4 +1,4 @@
-"""What was done, in a paragraph of plain words made from the recipe and the counts of the evaluation."""
+"""A paragraph on each run, made from the recipe and the counts of the evaluation."""
 
 from handreid.recipe import Recipe
 from handreid.recipe.model import Backbone
@@ -29,13 +29,13 @@ IDENTITY = {"subject": "a person", "hand": "a hand", "view": "one view of a hand
 
 
 def describe_run(recipe: Recipe, evaluation: Evaluation | None) -> str:
-    """One run: tower, stages, and who was searched among whom."""
-    said = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
+    """One run: tower, stages, queries and galleries."""
+    sentences = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
     if not recipe.stages:
-        said.append("Nothing was trained: the features are those of the pretrained encoder.")
+        sentences.append("Nothing was trained: the features are those of the pretrained encoder.")
     if evaluation is not None:
-        said.append(_tested(evaluation))
-    return " ".join(said)
+        sentences.append(_tested(evaluation))
+    return " ".join(sentences)
 
 
 def _tower(recipe: Recipe) -> str:
@@ -85,36 +85,39 @@ def _tested(evaluation: Evaluation) -> str:
     )
 
 
-def headline(comparison: Comparison, shown: Compared) -> str:
-    """The result in a sentence or two: the best run, and how it stands to what it is compared with."""
-    best = shown.evaluation.metrics["rank1"]
+def headline(comparison: Comparison, displayed: Compared) -> str:
+    """The result in one or two sentences: the displayed run's rank-1, and how many runs beat the reference."""
+    best = displayed.evaluation.metrics["rank1"]
     rank1 = f"{100 * best.value:.1f} % {_range(best)}"
-    said = f"{shown.name} finds the right hand first in {rank1} of the queries, on unseen subjects."
-    others = [run for run in comparison.runs if run.name != comparison.reference]
-    if not others:
-        return said
-    told = [run.against.get(comparison.by) for run in others]
-    count = {word: sum(one.verdict == word for one in told if one) for word in ("better", "worse", "within noise")}
+    sentence = f"{displayed.name} finds the right hand first in {rank1} of the queries, on unseen subjects."
+    compared = [run for run in comparison.runs if run.name != comparison.reference]
+    if not compared:
+        return sentence
+    differences = [run.against.get(comparison.by) for run in compared]
+    count = {
+        word: sum(difference.verdict == word for difference in differences if difference)
+        for word in ("better", "worse", "within noise")
+    }
     if not any(count.values()):
-        return said
+        return sentence
     parts = [f"{number} {'is' if number == 1 else 'are'} {word}" for word, number in count.items() if number]
-    of = f"of the other {len(others)} runs " if len(others) > 1 else "of the other run "
-    return f"{said} Compared with {comparison.reference}, {of}{joined(parts)}."
+    which = f"of the other {len(compared)} runs " if len(compared) > 1 else "of the other run "
+    return f"{sentence} Compared with {comparison.reference}, {which}{joined(parts)}."
 
 
-def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
-    """The few numbers at the top."""
-    metrics, counts = shown.evaluation.metrics, shown.evaluation.counts
-    found = [
+def facts(comparison: Comparison, displayed: Compared) -> list[dict[str, str]]:
+    """The main numbers, for the top of the page."""
+    metrics, counts = displayed.evaluation.metrics, displayed.evaluation.counts
+    accuracies = [
         {
             "name": name,
             "value": f"{100 * metrics[key].value:.1f} %",
-            "note": f"{_range(metrics[key])}, {shown.name}",
+            "note": f"{_range(metrics[key])}, {displayed.name}",
         }
         for name, key in (("rank-1", "rank1"), ("mAP", "map"))
     ]
     return [
-        *found,
+        *accuracies,
         {"name": "people tested", "value": f"{counts.subjects:,}", "note": f"{counts.identities:,} identities"},
         {"name": "queries", "value": f"{counts.most_queries:,}", "note": f"in each of {counted(counts.draws, 'draw')}"},
         {"name": "gallery", "value": f"{counts.gallery:,}", "note": "photos, one of each identity"},
@@ -126,15 +129,15 @@ def facts(comparison: Comparison, shown: Compared) -> list[dict[str, str]]:
     ]
 
 
-def paragraphs(comparison: Comparison, shown: Compared) -> list[str]:
-    """One run is told in full; of several, the shown one, and where the others differ stands in a table."""
+def paragraphs(comparison: Comparison, displayed: Compared) -> list[str]:
+    """A paragraph on the displayed run. With several runs, a sentence first that says where their differences are."""
     if len(comparison.runs) == 1:
-        return [describe_run(shown.recipe, shown.evaluation)]
+        return [describe_run(displayed.recipe, displayed.evaluation)]
     several = (
         f"{len(comparison.runs)} runs were evaluated; the table below the results shows how their recipes differ. "
-        f"The following describes {shown.name}, whose test photos are shown on this page."
+        f"The following describes {displayed.name}, whose test photos are shown on this page."
     )
-    return [several, describe_run(shown.recipe, shown.evaluation)]
+    return [several, describe_run(displayed.recipe, displayed.evaluation)]
 
 
 def _range(metric: Metric) -> str:

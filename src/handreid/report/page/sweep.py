@@ -1,4 +1,4 @@
-"""A sweep as a page: what was tried, what mattered, how the best trials trained. No test photo is in it."""
+"""The page about a sweep: its trials, parameter importance, training of the best trials. It has no test photos."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ class _Trial:
 def write_sweep_report(
     folder: Path, out: Path, *, columns: Sequence[str], rows: Sequence[Sequence[str]], caution: str
 ) -> Path:
-    """Writes the page about a sweep that has ended. `columns`, `rows` and `caution` are its table, and what its numbers
-    may be used for, as the sweep says it. Raises RunError when the folder holds no sweep.
+    """Writes the page about a sweep that has ended. `columns` and `rows` are its table; `caution` says what its numbers
+    may be used for. Raises RunError if the folder holds no sweep.
     """
     check_writable(out, (".html",))
     content = read_sweep(folder, ended=True)
     best = content["best"]
     trials = _best_trials(folder, content)
-    shown = trials[0].name if trials else ""
+    best_name = trials[0].name if trials else ""
     data: dict[str, Any] = {"palette": list(style.CATEGORIES), "panels": 0, "map": None, "cmc": []}
-    training = charts.training(trials, shown)
+    training = charts.training(trials, best_name)
     if training is not None:
         data["training"], data["panels"] = training.pop("data"), training["panels"]
         training["caption"] += f" Shown are the {len(trials)} trials that were trained longest."
@@ -66,8 +66,8 @@ def _best_trials(folder: Path, content: Mapping[str, Any]) -> list[_Trial]:
     done = sorted(
         (trial for trial in content["trials"] if trial["value"] is not None), key=lambda trial: -trial["value"]
     )
-    found = [folder / trial["folder"] for trial in done[:_CURVES]]
-    return [_Trial(path.name, path, Run(path).recipe) for path in found]
+    folders = [folder / trial["folder"] for trial in done[:_CURVES]]
+    return [_Trial(path.name, path, Run(path).recipe) for path in folders]
 
 
 def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -88,22 +88,28 @@ def _facts(content: Mapping[str, Any]) -> list[dict[str, str]]:
 def _story(content: Mapping[str, Any], trials: Sequence[_Trial], best: Mapping[str, Any] | None) -> list[str]:
     about = content["about"] or content["sweep"]
     varied = ", ".join(content["short_names"].values())
-    told = [f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}."]
-    chosen = next((trial for trial in trials if best is not None and trial.folder.name in str(best["folder"])), None)
-    return [*told, *([f"The best setting: {summary_text.describe_run(chosen.recipe, None)}"] if chosen else [])]
+    sentences = [f"{about[:1].upper()}{about[1:]}. {len(content['trials'])} trials vary {varied}."]
+    best_trial = next(
+        (trial for trial in trials if best is not None and trial.folder.name in str(best["folder"])), None
+    )
+    return [
+        *sentences,
+        *([f"The best setting: {summary_text.describe_run(best_trial.recipe, None)}"] if best_trial else []),
+    ]
 
 
 def _sweep(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    found = content["importance"]
+    importance = content["importance"]
     names = {**content["short_names"], "seed": "seed"}
     shares = [
-        (names[name], [Number(value=share, low=None, high=None)], None) for name, share in found["parameters"].items()
+        (names[name], [Number(value=share, low=None, high=None)], None)
+        for name, share in importance["parameters"].items()
     ]
     picture = style.as_png(draw(content)) if any(trial["value"] is not None for trial in content["trials"]) else None
     return {
         "sentence": "Every trial is an ordinary run folder. No trial used test identities.",
         "chart": dots(shares, digits=0, least=0.0) if shares else None,
-        "remark": found["remark"],
+        "remark": importance["remark"],
         "picture": None if picture is None else as_url(picture, "image/png"),
         "alt": caption(content),
         "columns": columns,

@@ -11,11 +11,11 @@ from handreid.report.page.interval_chart import dots
 from handreid.runs.results import Number, Reranked
 
 _SHOWN = ("rank1", "rank5", "map", "minp")
-_BOUNDED = ("rank1", "map")  # intervals of all would hide the table's numbers
+_BOUNDED = ("rank1", "map")  # the metrics shown with intervals; intervals of all would crowd the table
 
 
-def results(comparison: Comparison, shown: str) -> dict[str, Any]:
-    """Metrics of every run, those of its re-ranking below it, what it gained, and what it cost."""
+def results(comparison: Comparison, displayed: str) -> dict[str, Any]:
+    """A row per run with metrics, difference and cost, and below it a row for each of its re-rankings."""
     compared = len(comparison.runs) > 1
     keys = [*_SHOWN, *ladder.tell_more([run.evaluation for run in comparison.runs])]
     columns = [title(key) for key in keys]
@@ -28,7 +28,7 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
         rows.append(
             {
                 "name": run.name,
-                "shown": compared and run.name == shown,
+                "shown": compared and run.name == displayed,
                 "again": False,
                 "metrics": _metrics(run.evaluation.metrics, keys),
                 "reference": compared and run.name == comparison.reference,
@@ -37,7 +37,7 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
             }
         )
         again = run.evaluation.reranked or ()
-        rows += [_reranked(of, comparison.by, len(costs.columns) - 1, keys) for of in again]
+        rows += [_reranked(reranked, comparison.by, len(costs.columns) - 1, keys) for reranked in again]
     return {
         "columns": columns,
         "costs": costs.columns[1:],
@@ -48,20 +48,20 @@ def results(comparison: Comparison, shown: str) -> dict[str, Any]:
     }
 
 
-def _reranked(of: Reranked, by: str, costs: int, keys: Sequence[str]) -> dict[str, Any]:
+def _reranked(reranked: Reranked, by: str, costs: int, keys: Sequence[str]) -> dict[str, Any]:
     return {
-        "name": f"+ {of.name}",
+        "name": f"+ {reranked.name}",
         "shown": False,
         "again": True,
-        "metrics": _metrics(of.metrics, keys),
+        "metrics": _metrics(reranked.metrics, keys),
         "reference": False,
-        "against": of.against.get(by),
+        "against": reranked.against.get(by),
         "costs": [""] * costs,
     }
 
 
-def _metrics(found: Mapping[str, Number], keys: Sequence[str]) -> list[Number]:
-    return [found[key] if key in _BOUNDED else Number(value=found[key].value, low=None, high=None) for key in keys]
+def _metrics(metrics: Mapping[str, Number], keys: Sequence[str]) -> list[Number]:
+    return [metrics[key] if key in _BOUNDED else Number(value=metrics[key].value, low=None, high=None) for key in keys]
 
 
 def sentence(text: str) -> str:
@@ -75,18 +75,18 @@ def chart(comparison: Comparison) -> dict[str, Any] | None:
         (run.name, [run.evaluation.metrics[key] for key in _BOUNDED], run.against.get(comparison.by))
         for run in comparison.runs
     ]
-    found = dots(rows, least=0.0)
-    if found is None:
+    content = dots(rows, least=0.0)
+    if content is None:
         return None
-    said = "Percent, with 95 % intervals over subjects."
+    caption = "Percent, with 95 % intervals over subjects."
     if len(comparison.runs) > 1:
         by = title(comparison.by)
-        said += f" The verdict below a name compares its {by}, query by query, with that of {comparison.reference}."
-    return {**found, "names": [title(key) for key in _BOUNDED], "caption": said}
+        caption += f" The verdict below a name compares its {by}, query by query, with that of {comparison.reference}."
+    return {**content, "names": [title(key) for key in _BOUNDED], "caption": caption}
 
 
 def separations(comparison: Comparison) -> dict[str, Any] | None:
-    """The numbers of each run's space; None where no evaluation has them."""
+    """Separation metrics of each run; None if no evaluation has them."""
     runs = [(run.name, run.evaluation.separation) for run in comparison.runs if run.evaluation.separation is not None]
     if not runs:
         return None
@@ -98,7 +98,7 @@ def separations(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def sections(comparison: Comparison) -> list[dict[str, Any]]:
-    """The numbers of every other section that declares some, as the table of metrics has them written."""
+    """The numbers of every other section that declares some, formatted as the table of metrics says."""
     names = ladder.section_names([run.evaluation for run in comparison.runs])
     return [_section(comparison, name) for name in names if name != "separation"]
 

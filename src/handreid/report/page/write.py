@@ -1,8 +1,8 @@
-"""One file that holds a whole experiment: it opens offline, prints, and says where its numbers are from.
+"""The HTML report: one file with a whole experiment, which opens offline, can be printed, and names its sources.
 
-* Everything is made from run folders. What a folder lacks (photos that have moved, curves of a run that was never
-  trained) is said on the page, and nothing is made up for it.
-* Tables and dots are plain HTML; only curves and the map need the script, and plotly travels packed inside the page.
+* Everything comes from run folders. If something is missing (photos that were moved, curves of a run that was not
+  trained), the page says so.
+* Tables and interval charts are plain HTML; only curves and the map need the script. plotly is packed into the page.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ def write_report(
 ) -> Path:
     """Writes the page about runs, or folders of runs, and returns its path.
 
-    Photos are those of the run called `show`, else of the best by `by`. `different` compares runs on other draws
-    anyway. Raises DataError when `out` has no place, RunError for what is not a run, or when none is evaluated.
+    Photos are those of the run called `show`, by default of the best run by `by`. `different` allows runs on other
+    draws. Raises OutputError if `out` cannot be written, RunError for a folder that is no run, or if none is evaluated.
     """
     check_writable(out, (".html",))
     progress = progress or NullProgress()
@@ -49,42 +49,42 @@ def write_report(
             f"none of {len(folders)} runs is evaluated; evaluate them first: `handreid evaluate {folders[0]}`"
         )
     comparison = compare_runs(done, by=by, reference=reference, different=different, progress=progress)
-    shown = _shown(comparison, show)
+    displayed = _displayed(comparison, show)
     left_out = [folder.name for folder in folders if folder not in done]
     notes = [f"Not evaluated, and left out: {', '.join(left_out)}."] if left_out else []
-    content, data = _content(comparison, shown, photos, notes, progress)
+    content, data = _content(comparison, displayed, photos, notes, progress)
     content["title"] = title or _title(comparison)
     text = rendered(content, data)
     write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 
-def _shown(comparison: Comparison, wanted: str | None) -> Compared:
-    if wanted is None:
+def _displayed(comparison: Comparison, name: str | None) -> Compared:
+    if name is None:
         return max(comparison.runs, key=lambda run: run.evaluation.metrics[comparison.by].value)
     for run in comparison.runs:
-        if wanted in (run.name, run.folder.name):
+        if name in (run.name, run.folder.name):
             return run
     names = ", ".join(run.name for run in comparison.runs)
-    raise RunError(f"no run of this report has the name {wanted!r}; the names are {names}")
+    raise RunError(f"no run of this report has the name {name!r}; the names are {names}")
 
 
 def _content(
-    comparison: Comparison, shown: Compared, photos: bool, notes: list[str], progress: Progress
+    comparison: Comparison, displayed: Compared, photos: bool, notes: list[str], progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the template shows, and what the script draws."""
+    """Content for the template, and data for its script."""
     data: dict[str, Any] = {"palette": list(style.CATEGORIES), "panels": 0, "map": None}
-    data["cmc"], cmc_caption = charts.cmc(comparison, shown.name)
-    training = charts.training(comparison.runs, shown.name)
+    data["cmc"], cmc_caption = charts.cmc(comparison, displayed.name)
+    training = charts.training(comparison.runs, displayed.name)
     if training is not None:
         data["training"], data["panels"] = training.pop("data"), training["panels"]
     content: dict[str, Any] = {
-        "lede": summary_text.headline(comparison, shown),
-        "facts": summary_text.facts(comparison, shown),
-        "story": summary_text.paragraphs(comparison, shown),
+        "lede": summary_text.headline(comparison, displayed),
+        "facts": summary_text.facts(comparison, displayed),
+        "story": summary_text.paragraphs(comparison, displayed),
         "abouts": [(run.name, run.recipe.about) for run in comparison.runs if len(comparison.runs) > 1],
         "notes": [tables.sentence(note) for note in (*comparison.notes, *notes)],
-        "table": tables.results(comparison, shown.name),
+        "table": tables.results(comparison, displayed.name),
         "changed": changes_table(comparison),
         "ladder": tables.chart(comparison),
         "cmc": cmc_caption,
@@ -96,22 +96,22 @@ def _content(
         "environment": data_card.environments(comparison.runs),
         "recipes": [(run.name, dump_recipe(run.recipe)) for run in comparison.runs],
     }
-    seen, data["map"], problem = _pictures(shown, photos, progress)
+    photo_sections, data["map"], problem = _pictures(displayed, photos, progress)
     if problem:
         content["notes"].append(problem)
-    return content | seen, data
+    return content | photo_sections, data
 
 
 def _pictures(
-    shown: Compared, photos: bool, progress: Progress
+    displayed: Compared, photos: bool, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
-    """Sections about test photos, what the script needs of the map, and why there is none of it if there is none."""
+    """Sections about test photos, the map's data for the script, and if something is missing, the reason."""
     nothing = {"strips": None, "map": None, "looks": None, "mixed": None}
     try:
-        tested = load_test_photos(Run(shown.folder), progress=progress)
-        return page_photos.sections(tested, shown, photos, progress)
+        tested = load_test_photos(Run(displayed.folder), progress=progress)
+        return page_photos.sections(tested, displayed, photos, progress)
     except HandreidError as error:
-        return nothing, None, f"There are no rankings and no map of {shown.name}: {error}."
+        return nothing, None, f"There are no rankings and no map of {displayed.name}: {error}."
 
 
 def _title(comparison: Comparison) -> str:

@@ -1,7 +1,7 @@
-"""Whom does a run take for whom? Pairs of identities, by how often the first answer to one was the other.
+"""Confused identities: pairs, by how often the first answer to a query of one was the other.
 
-* Counted over all draws: a photo that is a query of several draws counts in each.
-* A pair is one entry, whichever of the two was searched for: A taken for B and B taken for A are one finding.
+* Counts are over all draws: a photo that is a query of several draws counts in each.
+* Both directions are one pair: queries of A answered with B, and of B answered with A.
 * A tie with a wrong photo counts as wrong, as in the ranks.
 """
 
@@ -24,11 +24,11 @@ SAME_PERSON = "the same person, under another label"
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two identities that are mixed up; `identity` is the one that is more often taken for the other.
+    """Two confused identities; `identity` is the one that is more often taken for the other.
 
-    `wrong` of `queries` of either had the other as first answer; `ways` are these by direction, `identity` taken for
-    `other` first. `query` (of `identity`) and `hit` (of `other`) are the most similar pair of photos that were so mixed
-    up, as positions in Tested; `similarity` is their cosine.
+    `wrong` of the `queries` of either had the other as first answer; `ways` splits this by direction, `identity` taken
+    for `other` first. `query` (of `identity`) and `hit` (of `other`) are the most similar pair among these errors, as
+    positions in TestPhotos; `similarity` is their cosine.
     """
 
     identity: str
@@ -44,7 +44,7 @@ class ConfusedPair:
 
 @dataclass(frozen=True, eq=False)
 class _Mistakes:
-    """A wrong first answer per entry, over all draws; `searched` are the queries that had a right answer."""
+    """One entry per wrong first answer, over all draws; `searched` are the queries that have a right answer."""
 
     query: Int[np.ndarray, " mistake"]
     hit: Int[np.ndarray, " mistake"]
@@ -52,32 +52,34 @@ class _Mistakes:
 
 
 def most_confused(tested: TestPhotos, top: int = 12) -> list[ConfusedPair]:
-    """The pairs most often mixed up, then by their share of the queries, then by similarity, then by name."""
-    found = _mistakes(tested)
-    searches = Counter(tested.identities[photo] for photo in found.searched)
+    """The pairs with the most errors; ties by their share of the queries, then by similarity, then by name."""
+    mistakes = _mistakes(tested)
+    searches = Counter(tested.identities[photo] for photo in mistakes.searched)
     pairs: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for query, hit in zip(found.query.tolist(), found.hit.tolist(), strict=True):
+    for query, hit in zip(mistakes.query.tolist(), mistakes.hit.tolist(), strict=True):
         ends = sorted((tested.identities[query], tested.identities[hit]))
         pairs.setdefault((ends[0], ends[1]), []).append((query, hit))
-    mixed = [_mixed(tested, pair, cases, searches) for pair, cases in pairs.items()]
+    mixed = [_confused_pair(tested, pair, cases, searches) for pair, cases in pairs.items()]
     order = sorted(mixed, key=lambda m: (-m.wrong, -m.wrong / m.queries, -m.similarity, m.identity, m.other))
     return order[:top]
 
 
 def mistakes_by_relation(tested: TestPhotos) -> dict[str, int]:
-    """How many wrong first answers, over all draws, are of another person, of the same one's other hand, and so on."""
-    found = _mistakes(tested)
-    counted = Counter(relation(tested, *case) for case in zip(found.query.tolist(), found.hit.tolist(), strict=True))
+    """Numbers of wrong first answers over all draws, by relation: another person, the other hand, and so on."""
+    mistakes = _mistakes(tested)
+    counted = Counter(
+        relation(tested, *case) for case in zip(mistakes.query.tolist(), mistakes.hit.tolist(), strict=True)
+    )
     return dict(counted.most_common())
 
 
-def relation(tested: TestPhotos, photo: int, other: int) -> str:
-    """What two photos of different identities have to do with each other."""
-    if tested.subjects[photo] != tested.subjects[other]:
+def relation(tested: TestPhotos, photo: int, other_photo: int) -> str:
+    """How two photos of different identities are related: another person, the other hand, another aspect."""
+    if tested.subjects[photo] != tested.subjects[other_photo]:
         return ANOTHER
     table = tested.manifest.table
     same = [
-        table[column][int(tested.rows[photo])] == table[column][int(tested.rows[other])]
+        table[column][int(tested.rows[photo])] == table[column][int(tested.rows[other_photo])]
         for column in ("side", "aspect")
     ]
     match same:
@@ -90,29 +92,29 @@ def relation(tested: TestPhotos, photo: int, other: int) -> str:
     return SAME_PERSON
 
 
-def _mixed(
+def _confused_pair(
     tested: TestPhotos, pair: tuple[str, str], cases: list[tuple[int, int]], searches: Counter[str]
 ) -> ConfusedPair:
     ways = {name: [case for case in cases if tested.identities[case[0]] == name] for name in pair}
-    first, second = sorted(pair, key=lambda name: -len(ways[name]))
+    identity, other = sorted(pair, key=lambda name: -len(ways[name]))
     similarity, _, query, hit = min(
-        (-_similarity(tested, query, hit), tested.names[query], query, hit) for query, hit in ways[first]
+        (-_similarity(tested, query, hit), tested.names[query], query, hit) for query, hit in ways[identity]
     )
     return ConfusedPair(
-        identity=first,
-        other=second,
+        identity=identity,
+        other=other,
         wrong=len(cases),
-        queries=searches[first] + searches[second],
+        queries=searches[identity] + searches[other],
         similarity=-similarity,
         query=query,
         hit=hit,
         relation=relation(tested, query, hit),
-        ways=(len(ways[first]), len(ways[second])),
+        ways=(len(ways[identity]), len(ways[other])),
     )
 
 
-def _similarity(tested: TestPhotos, photo: int, other: int) -> float:
-    return float(tested.units[photo] @ tested.units[other] / 2.0**52)
+def _similarity(tested: TestPhotos, photo: int, other_photo: int) -> float:
+    return float(tested.units[photo] @ tested.units[other_photo] / 2.0**52)
 
 
 def _mistakes(tested: TestPhotos) -> _Mistakes:
@@ -122,23 +124,23 @@ def _mistakes(tested: TestPhotos) -> _Mistakes:
         gallery, query = tested.gallery(draw), tested.query(draw)
         step = max(1, _CELLS // len(gallery))
         for start in range(0, len(query), step):
-            some = query[start : start + step]
-            answerable, wrong, first = _first_answers(tested, some, gallery)
-            queries.append(some[wrong])
-            hits.append(gallery[first[wrong]])
-            searched.append(some[answerable])
+            chunk = query[start : start + step]
+            answerable, wrong, wrong_answers = _first_answers(tested, chunk, gallery)
+            queries.append(chunk[wrong])
+            hits.append(gallery[wrong_answers[wrong]])
+            searched.append(chunk[answerable])
     return _Mistakes(np.concatenate(queries), np.concatenate(hits), np.concatenate(searched))
 
 
 def _first_answers(
     tested: TestPhotos, query: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]
 ) -> tuple[Bool[np.ndarray, " query"], Bool[np.ndarray, " query"], Int[np.ndarray, " query"]]:
-    """Which queries have a right answer, which of these have a wrong one before it, and the first wrong one of each."""
+    """Which queries have a right answer, which of these have a wrong one before it, and the best wrong one of each."""
     similarity = tested.units[query] @ tested.units[gallery].T
     same, neither = tested.labels[query][:, None] == tested.labels[gallery], tested.left_out(query, gallery)
     right = same & ~neither
     answerable = right.any(axis=1)
     best = np.where(right, similarity, -np.inf).max(axis=1)
-    others = np.where(same, -np.inf, similarity)
-    wrong = answerable & (others.max(axis=1) >= best)
-    return answerable, wrong, others.argmax(axis=1)
+    wrong_similarity = np.where(same, -np.inf, similarity)
+    wrong = answerable & (wrong_similarity.max(axis=1) >= best)
+    return answerable, wrong, wrong_similarity.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Photos of a run that somebody asked for, by the manifest's name or by a rule."""
+"""Selection of a run's photos by name or at random, and the model's inputs for them."""
 
 import difflib
 from collections import Counter
@@ -24,34 +24,34 @@ from handreid.runs.side_information import side_information_of
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """Photos as the model takes them, and what stands on the page beside them."""
+class LoadedPhotos:
+    """Photos as model inputs, and their pictures and labels for a figure."""
 
     photos: Tensor
     conditions: Tensor | None
     pictures: list[Image.Image]
-    names: list[str]  # the manifest's
-    identities: list[str | None]  # None of photos of nobody known
+    names: list[str]  # paths in the manifest
+    identities: list[str | None]  # None for photos without a label
     subjects: list[str | None]
     roles: list[str]
 
     def label(self, number: int) -> str:
-        """Name of the file and who it is, if that is known, with a word where it is no test photo."""
+        """File name and identity, if known, and the role if it is not a test photo."""
         name, identity, role = PurePosixPath(self.names[number]).name, self.identities[number], self.roles[number]
         if identity is None:
             return f"{name}\n{UNKNOWN}"
         return f"{name}\n{identity}{'' if role == 'test' else f', {role}'}"
 
 
-def find(known: PhotoTable, name: str) -> int:
-    """The photo called so, as a position in the table: its path in the manifest, or the end of one path alone."""
-    paths = known.table["path"].to_list()
+def find(table: PhotoTable, name: str) -> int:
+    """The position of a photo in the table, by its path in the manifest or an unambiguous end of it."""
+    paths = table.table["path"].to_list()
     if name in paths:
         return paths.index(name)
     ending = [n for n, path in enumerate(paths) if path.endswith(f"/{name.lstrip('/')}")]
     if len(ending) == 1:
         return ending[0]
-    where = known.facts["manifest"]
+    where = table.facts["manifest"]
     if ending:
         raise DataError(
             f"{name!r} matches {len(ending)} photos of {where} ({format_list(paths[n] for n in ending)}): give "
@@ -62,35 +62,35 @@ def find(known: PhotoTable, name: str) -> int:
     raise DataError(f"{where} has no photo {name!r}{hint}")
 
 
-def choose(known: PhotoTable, count: int, seed: int) -> Int[np.ndarray, " photo"]:
-    """Positions of photos in a seeded order in which everybody has one before anybody has two; then by path."""
-    subjects, paths = known.table["subject"].to_list(), known.table["path"].to_list()
+def choose(table: PhotoTable, count: int, seed: int) -> Int[np.ndarray, " photo"]:
+    """Positions of `count` photos drawn by the seed, one per subject before a second of any; in the order of paths."""
+    subjects, paths = table.table["subject"].to_list(), table.table["path"].to_list()
     order = sorted(range(len(paths)), key=lambda n: hash_key(seed, "attention", 0, paths[n]))
     before: Counter[str] = Counter()
     turns = []
     for n in order:
         turns.append((before[subjects[n]], n))
         before[subjects[n]] += 1
-    first = [n for _, n in sorted(turns, key=lambda one: one[0])[:count]]
-    return np.array(sorted(first, key=lambda n: paths[n]), np.int64)
+    drawn = [n for _, n in sorted(turns, key=lambda turn: turn[0])[:count]]
+    return np.array(sorted(drawn, key=lambda n: paths[n]), np.int64)
 
 
-def show(known: PhotoTable, chosen: list[int], embedder: Embedder, progress: Progress) -> Shown:
-    """Photos by position. Raises PhotoError."""
-    rows = known.rows[chosen]
-    every = known.manifest.paths()
-    paths: list[Path] = [every[row] for row in rows]
+def show(table: PhotoTable, positions: list[int], embedder: Embedder, progress: Progress) -> LoadedPhotos:
+    """Loads photos by position. Raises PhotoError."""
+    rows = table.rows[positions]
+    all_paths = table.manifest.paths()
+    paths: list[Path] = [all_paths[row] for row in rows]
     photos = np.stack([decode(path, embedder.preprocessing) for path in paths])
-    found, remarks = side_information_of(embedder, known.manifest.table[rows])
+    conditions, remarks = side_information_of(embedder, table.manifest.table[rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
-    table = known.table[chosen]
-    return Shown(
+    selected = table.table[positions]
+    return LoadedPhotos(
         torch.from_numpy(photos),
-        None if found is None else torch.from_numpy(found),
+        None if conditions is None else torch.from_numpy(conditions),
         [model_input_image(path, embedder.preprocessing) for path in paths],
-        table["path"].to_list(),
-        table["identity"].to_list(),
-        table["subject"].to_list(),
-        table["role"].to_list(),
+        selected["path"].to_list(),
+        selected["identity"].to_list(),
+        selected["subject"].to_list(),
+        selected["role"].to_list(),
     )

@@ -1,4 +1,4 @@
-"""A photo as the model sees it, with more pixels, so that a map of it can be laid over it."""
+"""A photo as the model sees it at a higher resolution, for saliency maps drawn over it."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ PIXELS = 448  # of the longer side of a photo in a figure
 
 
 def model_input_image(path: Path, preprocessing: Preprocessing, *, pixels: int = PIXELS) -> Image.Image:
-    """A photo as the model sees it, its longer side about so many pixels. Raises PhotoError."""
+    """A photo as the model sees it, with a longer side of about `pixels` pixels. Raises PhotoError."""
     factor = max(pixels / max(preprocessing.size), 1.0)
     return Image.fromarray(decode(path, preprocessing, factor).transpose(1, 2, 0))

@@ -1,6 +1,6 @@
-"""A run's test photos with their embeddings: what ranking strips, confusions and maps of the space are made from.
+"""A run's test photos with their embeddings, for ranking strips, confusions and embedding maps.
 
-Photos are told by their position here, from 0, in the order of their rows in the manifest.
+Photos are identified by their position here, from 0, in the order of their rows in the manifest.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from handreid.runs.folder import Run
 class TestPhotos:
     """A run's test photos, as its evaluation ranks them: every photo of any test draw once, rows ascending.
 
-    Among them may be photos of nobody known that somebody asked for; they are in no draw, and equal nobody.
+    Photos without a label may be included on request; they are in no draw, and match no identity.
     """
 
     run: Run
@@ -55,7 +55,7 @@ class TestPhotos:
 
     @cached_property
     def unlabelled(self) -> frozenset[int]:
-        """Photos of nobody known."""
+        """Photos without a label."""
         return frozenset(np.flatnonzero(self.manifest.table["subject"].is_null().to_numpy()[self.rows]).tolist())
 
     @cached_property
@@ -64,17 +64,17 @@ class TestPhotos:
 
     @cached_property
     def views(self) -> list[str]:
-        """`dorsal-right` and the like, `unknown` where nothing is known."""
+        """Views such as `dorsal-right`; `unknown` where the manifest has none."""
         return [self.manifest.views[row] or "unknown" for row in self.rows]
 
     @cached_property
     def labels(self) -> Int[np.ndarray, " photo"]:
-        """Numbers in the place of identities."""
+        """Identities as numbers."""
         return np.unique(np.array(self.identities), return_inverse=True)[1].astype(np.int64)
 
     @cached_property
     def cameras(self) -> Int[np.ndarray, " photo"] | None:
-        """Numbers in the place of cameras, where they count (see `Split`)."""
+        """Cameras as numbers; None if the protocol ignores them (see `Split`)."""
         if self.split.cameras is None:
             return None
         names = np.array([self.split.cameras[row] or "" for row in self.rows])
@@ -83,7 +83,7 @@ class TestPhotos:
     def left_out(
         self, query: Int[np.ndarray, " query"], gallery: Int[np.ndarray, " gallery"]
     ) -> Bool[np.ndarray, "query gallery"]:
-        """Which are neither right nor wrong: of the query's identity and camera, where cameras count."""
+        """Gallery photos that are ignored: of the query's identity and camera, if the protocol uses cameras."""
         if self.cameras is None:
             return np.zeros((len(query), len(gallery)), np.bool_)
         same: Bool[np.ndarray, "query gallery"] = self.labels[query][:, None] == self.labels[gallery]
@@ -92,15 +92,15 @@ class TestPhotos:
 
     @cached_property
     def units(self) -> Float[np.ndarray, "photo dim"]:
-        """Features whose products are similarities without rounding, times 2**52 (see `metrics/ranking.py`)."""
+        """Features whose dot products are similarities without rounding, times 2**52 (see `metrics/ranking.py`)."""
         return exact_unit_vectors(self.embeddings, "test")
 
     def gallery(self, draw: int) -> Int[np.ndarray, " gallery"]:
-        """Photos to search among, in the order of their paths. Raises DataError when there is no such draw."""
+        """Gallery photos of a draw, in the order of their paths. Raises DataError for an unknown draw."""
         return np.searchsorted(self.rows, self._draw(draw).gallery)
 
     def query(self, draw: int) -> Int[np.ndarray, " query"]:
-        """Photos to search with, in the order of their paths. Raises DataError when there is no such draw."""
+        """Query photos of a draw, in the order of their paths. Raises DataError for an unknown draw."""
         return np.searchsorted(self.rows, self._draw(draw).query)
 
     def _draw(self, number: int) -> Draw:
@@ -110,23 +110,28 @@ class TestPhotos:
         return self.split.test[number]
 
 
-def load_test_photos(run: Run, *, asked: Sequence[str] = (), progress: Progress | None = None) -> TestPhotos:
-    """The run's test photos; embeddings are those that its evaluation kept, or, where they do not fit, made anew.
+def load_test_photos(run: Run, *, include: Sequence[str] = (), progress: Progress | None = None) -> TestPhotos:
+    """The run's test photos. Embeddings are those cached by its evaluation, or computed again if these do not match.
 
-    Photos of nobody known come with them whose paths are, or end like, one of those `asked` for.
-    Raises RunError for an unfinished run or a manifest that has changed, DataError for one that is gone or a photo that
-    cannot be read.
+    `include` are paths, or ends of paths, of photos without a label. Raises RunError for an unfinished run or
+    a changed manifest, DataError for a missing manifest or a photo that cannot be read.
     """
-    every = select_photos(run, progress=progress)
-    roles, paths = every.table["role"].to_list(), every.table["path"].to_list()
-    known = every.only(np.flatnonzero([_wanted(*photo, asked) for photo in zip(roles, paths, strict=True)]))
-    if known.split is None:
-        raise DataError(f"{known.facts['manifest']} cannot be split, so it has no test photos")
-    embeddings = embed_known(run, known, progress)
+    table = select_photos(run, progress=progress)
+    roles, paths = table.table["role"].to_list(), table.table["path"].to_list()
+    selected = table.only(np.flatnonzero([_wanted(*photo, include) for photo in zip(roles, paths, strict=True)]))
+    if selected.split is None:
+        raise DataError(f"{selected.facts['manifest']} cannot be split, so it has no test photos")
+    embeddings = embed_known(run, selected, progress)
     return TestPhotos(
-        run, known.recipe, known.manifest, known.split, known.rows, embeddings, str(known.facts["model_hash"])
+        run,
+        selected.recipe,
+        selected.manifest,
+        selected.split,
+        selected.rows,
+        embeddings,
+        str(selected.facts["model_hash"]),
     )
 
 
-def _wanted(role: str, path: str, asked: Sequence[str]) -> bool:
-    return role == "test" or (role == "unlabelled" and any(f"/{path}".endswith(f"/{name}") for name in asked))
+def _wanted(role: str, path: str, include: Sequence[str]) -> bool:
+    return role == "test" or (role == "unlabelled" and any(f"/{path}".endswith(f"/{name}") for name in include))

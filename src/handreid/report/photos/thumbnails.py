@@ -1,9 +1,8 @@
 """Small pictures of photos, for pages and figures.
 
-* A photo is kept whole and centred in a square, with a neutral border where it does not fill it: what a crop would cut
-  off may be a finger.
-* It is upright and in colour as the model sees it, and read at the smallest scale of its JPEG that is large enough.
-* Only pixels go on: no EXIF, place, comment, or colour profile of a photo is in anything made here.
+* A photo is scaled whole into the centre of a square with a neutral border, as a crop might cut off a finger.
+* It is upright and in colour as the model sees it, and decoded at the smallest JPEG scale that is large enough.
+* Only pixels are kept: no EXIF data, location, comment or colour profile.
 """
 
 import base64
@@ -23,7 +22,7 @@ from handreid.progress import NullProgress, Progress
 
 Kind = Literal["webp", "jpeg", "png"]
 BORDER = (236, 236, 236)
-LARGEST = 16383  # pixels across or along that WebP can have
+LARGEST = 16383  # pixels of width or height that WebP allows
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,18 @@ class Sheet:
 def thumbnails(
     paths: Sequence[Path], side: int, workers: int = 2, *, progress: Progress | None = None
 ) -> list[Image.Image]:
-    """A square of `side` pixels for each photo. Raises PhotoError, which names it, for one that cannot be read."""
+    """A square of `side` pixels per photo. Raises PhotoError with the photo's name if one cannot be read."""
     with (progress or NullProgress()).step("reading photos", len(paths), "photos") as advance:
         with ThreadPoolExecutor(workers) as pool:
-            made = []
+            images = []
             try:
                 for image in pool.map(lambda path: thumbnail(path, side), paths):
-                    made.append(image)
+                    images.append(image)
                     advance(1)
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # an error or Ctrl-C does not wait for all the others
+                pool.shutdown(cancel_futures=True)  # on an error or Ctrl-C, do not wait for the remaining photos
                 raise
-        return made
+        return images
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
@@ -75,8 +74,8 @@ def as_url(content: bytes, mime: str) -> str:
 def sprite(images: Sequence[Image.Image], columns: int | None = None, quality: int = 60) -> tuple[bytes, str]:
     """All thumbnails in one picture, row by row, and its MIME type; image i is in row i // columns.
 
-    Images are of one size; `columns` makes it about square if it is not given (see `columns_of`). Raises DataError
-    where it would be larger than WebP allows.
+    Images have one size; by default `columns` makes the picture about square (see `columns_of`). Raises DataError if it
+    would be larger than WebP allows.
     """
     if not images:
         raise DataError("no photos to show as thumbnails")
@@ -95,7 +94,7 @@ def sprite(images: Sequence[Image.Image], columns: int | None = None, quality: i
 
 
 def sheet_of(paths: Sequence[Path], *, progress: Progress | None = None) -> Sheet:
-    """Thumbnails as large as still make a page of about a megabyte. Raises PhotoError."""
+    """Thumbnails, as large as possible for a page of about a megabyte. Raises PhotoError."""
     side = 128 if len(paths) <= 300 else 96 if len(paths) <= 900 else 56
     content, mime = sprite(thumbnails(paths, side, progress=progress))
     return Sheet(as_url(content, mime), columns_of(len(paths)), side)
@@ -108,7 +107,7 @@ def columns_of(count: int) -> int:
 
 def encoded(image: Image.Image, kind: Kind, quality: int) -> tuple[bytes, str]:
     """The file's bytes and its MIME type."""
-    bare = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # carries nothing but pixels
+    bare = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())  # without metadata
     into = io.BytesIO()
     match kind:
         case "webp":
