@@ -26,7 +26,7 @@ manifest.write(place / "photos.parquet")
 recipe: Recipe = handreid.load_recipe("tiny-cross-entropy", [f"stages.0.epochs={epochs}", "data.label=subject"])
 run = handreid.train(recipe, place / "photos.parquet", place / "run")
 handreid.evaluate(run)
-print(f"tested on people whom training never saw: {run.evaluation}")
+print(f"tested on unseen subjects: {run.evaluation}")
 
 # %% Photos as points
 embeddings = handreid.embed(run, manifest)

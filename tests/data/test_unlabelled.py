@@ -336,7 +336,7 @@ class TestFigures:
         assert cloud.names[-1] == UNKNOWN
         assert (cloud.groups == len(cloud.names) - 1).sum() == 3
         assert len(cloud.centres) == len(cloud.names) - 1
-        assert "hollow: 3 photos whose identity nobody knows" in cloud.subtitle
+        assert "hollow: 3 photos of unknown identity" in cloud.subtitle
         hovers = [cloud.hovers[at] for at in np.flatnonzero(cloud.groups == len(cloud.names) - 1)]
         assert all(hover.startswith(f"<b>{UNKNOWN}</b>") for hover in hovers)
 

@@ -212,7 +212,7 @@ class TestTraining:
         assert {"stage 0: learn_prompts", "stage 1: fine_tune", "own text nearest 55.6", "kept: epoch 2"} <= set(words)
         caption = (tmp_path / "t.txt").read_text()
         assert "Stage 0, learn_prompts: 5 epochs." in caption
-        assert "Stage 1, fine_tune: 3 of 12 epochs; epoch 2 is the one that was kept (dashed line)." in caption
+        assert "Stage 1, fine_tune: 3 of 12 epochs; the weights of epoch 2 were kept (dashed line)." in caption
         assert f"Made by: handreid figure training {run.folder} --out {tmp_path / 't.svg'}." in caption
 
 

@@ -173,7 +173,7 @@ class TestComparing:
         assert found.reference == "b-better"
         assert [bool(run.against) for run in found.runs] == [True, False, True]
         assert "all 3 pairs" in found.corrected
-        assert "b-better was chosen for the best rank1 of this very test" in found.notes[0]
+        assert "b-better was selected by the best rank1 on this test" in found.notes[0]
 
     def test_only_changes_are_told(self, compared: Comparison):
         assert [list(run.changed) for run in compared.runs] == [
@@ -221,7 +221,7 @@ class TestComparing:
             "same (one)",
             *(f"same ({tmp_path / of})" for of in ("x/two", "y/two")),
         ]
-        assert "the recipes say the same" in found.notes[0]
+        assert "the recipes are equal" in found.notes[0]
 
     def test_what_is_not_there_is_said(self, runs: Path, tmp_path: Path):
         shutil.copytree(runs, tmp_path / "runs")
@@ -247,7 +247,7 @@ class TestComparing:
         path = tmp_path / "runs" / "b-better" / "run.json"
         edit(path, device="another", versions={"handreid": "0.1.0", "torch": "3.0"})
         notes = compare_runs(run_folders([tmp_path / "runs"]), resamples=100).notes
-        assert "trained on different devices (a machine, another): compare no times" in notes
+        assert "trained on different devices (a machine, another): do not compare times" in notes
         assert "trained with different versions of torch (2.15.0, 3.0)" in notes
         assert not [note for note in notes if "handreid" in note]
 

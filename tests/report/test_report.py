@@ -59,7 +59,7 @@ class TestWhatIsOnIt:
 
     def test_what_was_done_is_said_in_words(self, report: Path):
         told = words(report)
-        assert "the encoder learns for 3 epochs in batches of 8 photos from cross-entropy" in told
+        assert "the encoder is trained for 3 epochs in batches of 8 photos with cross-entropy" in told
         assert "an identity-disjoint split" in told
 
     def test_curves_are_the_runs_own(self, report: Path, ladder: Path):
@@ -87,7 +87,7 @@ class TestWhatIsOnIt:
             )
 
     def test_the_data_card_counts_who_was_seen_before(self, report: Path):
-        assert re.search(r"People who are searched for and were trained on: 0 of \d+\.", words(report))
+        assert re.search(r"Test subjects used for training: 0 of \d+\.", words(report))
 
     def test_a_person_who_was_trained_on_is_counted(self, ladder: Path):
         from dataclasses import replace
@@ -100,7 +100,7 @@ class TestWhatIsOnIt:
         material = load_dataset(run.recipe, Path(run.facts["manifest"]))
         query = material.split.test[0].query[:1]
         leaking = replace(material, split=replace(material.split, train=query))
-        assert "trained on: 1 of" in _leaks(leaking)[0]
+        assert "for training: 1 of" in _leaks(leaking)[0]
 
     def test_it_is_one_small_file_that_asks_for_nothing(self, report: Path):
         text = report.read_text()
@@ -146,7 +146,7 @@ class TestWhereSomethingIsMissing:
             for path in run.glob("stages/*/parameters.json"):
                 path.unlink()
         page = write_report([runs], tmp_path / "report.html")
-        assert "How compact" not in words(page)
+        assert "Compactness and separation" not in words(page)
         assert "first right answer at rank" in words(page)
 
     def test_photos_that_are_gone_leave_the_numbers(self, runs: Path, tmp_path: Path):

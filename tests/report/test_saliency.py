@@ -401,7 +401,7 @@ class TestAllModels:
         vit, resnet = embedder(), embedder("resnet")
         assert (caveat(vit, "auto"), caveat(resnet, "auto")) == (CAVEATS["rollout"], CAVEATS["grad-cam"])
         assert caveat(vit, "grad-cam") == CAVEATS["grad-cam of a ViT"]
-        assert all("no evidence of whose hand" in sentence for sentence in CAVEATS.values())
+        assert all("not evidence of whose hand" in sentence for sentence in CAVEATS.values())
 
 
 class TestOverlay:

@@ -555,7 +555,7 @@ class TestSweep:
             assert (out / name).stat().st_size
         page = (out / "report.html").read_text()
         assert all(trial["name"] in page for trial in content["trials"])
-        assert "no test identity" in page or "has seen a test identity" in page
+        assert "no test identity" in page or "used test identities" in page
         again = handreid("report", out, "--out", folder / "again.html")
         assert (again.code, again.err.count("\n")) == (0, 0), again.err
         assert not [path for path in out.iterdir() if path.name.startswith(".") and path.name != ".lock"]

@@ -33,20 +33,20 @@ METHODS = {
 }
 CAVEATS = {
     "rollout": (
-        "It says where the network's attention went, not what it made of it nor whether that decided anything, and it "
-        "is no evidence of whose hand this is."
+        "It shows where the network's attention went, not what it computed from it or whether that mattered, and it is "
+        "not evidence of whose hand this is."
     ),
     "grad-cam": (
-        "It is a first-order estimate on a coarse grid of what the embedding is made of, not of what tells this hand "
-        "from others, and it is no evidence of whose hand this is."
+        "It is a first-order estimate, on a coarse grid, of what the embedding depends on, not of what distinguishes "
+        "this hand from others, and it is not evidence of whose hand this is."
     ),
     "grad-cam of a ViT": (
-        "Grad-CAM is made for convolutions; of the ViTs measured it was hardly better than the photo's contrast, which "
-        "asks no model, so this shows how it fails. It is no evidence of whose hand this is."
+        "Grad-CAM is made for convolutions; for the ViTs measured it was hardly better than the photo's contrast, "
+        "which needs no model, so do not rely on this map. It is not evidence of whose hand this is."
     ),
     "occlusion": (
         "It says what this network loses when a part is blurred, one part at a time, not what an examiner should "
-        "compare, and it is no evidence of whose hand this is."
+        "compare, and it is not evidence of whose hand this is."
     ),
 }
 _PAIRS = 6

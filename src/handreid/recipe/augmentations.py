@@ -13,7 +13,7 @@ class Crop(Value):
 
     kind: Literal["crop"] = "crop"
     enlarge: float = Field(8 / 7, ge=1, le=2)
-    """How much larger than the input the photo is before the window is cut."""
+    """Factor by which the photo is larger than the input before the window is cut."""
 
 
 class Padding(Value):
@@ -37,7 +37,7 @@ class Affine(Value):
 
 
 class ColourJitter(Value):
-    """Brightness, contrast, saturation and hue drawn anew for every photo, as torchvision's `ColorJitter`."""
+    """Random brightness, contrast, saturation and hue for every photo, as torchvision's `ColorJitter`."""
 
     kind: Literal["colour_jitter"] = "colour_jitter"
     brightness: float = Field(0.2, ge=0)
@@ -47,11 +47,11 @@ class ColourJitter(Value):
     saturation: float = Field(0.1, ge=0)
     """Factor drawn from 1 - this to 1 + this."""
     hue: float = Field(0.0, ge=0, le=0.5)
-    """Largest turn of the colour circle, either way."""
+    """Largest rotation of the colour circle, either way."""
 
 
 class RandomErasing(Value):
-    """A random rectangle becomes the mean colour (Zhong et al. 2020), after all other steps wherever it is named."""
+    """A random rectangle is filled with the mean colour (Zhong et al. 2020), always after all other steps."""
 
     kind: Literal["random_erasing"] = "random_erasing"
     probability: float = Field(0.5, gt=0, le=1)
@@ -71,8 +71,8 @@ class Perspective(Value):
 
 
 class Background(Value):
-    """Another background in the place of a light one (11k Hands are shot on white), so that the network reads the hand
-    and not the table. A photo whose border is not light, or whose skin is nearly as pale, stays as it is.
+    """Replaces a light background (11k Hands were taken on white), so that the network uses the hand and not the table.
+    A photo whose border is not light, or whose skin is nearly as pale, is left unchanged.
     """
 
     kind: Literal["background"] = "background"
@@ -84,25 +84,25 @@ class Background(Value):
 
 
 class RandAugment(Value):
-    """`operations` changes of colour and geometry drawn for every photo (Cubuk et al. 2020), none of which mirrors."""
+    """`operations` random changes of colour and geometry for every photo (Cubuk et al. 2020); none mirrors."""
 
     kind: Literal["rand_augment"] = "rand_augment"
     operations: int = Field(2, ge=1)
-    """Changes in a row."""
+    """Number of changes applied one after another."""
     magnitude: int = Field(7, ge=0, le=30)
-    """How strong, of 30."""
+    """Strength, from 0 to 30."""
 
 
 class AugMix(Value):
-    """Several chains of changes, mixed with the photo (Hendrycks et al. 2020), none of which mirrors. The paper's loss
-    between differently mixed copies is no part of it.
+    """Several chains of changes, mixed with the photo (Hendrycks et al. 2020); none mirrors. The paper's loss between
+    differently mixed copies is not included.
     """
 
     kind: Literal["augmix"] = "augmix"
     severity: int = Field(3, ge=1, le=10)
-    """How strong the changes are."""
+    """Strength of the changes."""
     chains: int = Field(3, ge=1)
-    """Chains that are mixed."""
+    """Number of chains that are mixed."""
 
 
 Augmentation = Annotated[
@@ -112,7 +112,7 @@ Augmentation = Annotated[
 
 
 class Mixup(Value):
-    """A photo is blended with another of its batch, and its target with the other's (Zhang et al. 2018)."""
+    """A photo is blended with another one of the batch, and so are their targets (Zhang et al. 2018)."""
 
     kind: Literal["mixup"] = "mixup"
     alpha: float = Field(0.2, gt=0)
@@ -122,7 +122,9 @@ class Mixup(Value):
 
 
 class CutMix(Value):
-    """A rectangle of a photo is another's of its batch, and so is that share of its target (Yun et al. 2019)."""
+    """A rectangle of a photo is replaced by that of another photo of the batch, and the same share of its target (Yun
+    et al. 2019).
+    """
 
     kind: Literal["cutmix"] = "cutmix"
     alpha: float = Field(1.0, gt=0)

@@ -31,25 +31,26 @@ def _check_name(kind: str) -> str:
 
 
 class CustomTerm(LearnedTerm):
-    """A loss of your own, an `nn.Module` (see [Python](python.md)). Training such a recipe imports its package, and
-    runs the code in it.
+    """A loss of your own, an `nn.Module` (see [Python](python.md)). Training such a recipe imports its package and runs
+    its code.
     """
 
     kind: Annotated[str, AfterValidator(_check_name)]
     """`package.module:Class`, as Python imports it."""
     arguments: dict[str, object] = Field({})
-    """Keyword arguments of the class. `features`, `widths`, `identities` and `neck` are filled in where the class asks
-    for them."""
+    """Keyword arguments of the class. `features`, `widths`, `identities` and `neck` are filled in if the class has such
+    parameters."""
     features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
     """Features that it reads."""
     neck: Neck = "before"
-    """Where it reads them: before or after the head's neck."""
+    """Whether features are read before or after the head's neck."""
     pairs: bool = False
-    """Whether it compares photos of one identity within a batch, so that the sampler must put some there."""
+    """Whether it compares photos of one identity within a batch; the sampler must then provide several."""
     mixed_photos: bool = False
-    """Whether it knows what to do with a photo mixed of two identities (`targets.parts()`)."""
+    """Whether it supports photos mixed from two identities (`targets.parts()`)."""
     fingerprint: str | None = None
-    """Written by handreid for an object that was given from Python, which no recipe can build: what it was."""
+    """Written by handreid for an object that was given from Python and that no recipe can construct: identifies the
+    object."""
     _module: Any = PrivateAttr(None)
 
     @property

@@ -10,7 +10,7 @@ from handreid.recipe.rerank import Rerank, with_kinds
 
 
 class Prompts(Value):
-    """Handcrafted sentences for zero-shot aspect classification; `{aspect}`, `{surface}` and `{side}` are filled in."""
+    """Handcrafted sentences for zero-shot view classification; `{aspect}`, `{surface}` and `{side}` are filled in."""
 
     templates: tuple[str, ...] = (
         "A photo of a {aspect} {side} hand of a person.",
@@ -18,7 +18,7 @@ class Prompts(Value):
         "The {surface} of a person's {side} hand on a table.",
         "A close photo of a {side} human hand, {aspect} view.",
     )
-    """Each with `{side}`, and `{aspect}` (dorsal, palmar) or `{surface}` (back, palm); also scored averaged."""
+    """Each with `{side}`, and `{aspect}` (dorsal, palmar) or `{surface}` (back, palm); their average is scored too."""
 
     @model_validator(mode="after")
     def _templates_have_places(self) -> "Prompts":
@@ -42,10 +42,10 @@ def _check_places(template: str) -> None:
 
 
 class Evaluate(Value):
-    """How a run is scored."""
+    """How a run is evaluated."""
 
     draws: int = Field(10, ge=1)
-    """Galleries drawn; the scores are means over them."""
+    """Number of gallery draws; scores are means over them."""
     flip_tta: bool = False
     """Flip test-time augmentation: the features of photo and mirrored photo, summed."""
     prompts: Prompts | None = None
@@ -53,9 +53,9 @@ class Evaluate(Value):
     rerank: Annotated[tuple[Rerank, ...], BeforeValidator(with_kinds)] = ()
     """Re-ranking, one mapping or several; reported in addition to the plain ranking."""
     resamples: int = Field(10_000, ge=100)
-    """Resamples of the subjects behind each interval."""
+    """Number of resamples of the subjects for each interval."""
     batch_size: int = Field(64, ge=1)
-    """Photos embedded at a time; changes memory, not scores."""
+    """Photos embedded at a time; affects memory, not scores."""
 
     @model_validator(mode="after")
     def _nothing_is_done_twice(self) -> "Evaluate":

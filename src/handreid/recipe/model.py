@@ -12,32 +12,33 @@ class VisualPrompts(Value):
     """Learned tokens between a ViT's class token and its patches (Jia et al. 2022); saved as part of the model."""
 
     tokens: int = Field(5, ge=1)
-    """How many."""
+    """Number of prompts."""
     depth: Literal["shallow", "deep"] = "shallow"
-    """`shallow` goes in once, before the first block; with `deep` each block has its own in the place of the last
-    one's."""
+    """`shallow` prompts are inserted once, before the first block; with `deep`, each block has its own instead of those
+    of the block before."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the prompts' values that are zero at a step of training."""
+    """Share of the prompts' values that are set to zero in a training step."""
 
 
 class Backbone(Value):
-    """A CLIP image tower: by open_clip's name, by our name `handreid-tiny`, or by a config of its own."""
+    """A CLIP image tower: by open_clip's name, by our name `handreid-tiny`, or by your own config."""
 
     name: str = "ViT-B-16-quickgelu"
-    """A model of open_clip with a ViT or ResNet tower of its own, or `handreid-tiny`."""
+    """A model of open_clip with a native ViT or ResNet tower, or `handreid-tiny`."""
     weights: str = "openai"
     """A pretrained tag of open_clip, a file (open_clip, OpenAI or safetensors), or `none` for random weights."""
     towers: Literal["both", "image"] = "both"
-    """`image` for a file that holds the image tower alone; the text tower is then random."""
+    """`image` for a file that holds only the image tower; the text tower is then random."""
     image_size: Size | None = None
-    """Input side, or height and width, a multiple of the patch unless there is a `stride`; null is the size the weights
-    were made for."""
+    """Side of the input in pixels, or height and width; a multiple of the patch unless `stride` is set; null is the
+    size that the weights were trained at."""
     stride: int | None = Field(None, ge=1)
-    """Pixels from one patch to the next, of a ViT; less than the patch makes them overlap. null is the patch's side."""
+    """Pixels from one patch of a ViT to the next; if less than the patch's side, patches overlap. null is the patch's
+    side."""
     visual_prompts: VisualPrompts | None = None
-    """Learned tokens among the tower's own; null is none."""
+    """Learned tokens in addition to the tower's own; null is none."""
     config: dict[str, object] | Path | None = None
-    """Towers of one's own: open_clip's `embed_dim`, `vision_cfg` and `text_cfg`, here or in a JSON file."""
+    """Your own towers: open_clip's `embed_dim`, `vision_cfg` and `text_cfg`, here or in a JSON file."""
 
     @model_validator(mode="after")
     def _sizes_are_positive(self) -> "Backbone":
@@ -53,9 +54,9 @@ class Preprocess(Value):
     normalise: Literal["clip", "imagenet", "half"] = "clip"
     """Mean and standard deviation of the channels: CLIP's, ImageNet's, or 0.5 and 0.5."""
     resize: Literal["squash", "crop", "pad"] = "squash"
-    """What happens to a photo that is not of the input's shape; `crop` is at its centre, `pad` is with white."""
+    """What to do with a photo whose shape is not the input's; `crop` takes the centre, `pad` adds white."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """How pixels are resized."""
+    """Interpolation for resizing."""
 
 
 class HeadValue(Value):
@@ -86,13 +87,15 @@ class PartsValue(HeadValue):
 
 
 class PlainHead(HeadValue):
-    """Features as the backbone gives them; the objectives' classifiers sit directly on them."""
+    """The backbone's features, unchanged; the objectives' classifiers read them directly."""
 
     kind: Literal["linear"] = "linear"
 
 
 class Bnneck(HeadValue):
-    """A batch normalisation without bias between feature and classifier (Luo et al. 2019); they compare after it."""
+    """A batch normalisation without bias between feature and classifier (Luo et al. 2019); the paper compares features
+    after it.
+    """
 
     kind: Literal["bnneck"] = "bnneck"
 
@@ -100,7 +103,7 @@ class Bnneck(HeadValue):
 class Mlp(HeadValue):
     """A projection of two layers, then a batch normalisation, on each feature that is read behind the neck.
 
-    SimCLR (Chen et al. 2020) and SupCon (Khosla et al. 2020) train with it and compare before it.
+    SimCLR (Chen et al. 2020) and SupCon (Khosla et al. 2020) train with it and compare features before it.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -113,12 +116,13 @@ class Mlp(HeadValue):
 class Pcb(PartsValue):
     """Horizontal stripes of the patch grid, each a feature with a classifier, beside BNNecks.
 
-    Sun et al. 2018; they compare all stripes concatenated, before the neck. Parts: `stripe_1` at the top and on.
+    Sun et al. 2018, who compare all stripes concatenated, before the neck. Parts: `stripe_1` at the top, `stripe_2` ...
     """
 
     kind: Literal["pcb"] = "pcb"
     stripes: int = Field(6, ge=2)
-    """Stripes from top to bottom, no more than the grid has rows; where rows do not divide, neighbours share one."""
+    """Number of stripes from top to bottom, at most the number of rows of the grid; if the rows do not divide evenly,
+    neighbouring stripes share a row."""
     width: int = Field(256, ge=2)
     """Width that each stripe is reduced to."""
 
@@ -140,7 +144,7 @@ class Gem(PartsValue):
 
     kind: Literal["gem"] = "gem"
     power: float = Field(3.0, ge=1, allow_inf_nan=False)
-    """Where the learned power begins; 1 is the mean, and the more, the nearer to the maximum."""
+    """Initial value of the learned power; 1 is the mean, larger values are closer to the maximum."""
 
 
 class AttentionPooling(PartsValue):
@@ -148,7 +152,7 @@ class AttentionPooling(PartsValue):
 
     kind: Literal["attention"] = "attention"
     heads: int = Field(4, ge=1)
-    """Heads of the attention; a divisor of the width of the tower's patches."""
+    """Number of attention heads; a divisor of the width of the tower's patches."""
 
 
 CONTEXT = "{context}"
@@ -160,14 +164,14 @@ class SentenceValue(PartsValue):
     template: str = "A photo of a {context} hand."
     """The sentence; `{context}` is where the pseudo-words go."""
     inference: Inference = "composed"
-    """What the photo is looked at with at test: its own sentence, or one for all, whose feature is cached. Evaluations
-    report both."""
+    """The sentence used at test: the photo's own, or one for all photos, whose feature is cached. Evaluations report
+    both."""
     fixed: str = "A photo of a hand."
-    """The sentence for all."""
+    """The sentence for all photos."""
     heads: int = Field(8, ge=1)
-    """Heads of every attention; a divisor of the joint width."""
+    """Number of heads of every attention; a divisor of the joint width."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of what attention and MLP give that is dropped in training."""
+    """Dropout after attention and MLP in training."""
     hidden: int = Field(512, ge=1)
     """Width of the inversion network's hidden layers."""
 
@@ -185,29 +189,30 @@ class SentenceValue(PartsValue):
 
 
 class PromptSg(SentenceValue):
-    """A photo's joint feature becomes a word of a sentence, whose feature attends to the photo's tokens (Yang et al.
-    2024). BNNecks on everything; one part, `semantic`. Needs a text tower: see [PromptSG](promptsg.md).
+    """Pseudo-words are computed from a photo's joint feature; the text feature of their sentence attends to the photo's
+    tokens (Yang et al. 2024). BNNecks on all features; one part, `semantic`. Needs a text tower: see
+    [PromptSG](promptsg.md).
     """
 
     kind: Literal["promptsg"] = "promptsg"
 
 
 class PromptSgGraph(SentenceValue):
-    """PromptSG with words from a graph of prototypes: ours, the paper has no graph. See [PromptSG](promptsg.md)."""
+    """PromptSG with pseudo-words from a graph of prototypes: ours, not in the paper. See [PromptSG](promptsg.md)."""
 
     kind: Literal["promptsg_graph"] = "promptsg_graph"
     tokens: int = Field(4, ge=1)
     """Pseudo-words in the sentence."""
     edges: Literal["none", "identity", "attributes"] = "attributes"
-    """`none` is without the graph, `identity` with identities alone, `attributes` with those of the manifest too."""
+    """`none`: no graph; `identity`: identities only; `attributes`: also attributes from the manifest."""
     neighbours: int = Field(5, ge=1)
-    """Identities that a node is joined to."""
+    """Number of identities that a node is joined to."""
     layers: int = Field(2, ge=1, le=2)
-    """How far a photo hears: from its neighbours, or from theirs too."""
+    """Message passing steps: 1 from a photo's neighbours, 2 also from their neighbours."""
     temperature: float = Field(0.1, gt=0)
-    """What cosines are divided by before the softmax over a node's neighbours."""
+    """Divisor of the cosines before the softmax over a node's neighbours."""
     decay: Share = 0.8
-    """Share of an identity's prototype that is left when photos of it are in a batch."""
+    """Share of an identity's prototype that is kept when a batch has photos of it."""
     phrases: dict[str, str] = Field(
         {
             "aspect": "a photo of a {value} hand",
@@ -219,7 +224,7 @@ class PromptSgGraph(SentenceValue):
             "age": "a photo of the hand of a {value} person",
         }
     )
-    """Columns of the manifest that give attributes, and a phrase for each; those that it lacks are ignored."""
+    """Columns of the manifest that give attributes, and a phrase for each; missing columns are ignored."""
 
     @property
     def keeps_prototypes(self) -> bool:
@@ -234,16 +239,16 @@ class PromptSgGraph(SentenceValue):
 
 
 class TestFeature(Value):
-    """What is compared at test time: features, before or after the head's neck, concatenated and made of unit length.
+    """What is compared at test time: features, before or after the head's neck, concatenated and scaled to unit length.
 
     The papers: BNNeck (Luo et al.) `[pooled]` after; CLIP-ReID `[pooled, joint]` before; PCB and MGN `[parts]` before;
     the hands' CLIP baseline `[pooled, joint]` after, which is the default.
     """
 
     features: tuple[FeatureName, ...] = ("pooled", "joint")
-    """Which features make the embedding, in this order; `parts` is all that the head makes of the patch grid."""
+    """Features of the embedding, in this order; `parts` are all features that the head computes from the patch grid."""
     neck: Neck = "after"
-    """Taken before or after the head's neck."""
+    """Whether features are taken before or after the head's neck."""
 
     @model_validator(mode="after")
     def _some_feature(self) -> "TestFeature":
@@ -256,12 +261,12 @@ _NAMES_SOMEONE = ("path", "subject", "split", "draw", "caption", "origin")
 
 
 class SideInformation(Value):
-    """What the manifest says of how a photo was taken, as a vector in the tower (TransReID, CLIP-ReID)."""
+    """Manifest columns about how a photo was taken, as a learned vector in the tower (TransReID, CLIP-ReID)."""
 
     columns: tuple[str, ...] = Field(("camera",), min_length=1)
-    """Columns of the manifest; every combination of their values in the training photos has a vector of its own."""
+    """Columns of the manifest; every combination of their values in the training photos has its own vector."""
     strength: float = Field(3.0, gt=0)
-    """What the vector is multiplied by; 3 is CLIP-ReID's."""
+    """Factor of the vector; CLIP-ReID uses 3."""
 
     @model_validator(mode="after")
     def _says_nothing_of_who_it_is(self) -> "SideInformation":
@@ -277,18 +282,18 @@ class SideInformation(Value):
 
 
 class Model(Value):
-    """From photo to embedding; what is saved in model.safetensors."""
+    """From photo to embedding; saved in model.safetensors."""
 
     backbone: Backbone = Backbone()
     """The image tower."""
     side_information: SideInformation | None = None
-    """What the embedder reads beside the pixels; null is nothing."""
+    """Manifest columns that the embedder reads in addition to the pixels; null is none."""
     preprocess: Preprocess = Preprocess()
-    """From photo to input."""
+    """How a photo becomes the tower's input."""
     head: Annotated[
         PlainHead | Bnneck | Mlp | Pcb | Mgn | Gem | AttentionPooling | PromptSg | PromptSgGraph,
         Field(discriminator="kind"),
     ] = Bnneck()
-    """What stands between features and classifiers."""
+    """Layers between the backbone's features and the classifiers."""
     test_feature: TestFeature = TestFeature()
-    """What is compared."""
+    """The features that are compared at test."""

@@ -17,7 +17,7 @@ class CrossEntropy(LearnedTerm):
 
     kind: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of the target that is spread over all identities."""
+    """Share of the target that is distributed over all identities."""
     features: tuple[FeatureName, ...] = Field(("pooled", "joint"), min_length=1)
     """Features that get a classifier, behind the head's neck."""
 
@@ -27,45 +27,45 @@ class ArcFace(LearnedTerm):
 
     kind: Literal["arcface"] = "arcface"
     scale: float = Field(30.0, gt=0)
-    """What cosines are multiplied by."""
+    """Factor of the cosines."""
     margin: float = Field(0.5, ge=0, le=1.5)
     """Added to the angle, in radians."""
     margin_warmup_epochs: float = Field(0, ge=0)
-    """Epochs over which the margin grows from 0 in a line."""
+    """Epochs over which the margin grows linearly from 0."""
     features: tuple[FeatureName, ...] = Field(("pooled", "joint"), min_length=1)
     """Features that get a classifier, behind the head's neck."""
 
 
 class CosFace(LearnedTerm):
-    """Classification by angle, with a margin that is taken from the right identity's cosine (Wang et al. 2018)."""
+    """Classification by angle, with a margin that is subtracted from the right identity's cosine (Wang et al. 2018)."""
 
     kind: Literal["cosface"] = "cosface"
     scale: float = Field(30.0, gt=0)
-    """What cosines are multiplied by."""
+    """Factor of the cosines."""
     margin: float = Field(0.35, ge=0, le=1)
-    """Taken from the cosine."""
+    """Subtracted from the cosine."""
     margin_warmup_epochs: float = Field(0, ge=0)
-    """Epochs over which the margin grows from 0 in a line."""
+    """Epochs over which the margin grows linearly from 0."""
     features: tuple[FeatureName, ...] = Field(("pooled", "joint"), min_length=1)
     """Features that get a classifier, behind the head's neck."""
 
 
 class Triplet(Term):
-    """A photo is nearer to its identity's photos than to others', by a margin (Hermans et al. 2017)."""
+    """A photo should be nearer to photos of its identity than to others, by a margin (Hermans et al. 2017)."""
 
     kind: Literal["triplet"] = "triplet"
     mining: Literal["batch_all", "batch_hard", "semi_hard", "hard_only"] = "batch_hard"
     """Which triplets of the batch count."""
     margin: float | Literal["soft"] = 0.3
-    """In units of the distance; `soft` is ln(1 + e^x) in the place of the hinge."""
+    """In units of the distance; `soft` is ln(1 + e^x) instead of the hinge."""
     distance: Literal["euclidean", "cosine"] = "euclidean"
-    """Euclidean of the features as they are, or 1 - cosine."""
+    """Euclidean distance of unnormalised features, or 1 - cosine."""
     quantile: Share = 0.5
-    """`hard_only`: of the triplets that violate the margin only those harder than this quantile count."""
+    """`hard_only`: of the triplets that violate the margin, only those harder than this quantile count."""
     features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
     """Features whose losses are summed."""
     neck: Neck = "before"
-    """Read before or after the head's neck."""
+    """Whether features are read before or after the head's neck."""
 
     @property
     def needs_pairs(self) -> bool:
@@ -83,23 +83,23 @@ class Triplet(Term):
 
 
 class Center(LearnedTerm):
-    """Photos are drawn to a centre of their identity (Wen et al. 2016)."""
+    """Photos are pulled towards a centre of their identity (Wen et al. 2016)."""
 
     kind: Literal["center"] = "center"
     weight: float = Field(0.0005, gt=0)
-    """What this term is multiplied by in the loss."""
+    """Factor of this term in the loss."""
     centres: Literal["learnable", "running_mean"] = "learnable"
-    """Parameters that the optimizer steps, or means that follow the photos by the paper's equation 4."""
+    """Parameters of the optimizer, or running means of the photos by the paper's equation 4."""
     alpha: float = Field(0.5, gt=0, le=1)
-    """`running_mean`: how far centres follow (the paper's alpha)."""
+    """`running_mean`: how fast centres follow (the paper's alpha)."""
     push: float = Field(0.0, ge=0)
-    """Weight, within this term, of what pushes the centres of different identities apart; 0 is without."""
+    """Weight, within this term, of pushing the centres of different identities apart; 0 does not."""
     push_margin: float = Field(1.0, gt=0)
     """Distance up to which centres push each other."""
     features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
     """Features that get centres; their losses are summed."""
     neck: Neck = "before"
-    """Read before or after the head's neck."""
+    """Whether features are read before or after the head's neck."""
 
 
 class SupCon(Term):
@@ -107,11 +107,11 @@ class SupCon(Term):
 
     kind: Literal["supcon"] = "supcon"
     temperature: float = Field(0.1, gt=0)
-    """What cosines are divided by."""
+    """Divisor of the cosines."""
     features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
     """Features whose losses are summed."""
     neck: Neck = "before"
-    """Read before or after the head's neck."""
+    """Whether features are read before or after the head's neck."""
 
     @property
     def needs_pairs(self) -> bool:
@@ -123,17 +123,17 @@ class SupCon(Term):
 
 
 class SymmetricContrast(Term):
-    """Photos and the sentences that the head composed of them, either way round (Yang et al. 2024); photos in the joint
-    space, before the neck.
+    """Contrastive loss between photos and the sentences that the head composed from them, in both directions (Yang et
+    al. 2024); photos in the joint space, before the neck.
     """
 
     kind: Literal["symmetric_contrast"] = "symmetric_contrast"
     weight: float = Field(0.5, gt=0)
-    """What this term is multiplied by in the loss."""
+    """Factor of this term in the loss."""
     temperature: float = Field(1.0, gt=0)
-    """What similarities are divided by."""
+    """Divisor of the similarities."""
     normalise: bool = False
-    """Cosines, or products of the features as they are."""
+    """True compares cosines, false products of unnormalised features."""
 
     @property
     def features(self) -> tuple[FeatureName, ...]:
@@ -174,25 +174,25 @@ class MetricLearning(LearnedTerm):
     loss: str
     """Name of a class in `pytorch_metric_learning.losses`."""
     arguments: dict[str, object] = Field({})
-    """Its arguments, but for distance and reducer, and what follows from the data (classes, embedding size)."""
+    """Its arguments, except distance, reducer, and what follows from the data (classes, embedding size)."""
     miner: str | None = None
-    """Name of a class in `pytorch_metric_learning.miners`; null is without."""
+    """Name of a class in `pytorch_metric_learning.miners`; null is none."""
     miner_arguments: dict[str, object] = Field({})
-    """Its arguments, but for the distance."""
+    """Its arguments, except the distance."""
     distance: Literal[
         "cosine", "dot_product", "euclidean", "squared_euclidean", "normalised_euclidean", "signal_to_noise"
     ] = "euclidean"
-    """What loss and miner compare with; always given to the library, never left to its default."""
+    """Distance of loss and miner; always set explicitly, never the library's default."""
     reducer: Literal["mean", "sum", "mean_of_positive"] = "mean"
-    """How the terms of a batch become one number; the library's own default is mostly `mean_of_positive`, which leaves
-    out the terms that are 0. A few of its losses (PNPLoss, P2SGradLoss) reduce by themselves."""
+    """How the values of a batch are reduced to one number; the library's own default is mostly `mean_of_positive`,
+    which leaves out values of 0. A few of its losses (PNPLoss, P2SGradLoss) have their own reduction."""
     memory: int | None = Field(None, ge=2)
-    """Photos whose features are remembered from earlier batches and compared too (cross-batch memory, Wang et al.
-    2020); null is without."""
+    """Number of photos whose features are stored from earlier batches and compared too (cross-batch memory, Wang et al.
+    2020); null is none."""
     features: tuple[FeatureName, ...] = Field(("pooled",), min_length=1)
     """Features whose losses are summed."""
     neck: Neck = "before"
-    """Read before or after the head's neck."""
+    """Whether features are read before or after the head's neck."""
 
     @property
     def needs_pairs(self) -> bool:
@@ -207,9 +207,9 @@ class TextTerm(Term):
     """A term that compares photos, in the joint space, with the texts of an earlier stage `learn_prompts`."""
 
     normalise: bool = False
-    """Whether features are made of unit length before they are compared; CLIP-ReID's are not."""
+    """Whether features are scaled to unit length before they are compared; CLIP-ReID's are not."""
     temperature: float = Field(1.0, gt=0)
-    """What similarities are divided by."""
+    """Divisor of the similarities."""
 
     @property
     def features(self) -> tuple[FeatureName, ...]:
@@ -221,15 +221,15 @@ class TextTerm(Term):
 
 
 class ImageToText(TextTerm):
-    """A photo finds its identity's text among those of all identities (Li et al. 2023, CLIP-ReID)."""
+    """Classification of a photo among the texts of all identities (Li et al. 2023, CLIP-ReID)."""
 
     kind: Literal["image_to_text"] = "image_to_text"
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of the target that is spread over all identities."""
+    """Share of the target that is distributed over all identities."""
 
 
 class TextToImage(TextTerm):
-    """The text of an identity finds its photos among those of the batch (Li et al. 2023, equation 4)."""
+    """Retrieval of an identity's photos by its text, among the photos of the batch (Li et al. 2023, equation 4)."""
 
     kind: Literal["text_to_image"] = "text_to_image"
 

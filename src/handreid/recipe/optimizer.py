@@ -12,21 +12,21 @@ class ConstantSchedule(Value):
 
     kind: Literal["constant"] = "constant"
     warmup_epochs: float = Field(0, ge=0)
-    """Epochs over which the rate climbs in a line."""
+    """Epochs over which the rate rises linearly."""
     warmup_factor: float = Field(0.01, gt=0, le=1)
-    """Share of the rate that warm-up begins with."""
+    """Share of the rate at the start of the warm-up."""
 
 
 class CosineSchedule(Value):
-    """After the warm-up half a cosine down to `final_factor` at the stage's end."""
+    """After the warm-up, half a cosine down to `final_factor` at the end of the stage."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_epochs: float = Field(0, ge=0)
-    """Epochs over which the rate climbs in a line."""
+    """Epochs over which the rate rises linearly."""
     warmup_factor: float = Field(0.01, gt=0, le=1)
-    """Share of the rate that warm-up begins with."""
+    """Share of the rate at the start of the warm-up."""
     final_factor: float = Field(0.0, ge=0, le=1)
-    """Share of the rate that is left at the end."""
+    """Share of the rate at the end."""
 
 
 class MultistepSchedule(Value):
@@ -34,25 +34,25 @@ class MultistepSchedule(Value):
 
     kind: Literal["multistep"] = "multistep"
     warmup_epochs: float = Field(0, ge=0)
-    """Epochs over which the rate climbs in a line."""
+    """Epochs over which the rate rises linearly."""
     warmup_factor: float = Field(0.01, gt=0, le=1)
-    """Share of the rate that warm-up begins with."""
+    """Share of the rate at the start of the warm-up."""
     milestones: tuple[float, ...]
-    """Epochs, counted from the stage's beginning."""
+    """Epochs, counted from the start of the stage."""
     gamma: float = Field(0.1, gt=0, lt=1)
-    """What the rate is multiplied by."""
+    """Factor of the rate."""
 
 
 class OneCycleSchedule(Value):
-    """Up to `lr` over `warmup_epochs`, then down by a cosine (Smith and Topin 2018, without the momentum cycle)."""
+    """Up to `lr` over `warmup_epochs`, then down along a cosine (Smith and Topin 2018, without the momentum cycle)."""
 
     kind: Literal["one_cycle"] = "one_cycle"
     warmup_epochs: float = Field(gt=0)
-    """Epochs over which the rate climbs by half a cosine."""
+    """Epochs over which the rate rises along half a cosine."""
     warmup_factor: float = Field(0.04, gt=0, le=1)
-    """Share of the rate that warm-up begins with."""
+    """Share of the rate at the start of the warm-up."""
     final_factor: float = Field(1e-4, ge=0, le=1)
-    """Share of the rate that is left at the end."""
+    """Share of the rate at the end."""
 
 
 Schedule = Annotated[
@@ -61,23 +61,23 @@ Schedule = Annotated[
 
 
 class Optimizer(Value):
-    """`lr` is the encoder's; new layers (necks, classifiers, visual prompts, side information) take `lr * new_layers`.
-    Biases and norms do not decay.
+    """`lr` is the encoder's rate; new layers (necks, classifiers, visual prompts, side information) use `lr *
+    new_layers`. Biases and norms have no weight decay.
     """
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
-    """The rule of the step."""
+    """The optimizer."""
     lr: float = Field(5e-6, gt=0)
     """Learning rate of the encoder."""
     new_layers: float = Field(10.0, gt=0)
-    """What the rate of new layers is multiplied by."""
+    """Factor of the rate for new layers."""
     weight_decay: float = Field(5e-4, ge=0)
     """Weight decay of matrices; vectors (biases, norms, the class token) have none."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """What the encoder's rate is multiplied by from one block to the one before it; 1 is the same rate for all."""
+    """Factor of the encoder's rate from one block to the block before it; 1 is the same rate for all."""
     bias_factor: float = Field(1.0, gt=0)
-    """What the rates of the encoder's and the head's biases are multiplied by; CLIP-ReID has 2 for ViTs."""
+    """Factor of the rates for the encoder's and the head's biases; CLIP-ReID uses 2 for ViTs."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """`sgd` only."""
+    """Momentum; `sgd` only."""
     schedule: Schedule = MultistepSchedule(warmup_epochs=10, milestones=(40, 60), gamma=0.5)
-    """How the rate changes; stated in epochs, stepped per batch."""
+    """Schedule of the rate; stated in epochs, stepped per batch."""

@@ -13,16 +13,16 @@ CONTEXT = "{context}"
 
 
 class PromptOptimizer(Value):
-    """How fast contexts learn; the defaults are CLIP-ReID's."""
+    """Optimizer of the contexts; the defaults are CLIP-ReID's."""
 
     kind: Literal["adam", "adamw"] = "adam"
-    """The rule of the step."""
+    """The optimizer."""
     lr: float = Field(3.5e-4, gt=0)
     """Learning rate of the contexts."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay of the contexts."""
     schedule: Schedule = CosineSchedule(warmup_epochs=5, warmup_factor=1 / 35, final_factor=1 / 350)
-    """How the rate changes; stated in epochs, stepped per batch. The default climbs from 1e-5 and falls to 1e-6."""
+    """Schedule of the rate; stated in epochs, stepped per batch. The default rises from 1e-5 and falls to 1e-6."""
 
     @property
     def momentum(self) -> float:
@@ -31,63 +31,64 @@ class PromptOptimizer(Value):
 
 
 class NearestWords(Value):
-    """Contexts begin as the words of the vocabulary that are nearest to the identity's mean photo."""
+    """Contexts start from the words of the vocabulary that are nearest to the identity's mean photo."""
 
     kind: Literal["nearest"] = "nearest"
 
 
 class AttributeWords(Value):
-    """Contexts begin as what the manifest says of the identity, in words."""
+    """Contexts start from the identity's attributes in the manifest, in words."""
 
     kind: Literal["attributes"] = "attributes"
     columns: tuple[str, ...] = Field(("skin", "gender", "age", "nails"), min_length=1)
-    """Columns of the manifest, such as skin (which is `skin_color` in 11k Hands); those it lacks are left out."""
+    """Columns of the manifest, such as skin (`skin_color` in 11k Hands); missing columns are left out."""
 
 
 class LearnPrompts(StageValue):
-    """A sentence is learned for every training identity, with both towers frozen (CLIP-ReID's first stage)."""
+    """Learns a sentence for every training identity, with both towers frozen (CLIP-ReID's first stage)."""
 
     kind: Literal["learn_prompts"] = "learn_prompts"
     epochs: int = Field(120, ge=1)
-    """How often every training photo is seen. Its features are computed once, so an epoch costs only text."""
+    """How often every training photo is used. Its features are computed once, so an epoch only has to compute text."""
     batch_size: int = Field(64, ge=2)
-    """Most photos in a batch."""
+    """Largest number of photos in a batch."""
     optimizer: PromptOptimizer = PromptOptimizer()
-    """How fast contexts learn."""
+    """Optimizer of the contexts."""
     templates: tuple[str, ...] = Field(("A photo of a {context} {aspect} hand.",), min_length=1)
     """Sentences with a place for the `{context}`. `{aspect}` (dorsal, palmar), `{surface}` (back, palm), `{side}` and
-    columns of the manifest (`{skin}`) are filled in where all of an identity's training photos agree, else left out."""
+    columns of the manifest (`{skin}`) are filled in if all training photos of an identity agree, else left out."""
     ensemble: int = Field(1, ge=1, le=64)
-    """Prompts of each identity per template, from different random beginnings."""
+    """Prompts of each identity per template, with different random initial values."""
     average: Literal["before", "after"] = "before"
-    """An identity's several text features are averaged before or after they are made of unit length."""
+    """Whether the text features of an identity are averaged before or after scaling to unit length."""
     diversity: float = Field(0.0, ge=0)
-    """Weight of a term that keeps an identity's several prompts apart: their mean squared cosine."""
+    """Weight of a term that makes the prompts of an identity differ: their mean squared cosine."""
     tokens: int = Field(4, ge=1, le=32)
-    """Learned embeddings in a context."""
+    """Number of learned embeddings in a context."""
     contexts: Literal["identity", "shared", "both"] = "identity"
-    """Each identity has a context of its own, or all share one, or both, the shared one first."""
+    """Each identity has its own context, or all share one, or both, the shared one first."""
     position: Literal["front", "middle", "end"] = "middle"
-    """Where the context goes: first, where the template has it, or last before the full stop."""
+    """Where the context is placed: first, where the template has it, or last before the full stop."""
     init: Annotated[NearestWords | AttributeWords, Field(discriminator="kind")] | str | None = None
-    """What contexts begin as: words, such as `hand with long fingers`; `{kind: nearest}`; `{kind: attributes}`; null is
+    """Initial contexts: words, such as `hand with long fingers`; `{kind: nearest}`; `{kind: attributes}`; null is
     random."""
     std: float = Field(0.02, gt=0)
-    """Standard deviation of random beginnings; a tenth of it is added to words, so that no two prompts begin equal."""
+    """Standard deviation of random initial values; noise with a tenth of it is added to words, so that no two prompts
+    start equal."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of a context's numbers that are zeroed in a step."""
+    """Share of a context's values that are set to zero in a step."""
     image_to_text: float = Field(1.0, ge=0)
-    """Weight of the loss that a photo finds its identity's text."""
+    """Weight of the loss from photo to text."""
     text_to_image: float = Field(1.0, ge=0)
-    """Weight of the loss that a text finds its identity's photos."""
+    """Weight of the loss from text to photo."""
     normalise: bool = False
-    """Whether features are made of unit length before they are compared; CLIP-ReID's are not."""
+    """Whether features are scaled to unit length before they are compared; CLIP-ReID's are not."""
     temperature: float = Field(1.0, gt=0)
-    """What similarities are divided by."""
+    """Divisor of the similarities."""
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the autocast; `auto` is bf16 on GPUs that have it, else fp32; `fp16` needs a GPU."""
+    """Precision of the autocast; `auto` is bf16 on GPUs that support it, else fp32; `fp16` needs a GPU."""
     validate_every: int = Field(10, ge=1)
     """Epochs between counts of how many training photos are nearest to their own identity's text."""
 

@@ -9,17 +9,17 @@ from handreid.recipe.base import Value
 
 
 class KReciprocal(Value):
-    """Re-ranking by k-reciprocal neighbours (Zhong et al. 2017); all queries of a draw are looked at together."""
+    """Re-ranking by k-reciprocal neighbours (Zhong et al. 2017); all queries of a draw are used together."""
 
     kind: Literal["k_reciprocal"] = "k_reciprocal"
     k1: int = Field(20, ge=1)
-    """Nearest photos that are asked whether a photo is among their own nearest."""
+    """Number of nearest photos among which reciprocal neighbours are searched for."""
     k2: int = Field(6, ge=1)
-    """Nearest photos, the photo itself being one, whose neighbourhoods are averaged; 1 averages nothing."""
+    """Number of nearest photos, including the photo itself, whose neighbourhoods are averaged; 1 averages nothing."""
     lambda_: float = Field(0.3, ge=0, le=1, alias="lambda")
     """Weight of the original distance; 1 is no re-ranking, 0 the neighbours alone."""
     formula: Literal["paper", "code"] = "paper"
-    """By the paper's equations, or as in the authors' code, which most published numbers come from."""
+    """The paper's equations, or the authors' code, which most published numbers come from."""
 
     @property
     def words(self) -> str:
@@ -33,9 +33,9 @@ class QueryExpansion(Value):
 
     kind: Literal["query_expansion"] = "query_expansion"
     neighbours: int = Field(5, ge=1)
-    """Nearest gallery photos that the query is averaged with."""
+    """Number of nearest gallery photos that the query is averaged with."""
     alpha: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Each counts as its cosine to this power; 0 is the plain mean."""
+    """Each is weighted by its cosine to this power; 0 is the plain mean."""
 
     @property
     def words(self) -> str:
@@ -43,13 +43,15 @@ class QueryExpansion(Value):
 
 
 class GalleryExpansion(Value):
-    """Database-side augmentation (Arandjelovic and Zisserman 2012): gallery photos averaged with their nearest."""
+    """Database-side augmentation (Arandjelovic and Zisserman 2012): gallery photos are averaged with their nearest
+    ones.
+    """
 
     kind: Literal["gallery_expansion"] = "gallery_expansion"
     neighbours: int = Field(5, ge=1)
-    """Nearest other gallery photos that each gallery photo is averaged with."""
+    """Number of nearest other gallery photos that each gallery photo is averaged with."""
     alpha: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Each counts as its cosine to this power; 0 is the plain mean."""
+    """Each is weighted by its cosine to this power; 0 is the plain mean."""
 
     @property
     def words(self) -> str:

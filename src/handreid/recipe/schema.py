@@ -32,21 +32,21 @@ class Recipe(Value):
     about: str = ""
     """One line for `handreid recipes`."""
     seed: Seed = 0
-    """Decides new layers, random towers, batches and augmentation."""
+    """Random seed of new layers, random towers, batches and augmentation."""
     data: Data = Data()
-    """Who trains and who is tested."""
+    """Photos, split and identities."""
     init_from: str | None = None
-    """The run whose encoder, and head where it fits, the first stage begins with: its folder, or its name where it lies
-    beside this run, as an earlier rung of a ladder does. null begins with the backbone's weights."""
+    """The run whose encoder, and head if it fits, the first stage starts from: its folder, or its name if it is in the
+    same parent folder, like an earlier rung of a ladder. null starts from the backbone's weights."""
     model: Model = Model()
-    """What is trained."""
+    """The model."""
     stages: tuple[Stage, ...] = ()
-    """What is done to it, one after another; none is zero-shot."""
+    """The stages of training, in order; an empty list is zero-shot."""
     evaluate: Evaluate = Evaluate()
-    """How it is scored."""
+    """How the run is evaluated."""
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(with_keys), AfterValidator(check_one_each)] = ()
-    """Where else it is told of than in the run folder: `mlflow`, `tensorboard`, `wandb`, or keys; see
-    [tracking](tracking.md). It changes no weight and no score."""
+    """Trackers that the run is logged to: `mlflow`, `tensorboard`, `wandb`, or keys; see [tracking](tracking.md). They
+    change no weight and no score."""
     checks: Checks = Checks()
     """What is checked before the first step of a stage."""
 

@@ -13,18 +13,18 @@ from handreid.recipe.stage_base import StageValue
 
 
 class EarlyStopping(Value):
-    """Ends a stage that has stopped getting better."""
+    """Stops a stage that does not improve any more."""
 
     patience: int = Field(10, ge=1)
     """Validations in a row without a better mAP."""
 
 
 class Ema(Value):
-    """An exponential moving average of the weights, stepped per batch; validated and kept in the place of the last."""
+    """An exponential moving average of the weights, updated per batch; validated and kept instead of the last."""
 
     kind: Literal["ema"] = "ema"
     decay: Share = 0.99
-    """Share of the average that is left after a step."""
+    """Share of the average that is kept after a step."""
 
 
 class Swa(Value):
@@ -36,78 +36,81 @@ class Swa(Value):
 
 
 class WiseFt(Value):
-    """The stage ends between the tower it began with and the one it trained (Wortsman et al. 2022)."""
+    """The stage ends with an interpolation between the tower it started from and the trained one (Wortsman et al.
+    2022).
+    """
 
     alphas: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), min_length=1)
-    """Shares of the trained weights that are tried, beside the trained model as it is; the best by validation mAP is
-    taken, of equals the largest, and the curve printed."""
+    """Shares of the trained weights that are tried, in addition to the trained model itself; the best by validation mAP
+    is taken, among equals the largest, and the curve is printed."""
 
 
 class Lora(Value):
-    """Low-rank changes to frozen matrices of the encoder (Hu et al. 2022), merged when the model is saved."""
+    """LoRA adapters for frozen matrices of the encoder (Hu et al. 2022), merged when the model is saved."""
 
     rank: int = Field(8, ge=1)
-    """Rank of each change."""
+    """Rank of each adapter."""
     alpha: float = Field(16.0, gt=0)
-    """The change is multiplied by alpha / rank."""
+    """The adapter's output is multiplied by alpha / rank."""
     layers: tuple[Literal["attention", "mlp"], ...] = Field(("attention", "mlp"), min_length=1)
-    """Which matrices are changed."""
+    """Which matrices get an adapter."""
 
 
 class FineTune(StageValue):
-    """The encoder learns; the text encoder stays out of it."""
+    """The image encoder is trained; the text encoder is not used."""
 
     kind: Literal["fine_tune"] = "fine_tune"
     epochs: int = Field(70, ge=1)
-    """How often every training photo is seen."""
+    """How often every training photo is used."""
     batch_size: int | None = Field(None, ge=2)
-    """Most photos in a batch; sizes within an epoch differ by one at most. null is 20, or what the sampler's
-    identities and images come to."""
+    """Largest number of photos in a batch; sizes within an epoch differ by at most one. null is 20, or identities times
+    images of the sampler."""
     sampler: AnySampler = RandomSampler()
     """Which photos make a batch."""
     accumulate: int = Field(1, ge=1)
-    """Batches whose gradients make one step."""
+    """Number of batches whose gradients are accumulated for one step."""
     optimizer: Optimizer = Optimizer()
-    """How fast what learns."""
+    """Optimizer and learning rates."""
     objectives: tuple[AnyTerm, ...] = (CrossEntropy(),)
     """Terms of the loss."""
     augment: tuple[Augmentation, ...] = (Crop(),)
-    """What is done to a training photo, in this order; erasing always last."""
+    """Augmentation of a training photo, in this order; erasing always last."""
     mix: Mix | None = None
-    """Two photos of a batch into one, with soft targets; null is never."""
+    """Mixes two photos of a batch, with soft targets; null is never."""
     chirality: Literal["none", "flip", "mirror_as_new_identity"] = "none"
     """A mirrored right hand is a left hand. `none` never flips. `flip` mirrors half of the photos and keeps the label,
-    so that a hand and its mirror image become one identity: what the papers do, silently. `mirror_as_new_identity`
-    trains on every photo and on its mirror image as another identity's: twice the identities."""
+    so that a hand and its mirror image become one identity; the papers do this without saying so.
+    `mirror_as_new_identity` also trains on the mirror image of every photo, as another identity: twice the
+    identities."""
     lora: Lora | None = None
-    """Low-rank changes in the place of the encoder's own weights; null trains those."""
+    """Trains LoRA adapters instead of the encoder's own weights; null trains the weights."""
     freeze_blocks: int = Field(0, ge=0)
-    """The stem and this many first blocks keep their weights; 0 freezes nothing."""
+    """The stem and this number of first blocks keep their weights; 0 freezes nothing."""
     freeze_encoder: bool = False
     """The whole encoder keeps its weights and statistics; what was added to it (visual prompts, side information), head
-    and terms learn."""
+    and terms are trained."""
     unfreeze_every: float | None = Field(None, gt=0)
-    """Gradual unfreezing (Howard and Ruder 2018): the encoder begins frozen, and from the last block to the stem one
-    more learns after every so many epochs; null is all from the start."""
+    """Gradual unfreezing (Howard and Ruder 2018): the encoder starts frozen, and one more block, from the last to the
+    stem, is trained each time this number of epochs has passed; null trains all from the start."""
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of the gradient over all parameters."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the autocast; weights are always fp32. `auto` is bf16 on GPUs that have it, else fp32; `fp16` needs a GPU.
-    run.json and metrics.jsonl say what it was."""
+    """Precision of the autocast; weights are always fp32. `auto` is bf16 on GPUs that support it, else fp32; `fp16`
+    needs a GPU. run.json and metrics.jsonl state what was used."""
     validate_every: int = Field(1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     averaging: Annotated[Ema | Swa, Field(discriminator="kind")] | None = None
-    """Weights averaged over steps or epochs; null is the weights as they are."""
+    """Averages the weights over steps or epochs; null does not."""
     wise_ft: WiseFt | None = None
-    """Interpolation with the weights that the stage began with; null is the trained weights."""
+    """Interpolates with the weights that the stage started from; null uses the trained weights."""
     keep: Literal["best", "last"] = "best"
-    """Which weights the stage ends with: best validation mAP, or the last epoch's."""
+    """Weights that the stage ends with: those with the best validation mAP, or those of the last epoch."""
     early_stopping: EarlyStopping | None = None
-    """When to end before `epochs`; null is never."""
+    """When to stop before `epochs`; null is never."""
 
     @property
     def photos_per_batch(self) -> int:
-        """Most photos in a batch."""
+        """Largest number of photos in a batch."""
         if isinstance(self.sampler, PkSampler | HardIdentitySampler):
             return self.sampler.identities * self.sampler.images
         return self.batch_size or 20

@@ -32,15 +32,15 @@ class Axis(Value):
     """The values of one parameter: exactly one of `choice`, `range`, `log_range` and `together`."""
 
     choice: list[object] | dict[str, object] | None = None
-    """Values of any kind, from numbers to whole lists of objectives; as a mapping, by the names that tables show."""
+    """Values of any kind, from numbers to whole lists of objectives; a mapping gives them names for tables."""
     range: tuple[float, float] | None = None
-    """Lowest and highest number, both possible."""
+    """Lowest and highest number, both included."""
     log_range: tuple[float, float] | None = None
-    """The same, but a factor is as likely anywhere: for learning rates."""
+    """The same on a log scale, for learning rates."""
     together: dict[str, dict[str, object]] | None = None
-    """Names, and under each the paths and values that belong to it; the parameter's own name is then free."""
+    """Names, each with the paths and values that belong together; the parameter itself can then have any name."""
     step: float | None = Field(None, gt=0)
-    """From one number of the `range` to the next; null is any number between."""
+    """Step between the values of `range`; null is any number between."""
     integer: bool = False
     """Whole numbers only."""
 
@@ -107,15 +107,15 @@ class Axis(Value):
 
 
 class Asha(Value):
-    """Asynchronous successive halving (Li et al. 2020): at `grace` epochs, and each time a trial has come `reduction`
-    times as far, it goes on only while it is among the best of those that got there before it, one in `reduction`.
+    """Asynchronous successive halving (Li et al. 2020): after `grace` epochs, and each time after `reduction` times as
+    many, a trial continues only if it is among the best 1 / `reduction` of the trials that got there before it.
     """
 
     kind: Literal["asha"] = "asha"
     grace: int = Field(1, ge=1)
-    """Epochs of fine-tuning that every trial may have."""
+    """Epochs of fine-tuning that every trial gets."""
     reduction: float = Field(3.0, gt=1)
-    """One in so many goes on."""
+    """One in this number of trials continues."""
 
 
 class Sweep(Value):
@@ -126,31 +126,31 @@ class Sweep(Value):
     about: str = ""
     """One line for `handreid sweeps`."""
     recipe: str
-    """What is varied: a built-in recipe, or a YAML file, looked for beside the sweep's own."""
+    """The recipe that is varied: a built-in one, or a YAML file beside the sweep's file."""
     fixed: dict[str, object] = Field({}, alias="set")
-    """Keys of the recipe that all trials have otherwise, by path, as `--set` would."""
+    """Keys of the recipe that are changed for all trials, by path, as with `--set`."""
     space: dict[str, Axis] = Field(min_length=1)
-    """What is varied, by path, such as `stages.0.optimizer.lr`."""
+    """The varied keys, by path, such as `stages.0.optimizer.lr`."""
     search: Literal["grid", "random", "tpe"] = "grid"
-    """All combinations; or as many as `trials`, at random, or by Optuna's tree-structured Parzen estimator (Bergstra et
-    al. 2011), which after 10 at random prefers what was good."""
+    """`grid`: all combinations; `random`: `trials` random ones; `tpe`: `trials` settings by Optuna's tree-structured
+    Parzen estimator (Bergstra et al. 2011), 10 at random and then preferably near good ones."""
     trials: int | None = Field(None, ge=1)
-    """Settings that are tried; not for grids."""
+    """Number of settings that are tried; not for `grid`."""
     seed: Seed = 0
-    """Of the search: the same seed tries the same settings, if one at a time."""
+    """Random seed of the search: the same seed tries the same settings, with one trial at a time."""
     seeds: tuple[Seed, ...] | None = Field(None, min_length=1)
-    """Each setting is trained once with each of these seeds; null is once, with the recipe's own."""
+    """Each setting is trained once with each of these seeds; null is once, with the recipe's seed."""
     metric: str = "validation_map"
-    """What is to be high: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr`, `minp`,
+    """The metric to maximise: `validation_` with `rank1`, `rank5`, `rank10`, `map`, `map_trapezoid`, `mrr`, `minp`,
     `r_precision`, `map_at_r`, `identity_rank1`, `identity_rank5` or `identity_rank10`."""
     scheduler: Asha | None = None
-    """Which trials end early; null is none."""
+    """Stops trials early; null does not."""
     concurrent: int | None = Field(None, ge=1)
-    """Trials at a time; null is one on each machine, or one for each GPU."""
+    """Trials at a time; null is one per machine, or one per GPU."""
     cpus: int | None = Field(None, ge=1)
-    """Cores, and threads, of each trial; null is the machine's, divided among its trials at a time."""
+    """Cores and threads of each trial; null divides the machine's cores among its parallel trials."""
     gpus: float | None = Field(None, ge=0)
-    """GPUs of each trial, also parts of one; null is one where there are any, else none."""
+    """GPUs of each trial, also fractions; null is one if there are any, else none."""
 
     @model_validator(mode="after")
     def _looks_at_validation_only(self) -> "Sweep":

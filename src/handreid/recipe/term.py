@@ -9,7 +9,7 @@ class Term(Value):
     """What all terms have."""
 
     weight: float = Field(1.0, gt=0)
-    """What this term is multiplied by in the loss."""
+    """Factor of this term in the loss."""
 
     @property
     def needs_pairs(self) -> bool:
@@ -31,4 +31,4 @@ class LearnedTerm(Term):
     """A term with parameters of its own."""
 
     lr: float | None = Field(None, gt=0)
-    """Learning rate of this term's own parameters; null is that of new layers."""
+    """Learning rate of this term's own parameters; null is the rate of new layers."""

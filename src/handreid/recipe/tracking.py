@@ -18,10 +18,10 @@ class MLflow(Value):
 
     kind: Literal["mlflow"] = "mlflow"
     uri: str | None = None
-    """Address of a server, `http://host:5000`, or of a store, `sqlite:///runs.db`. null is what MLFLOW_TRACKING_URI
-    says, else the file `mlflow.db` beside the run folder, so that the rungs of a ladder are in one."""
+    """Address of a server, `http://host:5000`, or of a store, `sqlite:///runs.db`. null is MLFLOW_TRACKING_URI, else
+    the file `mlflow.db` beside the run folder, which the rungs of a ladder share."""
     experiment: str | None = Field(None, min_length=1)
-    """null is what MLFLOW_EXPERIMENT_NAME says, else the name of the folder that holds the run folder."""
+    """Name of the experiment; null is MLFLOW_EXPERIMENT_NAME, else the name of the folder that holds the run folder."""
     model: bool = False
     """Whether the finished model is sent too."""
 
@@ -45,7 +45,7 @@ class TensorBoard(Value):
 
     kind: Literal["tensorboard"] = "tensorboard"
     folder: str | None = Field(None, min_length=1)
-    """Folder that gets one of the run's name; null is `tensorboard` in the run folder, so that
+    """Folder in which a folder with the run's name is created; null is `tensorboard` in the run folder, so that
     `tensorboard --logdir ladder` shows every rung."""
 
 
@@ -54,12 +54,12 @@ class Wandb(Value):
 
     kind: Literal["wandb"] = "wandb"
     project: str | None = Field(None, min_length=1)
-    """null is what WANDB_PROJECT says, else the name of the folder that holds the run folder."""
+    """Name of the project; null is WANDB_PROJECT, else the name of the folder that holds the run folder."""
     entity: str | None = Field(None, min_length=1)
-    """User or team; null is what WANDB_ENTITY says, else the account's own."""
+    """User or team; null is WANDB_ENTITY, else the account's default."""
     mode: Literal["auto", "online", "offline"] = "auto"
-    """`offline` writes to `wandb` in the run folder, for `wandb sync`; `auto` is what WANDB_MODE says, else online
-    where a key is configured and offline where not. Nobody is asked for a key."""
+    """`offline` writes to `wandb` in the run folder, for `wandb sync`; `auto` is WANDB_MODE, else online if a key is
+    configured and offline if not. handreid never asks for a key."""
     model: bool = False
     """Whether the finished model is sent too."""
 

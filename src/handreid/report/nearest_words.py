@@ -19,8 +19,8 @@ from handreid.runs.pretrained_weights import towers_of
 from handreid.training.stages.learn_prompts.stage import load_prompts
 
 WARNING = (
-    "These words are the nearest of the vocabulary, not an explanation: a learned embedding lies between words, and "
-    "what it does in the sentence need not be what its neighbours mean."
+    "These words are the nearest ones of the vocabulary, not an explanation: a learned embedding lies between words, "
+    "and its effect in the sentence need not be what its neighbours mean."
 )
 
 

@@ -89,9 +89,9 @@ def compare_runs(
     changes = _changes(runs)
     notes = _notes(runs, evaluations, comparable, costs)
     if len(runs) > 1 and not changes[0]:
-        notes.insert(0, "the recipes say the same but for their names")
+        notes.insert(0, "the recipes are equal except for their names")
     if reference == "best":
-        notes.insert(0, f"{names[base]} was chosen for the best {by} of this very test, so its own score flatters it")
+        notes.insert(0, f"{names[base]} was selected by the best {by} on this test, so its own score is optimistic")
     return Comparison(
         [
             Compared(name, run.folder, run.recipe, evaluation, changed, gained, cost)
@@ -236,13 +236,13 @@ def _notes(
     if excluded := len(runs) - len(comparable):
         notes.append(
             f"{excluded} of {len(runs)} runs were tested on other draws than the first: their numbers "
-            "stand beside the others and are not compared"
+            "are shown but not compared"
         )
     if len({evaluation.hashes.manifest for evaluation in (evaluations[n] for n in comparable)}) > 1:
-        notes.append("the manifests differ, but who is searched for among whom is the same in all compared runs")
+        notes.append("the manifests differ, but queries and galleries are the same in all compared runs")
     if len({cost.device for cost in costs}) > 1:
         devices = ", ".join(dict.fromkeys(cost.device or "unknown" for cost in costs))
-        notes.append(f"trained on different devices ({devices}): compare no times")
+        notes.append(f"trained on different devices ({devices}): do not compare times")
     for package in ("handreid", "torch"):
         versions = dict.fromkeys(run.facts.get("versions", {}).get(package, "unknown") for run in runs)
         if len(versions) > 1:

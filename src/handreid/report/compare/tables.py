@@ -129,11 +129,11 @@ def captions(comparison: Comparison, *, tables: bool = True, differences: bool =
     if differences and any(run.against for run in runs):
         lines.append(
             f"differences are paired over subjects, with {100 * comparison.confidence:g} % intervals "
-            f"({comparison.corrected}); better and worse: the interval lies wholly on one side of 0"
+            f"({comparison.corrected}); better or worse: the interval is entirely on one side of 0"
         )
     if tables and any(run.evaluation.reranked for run in runs):
         lines.append(
-            "rows with + rank the same embeddings anew and are compared with the same run without, each by itself"
+            "rows with + re-rank the same embeddings and are compared with the same run's plain ranking, uncorrected"
         )
         lines += filter(None, dict.fromkeys(rerank_caveat(run.evaluation) for run in runs))
     if tables and any(run.cost.seconds is not None for run in runs):

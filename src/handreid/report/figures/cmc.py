@@ -59,7 +59,7 @@ def cmc_figure(comparison: Comparison, out: Path, *, up_to: int = 20, command: s
     curves = [cmc_points(run.evaluation, up_to) for run in runs]
     subtitle = ["Queries with a right answer among the first k"]
     if len(runs) <= _BANDS:
-        subtitle[0] += "; bands are 95 % intervals over people"
+        subtitle[0] += "; bands are 95 % intervals over subjects"
     height = max(_TALL, 1.9 + 0.21 * len(runs))
     figure = style.new_figure("Cumulative match characteristic", subtitle, width=_WIDTH, height=height)
     name_width = min(0.4, 0.1 + 0.0082 * max(len(run.name) for run in runs))

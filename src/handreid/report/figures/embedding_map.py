@@ -96,13 +96,13 @@ def embedding_figure(
 
 def _caption(cloud: Cloud, selected: PhotoTable, method: Method, seed: int) -> str:
     how = {
-        "tsne": f"t-SNE by cosine, seed {seed}, which keeps neighbours and not distances",
+        "tsne": f"t-SNE by cosine, seed {seed}, which preserves neighbours, not distances",
         "pca": f"PCA, {cloud.axes[0]}, {cloud.axes[1]}",
     }[method]
     return " ".join(
         [
             f"{cloud.title}: {'; '.join(cloud.subtitle)}.",
-            f"Embeddings of unit length in the plane by {how}. Marks are views.",
+            f"Embeddings of unit length, projected to the plane by {how}. Markers show the view.",
             provenance(selected),
         ]
     )
@@ -265,10 +265,10 @@ def _subtitle(run: Run, tested: PhotoTable, selected: PhotoTable, colouring: Col
         which = f"the {count} of {total} {many} with the most photos" if count < total else f"all {count} {many}"
         hollow = colouring.values.count(UNKNOWN)
         labelled = len(selected.rows) - hollow
-        sentence = f"{labelled} photos of {which}; a line leads from each to the middle of its {colouring.column}"
+        sentence = f"{labelled} photos of {which}; a line leads from each to the mean of its {colouring.column}"
         if hollow:
             count_text = f"{hollow}" if hollow == unlabelled else f"{hollow} of {unlabelled}, drawn by seed,"
-            return [sentence, f"hollow: {count_text} photos whose identity nobody knows", *_measured(run, selected)]
+            return [sentence, f"hollow: {count_text} photos of unknown identity", *_measured(run, selected)]
     else:
         sentence = f"{len(selected.rows)} photos of {selected.table['identity'].n_unique()} identities"
     return [sentence, *_measured(run, selected)]

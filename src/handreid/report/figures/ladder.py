@@ -137,8 +137,8 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
 def _subtitle(comparison: Comparison) -> list[str]:
     counts = comparison[comparison.reference].evaluation.counts
     counts_line = (
-        f"{counts.most_queries:,} queries of {counts.subjects:,} people among {counts.gallery:,} gallery photos, mean "
-        f"of {counts.draws} draws; bars are 95 % intervals over people"
+        f"{counts.most_queries:,} queries of {counts.subjects:,} subjects among {counts.gallery:,} gallery photos, "
+        f"mean of {counts.draws} draws; bars are 95 % intervals over subjects"
     )
     if len(comparison.runs) < 2:
         return [counts_line]

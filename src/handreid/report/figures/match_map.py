@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 _WIDTH, _SIDE, _GAP = 11.0, 2.35, 0.85  # inches: width of the page, a photo, gap between query and answer
 _BEND = 0.09  # curvature of the lines between parts, so that lines of one row can be distinguished
 _HOW_TO_READ = (
-    "From the middle outwards each photo with its map and as the model sees it. Orange: the cosine falls if that part "
-    "is blurred; blue: it rises; the line is at half of the strongest colour, and all rows have one scale. Numbered "
-    "lines join the parts that take the most alike away from both embeddings."
+    "From the middle outwards: each photo with its map, then as the model sees it. Orange: the cosine falls if that "
+    "part is blurred; blue: it rises. The line is at half of the strongest colour, and all rows have one scale. "
+    "Numbered lines join parts whose blurring changes both embeddings most similarly."
 )
 
 
@@ -146,7 +146,7 @@ def _caption(table: PhotoTable, loaded: LoadedPhotos, matches: Sequence[Match], 
     ]
     return " ".join(
         [
-            f"Which parts made photos alike, by {matches[0].method}. Query {loaded.names[0]}. {'; '.join(rows)}.",
+            f"Parts that make the photos similar, by {matches[0].method}. Query {loaded.names[0]}. {'; '.join(rows)}.",
             _HOW_TO_READ,
             CAVEATS["occlusion"],
             provenance(table),
@@ -159,7 +159,7 @@ def _draw(table: PhotoTable, loaded: LoadedPhotos, matches: Sequence[Match], hea
     head, line, foot = 0.95, 0.68, 0.70
     height = head + len(matches) * (_SIDE * shape + line) + foot
     figure = style.new_figure("", [], width=_WIDTH, height=height)
-    title = f"{table.recipe.name}: which parts make these photos alike"
+    title = f"{table.recipe.name}: which parts make these photos similar"
     figure.text(0.03, 1 - 0.28 / height, title, size=16, weight="bold", color=style.INK, va="top")
     figure.text(0.03, 1 - 0.58 / height, matches[0].method, size=9, color=style.QUIET, va="top")
     scale = max(float(np.abs(side).max()) for match in matches for side in (match.left, match.right)) or 1.0
@@ -247,5 +247,7 @@ def _draw_key(figure: "Figure", scale: float) -> None:
     axes.tick_params(labelsize=7, colors=style.QUIET, length=2)
     for spine in axes.spines.values():
         spine.set_color(style.HAIR)
-    text = "how much the cosine falls with a cell; lines join parts that take the most alike away from both embeddings"
+    text = (
+        "how much the cosine falls if a cell is blurred; lines join parts whose blurring changes both embeddings alike"
+    )
     figure.text(0.285, 0.57 / height, text, size=8, color=style.QUIET, va="center")

@@ -125,8 +125,8 @@ def _draw(axes: "Axes", centre: tuple[float, float], cell: MatrixCell | None, me
 
 
 def _legend(cells: Sequence[MatrixCell]) -> str:
-    hatched = "; hatched: nobody to find" if any(cell.metrics is None for cell in cells) else ""
-    framed = "framed: gallery and query of one kind"
+    hatched = "; hatched: cannot be computed" if any(cell.metrics is None for cell in cells) else ""
+    framed = "framed: gallery and query of the same kind"
     return f"percent, 95 % intervals over subjects; darker is higher, 0 to 100; {framed}{hatched}"
 
 

@@ -31,7 +31,7 @@ HEADINGS: dict[Rule, str] = {
     "worst": "Worst: lowest average precision",
     "median": "Median: the middle of all queries by average precision",
     "random": "Random: drawn with a fixed seed",
-    "asked": "Asked for by name",
+    "asked": "Given by name",
 }
 _PIXELS = 180  # of a photo's side
 _LEFT, _QUERY, _APART, _CELL, _GAP, _AFTER, _END = 0.34, 0.88, 0.34, 0.68, 0.09, 0.36, 1.12
@@ -70,7 +70,7 @@ def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress 
     draws = sorted({strip.draw for strip in strips})
     subtitle = (
         f"draw {', '.join(map(str, draws))}: {len(tested.query(draws[0])):,} queries, each searched among "
-        f"{len(tested.gallery(draws[0])):,} photos; beneath each answer its cosine similarity"
+        f"{len(tested.gallery(draws[0])):,} photos; below each answer its cosine similarity"
     )
     width = _across(top) + _AFTER + _CELL + 0.12 + _END
     begin = style.above([subtitle])
@@ -104,7 +104,7 @@ def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
     unlabelled = (
         f"Query {format_list(tested.names[strip.query] for strip in strips if strip.unlabelled)}: identity "
         "unknown, so no "
-        "answer is right or wrong; below each stands whose photo it is. "
+        "answer is marked right or wrong; the identity of each answer is below it. "
         if any(strip.unlabelled for strip in strips)
         else ""
     )
@@ -114,8 +114,8 @@ def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
         f"{len(tested.split.test)} (numbered from 0): n = {len(tested.query(draws[0]))} queries, "
         f"{len(tested.gallery(draws[0]))} photos in the gallery. Each row shows a query (left) and its most similar "
         "gallery photos from rank 1 on, with their cosine similarity; a right answer has a tick and a solid frame, a "
-        'wrong one a cross and a dashed frame ("same person": under another label). At the end the rank of the first '
-        f"right answer, and its photo where it is not among those shown. {unlabelled}Chosen by rule: {selection}"
+        'wrong one a cross and a dashed frame ("same person": under another label). At the end: the rank of the first '
+        f"right answer, and its photo if it is not among those shown. {unlabelled}Chosen by rule: {selection}"
         + (f"; {ONCE}" if rules != ["asked"] else "")
         + f". Hashes: model {tested.model_hash[:16]}, manifest {tested.manifest.hash[:16]}, draws "
         f"{tested.split.draws_hash[:16]}."
@@ -182,7 +182,7 @@ def _draw_end(axes: "Axes", strip: Strip, pictures: dict[int, np.ndarray], x: fl
         x += _CELL + 0.16
     rank = f"rank {strip.rank:,}" if strip.rank else "not known" if strip.unlabelled else "none"
     more = f"first of {strip.matches:,} right" if strip.matches > 1 else "" if strip.rank else "in this gallery"
-    more = "nobody says who this is" if strip.unlabelled else more
+    more = "identity unknown" if strip.unlabelled else more
     axes.text(x, middle - (0.07 if more else 0), rank, size=10, weight="bold", color=style.INK, va="center")
     axes.text(x, middle + 0.1, more, size=6.5, color=style.QUIET, va="center")
 

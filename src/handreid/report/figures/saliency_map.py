@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _WIDTH, _LARGEST, _BETWEEN = 11.0, 2.4, 0.25  # inches: width of the page, largest photo, gap between pairs
 _HOW_TO_READ = (
-    "Left each photo as the model sees it, right the map over it: yellow is the largest value of the photo's own map, "
-    "and the line is where half of it is."
+    "Left: each photo as the model sees it; right: the map over it. Yellow is the largest value of the photo's own map "
+    "and the line is at half of it."
 )
 
 
@@ -58,8 +58,10 @@ def attention_figure(
     with progress.step("looking", len(loaded.names), "photos") as advance:
         maps, words = saliency(embedder, loaded.photos, loaded.conditions, method=method)
         advance(len(maps))
-    which = "named" if photos else f"drawn from the {len(table.rows):,} test photos (seed {seed}), people before photos"
-    title = f"{table.recipe.name}: what its embeddings are made of"
+    which = (
+        "named" if photos else f"drawn from the {len(table.rows):,} test photos (seed {seed}), each person first once"
+    )
+    title = f"{table.recipe.name}: what its embeddings depend on"
     warning = caveat(embedder, method)
     overlays = [overlay(picture, saliency_map) for picture, saliency_map in zip(loaded.pictures, maps, strict=True)]
     figure = _draw(loaded, overlays, title, [words, warning])

@@ -21,10 +21,10 @@ from handreid.report.photos.test_photos import TestPhotos
 
 Rule = Literal["worst", "median", "random", "asked"]
 RULES: dict[Rule, str] = {
-    "worst": "the queries with the lowest average precision (where equal, the later first right answer, then the name)",
+    "worst": "the queries with the lowest average precision (ties: higher rank of the first right answer, then name)",
     "median": "the queries in the middle of that order",
     "random": "queries drawn at random with a fixed seed",
-    "asked": "the queries asked for by name",
+    "asked": "the queries given by name",
 }
 ONCE = "each person at most once per kind; queries whose gallery holds no right answer are left out"
 

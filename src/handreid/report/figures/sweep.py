@@ -79,7 +79,7 @@ def caption(content: Mapping[str, Any]) -> str:
     scope = f"validation {_metric(content)} of {len(content['trials'])} trials ({states})"
     parts = [
         f"Sweep {content['sweep']}: {scope} against the values of each parameter.",
-        "Filled points finished; hollow ones were stopped early, and their number is of fewer epochs."
+        "Filled points: finished trials; hollow points: stopped early, with the value after fewer epochs."
         if count["stopped"]
         else "",
         "The line joins the means of finished trials."
@@ -88,7 +88,7 @@ def caption(content: Mapping[str, Any]) -> str:
         f"Orange is the best setting by validation: {settings}, {100 * best['value']:.1f} %." if best else "",
         f"Importance (fANOVA over {content['importance']['trials']} finished trials): {mattered}." if shares else "",
         f"{content['importance']['remark']}.".capitalize() if content["importance"]["remark"] else "",
-        "No trial has seen a test identity.",
+        "No trial used test identities.",
     ]
     return " ".join(part for part in parts if part)
 

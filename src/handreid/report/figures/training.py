@@ -166,11 +166,11 @@ def _caption(run: Run, stages: Sequence[StageSeries], command: str) -> str:
         (
             f"Training of {run.recipe.name} in {run.folder.name}, epoch by epoch: the loss, its terms before their "
             "weights, the learning rate of each group of parameters at the end of the epoch, the mean gradient norm "
-            "before clipping, and validation, of which no test identity is a part."
+            "before clipping, and validation, which uses no test identity."
         )
     ]
     for stage in stages:
-        kept_text = f"; epoch {stage.kept} is the one that was kept (dashed line)" if stage.kept else ""
+        kept_text = f"; the weights of epoch {stage.kept} were kept (dashed line)" if stage.kept else ""
         lines.append(f"Stage {stage.number}, {stage.kind}: {_epochs(stage)}{kept_text}.")
     hashes = [
         f"{name} {facts[f'{name}_hash'][:8]}" for name in ("manifest", "split", "draws") if f"{name}_hash" in facts

@@ -34,8 +34,8 @@ def cmc(comparison: Comparison, displayed: str) -> tuple[list[dict[str, Any]], s
         run.name for run in runs if len(runs) <= _MANY or run.name in (displayed, comparison.reference, runs[-1].name)
     ]
     curves = [_curve(run, spoken.index(run.name) if run.name in spoken else None, len(runs)) for run in runs]
-    bands = "; the band is the 95 % interval over people at each rank" if len(runs) <= _BANDS else ""
-    grey = f" Of the {len(runs)} runs, {', '.join(spoken)} have colours." if len(runs) > _MANY else ""
+    bands = "; bands are 95 % intervals over subjects at each rank" if len(runs) <= _BANDS else ""
+    grey = f" Of the {len(runs)} runs, {', '.join(spoken)} are in colour." if len(runs) > _MANY else ""
     return curves, f"Share of the queries with a right answer among the first k, mean over the draws{bands}.{grey}"
 
 
@@ -73,8 +73,8 @@ def training(runs: Sequence[Trained], displayed: str) -> dict[str, Any] | None:
         "names": list(by_run),
         "shown": displayed if displayed in by_run else list(by_run)[-1],
         "panels": max(map(len, by_run.values())),
-        "caption": "Means over each epoch. Terms are as they are before their weights; stages follow one another, with "
-        "a dotted line between them. The solid line in the validation is the epoch that was kept.",
+        "caption": "Means over each epoch. Terms are shown before their weights; a dotted line separates consecutive "
+        "stages. The solid line in the validation panel is the epoch whose weights were kept.",
     }
 
 

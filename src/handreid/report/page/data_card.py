@@ -48,10 +48,10 @@ def _card(run: Trained, facts: dict[str, Any]) -> dict[str, Any]:
     try:
         material = load_dataset(run.recipe, Path(facts["manifest"]))
     except HandreidError as error:
-        problem = f"The manifest cannot be read any more, so nothing is counted anew: {error}"
+        problem = f"The manifest cannot be read any more, so nothing can be counted again: {error}"
         return {"runs": [run.name], "facts": lines, "parts": [], "leaks": [problem, *map(str, facts.get("notes", []))]}
     if material.manifest.hash != facts["manifest_hash"]:
-        problem = f"The manifest's hash is {material.manifest.hash[:16]} now: it is not what the run was trained on."
+        problem = f"The manifest's hash is now {material.manifest.hash[:16]}: it has changed since the run was trained."
         return {"runs": [run.name], "facts": lines, "parts": [], "leaks": [problem, *map(str, facts.get("notes", []))]}
     manifest, split = material.manifest, material.split
     views = sorted({view for view in manifest.views if view})
@@ -90,10 +90,10 @@ def _leaks(material: RunDataset) -> list[str]:
     split = material.split
     tested = {split.subjects[row] for draw in split.test for row in draw.query}
     sentences = []
-    for part, rows in (("trained on", split.train), ("validated on", split.validation_rows)):
+    for part, rows in (("training", split.train), ("validation", split.validation_rows)):
         shared = sorted(tested & {split.subjects[row] for row in rows})
         such = f" (such as {shared[0]})" if shared else ""
-        sentences.append(f"People who are searched for and were {part}: {len(shared)} of {len(tested)}{such}.")
+        sentences.append(f"Test subjects used for {part}: {len(shared)} of {len(tested)}{such}.")
     return sentences
 
 

@@ -79,8 +79,8 @@ def strips(selected: Sequence[Strip], shots: ThumbnailSet, name: str) -> dict[st
     rules = "; ".join(f"{rule}: {words}" for rule, words in RULES.items() if rule != "asked")
     return {
         "caption": f"Queries of {name} in the first draw with their first answers, chosen by rule. {rules}; {ONCE}. A "
-        "solid frame with ✓ is the right identity, a dashed one with ✕ another; below are rank and cosine similarity. "
-        "A right answer that comes later stands at the end.",
+        "solid frame with ✓ is the right identity, a dashed frame with ✕ another one; below are rank and cosine "
+        "similarity. If the first right answer has a higher rank, it is shown at the end.",
         "rows": [_strip(strip, shots) for strip in selected],
     }
 
@@ -108,8 +108,8 @@ def mixed(tested: TestPhotos, shots: ThumbnailSet) -> dict[str, Any] | None:
         return None
     shots.prepare([photo for pair in pairs for photo in (pair.query, pair.hit)])
     return {
-        "caption": "Pairs of identities by how many queries of either had the other as first answer, over all draws; "
-        "the photos are the most alike of those.",
+        "caption": "Pairs of identities, ordered by how many queries of either had the other as first answer, over all "
+        "draws; the photos are the most similar ones of these.",
         "rows": [
             {
                 "identity": pair.identity,
@@ -196,10 +196,10 @@ def _map_caption(tested: TestPhotos, selected: Sequence[int], photos: bool) -> s
     people = len({tested.identities[photo] for photo in selected})
     pointing = "shows the photo" if photos else "names its identity"
     return (
-        f"{count} test photos of {people:,} identities; marks are views. t-SNE keeps neighbours and not distances, "
-        "PCA says how much of the variance it shows. Coloured by identity, a thin line leads from each photo to the "
-        f"middle of its identity: short lines are compact. Pointing at a photo {pointing}; with the map in focus, "
-        "arrow keys step from photo to photo."
+        f"{count} test photos of {people:,} identities; markers show the view. t-SNE preserves neighbours, not "
+        "distances; PCA states how much of the variance it shows. Coloured by identity, a thin line leads from each "
+        f"photo to the mean of its identity: short lines mean compact identities. Pointing at a photo {pointing}; with "
+        "the map in focus, arrow keys move from photo to photo."
     )
 
 

@@ -24,10 +24,10 @@ _SECTIONS = {
     "separation": "Compactness",
     "numbers": "More numbers",
     "matrix": "Across views",
-    "rankings": "Whom it finds",
+    "rankings": "Rankings",
     "where": "Map of photos",
-    "looks": "Where it looks",
-    "confusions": "Who is mixed up",
+    "looks": "Saliency maps",
+    "confusions": "Confusions",
     "data-card": "Data card",
     "environment": "Environment",
 }

@@ -36,7 +36,7 @@ def looks(tested: TestPhotos, strips: Sequence[Strip], progress: Progress) -> di
             pairs.append(_pair(tested, embedder, strip))
             advance(1)
     return {
-        "warning": f"{caveat(embedder, 'auto')} Of matches: {CAVEATS['occlusion']}",
+        "warning": f"{caveat(embedder, 'auto')} For matches: {CAVEATS['occlusion']}",
         "caption": f"The first {_PER_RULE} queries of each rule above, as the model sees them, by {method}. The line "
         "is at half of the largest value.",
         "photos": [
@@ -44,7 +44,7 @@ def looks(tested: TestPhotos, strips: Sequence[Strip], progress: Progress) -> di
         ],
         "pairs": pairs,
         "pairs_caption": f"The same queries, each with its first answer, by {METHODS['occlusion']}. Orange: the cosine "
-        "falls when that part is blurred; blue: it rises; both photos of a pair have one scale.",
+        "falls if that part is blurred; blue: it rises. Both photos of a pair have one scale.",
     }
 
 

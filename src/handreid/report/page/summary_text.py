@@ -22,7 +22,7 @@ _PROTOCOLS = {
     "hands11k": "the 11k Hands papers' protocol",
     "hd": "the protocol of PolyU HD",
     "disjoint": "an identity-disjoint split",
-    "prepared": "the split that the manifest gives",
+    "prepared": "the manifest's own split",
 }
 
 IDENTITY = {"subject": "a person", "hand": "a hand", "view": "one view of a hand"}
@@ -32,7 +32,7 @@ def describe_run(recipe: Recipe, evaluation: Evaluation | None) -> str:
     """One run: tower, stages, queries and galleries."""
     sentences = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
     if not recipe.stages:
-        sentences.append("Nothing was trained: its features are compared as they come.")
+        sentences.append("Nothing was trained: the features are those of the pretrained encoder.")
     if evaluation is not None:
         sentences.append(_tested(evaluation))
     return " ".join(sentences)
@@ -42,7 +42,7 @@ def _tower(recipe: Recipe) -> str:
     backbone = recipe.model.backbone
     size = backbone.image_size
     pixels = "" if size is None else f" at {size if isinstance(size, int) else ' x '.join(map(str, size))} pixels"
-    start = f", begun with the encoder of {recipe.init_from}" if recipe.init_from else ""
+    start = f", starting from the encoder of {recipe.init_from}" if recipe.init_from else ""
     added = [] if backbone.visual_prompts is None else [_visual_prompts(backbone)]
     if recipe.model.side_information is not None:
         added.append(f"a learned vector per {' and '.join(recipe.model.side_information.columns)}")
@@ -79,8 +79,8 @@ def _tested(evaluation: Evaluation) -> str:
     counts, protocol = evaluation.counts, evaluation.protocol
     view = "" if protocol.view == "all" else f", {protocol.view.replace('-', ' ')} hands only"
     return (
-        f"It was tested by {_PROTOCOLS.get(protocol.name, protocol.name)}{view}: {counts.most_queries:,} queries of "
-        f"{counts.subjects:,} people whom training never saw, searched among {counts.gallery:,} gallery photos "
+        f"It was tested with {_PROTOCOLS.get(protocol.name, protocol.name)}{view}: {counts.most_queries:,} queries of "
+        f"{counts.subjects:,} unseen subjects, searched among {counts.gallery:,} gallery photos "
         f"in each of {counted(counts.draws, 'seeded draw')}; an identity is {IDENTITY[protocol.label]}."
     )
 
@@ -89,9 +89,7 @@ def headline(comparison: Comparison, displayed: Compared) -> str:
     """The result in one or two sentences: the displayed run's rank-1, and how many runs beat the reference."""
     best = displayed.evaluation.metrics["rank1"]
     rank1 = f"{100 * best.value:.1f} % {_range(best)}"
-    sentence = (
-        f"{displayed.name} finds the right hand first in {rank1} of the queries, on people whom training never saw."
-    )
+    sentence = f"{displayed.name} finds the right hand first in {rank1} of the queries, on unseen subjects."
     compared = [run for run in comparison.runs if run.name != comparison.reference]
     if not compared:
         return sentence
@@ -136,8 +134,8 @@ def paragraphs(comparison: Comparison, displayed: Compared) -> list[str]:
     if len(comparison.runs) == 1:
         return [describe_run(displayed.recipe, displayed.evaluation)]
     several = (
-        f"{len(comparison.runs)} runs were evaluated; what differs between their recipes is in a table below the "
-        f"results. This is {displayed.name}, whose test photos are shown on this page."
+        f"{len(comparison.runs)} runs were evaluated; the table below the results shows how their recipes differ. "
+        f"The following describes {displayed.name}, whose test photos are shown on this page."
     )
     return [several, describe_run(displayed.recipe, displayed.evaluation)]
 

@@ -43,7 +43,7 @@ def write_sweep_report(
     training = charts.training(trials, best_name)
     if training is not None:
         data["training"], data["panels"] = training.pop("data"), training["panels"]
-        training["caption"] += f" These are the {len(trials)} trials that came furthest."
+        training["caption"] += f" Shown are the {len(trials)} trials that were trained longest."
     page = {
         "title": f"Sweep: {content['sweep']}",
         "lede": caution,
@@ -107,7 +107,7 @@ def _sweep(content: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Se
     ]
     picture = style.as_png(draw(content)) if any(trial["value"] is not None for trial in content["trials"]) else None
     return {
-        "sentence": "Every trial is an ordinary run folder. None has seen a test identity.",
+        "sentence": "Every trial is an ordinary run folder. No trial used test identities.",
         "chart": dots(shares, digits=0, least=0.0) if shares else None,
         "remark": importance["remark"],
         "picture": None if picture is None else as_url(picture, "image/png"),

@@ -78,10 +78,10 @@ def chart(comparison: Comparison) -> dict[str, Any] | None:
     content = dots(rows, least=0.0)
     if content is None:
         return None
-    caption = "Percent, with 95 % intervals over people."
+    caption = "Percent, with 95 % intervals over subjects."
     if len(comparison.runs) > 1:
         by = title(comparison.by)
-        caption += f" The words below a name compare its {by}, query by query, with that of {comparison.reference}."
+        caption += f" The verdict below a name compares its {by}, query by query, with that of {comparison.reference}."
     return {**content, "names": [title(key) for key in _BOUNDED], "caption": caption}
 
 
@@ -92,7 +92,7 @@ def separations(comparison: Comparison) -> dict[str, Any] | None:
         return None
     return {
         **_section(comparison, "separation"),
-        "key": "Distance within an identity by that to the nearest other: lower is better, under 1 is separable",
+        "key": "Distance within an identity / to the nearest other one: lower is better, under 1 is separable",
         "chart": dots([(name, [space.numbers["ratio"]], None) for name, space in runs], scale=1.0, digits=3),
     }
 

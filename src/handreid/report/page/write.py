@@ -117,4 +117,4 @@ def _pictures(
 def _title(comparison: Comparison) -> str:
     if len(comparison.runs) == 1:
         return comparison.runs[0].name
-    return f"{len(comparison.runs)} ways to recognise a hand, compared"
+    return f"{len(comparison.runs)} runs compared"

@@ -121,8 +121,10 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
             + ("" if term.weight == 1 else f" x {term.weight:g}")
             for term in stage.objectives
         ]
-        learns = "only what was added to the frozen encoder learns" if stage.freeze_encoder else "the encoder learns"
-        by = " through LoRA adapters" if stage.lora else ""
+        learns = (
+            "only what was added to the frozen encoder is trained" if stage.freeze_encoder else "the encoder is trained"
+        )
+        by = " with LoRA adapters" if stage.lora else ""
         sampler = stage.sampler
         batches = f"batches of {stage.photos_per_batch} photos"
         if sampler.kind in ("pk", "hard_identity"):
@@ -131,7 +133,7 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
             "the epoch with the best validation mAP is kept" if stage.keep == "best" else "the last epoch is kept"
         )
         return (
-            f"{learns}{by} for {counted(stage.epochs, 'epoch')} in {batches} from {joined(terms)} "
+            f"{learns}{by} for {counted(stage.epochs, 'epoch')} in {batches} with {joined(terms)} "
             f"({stage.optimizer.kind}, rate {rate(stage.optimizer.lr)}), and {selection}"
         )
 

@@ -68,8 +68,9 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
         stage = self.settings
         contexts = {"identity": "each identity's", "shared": "shared", "both": "shared and each identity's"}
         return (
-            f"both towers are frozen and {contexts[stage.contexts]} {counted(stage.tokens, 'word')} of a sentence are "
-            f"learned for {counted(stage.epochs, 'epoch')} ({stage.optimizer.kind}, rate {rate(stage.optimizer.lr)})"
+            f"both towers are frozen and {contexts[stage.contexts]} {counted(stage.tokens, 'embedding')} of a sentence "
+            f"are learned for {counted(stage.epochs, 'epoch')} ({stage.optimizer.kind}, rate "
+            f"{rate(stage.optimizer.lr)})"
         )
 
 
