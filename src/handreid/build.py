@@ -78,7 +78,7 @@ def build_embedder(
     test = recipe.model.test_feature
     features, necks = _features(recipe)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.default_generator.manual_seed(recipe.seed)
         return Embedder(
             backbone,
             build_preprocessing(recipe, backbone.size),
@@ -95,7 +95,7 @@ def _backbone(recipe: Recipe, towers: ClipTowers, combinations: Sequence[tuple[s
     prompts, side = recipe.model.backbone.visual_prompts, recipe.model.side_information
     combination_lists = {"combinations": [list(values) for values in combinations or ()]}
     with torch.random.fork_rng(devices=[]):  # separate, so the head's initial weights do not depend on additions here
-        torch.manual_seed(recipe.seed)
+        torch.default_generator.manual_seed(recipe.seed)
         return Backbone(
             towers.image,
             towers.config,
@@ -126,7 +126,7 @@ def build_objectives(
     `texts` are the identities' text features, for objectives that read them.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return nn.ModuleDict(
             {
                 f"{n}_{term_name(term)}": _objective(term, head, identities, texts)

@@ -96,7 +96,7 @@ def load_clip(
     if state is not None:
         resize_position_embedding(complete, state, weights)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         clip = _build(complete, name)
     if state is not None:
         load_weights(clip, state, towers, weights)

@@ -142,7 +142,7 @@ def _hold(folder: Path) -> int | None:
     return held
 
 
-def _read(raw: Mapping[str, Any]) -> Entry:
+def _read(raw: Any) -> Entry:
     fields = {name: value for name, value in raw.items() if name != "tracker"}
     return Entry(_TRACKER.validate_python(raw["tracker"]), **fields | {"sent": tuple(raw["sent"])})
 

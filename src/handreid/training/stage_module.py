@@ -120,7 +120,11 @@ class StageModule(L.LightningModule, ABC):
         self.sums = {}
 
     def seed_step(self, index: int) -> None:
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence([self.seed, self.current_epoch, index]).generate_state(1)[0])
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # the same, without the stack trace that the next line records
+        else:
+            torch.manual_seed(seed)
 
     def _note(self, **values: Tensor) -> None:
         for name, value in values.items():

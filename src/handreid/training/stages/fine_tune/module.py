@@ -50,7 +50,7 @@ class FineTuneModule(StageModule):
         embedder.head.set_identities(photos.identities)
         if stage.lora:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
                 add_lora(embedder.backbone.visual, **stage.lora.model_dump())
         if stage.freeze_blocks:
             embedder.backbone.freeze(stage.freeze_blocks)

@@ -93,7 +93,7 @@ def prompts_module(job: Job, number: int) -> LearnPromptsModule:
         job.progress.say(f"note: {note}")
     sentences = make_sentences(job.text, [sentence for texts in filled for sentence in texts], _places(stage))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.seed(number))
+        torch.default_generator.manual_seed(job.seed(number))
         learner = PromptLearner(
             sentences,
             job.text.width,
