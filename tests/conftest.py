@@ -113,7 +113,7 @@ def hard_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ladder(hard_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three evaluated rungs: one untrained, two trained, one of them ranked anew."""
+    """Three evaluated rungs: one untrained, two trained, one of them re-ranked."""
     from handreid.evaluation.evaluate import evaluate
     from handreid.recipe import parse_recipe
     from handreid.training.train import train

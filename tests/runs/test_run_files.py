@@ -229,7 +229,9 @@ class TestWhatIsNotAsItWasWritten:
             read_evaluation(path)
         recipe_file = whole / "recipe.yaml"
         recipe_file.write_text(recipe_file.read_text() + "# a remark\n")
-        with pytest.raises(RunError, match=r"recipe\.yaml was changed, damaged .* train the changed one anew"):
+        with pytest.raises(
+            RunError, match=r"recipe\.yaml was changed, damaged .* train the changed recipe into another folder"
+        ):
             evaluate(open_run(whole))
 
     def test_another_runs_model(self, whole: Path):

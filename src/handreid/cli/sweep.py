@@ -60,7 +60,7 @@ def sweep(
     if resume and tracked is None:  # the recipe in that folder may be anybody's
         tracked = ()
         if "tracking" in design.identity["recipe"]:
-            output.echo("note: the sweep's recipe names trackers; going on, they are told with --track only")
+            output.echo("note: the sweep's recipe names trackers; a resumed sweep logs to them only with --track")
     with resumable(f"handreid sweep --resume {folder}"):
         content = run_sweep(design, data, folder, address=address, retry=retry, track=tracked, progress=progress)
         after_sweep(folder)

@@ -3,7 +3,7 @@ torchvision.transforms.v2; `build.py` composes them.
 
 * Black corners, torchvision's default, would show the network how far a photo was turned.
 * On one photo at a time Pillow is three to four times faster than tensors.
-* All randomness comes from torch's global generator, which is seeded anew for every photo.
+* All randomness comes from torch's global generator, which is seeded for every photo.
 """
 
 import math

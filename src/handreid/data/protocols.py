@@ -152,7 +152,7 @@ def view_rows(manifest: Manifest, view: str | None) -> Bool[np.ndarray, " rows"]
         return np.ones(len(manifest), dtype=np.bool_)
     views = sorted({name for name in manifest.views if name})
     if view not in views:
-        listing = format_list(views) or "none: the manifest tells neither aspect nor side"
+        listing = format_list(views) or "none: the manifest has neither aspect nor side"
         raise ProtocolError(f"no photo of view {view!r}{closest_match(view, views)}; views in the manifest: {listing}")
     return np.array([name == view for name in manifest.views], dtype=np.bool_)
 

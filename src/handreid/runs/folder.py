@@ -81,7 +81,11 @@ class Run:
     def recipe(self) -> Recipe:
         """The run's recipe. Raises RunError if the file was changed since the run started."""
         path = self.folder / "recipe.yaml"
-        check_noted(path, noted=self.facts["files"].get(path.name), advice="put it back, or train the changed one anew")
+        check_noted(
+            path,
+            noted=self.facts["files"].get(path.name),
+            advice="put it back, or train the changed recipe into another folder",
+        )
         return load_recipe(path)
 
     @property
@@ -106,7 +110,7 @@ def check_finished(run: Run) -> None:
 def finished_model(run: Run) -> Path:
     """The file of the finished model, compared with its hash. Raises RunError."""
     check_finished(run)
-    advice = f"copy it again, or remove it and make it anew: handreid train --resume --out {run.folder}"
+    advice = f"copy it again, or remove it and make it again: handreid train --resume --out {run.folder}"
     check_noted(run.model, noted=run.facts["files"].get(run.model.name), advice=advice)
     return run.model
 

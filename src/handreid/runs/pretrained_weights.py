@@ -60,7 +60,7 @@ def take_text(text: TextEncoder, run: Run) -> bool:
     noted = run.facts["files"].get(run.text.name) if run.finished else None
     if noted is None:
         return False
-    advice = "copy it again, or train the run anew"
+    advice = "copy it again, or train the run again"
     check_noted(run.text, noted=noted, advice=advice)
     text.read(run.text)
     return True

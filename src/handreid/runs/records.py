@@ -116,7 +116,7 @@ class CurveRecord(_Record):
 
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json. Raises RunError."""
-    return _read(folder / "run.json", RunRecord, "train the run anew")
+    return _read(folder / "run.json", RunRecord, "train the run again")
 
 
 def read_stage(folder: Path) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def read_checkpoint(folder: Path) -> dict[str, list[str]]:
 def read_sweep(folder: Path, *, ended: bool = False) -> dict[str, Any]:
     """sweep.json; with `ended`, which requires its summary (best trial, settings). Raises RunError."""
     path = folder / "sweep.json"
-    advice = "run the sweep anew, into another folder"
+    advice = "run the sweep again, into another folder"
     content = _read(path, SweepRecord, advice)
     if ended and "best" not in content:
         raise RunError(f"{folder} holds a sweep that has not ended; continue it with: handreid sweep --resume {folder}")

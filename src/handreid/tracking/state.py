@@ -83,8 +83,8 @@ def note_untold(run: Run, track: Sequence[Tracker] | None, active: Sequence[Trac
     )
     if untold:
         progress.say(
-            f"note: {listed(untold, 3)}: named by the folder {run.folder}, and not told, as a folder may be anybody's; "
-            f"--track says whom to tell, and `handreid track {run.folder}` tells these"
+            f"note: {listed(untold, 3)}: named in the folder {run.folder}, and not used, as it may come from anybody; "
+            f"log to trackers with --track, or to these with `handreid track {run.folder}`"
         )
 
 

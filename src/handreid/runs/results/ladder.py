@@ -51,5 +51,5 @@ def read_ladder(folder: Path) -> Ladder:
         folder / "ladder.json",
         read_json(folder / "ladder.json"),
         Ladder,
-        "give the command of the ladder again, which writes it anew",
+        "give the command of the ladder again, which writes it again",
     )

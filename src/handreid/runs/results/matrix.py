@@ -108,4 +108,4 @@ class Matrix(Result):
 
 def read_matrix(path: Path) -> Matrix:
     """A file that `matrix_of` wrote. Raises RunError."""
-    return checked(path, read_json(path), Matrix, "`handreid evaluate --matrix` writes it anew")
+    return checked(path, read_json(path), Matrix, "`handreid evaluate --matrix` writes it again")
