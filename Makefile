@@ -1,7 +1,7 @@
 # make demo and make test set themselves up: with Python 3.11+, make and a package index, nothing else is needed.
 
 PYTHON ?= python3
-# without compiled files every process would compile torch and all else anew: half a minute each
+# without compiled files every process would compile torch and all else again: half a minute each
 unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin

@@ -50,6 +50,13 @@ evaluate: {draws: 3, resamples: 200}
 LONGEST = ("test_sweep.py", "test_tracking.py")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores: a quarter of the time tests wait, for servers, sweeps and browsers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: at the end one of the workers would wait for the other's minute-long test."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
