@@ -116,6 +116,13 @@ def test_recipes_in_the_docs_are_recipes():
         assert "config" not in text or build_towers(parse_recipe(text, "docs"))
 
 
+def test_recipes_that_results_were_measured_with_are_still_read():
+    files = sorted((ROOT / "docs" / "results").rglob("*.yaml"))
+    assert len(files) >= 15
+    for file in files:
+        load_recipe(str(file))
+
+
 def test_the_layout_of_the_csv_in_the_docs_is_read(tmp_path: Path):
     from handreid.data.manifest import read_csv
 
