@@ -131,7 +131,7 @@ class TestLadder:
         assert {"better", "worse", "within noise"} <= set(words)
 
     def test_the_caption_has_every_verdict_in_words(self, compared: Comparison, tmp_path: Path):
-        ladder.ladder_figure(compared, tmp_path / "ladder.pdf", command="handreid figure ladder x")
+        ladder.ladder_figure(compared, tmp_path / "ladder.svg", command="handreid figure ladder x")
         caption = (tmp_path / "ladder.txt").read_text()
         assert re.search(
             r"b-better against a-base: rank-1 better \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\], mAP better", caption

@@ -325,7 +325,7 @@ class TestAllModels:
     @pytest.mark.parametrize("head", HEADS)
     @pytest.mark.parametrize("tower", ["vit", "resnet"])
     def test_every_head_leaves_a_map_and_the_model_as_it_was(self, tower: str, head: str, method):
-        model = embedder(tower, head).train()
+        model = embedder(tower, head, size=(96, 96) if tower == "resnet" else None).train()
         model.backbone.freeze(1)
         before = {
             name: (value.clone(), value.requires_grad) for name, value in model.state_dict(keep_vars=True).items()

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,10 @@ def drawn():
     axes = figure.add_axes((0.1, 0.1, 0.8, style.top_of(["of something"], 2.0) - 0.1))
     axes.plot([0, 1], [1, 0], color=style.CATEGORIES[0])
     axes.scatter([0.5], [0.5], clip_on=True)
+    axes.imshow(
+        np.arange(48, dtype=np.uint8).reshape(4, 4, 3), extent=(0.1, 0.3, 0.1, 0.3), interpolation="antialiased"
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="auto")
     return figure
 
 

@@ -80,13 +80,14 @@ def compare_runs(
         raise RunError("there are no runs to compare")
     evaluations = _evaluations(runs)
     _check_metric(by, evaluations)
-    names = _names(runs)
+    recipes = [run.recipe for run in runs]  # read once: reading checks and parses a file
+    names = _names(runs, recipes)
     comparable = _comparable(names, runs, evaluations, different)
     base = max(comparable, key=lambda n: evaluations[n].metrics[by].value) if reference == "best" else 0
     (progress or NullProgress()).say(f"comparing {len(runs)} runs with {names[base]} ...")
     against = _against(evaluations, comparable, base, best_reference=reference == "best", resamples=resamples)
     costs = [cost_of(run) for run in runs]
-    changes = _changes(runs)
+    changes = _changes(runs, recipes)
     notes = _notes(runs, evaluations, comparable, costs)
     if len(runs) > 1 and not changes[0]:
         notes.insert(0, "the recipes are equal except for their names")
@@ -94,9 +95,9 @@ def compare_runs(
         notes.insert(0, f"{names[base]} was selected by the best {by} on this test, so its own score is optimistic")
     return Comparison(
         [
-            Compared(name, run.folder, run.recipe, evaluation, changed, gained, cost)
-            for name, run, evaluation, changed, gained, cost in zip(
-                names, runs, evaluations, changes, against, costs, strict=True
+            Compared(name, run.folder, recipe, evaluation, changed, gained, cost)
+            for name, run, recipe, evaluation, changed, gained, cost in zip(
+                names, runs, recipes, evaluations, changes, against, costs, strict=True
             )
         ],
         by,
@@ -123,8 +124,8 @@ def _check_metric(by: str, evaluations: Sequence[Evaluation]) -> None:
         raise RunError(f"the runs have no metric {by!r}; they have {', '.join(available)}")
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    names = [run.recipe.name for run in runs]
+def _names(runs: Sequence[Run], recipes: Sequence[Recipe]) -> list[str]:
+    names = [recipe.name for recipe in recipes]
     longer = [f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)]
     longest = [f"{name} ({run.folder})" for name, run in zip(names, runs, strict=True)]
     return [
@@ -213,9 +214,9 @@ def _against(
     return by_run
 
 
-def _changes(runs: Sequence[Run]) -> list[dict[str, str]]:
+def _changes(runs: Sequence[Run], recipes: Sequence[Recipe]) -> list[dict[str, str]]:
     """Recipe changes, without the manifest's path if all manifests have the same content."""
-    changes = recipe_changes([run.recipe for run in runs])
+    changes = recipe_changes(recipes)
     if len({run.facts.get("manifest_hash") for run in runs}) == 1:
         return [{path: text for path, text in changed.items() if path != "data.manifest"} for changed in changes]
     return changes
