@@ -7,11 +7,13 @@ trained does not work.
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +80,49 @@ class CommandLine:
         """What it wrote to standard output and standard error, once it has ended."""
         assert self.wait(timeout) is not None, "it goes on"
         return (self.folder / "out").read_text(), (self.folder / "err").read_text()
+
+
+class TrialServer:
+    """A trial server, as `handreid.sweep.trial_server.start` starts one."""
+
+    def __init__(self, listener: socket.socket, threads: int) -> None:
+        stdin, self.end = os.pipe()
+        self.process = fork(_serve_trials, listener, _Passed(stdin), threads)
+        os.close(stdin)
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    def communicate(self) -> None:
+        os.close(self.end)
+        self.process.join()
+
+
+class _Passed:
+    """A descriptor for a process that is forked."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
+        return _received, (DupFd(self.number),)
+
+
+def _received(passed: Any) -> int:
+    return int(passed.detach())
+
+
+def _serve_trials(listener: socket.socket, stdin: int, threads: int) -> None:
+    from handreid.sweep.trial_server import serve
+
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number, file in enumerate((stdin, nothing, nothing)):
+        os.dup2(file, number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    serve(listener.detach())
 
 
 def _command_line(folder: str, words: list[str]) -> None:

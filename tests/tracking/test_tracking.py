@@ -121,25 +121,33 @@ def settings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server(settings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def starting(settings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server that will be there in a quarter of a minute, and its log."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     places = ["--backend-store-uri", f"sqlite:///{folder}/all.db", "--artifacts-destination", f"{folder}/files"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, *places], stdout=log, stderr=log, start_new_session=True)
     found = Server(f"http://127.0.0.1:{port}", process)
+    try:
+        yield found, folder / "log"
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="module")
+def server(starting: tuple[Server, Path], plain: Run, crossed: Run) -> Server:
+    """While it starts, the runs that other tests need are trained."""
+    found, log = starting
 
     def healthy() -> bool:
-        assert process.poll() is None, (folder / "log").read_text()
+        assert found.process.poll() is None, log.read_text()
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{found.url}/health", timeout=5) as answer:  # noqa: S310
             return bool(answer.status == 200)
         return False
 
-    try:
-        until(healthy)
-        yield found
-    finally:
-        found.stop()
+    until(healthy)
+    return found
 
 
 @dataclass(frozen=True)
