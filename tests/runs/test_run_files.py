@@ -42,7 +42,7 @@ from handreid.training.epoch_callback import read_checkpoint_progress
 from handreid.training.train import train
 from handreid.workflows.ladder import run_ladder
 from tests.edits import edit, note
-from tests.killing import killed_at
+from tests.killing import killed_at, left_by_kills
 from tests.plain_results import evaluated, plain
 from tests.training.test_learn_prompts import LEARN, TUNE, recipe_of
 from tests.training.test_stages import Said, taken
@@ -455,24 +455,22 @@ def trained_on(photos: Path) -> list[Path]:
 
 class TestKills:
     def test_at_any_file_operation_a_run_goes_on_to_the_same_weights(self, photos: Path, tmp_path: Path):
-        """Before anything is opened to be written, made, renamed or removed below the run folder, SIGKILL."""
+        """From what there is before anything is opened to be written, made, renamed or removed below the run folder."""
         asked = micro("stages.0.epochs=2", "stages.0.wise_ft={alphas: [0.5]}")
         want = train(asked, photos, tmp_path / "want" / "run")
-        number, killed = 0, 0
-        while True:
-            folder = tmp_path / f"{number}" / "run"
-            ended = killed_at(number, folder.parent, asked, photos, folder)
+        numbers = {*range(9), *range(9, 1000, 19)}  # all of the beginning, some of the rest
+        ended, left = tmp_path / "ended", tmp_path / "left"
+        left_by_kills(numbers, ended, left, asked, photos, ended / "run")
+        kills = sorted(left.iterdir(), key=lambda path: int(path.name))
+        assert len(kills) > 12
+        for parent in [*kills, ended]:
+            folder = parent / "run"
             run = train(asked, photos, folder, resume=True)
-            assert run.model.read_bytes() == want.model.read_bytes(), number
-            assert history(folder) == history(want.folder), number
-            assert files_of(folder) == files_of(want.folder), number
-            assert not [path for path in folder.rglob(".*") if path.name != ".lock"], number
-            shutil.rmtree(folder.parent)
-            if ended:
-                break
-            killed += 1
-            number += 1 if number < 9 else 19  # all of the beginning, some of the rest
-        assert killed > 12
+            assert run.model.read_bytes() == want.model.read_bytes(), parent.name
+            assert history(folder) == history(want.folder), parent.name
+            assert files_of(folder) == files_of(want.folder), parent.name
+            assert not [path for path in folder.rglob(".*") if path.name != ".lock"], parent.name
+            shutil.rmtree(parent)
 
     def test_a_resume_that_is_killed_can_be_resumed(self, cut: Path, finished: Path, photos: Path):
         """Whose notes were written before a kill and whose files were not, and that again."""

@@ -41,6 +41,7 @@ from handreid.training.stages.learn_prompts.stage import load_prompts
 from handreid.training.train import train
 from handreid.types import Features, Mixed, Outputs, Targets
 from tests.conftest import MICRO_RECIPE
+from tests.training.resumed import whole_and_resumed
 from tests.training.test_train import history
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
@@ -495,25 +496,9 @@ class TestTheStage:
         "extra",
         ["", ", ensemble: 2, diversity: 0.1, average: after, dropout: 0.2", ", contexts: both, position: end"],
     )
-    def test_a_stage_that_is_stopped_and_resumed_ends_the_same(
-        self, extra: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ):
-        from handreid.training.epoch_callback import EpochCallback
-
+    def test_a_stage_that_is_stopped_and_resumed_ends_the_same(self, extra: str, photos: Path, tmp_path: Path):
         recipe = recipe_of(LEARN[:-1] + extra + "}", TUNE)
-        whole = train(recipe, photos, tmp_path / "elsewhere" / "whole")
-        checkpoint = EpochCallback._checkpoint
-
-        def stop(self, trainer):
-            checkpoint(self, trainer)
-            if trainer.current_epoch == 5:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patched:
-            patched.setattr(EpochCallback, "_checkpoint", stop)
-            with pytest.raises(KeyboardInterrupt):
-                train(recipe, photos, tmp_path / "stopped")
-        stopped = train(None, None, tmp_path / "stopped", resume=True)
+        whole, stopped = whole_and_resumed(recipe, photos, tmp_path, epoch=6)
         assert history(whole.folder) == history(stopped.folder)
         assert whole.model.read_bytes() == stopped.model.read_bytes()
         prompts = [run.stage(0, "learn_prompts") / "last.safetensors" for run in (whole, stopped)]

@@ -20,6 +20,7 @@ from handreid.training.stages.fine_tune.stage import group_numbers
 from handreid.training.stages.fine_tune.weight_averaging import Averaging
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
+from tests.training.resumed import whole_and_resumed
 from tests.training.test_train import fit, history, micro, module_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
@@ -124,25 +125,8 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_run_that_is_stopped_and_resumed_ends_the_same(
-    name: str, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    from handreid.training.epoch_callback import EpochCallback
-
-    recipe = micro(*RESUMED[name])
-    whole = train(recipe, cameras, tmp_path / "elsewhere" / "whole")  # beside it, its stages would be taken over
-    checkpoint = EpochCallback._checkpoint
-
-    def stop_after_the_second_epoch(self, trainer):
-        checkpoint(self, trainer)
-        if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EpochCallback, "_checkpoint", stop_after_the_second_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, cameras, tmp_path / "stopped")
-    stopped = train(None, None, tmp_path / "stopped", resume=True)
+def test_a_run_that_is_stopped_and_resumed_ends_the_same(name: str, cameras: Path, tmp_path: Path):
+    whole, stopped = whole_and_resumed(micro(*RESUMED[name]), cameras, tmp_path, epoch=2)
     assert history(whole.folder) == history(stopped.folder)
     assert whole.model.read_bytes() == stopped.model.read_bytes()
     Embedder.load(whole.model)
