@@ -15,12 +15,16 @@ from tests import type_checks
 
 type_checks.install("handreid")
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
 from handreid.data import manifest, sources
+
+hypothesis.settings.register_profile("handreid", deadline=None)  # nothing is tested by the clock
+hypothesis.settings.load_profile("handreid")
 
 REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -48,13 +52,6 @@ evaluate: {draws: 3, resamples: 200}
 
 
 LONGEST = ("test_sweep.py", "test_tracking.py")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: a quarter of the time tests wait, for servers, sweeps and browsers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
