@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -659,6 +661,17 @@ def test_a_trial_has_a_process_of_its_own(ray: Resources, alike: Path, tmp_path:
     wait_for_end({trial})
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
     assert handreid("train", "--resume", "--out", folder).code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="trials are forked on Linux only")
+def test_a_socket_whose_path_is_too_long_for_the_system_is_known_before(tmp_path: Path):
+    refused = pytest.raises(OSError, match="too long")
+    for length, fits in ((107, True), (108, False)):
+        folder = tmp_path / ("x" * (length - len(str(tmp_path)) - len("/") - len("/trials.sock")))
+        folder.mkdir()
+        assert trial_server.available(folder) == fits
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.nullcontext() if fits else refused:
+            listener.bind(str(folder / "trials.sock"))
 
 
 @pytest.mark.usefixtures("ray")

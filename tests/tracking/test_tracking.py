@@ -756,7 +756,7 @@ def test_who_sends_runs_afterwards_waits_as_long_as_it_takes(
 
 @pytest.fixture(scope="module")
 def crossed(hard_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that was evaluated, and crossed by aspect."""
+    """A run that was evaluated, and crossed by view."""
     run = train(micro("stages=[]"), hard_photos, tmp_path_factory.mktemp("crossed") / "run")
     evaluate(run)
     matrix_of(run, "view")

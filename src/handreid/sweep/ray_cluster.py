@@ -78,7 +78,7 @@ def running(
             logging.getLogger(name).setLevel(logging.ERROR)
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         room = _room(machines, storage if address else temporary / "tune", cpus, gpus, concurrent)
-        if started and address is None and trial_server.available():
+        if started and address is None and trial_server.available(temporary):
             _servers.append(cleanup.enter_context(trial_server.serving(temporary, room.cpus)))
             cleanup.callback(_servers.pop)
         yield replace(room, server=_servers[-1] if _servers else None)

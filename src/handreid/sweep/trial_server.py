@@ -26,18 +26,23 @@ from typing import Any, NoReturn
 
 import handreid
 
+_SOCKET = "trials.sock"
+_LONGEST = 107  # bytes of a socket's path, by Linux
 _WAITING = 64  # connections that are not yet accepted
 
 
-def available() -> bool:
-    """Elsewhere a process that has imported torch cannot safely be forked, or not at all."""
-    return sys.platform == "linux"
+def available(folder: Path) -> bool:
+    """Whether a server can be made with its socket in this folder, whose path may be too long.
+
+    On other systems a process that has imported torch cannot safely be forked, or not at all.
+    """
+    return sys.platform == "linux" and len(os.fsencode(folder / _SOCKET)) <= _LONGEST
 
 
 @contextlib.contextmanager
 def serving(folder: Path, threads: int) -> Iterator[str]:
     """A server, as the address to connect to; `threads` are the cores of a trial."""
-    address = str(folder / "trials.sock")
+    address = str(folder / _SOCKET)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(_WAITING)  # a trial can ask, and wait, before the server is ready
