@@ -41,17 +41,24 @@ def desk(browser: Any, page: Path) -> Iterator[Visit]:
 
 def put_back(seen: Visit, *, dark: bool) -> None:
     """As after loading: no theme chosen, nothing focused and Tab at the beginning, the pointer on nothing."""
-    seen.page.emulate_media(media="screen", color_scheme="dark" if dark else "light")
-    seen.page.evaluate(
-        "() => { delete document.documentElement.dataset.theme; const first = document.createElement('a');"
-        " first.tabIndex = -1; document.body.prepend(first); first.focus(); first.remove(); scrollTo(0, 0); }"
+
+    def follow_the_system(*, dark: bool) -> None:
+        """The page names and draws itself anew when the system changes, so the choice of a theme is gone by then."""
+        seen.page.emulate_media(media="screen", color_scheme="dark" if dark else "light")
+        seen.page.wait_for_function(
+            "named => document.getElementById('theme').textContent == named", arg="Light" if dark else "Dark"
+        )
+
+    chosen, system_is_dark = seen.page.evaluate(
+        "() => { const chosen = document.documentElement.dataset.theme; delete document.documentElement.dataset.theme;"
+        " const first = document.createElement('a'); first.tabIndex = -1; document.body.prepend(first); first.focus();"
+        " first.remove(); scrollTo(0, 0); return [chosen, matchMedia('(prefers-color-scheme: dark)').matches]; }"
     )
+    if chosen and system_is_dark == dark:
+        follow_the_system(dark=not dark)
+    follow_the_system(dark=dark)
     seen.page.mouse.move(0, 0)
-    seen.page.wait_for_function(
-        "named => document.getElementById('theme').textContent == named"
-        " && getComputedStyle(document.getElementById('hint')).display == 'none'",
-        arg="Light" if dark else "Dark",
-    )
+    seen.page.wait_for_function("getComputedStyle(document.getElementById('hint')).display == 'none'")
 
 
 @pytest.fixture(params=LOOKS.values(), ids=LOOKS)
