@@ -1,8 +1,8 @@
 """While tests run, every function of handreid checks the types and shapes of what it gets and gives.
 
-Shapes cost: `jaxtyped` binds the arguments of each call anew. So a function is given to it only where an annotation
-has a shape; all others are checked by beartype alone, at a tenth of the cost. Functions within functions are made anew
-at every call, and checked only where they state shapes.
+Shapes cost: `jaxtyped` binds the arguments of each call anew, and checks them a second time with what is returned. So
+a function gets jaxtyping's context, within which a size has a name, and only where an annotation has a shape; beartype
+checks both. Functions within functions are made anew at every call, and checked only where they state shapes.
 """
 
 import ast
@@ -11,6 +11,7 @@ import importlib.util
 import marshal
 import sys
 from collections.abc import Sequence
+from functools import wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -18,9 +19,10 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, get_args
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 CHECKED = "__checked__"
+_AS_JAXTYPING = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 _SHAPED = tuple(
     name for name in ("Float", "Int", "Bool", "UInt8", "Shaped", "Num", "Integer", "Inexact", "Real", "Key")
 )
@@ -36,14 +38,21 @@ def install(package: str) -> None:
 
 def checked(made: Any) -> Any:
     """A class or function that checks what it is given."""
-    if isinstance(made, FunctionType) and not any(map(_has_shape, made.__annotations__.values())):
+    if not isinstance(made, FunctionType) or any(isinstance(one, str) for one in made.__annotations__.values()):
+        return jaxtyping.jaxtyped(made, typechecker=beartype)  # classes, and names of what is further down
+    if not any(map(_has_shape, made.__annotations__.values())):
         return beartype(made)
-    return jaxtyping.jaxtyped(made, typechecker=beartype)
+    typed = beartype(made, conf=_AS_JAXTYPING)
+
+    @wraps(typed)
+    def with_sizes_of_its_own(*args: Any, **kwargs: Any) -> Any:
+        with jaxtyping.jaxtyped("context"):  # a name of a dimension stands for one size within a call
+            return typed(*args, **kwargs)
+
+    return with_sizes_of_its_own
 
 
 def _has_shape(annotation: Any) -> bool:
-    if isinstance(annotation, str):  # a class further down, which may have any name
-        return True
     if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
         return True
     return any(map(_has_shape, get_args(annotation))) or any(map(_has_shape, getattr(annotation, "__args__", ())))
