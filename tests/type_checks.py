@@ -1,8 +1,9 @@
 """While tests run, every function of handreid checks the types and shapes of what it gets and gives.
 
 Shapes cost: `jaxtyped` binds the arguments of each call anew, and checks them a second time with what is returned. So
-a function gets jaxtyping's context, within which a size has a name, and only where an annotation has a shape; beartype
-checks both. Functions within functions are made anew at every call, and checked only where they state shapes.
+a function with a shape in its annotations mostly gets jaxtyping's context alone, within which a size has a name, and
+beartype checks both at once; one without gets beartype alone. Functions within functions are made anew at every call,
+and checked only where they state shapes.
 """
 
 import ast
@@ -38,9 +39,13 @@ def install(package: str) -> None:
 
 def checked(made: Any) -> Any:
     """A class or function that checks what it is given."""
-    if not isinstance(made, FunctionType) or any(isinstance(one, str) for one in made.__annotations__.values()):
-        return jaxtyping.jaxtyped(made, typechecker=beartype)  # classes, and names of what is further down
-    if not any(map(_has_shape, made.__annotations__.values())):
+    if not isinstance(made, FunctionType):
+        return jaxtyping.jaxtyped(made, typechecker=beartype)
+    annotations = made.__annotations__.values()
+    shapes = [shape for annotation in annotations for shape in _shapes(annotation)]
+    if any(isinstance(one, str) for one in annotations) or any("{" in shape for shape in shapes):
+        return jaxtyping.jaxtyped(made, typechecker=beartype)  # names of what is further down; sizes that are arguments
+    if not shapes:
         return beartype(made)
     typed = beartype(made, conf=_AS_JAXTYPING)
 
@@ -52,10 +57,11 @@ def checked(made: Any) -> Any:
     return with_sizes_of_its_own
 
 
-def _has_shape(annotation: Any) -> bool:
+def _shapes(annotation: Any) -> list[str]:
     if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
-        return True
-    return any(map(_has_shape, get_args(annotation))) or any(map(_has_shape, getattr(annotation, "__args__", ())))
+        return [str(annotation.dim_str)]
+    parts = get_args(annotation) or getattr(annotation, "__args__", ())
+    return [shape for part in parts for shape in _shapes(part)]
 
 
 class _Decorate(ast.NodeTransformer):

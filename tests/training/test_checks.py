@@ -535,8 +535,9 @@ class TestOverfit:
         assert "the loss of 5 photos of as many identities went from" in result.found
 
 
-STATES = {name: RESUMED[name] for name in ("hard identities", "memory", "centres", "margin", "mixup", "swa", "lora")}
-STATES |= {name: RESUMED[name] for name in ("unfreezing", "visual prompts", "side information", "promptsg_graph")}
+STATES = {name: RESUMED[name] for name in ("hard identities, margin", "memory, lora", "centres, swa")}
+STATES |= {name: RESUMED[name] for name in ("mixup, unfreezing", "visual prompts", "promptsg_graph")}
+STATES |= {"side information": RESUMED["side information, wise-ft, stride"]}
 STATES |= {"a ResNet": ["model.backbone={name: handreid-tiny, weights: none}"], "prompts": [f"stages=[{PROMPTS}]"]}
 
 
@@ -595,7 +596,7 @@ def test_what_is_put_back():
 
 
 class TestARun:
-    @pytest.mark.parametrize("changes", [RESUMED["centres"], RESUMED["promptsg_graph"]], ids=["centres", "graph"])
+    @pytest.mark.parametrize("changes", [RESUMED["centres, swa"], RESUMED["promptsg_graph"]], ids=["centres", "graph"])
     def test_ends_with_the_weights_of_one_without_checks(self, changes, cameras: Path, tmp_path: Path, monkeypatch):
         recipe = micro(*changes, "stages.0.epochs=1")
         checked = train(recipe, cameras, tmp_path / "a" / "checked")

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 PK = "stages.0.sampler={kind: pk, identities: 4, images: 2}"
 NO_SIZE = "stages.0.batch_size=null"
+MIRRORED = "stages.0.chirality=mirror_as_new_identity"
 TERMS = {
     "cross_entropy": "{kind: cross_entropy, features: [pooled]}",
     "arcface": "{kind: arcface, features: [pooled]}",
@@ -82,32 +83,51 @@ class TestEveryTerm:
 HEADS_OF_SENTENCES = (
     "stages.0.objectives=[{kind: cross_entropy, features: [pooled, parts]}, {kind: symmetric_contrast}]"
 )
+# Each of them has something to remember or to build anew; those that don't touch each other are in one run.
 RESUMED = {
-    "pk": [PK, NO_SIZE, f"stages.0.objectives=[{TERMS['cross_entropy']}, {TERMS['triplet']}]"],
-    "pk, every photo": ["stages.0.sampler={kind: pk, identities: 4, images: 2, every: photo}", NO_SIZE],
-    "balanced": ["stages.0.sampler={kind: balanced, by: [subject]}"],
-    "hard identities": ["stages.0.sampler={kind: hard_identity, identities: 3, images: 2}", NO_SIZE],
-    "memory": [f"stages.0.objectives=[{TERMS['metric_learning with memory']}]"],
-    "centres": [f"stages.0.objectives=[{TERMS['cross_entropy']}, {TERMS['center, running mean']}]"],
-    "margin": ["stages.0.objectives=[{kind: arcface, margin_warmup_epochs: 3}]"],
-    "mixup": ["stages.0.mix={kind: mixup}"],
-    "cutmix": ["stages.0.mix={kind: cutmix}"],
-    "mirrored": ["stages.0.chirality=mirror_as_new_identity"],
-    "ema": ["stages.0.averaging={kind: ema, decay: 0.8}", "stages.0.keep=last"],
-    "swa": ["stages.0.averaging={kind: swa, start: 0.3}"],
-    "lora": ["stages.0.lora={rank: 2}"],
+    "pk, layer decay, bias factor": [
+        PK,
+        NO_SIZE,
+        f"stages.0.objectives=[{TERMS['cross_entropy']}, {TERMS['triplet']}]",
+        "stages.0.optimizer.layer_decay=0.5",
+        "stages.0.optimizer.bias_factor=2",
+    ],
+    "pk, every photo; ema, last": [
+        "stages.0.sampler={kind: pk, identities: 4, images: 2, every: photo}",
+        NO_SIZE,
+        "stages.0.averaging={kind: ema, decay: 0.8}",
+        "stages.0.keep=last",
+    ],
+    "balanced, mirrored": ["stages.0.sampler={kind: balanced, by: [subject]}", MIRRORED],
+    "hard identities, margin": [
+        "stages.0.sampler={kind: hard_identity, identities: 3, images: 2}",
+        NO_SIZE,
+        "stages.0.objectives=[{kind: arcface, margin_warmup_epochs: 3}]",
+    ],
+    "memory, lora": [f"stages.0.objectives=[{TERMS['metric_learning with memory']}]", "stages.0.lora={rank: 2}"],
+    "centres, swa": [
+        f"stages.0.objectives=[{TERMS['cross_entropy']}, {TERMS['center, running mean']}]",
+        "stages.0.averaging={kind: swa, start: 0.3}",
+    ],
+    "mixup, unfreezing": ["stages.0.mix={kind: mixup}", "stages.0.unfreeze_every=1"],
+    "cutmix, wise-ft": ["stages.0.mix={kind: cutmix}", "stages.0.wise_ft={alphas: [0.3, 0.6]}"],
     "lora, averaged, last": ["stages.0.lora={rank: 2}", "stages.0.averaging={kind: ema}", "stages.0.keep=last"],
-    "unfreezing": ["stages.0.unfreeze_every=1"],
-    "layer decay": ["stages.0.optimizer.layer_decay=0.5"],
-    "wise-ft": ["stages.0.wise_ft={alphas: [0.3, 0.6]}"],
     "visual prompts": [
         "model.backbone.visual_prompts={tokens: 3, depth: deep, dropout: 0.2}",
         "stages.0.freeze_encoder=true",
     ],
-    "side information": ["model.side_information={columns: [camera, lens]}", "stages.0.wise_ft={alphas: [0.5]}"],
-    "stride": ["model.backbone.stride=5"],
-    "bias factor": ["stages.0.optimizer.bias_factor=2"],
-    "promptsg": [PK, NO_SIZE, "model.head={kind: promptsg, dropout: 0.1}", HEADS_OF_SENTENCES],
+    "side information, wise-ft, stride": [
+        "model.side_information={columns: [camera, lens]}",
+        "stages.0.wise_ft={alphas: [0.5]}",
+        "model.backbone.stride=5",
+    ],
+    "promptsg, averaged": [
+        PK,
+        NO_SIZE,
+        "model.head={kind: promptsg, dropout: 0.1}",
+        HEADS_OF_SENTENCES,
+        "stages.0.averaging={kind: ema}",
+    ],
     "promptsg_graph": [
         PK,
         NO_SIZE,
@@ -118,9 +138,8 @@ RESUMED = {
         "model.head={kind: promptsg_graph, edges: identity}",
         HEADS_OF_SENTENCES,
         "stages.0.averaging={kind: swa, start: 0.3}",
-        "stages.0.chirality=mirror_as_new_identity",
+        MIRRORED,
     ],
-    "promptsg, averaged": ["model.head={kind: promptsg}", HEADS_OF_SENTENCES, "stages.0.averaging={kind: ema}"],
 }
 
 
@@ -339,14 +358,14 @@ class TestBalanced:
 
     def test_mirrored_photos_are_balanced_too(self, photos: Path, tmp_path: Path):
         by = "stages.0.sampler={kind: balanced, by: [subject]}"
-        run = train(micro(by, "stages.0.chirality=mirror_as_new_identity"), photos, tmp_path / "run")
+        run = train(micro(by, MIRRORED), photos, tmp_path / "run")
         assert run.finished
 
 
 class TestMirroredAsNewIdentity:
     def test_identities_double(self):
         """Trap 14, as a named choice."""
-        module = module_of(micro("stages.0.chirality=mirror_as_new_identity"))
+        module = module_of(micro(MIRRORED))
         assert module.objectives["0_cross_entropy"].classifiers["pooled"].weight.shape[0] == 8
         assert len(module.photos) == 32
 
