@@ -1,8 +1,10 @@
 """Small things that many tests share: a micro tower, a folder of made-up photos, the real photos where they are."""
 
+import importlib.metadata
 import os
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: test processes share the cores
@@ -10,6 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Processes that tests start import torch and all else again: with bytecode in seconds, without in half a minute.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Syncing waits for the disk, so that what is written survives a power cut, which no test makes.
+os.fsync = lambda _: None
+# Lightning looks through all installed packages for plugins whenever a trainer is made.
+importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
 
 from tests import type_checks
 
