@@ -23,6 +23,7 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 
 CHECKED = "__checked__"
+_UNKNOWN = "?"
 _AS_JAXTYPING = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 _SHAPED = tuple(
     name for name in ("Float", "Int", "Bool", "UInt8", "Shaped", "Num", "Integer", "Inexact", "Real", "Key")
@@ -43,8 +44,8 @@ def checked(made: Any) -> Any:
         return jaxtyping.jaxtyped(made, typechecker=beartype)
     annotations = made.__annotations__.values()
     shapes = [shape for annotation in annotations for shape in _shapes(annotation)]
-    if any(isinstance(one, str) for one in annotations) or any("{" in shape for shape in shapes):
-        return jaxtyping.jaxtyped(made, typechecker=beartype)  # names of what is further down; sizes that are arguments
+    if any(shape == _UNKNOWN or "{" in shape for shape in shapes):
+        return jaxtyping.jaxtyped(made, typechecker=beartype)
     if not shapes:
         return beartype(made)
     typed = beartype(made, conf=_AS_JAXTYPING)
@@ -58,6 +59,11 @@ def checked(made: Any) -> Any:
 
 
 def _shapes(annotation: Any) -> list[str]:
+    """All shapes in an annotation. A name of a class, which may be further down, can have any; a size in braces is an
+    argument.
+    """
+    if isinstance(annotation, str):
+        return [_UNKNOWN]
     if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
         return [str(annotation.dim_str)]
     parts = get_args(annotation) or getattr(annotation, "__args__", ())

@@ -494,7 +494,7 @@ class TestTheStage:
 
     @pytest.mark.parametrize(
         "extra",
-        ["", ", ensemble: 2, diversity: 0.1, average: after, dropout: 0.2", ", contexts: both, position: end"],
+        ["", ", ensemble: 2, diversity: 0.1, average: after, dropout: 0.2, contexts: both, position: end"],
     )
     def test_a_stage_that_is_stopped_and_resumed_ends_the_same(self, extra: str, photos: Path, tmp_path: Path):
         recipe = recipe_of(LEARN[:-1] + extra + "}", TUNE)
