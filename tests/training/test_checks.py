@@ -675,7 +675,7 @@ def test_builtin_recipes_pass(name: str, drawn: Path):
 class TestDoctor:
     def test_without_a_recipe(self, tmp_path: Path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(doctor, "IDENTITIES", 8)
+        monkeypatch.setattr(doctor, "IDENTITIES", 6)
         monkeypatch.setattr(doctor, "SIZE", 48)
         result = CliRunner().invoke(app, ["doctor", "--json"])
         assert result.exit_code == 0, result.output
