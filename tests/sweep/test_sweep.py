@@ -803,14 +803,17 @@ def wait_for_end(started: set[int]) -> None:
     """All that a command started ends by itself when the command was killed: Ray's processes, and the trials."""
     until = time.monotonic() + 30
     while left := [one for one in started & processes().keys() if not late(one)]:
-        assert time.monotonic() < until, f"still there: {left}"
+        assert time.monotonic() < until, f"still there: {[name_of(one) for one in left]}"
         time.sleep(0.1)
 
 
 def late(process: int) -> bool:
     """Ray's two agents of a machine notice its end up to minutes later; they write nothing into a sweep."""
+    return name_of(process).startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvAgent", b"gone"))
+
+
+def name_of(process: int) -> bytes:
     try:
-        name = Path(f"/proc/{process}/cmdline").read_bytes()
+        return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
-        return True
-    return name.startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvAgent"))
+        return b"gone"
