@@ -67,14 +67,15 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Resour
 
     Its trial server is forked from the tests' own server. The sweep that is killed starts a whole Ray, as users do.
     """
+    ray_cluster.prepare()
     from ray._private.node import Node
 
-    ray_cluster.prepare()
     storage = tmp_path_factory.mktemp("ray")
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as cleanup:
         patch.setattr(trial_server, "start", TrialServer)
         for service in ("start_api_server", "start_monitor", "start_log_monitor"):
             patch.setattr(Node, service, lambda *_, **__: None)
+        patch.setattr("ray.air._internal.usage.tag_callbacks", lambda _: None)  # imports MLflow to count our callbacks
         running = ray_cluster.running(None, storage, cpus=1, gpus=0.0, concurrent=2)
         yield beside.submit(cleanup.enter_context, running)
 
