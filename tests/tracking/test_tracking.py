@@ -188,7 +188,7 @@ class TestTheSender:
         Script(monkeypatch, "import time; time.sleep(60)")
         said = Told()
         with Sender(said, patience=0.0) as sender:
-            for epoch in range(2000):
+            for epoch in range(700):
                 sender.notify(copied, [MLflow()], (0, epoch), None)
             child = sender._child
         assert child is not None
