@@ -45,7 +45,11 @@ class CommandLine:
 
     def __init__(self, *words: object) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="handreid-forked-"))
-        self.process = fork(_command_line, str(self.folder), [str(word) for word in words])
+        self.process = fork(self.begin, str(self.folder), [str(word) for word in words])
+
+    @staticmethod
+    def begin(folder: str, words: list[str]) -> None:
+        _command_line(folder, words)
 
     def __enter__(self) -> "CommandLine":
         return self
@@ -80,6 +84,44 @@ class CommandLine:
         """What it wrote to standard output and standard error, once it has ended."""
         assert self.wait(timeout) is not None, "it goes on"
         return (self.folder / "out").read_text(), (self.folder / "err").read_text()
+
+
+class SweepCommandLine(CommandLine):
+    """`handreid sweep` with these words, and its trial server: this forks before torch is used."""
+
+    @staticmethod
+    def begin(folder: str, words: list[str]) -> None:
+        from handreid.sweep import trial_server
+
+        ours, theirs = socket.socketpair()
+        server = os.fork()
+        if server == 0:
+            ours.close()
+            received = socket.recv_fds(theirs, 1, 2)
+            if received[1]:  # else the command line has ended
+                listener, stdin = received[1]
+                _serve_trials(socket.socket(fileno=listener), stdin, 1)
+            os._exit(0)
+        theirs.close()
+
+        def start(listener: socket.socket, threads: int) -> _Forked:
+            stdin, end = os.pipe()
+            socket.send_fds(ours, [b"."], [listener.fileno(), stdin])
+            os.close(stdin)
+            return _Forked(server, end)
+
+        trial_server.start = start  # type: ignore[assignment, unused-ignore]
+        _command_line(folder, words)
+
+
+class _Forked:
+    def __init__(self, pid: int, end: int) -> None:
+        self.pid = pid
+        self.end = end
+
+    def communicate(self) -> None:
+        os.close(self.end)
+        os.waitpid(self.pid, 0)
 
 
 class TrialServer:

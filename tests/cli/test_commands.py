@@ -18,6 +18,7 @@ from PIL import Image
 
 from handreid import __version__, cli
 from handreid.cli.data import Source
+from handreid.cli.ladder import DEMO
 from handreid.cli.options import Label, Protocol, View
 from handreid.data import sources
 from handreid.data.manifest import read
@@ -288,7 +289,7 @@ class TestTrain:
         assert "Traceback" not in refused.err
 
     def test_ctrl_c_leaves_a_run_that_resumes_and_one_line(self, photos: Path, recipe: Path, tmp_path: Path):
-        out, epochs = tmp_path / "run", 20
+        out, epochs = tmp_path / "run", 12
         words = ("train", recipe, "--data", photos, "--out", out, "--set", f"stages.0.epochs={epochs}")
         going = CommandLine(*words)
         going.wait_for(out / "stages/0-fine_tune/last.ckpt")
@@ -377,7 +378,7 @@ class TestEvaluate:
 def rungs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The micro tower as it comes, and trained."""
     low, high = (tmp_path_factory.mktemp("rungs") / name for name in ("low.yaml", "high.yaml"))
-    zero_shot = MICRO_RECIPE.split("stages:")[0] + "evaluate: {draws: 3}\n"
+    zero_shot = MICRO_RECIPE.split("stages:")[0] + "evaluate: {draws: 3, resamples: 200}\n"
     low.write_text(zero_shot.replace("name: micro\n", "name: low\n", 1))
     high.write_text(MICRO_RECIPE.replace("name: micro\n", "name: high\n", 1))
     return [low, high]
@@ -414,7 +415,10 @@ class TestLadder:
         assert "note: the report could not be written:" in called.err
         assert called.out.endswith(f"written to {tmp_path / 'out/ladder.md'} and {tmp_path / 'out/ladder.json'}\n")
 
-    def test_a_tower_for_all_rungs_and_a_rung_at_a_time(self, photos: Path, rungs: list[Path], tmp_path: Path):
+    def test_a_tower_for_all_rungs_and_a_rung_at_a_time(
+        self, photos: Path, rungs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("handreid.cli.ladder._report", lambda *_: None)
         tower = tmp_path / "tower.yaml"
         tower.write_text("preprocess: {normalise: half}\n")
         words = ("--rungs", rungs[0], "--rungs", rungs[1], "--backbone", tower, "--set", "evaluate.draws=2")
@@ -445,10 +449,11 @@ class TestRenderAndDemo:
         assert all(manifest.table["caption"].str.contains("hand"))
         assert handreid("data", "check", out / "manifest.parquet").out.count("error: ") == 0
 
-    def test_the_demo_ends_with_the_table(self, tmp_path: Path):
+    def test_the_demo_ends_with_the_table(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(DEMO, "size", 48)
         tower = yaml.safe_dump(yaml.safe_load(MICRO_RECIPE)["model"]["backbone"], default_flow_style=True, width=10**6)
         words = ("--out", tmp_path / "demo", "--identities", 12, "--photos", 8, "--set", "evaluate.resamples=100")
-        called = handreid("demo", *words, "--set", f"model.backbone={tower}")
+        called = handreid("demo", *words, "--set", f"model.backbone={tower}", "--set", "stages.0.epochs=3")
         assert called.code == 0, called.err
         assert "tiny-cross-entropy" in called.out
         assert "rank-1 against the rung below" in called.out

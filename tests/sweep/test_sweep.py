@@ -7,8 +7,10 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -40,12 +42,14 @@ from handreid.sweep.importance import importance
 from handreid.sweep.ray_cluster import Resources
 from handreid.sweep.results import outcome, series
 from handreid.sweep.search import Known, Setting, grid, one_at_a_time, propose
+from handreid.sweep.state import SweepState
 from handreid.sweep.summary import summarise_settings
 from tests.cli.test_commands import Called, complaint, handreid
 from tests.conftest import MICRO_RECIPE
 from tests.edits import write_metrics
-from tests.forks import CommandLine, TrialServer
+from tests.forks import SweepCommandLine, TrialServer
 
+START = trial_server.start
 LR, EPOCHS, HEAD = "stages.0.optimizer.lr", "stages.0.epochs", "model.head"
 
 
@@ -55,6 +59,30 @@ def sweep_of(**keys: Any) -> Sweep:
 
 def design_of(recipe: str = MICRO_RECIPE, **keys: Any) -> Design:
     return Design(sweep_of(**keys), recipe, "micro.yaml")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Resources]]:
+    """Ray, which starts while the first tests run; of its services only those that trials need.
+
+    Its trial server is forked from the tests' own server. The sweep that is killed starts a whole Ray, as users do.
+    """
+    ray_cluster.prepare()
+    from ray._private.node import Node
+
+    storage = tmp_path_factory.mktemp("ray")
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as cleanup:
+        patch.setattr(trial_server, "start", TrialServer)
+        for service in ("start_api_server", "start_monitor", "start_log_monitor"):
+            patch.setattr(Node, service, lambda *_, **__: None)
+        patch.setattr("ray.air._internal.usage.tag_callbacks", lambda _: None)  # imports MLflow to count our callbacks
+        running = ray_cluster.running(None, storage, cpus=1, gpus=0.0, concurrent=2)
+        yield beside.submit(cleanup.enter_context, running)
+
+
+@pytest.fixture(scope="module")
+def ray(starting: Future[Resources]) -> Resources:
+    return starting.result()
 
 
 class TestWhatASweepSays:
@@ -457,7 +485,7 @@ def test_a_scheduler_that_is_started_anew_decides_as_the_old_one():
     assert rungs == {True: ("STOP", "CONTINUE"), False: ("CONTINUE", "CONTINUE")}
 
 
-# From here on sweeps are run: as the command line runs them, on one Ray that is started once.
+# From here on sweeps are run: as the command line runs them, on one Ray that is started once, at the beginning.
 
 
 @pytest.fixture(scope="module")
@@ -475,16 +503,6 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = root / "manifest.parquet"
     sources.folders(root).write(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resources]:
-    """Its trial server is forked from the tests' own server; the sweep that is killed starts one as users do."""
-    ray_cluster.prepare()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_server, "start", TrialServer)
-        with ray_cluster.running(None, tmp_path_factory.mktemp("ray"), cpus=1, gpus=0.0, concurrent=2) as room:
-            yield room
 
 
 @pytest.fixture
@@ -527,10 +545,27 @@ def halved(ray: Resources, alike: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def resumed(out: Path) -> Called:
-    """Without the page, which is of the same trials as one that a test has already written."""
+    return without_page("sweep", "--resume", out)
+
+
+def without_page(*words: object) -> Called:
+    """A sweep without its page, which is of the same trials as one that a test has already written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("handreid.cli.sweep.after_sweep", lambda folder: [])
-        return handreid("sweep", "--resume", out)
+        return handreid(*words)
+
+
+def in_this_process(going: SweepState, address: str | None) -> None:
+    """Trains as Ray does, one trial after another, without it."""
+    from handreid.sweep.ray_tune import SweepSearcher
+    from handreid.sweep.train_trial import train_trial
+
+    assert address is None
+    searcher = SweepSearcher(going, Resources(1, 0.0, 1, going.notes.folder), lambda done: None)
+    while isinstance(config := searcher.suggest("next"), dict):
+        reports: list[dict[str, Any]] = []
+        train_trial(config, reports.append)
+        searcher.on_trial_complete("next", reports[-1])
 
 
 GRID = {LR: {"choice": [1e-3, 1e-5]}, "head": {"together": {"plain": {HEAD: {"kind": "linear"}}, "neck": {}}}}
@@ -585,7 +620,7 @@ class TestSweep:
 
     def not_done_again(self, sweep: Path, out: Path, alike: Path) -> None:
         before = {path: path.stat().st_mtime_ns for path in (out / "trials").rglob("*")}
-        assert handreid("sweep", sweep, "--data", alike, "--out", out).code == 0
+        assert without_page("sweep", sweep, "--data", alike, "--out", out).code == 0
         assert resumed(out).code == 0
         assert {path: path.stat().st_mtime_ns for path in (out / "trials").rglob("*")} == before
         changed = written(sweep.parent, space=GRID, set={EPOCHS: 3})
@@ -604,7 +639,10 @@ class TestSweep:
         assert "[1/6] lr 1e30, seed 3: failed after epoch 0 of 1: the loss is nan" in called.err
         assert "failed: the loss is nan" in (out / "sweep.md").read_text()
 
-    def test_a_sweep_of_which_all_trials_fail_is_an_error(self, folder: Path, alike: Path):
+    def test_a_sweep_of_which_all_trials_fail_is_an_error(
+        self, folder: Path, alike: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("handreid.sweep.run._train", in_this_process)
         sweep = written(folder, space={LR: {"choice": [1e30, 2e30]}}, set=SHORT)
         called = handreid("sweep", sweep, "--data", alike, "--out", folder / "all")
         assert (called.code, called.out) == (2, "")
@@ -663,6 +701,41 @@ def test_a_trial_has_a_process_of_its_own(ray: Resources, alike: Path, tmp_path:
     assert handreid("train", "--resume", "--out", folder).code == 0
 
 
+STAND_IN = """
+import os, sys, types
+
+def train_trial(config, report):
+    report({**config, "process": os.getpid(), "place": os.getcwd(), "named": os.environ["NAMED"]})
+    report({"server": os.getppid()})
+
+sys.modules["handreid.sweep.train_trial"] = types.SimpleNamespace(train_trial=train_trial)
+"""
+
+
+def test_a_trial_server_is_a_python_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As users have it, but for what it trains with, which takes a quarter of a minute to be imported."""
+    monkeypatch.setattr(trial_server, "start", START)
+    (tmp_path / "sitecustomize.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    (tmp_path / "place").mkdir()
+    with tempfile.TemporaryDirectory() as short, trial_server.serving(Path(short), 3) as address:
+        with Client(address, "AF_UNIX") as connection:
+            connection.send(({"asked": 1}, {**os.environ, "NAMED": "so"}, str(tmp_path / "place")))
+            first = connection.recv()
+            connection.send(True)
+            second = connection.recv()
+            connection.send(True)
+            assert connection.recv() is None
+        process, server = first.pop("process"), second["server"]
+        assert first == {"asked": 1, "place": str(tmp_path / "place"), "named": "so"}
+        assert server in descendants(os.getpid())
+        assert os.getsid(server) == server != process
+        environment = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+        assert b"OMP_NUM_THREADS=3" in environment
+    assert not {process, server} & processes().keys()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="trials are forked on Linux only")
 def test_a_socket_whose_path_is_too_long_for_the_system_is_known_before(tmp_path: Path):
     refused = pytest.raises(OSError, match="too long")
@@ -678,7 +751,7 @@ def test_a_socket_whose_path_is_too_long_for_the_system_is_known_before(tmp_path
 def test_a_sweep_that_was_killed_ends_with_the_same_table(halved: Path, alike: Path):
     """Searcher and scheduler too: what TPE proposes and ASHA stops follows from what trials before gave."""
     whole, cut = halved, halved.parent / "cut"
-    with CommandLine("sweep", halved.parent / "sweep.yaml", "--data", alike, "--out", cut) as going:
+    with SweepCommandLine("sweep", halved.parent / "sweep.yaml", "--data", alike, "--out", cut) as going:
         while len(list(cut.glob("trials/*/stages/*/last.ckpt"))) < 3 and going.poll() is None:
             time.sleep(0.01)
         assert going.poll() is None, going.communicate()[1]
@@ -731,14 +804,17 @@ def wait_for_end(started: set[int]) -> None:
     """All that a command started ends by itself when the command was killed: Ray's processes, and the trials."""
     until = time.monotonic() + 30
     while left := [one for one in started & processes().keys() if not late(one)]:
-        assert time.monotonic() < until, f"still there: {left}"
+        assert time.monotonic() < until, f"still there: {[name_of(one) for one in left]}"
         time.sleep(0.1)
 
 
 def late(process: int) -> bool:
     """Ray's two agents of a machine notice its end up to minutes later; they write nothing into a sweep."""
+    return name_of(process).startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvAgent", b"gone"))
+
+
+def name_of(process: int) -> bytes:
     try:
-        name = Path(f"/proc/{process}/cmdline").read_bytes()
+        return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
-        return True
-    return name.startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvAgent"))
+        return b"gone"

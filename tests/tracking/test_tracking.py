@@ -120,300 +120,37 @@ def settings() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+# `mlflow server` imports MLflow twice: in a process that starts, and in the one that serves. This is the second.
+SERVER = """
+import os, sys
+import uvicorn
+from mlflow import server
+from mlflow.server import handlers
+
+folder, port = sys.argv[1:]
+store, files = f"sqlite:///{folder}/all.db", "mlflow-artifacts:/"
+os.environ[server.BACKEND_STORE_URI_ENV_VAR] = store
+os.environ[server.ARTIFACT_ROOT_ENV_VAR] = files
+os.environ[server.ARTIFACTS_DESTINATION_ENV_VAR] = f"{folder}/files"
+os.environ[server.SERVE_ARTIFACTS_ENV_VAR] = "true"
+handlers.initialize_backend_stores(store, default_artifact_root=files)  # not in the first request, which would time out
+uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=int(port))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
 def starting(settings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    """A server that will be there in a quarter of a minute, and its log."""
+    """A server that will be there in some seconds, and its log."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
-    places = ["--backend-store-uri", f"sqlite:///{folder}/all.db", "--artifacts-destination", f"{folder}/files"]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, *places], stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(folder), str(port)], stdout=log, stderr=log, start_new_session=True
+        )
     found = Server(f"http://127.0.0.1:{port}", process)
     try:
         yield found, folder / "log"
     finally:
         found.stop()
-
-
-@pytest.fixture(scope="module")
-def server(starting: tuple[Server, Path], plain: Run, crossed: Run) -> Server:
-    """While it starts, the runs that other tests need are trained."""
-    found, log = starting
-
-    def healthy() -> bool:
-        assert found.process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{found.url}/health", timeout=5) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-        return False
-
-    until(healthy)
-    return found
-
-
-@dataclass(frozen=True)
-class Ladder:
-    folder: Path
-    said: str
-    runs: dict[str, dict[str, Any]]  # by name: what the server holds
-    histories: dict[str, dict[str, list[tuple[int, float]]]]
-    files: dict[str, set[str]]
-
-    def run(self, name: str) -> Run:
-        return Run(self.folder / name)
-
-
-@pytest.fixture(scope="module")
-def ladder(server: Server, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Ladder:
-    """Two rungs from the command line, the second with the stage of the first, told to three trackers at once."""
-    folder = tmp_path_factory.mktemp("ladders")
-    for name in ("first", "second"):
-        (folder / f"{name}.yaml").write_text(MICRO_RECIPE.replace("name: micro\n", f"name: {name}\n", 1))
-    out = folder / "hands"
-    rungs = ",".join(str(folder / f"{name}.yaml") for name in ("first", "second"))
-    track = ("--track", f"mlflow={server.url}", "--track", "tensorboard,wandb")
-    called = handreid("ladder", "--rungs", rungs, "--data", photos, "--out", out, *track)
-    assert called.code == 0, called.err
-    experiment = server.ask("experiments/get-by-name", experiment_name="hands")["experiment"]["experiment_id"]
-    runs = {run["info"]["run_name"]: run for run in server.search(experiment)}
-    histories, files = {}, {}
-    for name, run in runs.items():
-        own = {"run_id": run["info"]["run_id"]}
-        histories[name] = {
-            metric["key"]: [
-                (int(point.get("step", 0)), point["value"])
-                for point in server.ask("metrics/get-history", **own, metric_key=metric["key"].replace(" ", "%20"))[
-                    "metrics"
-                ]
-            ]
-            for metric in run["data"]["metrics"]
-        }
-        files[name] = {file["path"] for file in server.ask("artifacts/list", **own)["files"]}
-    return Ladder(out, called.err, runs, histories, files)
-
-
-def lines_of(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """metrics.jsonl as points per name; micro runs have one stage."""
-    points: dict[str, list[tuple[int, float]]] = {}
-    for entry in read_metrics(run):
-        for name, value in payload.epoch_payload(entry).items():
-            points.setdefault(name, []).append((entry["epoch"], value))
-    return points
-
-
-class TestALadderFromTheCommandLine:
-    @pytest.mark.parametrize("name", ["first", "second"])
-    def test_mlflow_has_every_number_of_every_epoch_once(self, ladder: Ladder, name: str):
-        """The second rung's stage was taken over: no epoch of it was trained while somebody watched."""
-        own = lines_of(ladder.run(name))
-        assert {"loss", "0_cross_entropy", "gradient_norm", "validation/map", "lr/encoder decayed"} <= own.keys()
-        held = ladder.histories[name]
-        assert {key: sorted(held[key]) for key in own} == own
-
-    def test_mlflow_has_the_evaluation_with_intervals_after_the_last_epoch(self, ladder: Ladder):
-        found = read_json(ladder.run("first").evaluation)
-        held = ladder.histories["first"]
-        for metric, of in found["metrics"].items():
-            for ending, end in (("", "value"), ("_low", "low"), ("_high", "high")):
-                assert held[f"test/{metric}{ending}"] == [(3, pytest.approx(of[end]))]
-        assert held["test/separation/ratio"] == [(3, pytest.approx(found["separation"]["numbers"]["ratio"]["value"]))]
-
-    def test_mlflow_has_settings_hashes_files_and_the_status(self, ladder: Ladder):
-        run = ladder.runs["first"]
-        params = {param["key"]: param["value"] for param in run["data"]["params"]}
-        facts = ladder.run("first").facts
-        assert params["stages.0.optimizer.lr"] == "0.001"
-        assert params["run.manifest_hash"] == facts["manifest_hash"]
-        assert params["run.versions.torch"] == facts["versions"]["torch"]
-        assert not any(key.startswith(("tracking", "run.notes")) for key in params)
-        assert run["info"]["status"] == "FINISHED"
-        assert ladder.files["first"] == {"recipe.yaml", "evaluation.json"}
-
-    def test_tensorboard_shows_every_rung(self, ladder: Ladder):
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        for name in ("first", "second"):
-            events = EventAccumulator(str(ladder.folder / name / "tensorboard")).Reload()
-            own = lines_of(ladder.run(name))
-            shown = {key: [(point.step, point.value) for point in events.Scalars(key)] for key in own}
-            assert shown == {key: [(step, pytest.approx(value, rel=1e-6)) for step, value in own[key]] for key in own}
-            assert [point.step for point in events.Scalars("test/map")] == [3]
-            assert "_hparams_/session_start_info" in events.summary_metadata
-
-    def test_wandb_writes_a_run_offline(self, ladder: Ladder):
-        (entry,) = (one for one in entries(ladder.run("first")) if one.tracker.kind == "wandb")
-        (written,) = (ladder.folder / "first" / "wandb").glob("offline-run-*")
-        content = (written / f"run-{entry.id}.wandb").read_bytes()
-        assert entry.where == str(written)
-        assert b"validation/map" in content
-        assert b"test/rank1_low" in content
-
-    def test_nobody_reads_names_of_people_or_photos(self, ladder: Ladder):
-        found = read_json(ladder.run("first").evaluation)
-        named = [*found["photos"], *found["subjects"]]
-        _, told = payload.evaluation_payload(ladder.run("first").evaluation)
-        sent = payload.as_file(told) + json.dumps(payload.settings(ladder.run("first")))
-        assert named
-        assert not [name for name in named if f'"{name}"' in sent]
-        for path in (ladder.folder / "first" / "wandb").rglob("*.wandb"):
-            assert not [name for name in found["photos"] if name.encode() in path.read_bytes()]
-
-    def test_what_is_said_is_where_each_run_can_be_found_and_nothing_else(self, ladder: Ladder):
-        tracking = [line for line in ladder.said.splitlines() if "track" in line]
-        assert [line.split(":")[0] for line in tracking].count("tracked by mlflow") == 1
-        assert not [line for line in ladder.said.splitlines() if "alembic" in line or line.startswith("wandb:")]
-        assert "note: mlflow" not in ladder.said
-
-    def test_all_is_in_tracking_json(self, ladder: Ladder):
-        first, second = (entries(ladder.run(name)) for name in ("first", "second"))
-        assert [entry.tracker.kind for entry in first] == ["mlflow", "tensorboard", "wandb"]
-        assert {entry.status for entry in (*first, *second)} == {"finished"}
-        assert {entry.sent for entry in (*first, *second)} == {(0, 3)}
-        assert first[0].id != second[0].id
-
-
-class Held(BaseHTTPRequestHandler):
-    """A server that takes a request, and does not answer before it is let go."""
-
-    asked = threading.Event()
-    go = threading.Event()
-
-    def do_GET(self) -> None:
-        self.asked.set()
-        self.go.wait(LONG)
-        with contextlib.suppress(OSError):
-            self.send_error(404)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@contextmanager
-def slow_server() -> Iterator[str]:
-    held = ThreadingHTTPServer(("127.0.0.1", 0), Held)
-    threading.Thread(target=held.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{held.server_address[1]}"
-    finally:
-        Held.go.set()
-        held.shutdown()
-        held.server_close()
-
-
-@dataclass(frozen=True)
-class Trouble:
-    folder: Path
-    said: list[str]
-    urls: dict[str, str]
-    unanswered: bool  # the slow server had the request and had not answered it when the run was finished
-
-    def weights(self, name: str) -> bytes:
-        return Run(self.folder / name).model.read_bytes()
-
-    def store(self, name: str) -> dict[str, Any]:
-        """What mlflow.db holds of a run."""
-        (entry,) = entries(Run(self.folder / name))
-        with contextlib.closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
-            points = store.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (entry.id,)).fetchall()
-            ((status,),) = store.execute("SELECT status FROM runs WHERE run_uuid = ?", (entry.id,)).fetchall()
-            runs = store.execute("SELECT count(*) FROM runs").fetchone()[0]
-        history: dict[str, list[tuple[int, float]]] = {}
-        for key, step, value in sorted(points):
-            history.setdefault(key, []).append((step, value))
-        return {"history": history, "status": status, "runs": runs}
-
-
-@pytest.fixture(scope="module")
-def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Trouble:
-    """One sending process, to which happens all that can. The ladder comes first: here the server is killed."""
-    folder, said = tmp_path_factory.mktemp("trouble"), Told()
-    sender = Sender(said, patience=LONG)
-    beside, down = MLflow(), MLflow(uri=f"http://127.0.0.1:{free_port()}")
-
-    def go(name: str, *trackers: Any, watch: Any = (), resume: bool = False) -> Run:
-        return train(
-            micro(), photos, folder / name, track=trackers, watch=watch, resume=resume, reuse=False, sender=sender
-        )
-
-    def stop(entry: Mapping[str, Any]) -> None:
-        if entry["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        go("stopped", beside, watch=[stop])
-    go("late")
-    go("down", down)
-    sender.notify(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
-    until(lambda: entries(Run(folder / "stopped"))[0].status == "killed")  # closed, for another run is told of
-    go("stopped", beside, resume=True)
-
-    with slow_server() as slow:
-
-        def wait(_: Mapping[str, Any]) -> None:
-            assert Held.asked.wait(LONG)
-
-        go("slow", MLflow(uri=slow), watch=[wait])
-        unanswered = Held.asked.is_set() and not Held.go.is_set()
-
-    def kill(entry: Mapping[str, Any]) -> None:
-        if entry["epoch"] == 1:
-            until(lambda: entries(Run(folder / "died"))[0].sent == (0, 1))
-            server.stop()
-
-    go("died", MLflow(uri=server.url), watch=[kill])
-    shutil.copytree(folder / "late", folder / "going", ignore=shutil.ignore_patterns("tracking.json"))
-    sender.notify(Run(folder / "going"), [beside], (0, 2), None)
-    child = sender._child
-    assert child is not None
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.close()  # as if we were killed: no last word
-    child.wait(LONG)
-    sender.poll()
-    child.stdout.close()
-    return Trouble(folder, said.lines, {"down": str(down.uri), "slow": slow, "died": server.url}, unanswered)
-
-
-class TestWhenThingsGoWrong:
-    @pytest.mark.parametrize("name", ["stopped", "down", "slow", "died"])
-    def test_weights_are_those_of_a_run_that_nobody_tracks(self, trouble: Trouble, name: str):
-        assert trouble.weights(name) == trouble.weights("late")
-
-    @pytest.mark.parametrize(
-        ("name", "reason"), [("down", "connection refused"), ("slow", ""), ("died", "connection refused")]
-    )
-    def test_a_tracker_that_fails_is_said_once(self, trouble: Trouble, name: str, reason: str):
-        (note,) = (line for line in trouble.said if f"mlflow at {trouble.urls[name]}" in line)
-        assert note.startswith(f"note: mlflow at {trouble.urls[name]}: ")
-        assert reason in note
-        assert note.endswith(
-            "the run goes on without it, its folder has everything; send it later with "
-            f"`handreid track {trouble.folder / name}`"
-        )
-
-    def test_a_run_does_not_wait_for_a_server_that_does_not_answer(self, trouble: Trouble):
-        assert trouble.unanswered
-
-    def test_a_run_that_goes_on_goes_on_in_its_tracker(self, trouble: Trouble):
-        held = trouble.store("stopped")
-        own = lines_of(Run(trouble.folder / "stopped"))
-        assert {key: held["history"][key] for key in own} == own
-        assert held["status"] == "FINISHED"
-        assert held["runs"] == 3  # stopped, late, going: none was begun twice
-
-    def test_a_run_that_was_there_before_is_sent_whole(self, trouble: Trouble):
-        run = Run(trouble.folder / "late")
-        assert trouble.store("late")["history"] == lines_of(run)
-        assert trouble.store("late")["status"] == "FINISHED"
-
-    def test_whoever_trains_is_killed_and_the_tracker_knows(self, trouble: Trouble):
-        held = trouble.store("going")
-        assert held["status"] == "KILLED"
-        assert [step for step, _ in held["history"]["loss"]] == [1, 2]  # epoch 3 had no checkpoint yet
-
-    def test_files_lie_beside_the_store(self, trouble: Trouble):
-        assert len(list((trouble.folder / "mlflow-artifacts").glob("*/artifacts/recipe.yaml"))) == 3
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +188,7 @@ class TestTheSender:
         Script(monkeypatch, "import time; time.sleep(60)")
         said = Told()
         with Sender(said, patience=0.0) as sender:
-            for epoch in range(2000):
+            for epoch in range(700):
                 sender.notify(copied, [MLflow()], (0, epoch), None)
             child = sender._child
         assert child is not None
@@ -803,3 +540,286 @@ class TestEveryKindOfEvaluation:
         found.Reload()
         assert {"test/rank1", "test-matrix-view/dorsal-right in palmar-right/rank1"} <= set(found.Tags()["scalars"])
         assert {"evaluation.json", "evaluation-matrix-view.json", "evaluation-of-mine.json"} <= page.files.keys()
+
+
+# From here on the server is used, which has had the time of the tests above to start.
+
+
+@pytest.fixture(scope="module")
+def server(starting: tuple[Server, Path]) -> Server:
+    found, log = starting
+
+    def healthy() -> bool:
+        assert found.process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{found.url}/health", timeout=5) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+        return False
+
+    until(healthy)
+    return found
+
+
+@dataclass(frozen=True)
+class Ladder:
+    folder: Path
+    said: str
+    runs: dict[str, dict[str, Any]]  # by name: what the server holds
+    histories: dict[str, dict[str, list[tuple[int, float]]]]
+    files: dict[str, set[str]]
+
+    def run(self, name: str) -> Run:
+        return Run(self.folder / name)
+
+
+@pytest.fixture(scope="module")
+def ladder(server: Server, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Ladder:
+    """Two rungs from the command line, the second with the stage of the first, told to three trackers at once."""
+    folder = tmp_path_factory.mktemp("ladders")
+    for name in ("first", "second"):
+        (folder / f"{name}.yaml").write_text(MICRO_RECIPE.replace("name: micro\n", f"name: {name}\n", 1))
+    out = folder / "hands"
+    rungs = ",".join(str(folder / f"{name}.yaml") for name in ("first", "second"))
+    track = ("--track", f"mlflow={server.url}", "--track", "tensorboard,wandb")
+    called = handreid("ladder", "--rungs", rungs, "--data", photos, "--out", out, *track)
+    assert called.code == 0, called.err
+    experiment = server.ask("experiments/get-by-name", experiment_name="hands")["experiment"]["experiment_id"]
+    runs = {run["info"]["run_name"]: run for run in server.search(experiment)}
+    histories, files = {}, {}
+    for name, run in runs.items():
+        own = {"run_id": run["info"]["run_id"]}
+        histories[name] = {
+            metric["key"]: [
+                (int(point.get("step", 0)), point["value"])
+                for point in server.ask("metrics/get-history", **own, metric_key=metric["key"].replace(" ", "%20"))[
+                    "metrics"
+                ]
+            ]
+            for metric in run["data"]["metrics"]
+        }
+        files[name] = {file["path"] for file in server.ask("artifacts/list", **own)["files"]}
+    return Ladder(out, called.err, runs, histories, files)
+
+
+def lines_of(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """metrics.jsonl as points per name; micro runs have one stage."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for entry in read_metrics(run):
+        for name, value in payload.epoch_payload(entry).items():
+            points.setdefault(name, []).append((entry["epoch"], value))
+    return points
+
+
+class TestALadderFromTheCommandLine:
+    @pytest.mark.parametrize("name", ["first", "second"])
+    def test_mlflow_has_every_number_of_every_epoch_once(self, ladder: Ladder, name: str):
+        """The second rung's stage was taken over: no epoch of it was trained while somebody watched."""
+        own = lines_of(ladder.run(name))
+        assert {"loss", "0_cross_entropy", "gradient_norm", "validation/map", "lr/encoder decayed"} <= own.keys()
+        held = ladder.histories[name]
+        assert {key: sorted(held[key]) for key in own} == own
+
+    def test_mlflow_has_the_evaluation_with_intervals_after_the_last_epoch(self, ladder: Ladder):
+        found = read_json(ladder.run("first").evaluation)
+        held = ladder.histories["first"]
+        for metric, of in found["metrics"].items():
+            for ending, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+                assert held[f"test/{metric}{ending}"] == [(3, pytest.approx(of[end]))]
+        assert held["test/separation/ratio"] == [(3, pytest.approx(found["separation"]["numbers"]["ratio"]["value"]))]
+
+    def test_mlflow_has_settings_hashes_files_and_the_status(self, ladder: Ladder):
+        run = ladder.runs["first"]
+        params = {param["key"]: param["value"] for param in run["data"]["params"]}
+        facts = ladder.run("first").facts
+        assert params["stages.0.optimizer.lr"] == "0.001"
+        assert params["run.manifest_hash"] == facts["manifest_hash"]
+        assert params["run.versions.torch"] == facts["versions"]["torch"]
+        assert not any(key.startswith(("tracking", "run.notes")) for key in params)
+        assert run["info"]["status"] == "FINISHED"
+        assert ladder.files["first"] == {"recipe.yaml", "evaluation.json"}
+
+    def test_tensorboard_shows_every_rung(self, ladder: Ladder):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        for name in ("first", "second"):
+            events = EventAccumulator(str(ladder.folder / name / "tensorboard")).Reload()
+            own = lines_of(ladder.run(name))
+            shown = {key: [(point.step, point.value) for point in events.Scalars(key)] for key in own}
+            assert shown == {key: [(step, pytest.approx(value, rel=1e-6)) for step, value in own[key]] for key in own}
+            assert [point.step for point in events.Scalars("test/map")] == [3]
+            assert "_hparams_/session_start_info" in events.summary_metadata
+
+    def test_wandb_writes_a_run_offline(self, ladder: Ladder):
+        (entry,) = (one for one in entries(ladder.run("first")) if one.tracker.kind == "wandb")
+        (written,) = (ladder.folder / "first" / "wandb").glob("offline-run-*")
+        content = (written / f"run-{entry.id}.wandb").read_bytes()
+        assert entry.where == str(written)
+        assert b"validation/map" in content
+        assert b"test/rank1_low" in content
+
+    def test_nobody_reads_names_of_people_or_photos(self, ladder: Ladder):
+        found = read_json(ladder.run("first").evaluation)
+        named = [*found["photos"], *found["subjects"]]
+        _, told = payload.evaluation_payload(ladder.run("first").evaluation)
+        sent = payload.as_file(told) + json.dumps(payload.settings(ladder.run("first")))
+        assert named
+        assert not [name for name in named if f'"{name}"' in sent]
+        for path in (ladder.folder / "first" / "wandb").rglob("*.wandb"):
+            assert not [name for name in found["photos"] if name.encode() in path.read_bytes()]
+
+    def test_what_is_said_is_where_each_run_can_be_found_and_nothing_else(self, ladder: Ladder):
+        tracking = [line for line in ladder.said.splitlines() if "track" in line]
+        assert [line.split(":")[0] for line in tracking].count("tracked by mlflow") == 1
+        assert not [line for line in ladder.said.splitlines() if "alembic" in line or line.startswith("wandb:")]
+        assert "note: mlflow" not in ladder.said
+
+    def test_all_is_in_tracking_json(self, ladder: Ladder):
+        first, second = (entries(ladder.run(name)) for name in ("first", "second"))
+        assert [entry.tracker.kind for entry in first] == ["mlflow", "tensorboard", "wandb"]
+        assert {entry.status for entry in (*first, *second)} == {"finished"}
+        assert {entry.sent for entry in (*first, *second)} == {(0, 3)}
+        assert first[0].id != second[0].id
+
+
+class Held(BaseHTTPRequestHandler):
+    """A server that takes a request, and does not answer before it is let go."""
+
+    asked = threading.Event()
+    go = threading.Event()
+
+    def do_GET(self) -> None:
+        self.asked.set()
+        self.go.wait(LONG)
+        with contextlib.suppress(OSError):
+            self.send_error(404)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def slow_server() -> Iterator[str]:
+    held = ThreadingHTTPServer(("127.0.0.1", 0), Held)
+    threading.Thread(target=held.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{held.server_address[1]}"
+    finally:
+        Held.go.set()
+        held.shutdown()
+        held.server_close()
+
+
+@dataclass(frozen=True)
+class Trouble:
+    folder: Path
+    said: list[str]
+    urls: dict[str, str]
+    unanswered: bool  # the slow server had the request and had not answered it when the run was finished
+
+    def weights(self, name: str) -> bytes:
+        return Run(self.folder / name).model.read_bytes()
+
+    def store(self, name: str) -> dict[str, Any]:
+        """What mlflow.db holds of a run."""
+        (entry,) = entries(Run(self.folder / name))
+        with contextlib.closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
+            points = store.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (entry.id,)).fetchall()
+            ((status,),) = store.execute("SELECT status FROM runs WHERE run_uuid = ?", (entry.id,)).fetchall()
+            runs = store.execute("SELECT count(*) FROM runs").fetchone()[0]
+        history: dict[str, list[tuple[int, float]]] = {}
+        for key, step, value in sorted(points):
+            history.setdefault(key, []).append((step, value))
+        return {"history": history, "status": status, "runs": runs}
+
+
+@pytest.fixture(scope="module")
+def trouble(server: Server, ladder: Ladder, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Trouble:
+    """One sending process, to which happens all that can. The ladder comes first: here the server is killed."""
+    folder, said = tmp_path_factory.mktemp("trouble"), Told()
+    sender = Sender(said, patience=LONG)
+    beside, down = MLflow(), MLflow(uri=f"http://127.0.0.1:{free_port()}")
+
+    def go(name: str, *trackers: Any, watch: Any = (), resume: bool = False) -> Run:
+        return train(
+            micro(), photos, folder / name, track=trackers, watch=watch, resume=resume, reuse=False, sender=sender
+        )
+
+    def stop(entry: Mapping[str, Any]) -> None:
+        if entry["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go("stopped", beside, watch=[stop])
+    go("late")
+    go("down", down)
+    sender.notify(Run(folder / "late"), [beside], payload.EVERYTHING, "finished")  # all of it afterwards
+    until(lambda: entries(Run(folder / "stopped"))[0].status == "killed")  # closed, for another run is told of
+    go("stopped", beside, resume=True)
+
+    with slow_server() as slow:
+
+        def wait(_: Mapping[str, Any]) -> None:
+            assert Held.asked.wait(LONG)
+
+        go("slow", MLflow(uri=slow), watch=[wait])
+        unanswered = Held.asked.is_set() and not Held.go.is_set()
+
+    def kill(entry: Mapping[str, Any]) -> None:
+        if entry["epoch"] == 1:
+            until(lambda: entries(Run(folder / "died"))[0].sent == (0, 1))
+            server.stop()
+
+    go("died", MLflow(uri=server.url), watch=[kill])
+    shutil.copytree(folder / "late", folder / "going", ignore=shutil.ignore_patterns("tracking.json"))
+    sender.notify(Run(folder / "going"), [beside], (0, 2), None)
+    child = sender._child
+    assert child is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.close()  # as if we were killed: no last word
+    child.wait(LONG)
+    sender.poll()
+    child.stdout.close()
+    return Trouble(folder, said.lines, {"down": str(down.uri), "slow": slow, "died": server.url}, unanswered)
+
+
+class TestWhenThingsGoWrong:
+    @pytest.mark.parametrize("name", ["stopped", "down", "slow", "died"])
+    def test_weights_are_those_of_a_run_that_nobody_tracks(self, trouble: Trouble, name: str):
+        assert trouble.weights(name) == trouble.weights("late")
+
+    @pytest.mark.parametrize(
+        ("name", "reason"), [("down", "connection refused"), ("slow", ""), ("died", "connection refused")]
+    )
+    def test_a_tracker_that_fails_is_said_once(self, trouble: Trouble, name: str, reason: str):
+        (note,) = (line for line in trouble.said if f"mlflow at {trouble.urls[name]}" in line)
+        assert note.startswith(f"note: mlflow at {trouble.urls[name]}: ")
+        assert reason in note
+        assert note.endswith(
+            "the run goes on without it, its folder has everything; send it later with "
+            f"`handreid track {trouble.folder / name}`"
+        )
+
+    def test_a_run_does_not_wait_for_a_server_that_does_not_answer(self, trouble: Trouble):
+        assert trouble.unanswered
+
+    def test_a_run_that_goes_on_goes_on_in_its_tracker(self, trouble: Trouble):
+        held = trouble.store("stopped")
+        own = lines_of(Run(trouble.folder / "stopped"))
+        assert {key: held["history"][key] for key in own} == own
+        assert held["status"] == "FINISHED"
+        assert held["runs"] == 3  # stopped, late, going: none was begun twice
+
+    def test_a_run_that_was_there_before_is_sent_whole(self, trouble: Trouble):
+        run = Run(trouble.folder / "late")
+        assert trouble.store("late")["history"] == lines_of(run)
+        assert trouble.store("late")["status"] == "FINISHED"
+
+    def test_whoever_trains_is_killed_and_the_tracker_knows(self, trouble: Trouble):
+        held = trouble.store("going")
+        assert held["status"] == "KILLED"
+        assert [step for step, _ in held["history"]["loss"]] == [1, 2]  # epoch 3 had no checkpoint yet
+
+    def test_files_lie_beside_the_store(self, trouble: Trouble):
+        assert len(list((trouble.folder / "mlflow-artifacts").glob("*/artifacts/recipe.yaml"))) == 3

@@ -337,9 +337,9 @@ class TestTheRun:
 
 @pytest.fixture(scope="module")
 def long_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 40 epochs that nobody stopped."""
+    """A run of 16 epochs that nobody stopped."""
     folder = tmp_path_factory.mktemp("long")
-    (folder / "asked.yaml").write_text(MICRO_RECIPE.replace("epochs: 3", "epochs: 40"))
+    (folder / "asked.yaml").write_text(MICRO_RECIPE.replace("epochs: 3", "epochs: 16"))
     with CommandLine("train", folder / "asked.yaml", "--data", photos, "--out", folder / "run") as going:
         assert going.wait() == 0
     return folder / "run"

@@ -42,3 +42,8 @@ class TrackingBackend(Protocol):
     def model(self, path: Path) -> None: ...
 
     def close(self, status: Status) -> None: ...
+
+
+def non_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without empty lists and mappings: trackers that keep one value per name have none for them."""
+    return {name: value for name, value in values.items() if value not in ([], {})}

@@ -1,15 +1,23 @@
 """A run of MLflow: parameters, metrics, artifacts, and its status."""
 
+import re
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import MLFlowLogger
+import mlflow
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
 
-from handreid.tracking.backends.base import Status
+from handreid.tracking.backends.base import Status, non_empty
 
+_PARAMETERS = 100  # that MLflow takes in one request
+_LONGEST = 250  # characters of a parameter that every server takes
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_/. -]+")  # what MLflow does not take in a metric's name
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -17,14 +25,17 @@ class MLflowBackend:
     """Opens the run `id` again, or creates one if it is None or no longer exists."""
 
     def __init__(self, uri: str, experiment: str, name: str, artifacts: str | None, id: str | None) -> None:  # noqa: A002
-        tags = {"mlflow.source.name": "handreid"}
-        existing_id = id if id is not None and _exists(uri, id) else None
-        self.logger = MLFlowLogger(experiment, name, uri, tags, artifact_location=artifacts, run_id=existing_id)
-        self.client = self.logger.experiment
-        self.id = str(self.logger.run_id)
-        if existing_id is not None:
-            self.client.update_run(self.id, status="RUNNING")
-        place = f"{uri.rstrip('/')}/#/experiments/{self.logger.experiment_id}/runs/{self.id}"
+        mlflow.set_tracking_uri(uri)
+        self.client = MlflowClient(uri)
+        if id is not None and _exists(self.client, id):
+            self.id = id
+            group = self.client.get_run(id).info.experiment_id
+            self.client.update_run(id, status="RUNNING")
+        else:
+            group = _experiment(self.client, experiment, artifacts)
+            tags = resolve_tags({"mlflow.source.name": "handreid", "mlflow.runName": name})
+            self.id = str(self.client.create_run(group, tags=tags).info.run_id)
+        place = f"{uri.rstrip('/')}/#/experiments/{group}/runs/{self.id}"
         self.where = place if uri.startswith("http") else f"{uri}, experiment {experiment}, run {self.id}"
 
     def last(self) -> tuple[int, int] | None:
@@ -37,10 +48,14 @@ class MLflowBackend:
 
     def settings(self, values: Mapping[str, Any], text: str, *, again: bool) -> None:
         if not again:
-            self.logger.log_hyperparams(dict(values))
+            parameters = [Param(key, str(value)[:_LONGEST]) for key, value in non_empty(values).items()]
+            for start in range(0, len(parameters), _PARAMETERS):
+                self.client.log_batch(self.id, params=parameters[start : start + _PARAMETERS])
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
-        self.logger.log_metrics(dict(values), step)
+        now = int(time.time() * 1000)
+        points = [Metric(_NO_NAME.sub("", key), value, now, step) for key, value in values.items()]
+        self.client.log_batch(self.id, metrics=points)
 
     def tested(self, values: Mapping[str, float], step: int) -> None:
         self.numbers(values, step)
@@ -55,14 +70,20 @@ class MLflowBackend:
         self.client.log_artifact(self.id, str(path))
 
     def close(self, status: Status) -> None:
-        self.logger.finalize(_STATUS[status])
+        self.client.set_terminated(self.id, _STATUS[status])
 
 
-def _exists(uri: str, id: str) -> bool:  # noqa: A002
-    from mlflow.tracking import MlflowClient
+def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """Its id; it is created when there is none."""
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "deleted":
+        return str(found.experiment_id)
+    return str(client.create_experiment(name, artifact_location=artifacts))
 
+
+def _exists(client: MlflowClient, id: str) -> bool:  # noqa: A002
     try:
-        MlflowClient(uri).get_run(id)
+        client.get_run(id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False

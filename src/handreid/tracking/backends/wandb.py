@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from lightning.pytorch.loggers import WandbLogger
 
 from handreid.tracking.backends.base import Status
+
+_STEP = "trainer/global_step"  # the axis of every metric, named as Lightning names it
 
 
 class WandbBackend:
@@ -26,10 +27,18 @@ class WandbBackend:
     ) -> None:
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, save_code=False)
         place = os.environ.get("WANDB_DIR") or str(folder)
-        self.logger = WandbLogger(
-            name, place, id=id, project=project, entity=entity, mode=_mode(mode), settings=settings
+        self.run = wandb.run or wandb.init(
+            name=name,
+            dir=place,
+            id=id,
+            resume="allow",
+            project=project,
+            entity=entity,
+            mode=_mode(mode),
+            settings=settings,
         )
-        self.run = self.logger.experiment
+        self.run.define_metric(_STEP)
+        self.run.define_metric("*", step_metric=_STEP, step_sync=True)
         self.id = id
         offline = self.run.settings.mode != "online"
         self.where = str(Path(self.run.dir).parent) if offline else str(self.run.url)
@@ -39,10 +48,10 @@ class WandbBackend:
 
     def settings(self, values: Mapping[str, Any], text: str, *, again: bool) -> None:
         if not again:
-            self.logger.log_hyperparams(dict(values))
+            self.run.config.update(dict(values), allow_val_change=True)  # type: ignore[no-untyped-call, unused-ignore]
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
-        self.logger.log_metrics(dict(values), step)
+        self.run.log({**values, _STEP: step})
 
     def tested(self, values: Mapping[str, float], step: int) -> None:
         self.numbers(values, step)
@@ -65,7 +74,7 @@ class WandbBackend:
         self.run.log_artifact(artifact)
 
 
-def _mode(mode: Literal["auto", "online", "offline"]) -> str:
+def _mode(mode: Literal["auto", "online", "offline"]) -> Any:
     """`auto`: as WANDB_MODE says, else online if a key is configured; never asks for one."""
     if mode != "auto":
         return mode
