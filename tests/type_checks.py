@@ -1,16 +1,20 @@
 """While tests run, every function of handreid checks the types and shapes of what it gets and gives.
 
-Shapes cost: `jaxtyped` binds the arguments of each call anew. So a function is given to it only where an annotation
-has a shape; all others are checked by beartype alone, at a tenth of the cost. Functions within functions are made anew
-at every call, and checked only where they state shapes.
+Shapes cost. `jaxtyped` binds the arguments of each call anew, and checks each of them twice: before the call, and with
+what it returns. Here beartype checks all of them once, within names of dimensions of the call's own, and only where an
+annotation has a shape; all other functions are checked by beartype alone. Functions within functions are made anew at
+every call, and checked only where they state shapes.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
+import inspect
 import marshal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -18,12 +22,14 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, get_args
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
+from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
 CHECKED = "__checked__"
 _SHAPED = tuple(
     name for name in ("Float", "Int", "Bool", "UInt8", "Shaped", "Num", "Integer", "Inexact", "Real", "Key")
 )
+_WITH_SHAPES = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -36,9 +42,30 @@ def install(package: str) -> None:
 
 def checked(made: Any) -> Any:
     """A class or function that checks what it is given."""
-    if isinstance(made, FunctionType) and not any(map(_has_shape, made.__annotations__.values())):
-        return beartype(made)
-    return jaxtyping.jaxtyped(made, typechecker=beartype)
+    if isinstance(made, type):
+        if is_dataclass(made) and "__init__" in vars(made):
+            made.__init__ = checked(made.__init__)  # type: ignore[method-assign]
+        return made
+    shaped = any(map(_has_shape, made.__annotations__.values()))
+    return _shape_checked(made) if shaped else beartype(made)
+
+
+def _shape_checked(function: FunctionType) -> Callable[..., Any]:
+    goes_on = inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function)  # after the call
+    if goes_on or any(isinstance(annotation, str) for annotation in function.__annotations__.values()):
+        return jaxtyping.jaxtyped(function, typechecker=beartype)
+    checking = beartype(conf=_WITH_SHAPES)(function)
+
+    @functools.wraps(function)
+    def with_dimensions(*arguments: Any, **named: Any) -> Any:
+        __tracebackhide__ = True
+        push_shape_memo({})
+        try:
+            return checking(*arguments, **named)
+        finally:
+            pop_shape_memo()
+
+    return with_dimensions
 
 
 def _has_shape(annotation: Any) -> bool:
