@@ -32,6 +32,8 @@ from tests.conftest import MICRO_RECIPE
 from tests.plain_results import crossed as crossed_by
 from tests.plain_results import plain, typed_matrix
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
 VIEWS = [("dorsal", "right"), ("dorsal", "left"), ("palmar", "right"), ("palmar", "left")]
 NAMES = [f"{aspect}-{side}" for aspect, side in VIEWS]
 SHOTS = 3

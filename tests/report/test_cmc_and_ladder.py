@@ -18,6 +18,9 @@ from tests.made_runs import GALLERY, made_evaluation, made_ranks, made_run
 from tests.plain_results import typed
 
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("curves")
