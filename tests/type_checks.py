@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import marshal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -46,14 +46,18 @@ def checked(made: Any) -> Any:
         if is_dataclass(made) and "__init__" in vars(made):
             made.__init__ = checked(made.__init__)  # type: ignore[method-assign]
         return made
-    shaped = any(map(_has_shape, made.__annotations__.values()))
-    return _shape_checked(made) if shaped else beartype(made)
+    annotations = made.__annotations__.values()
+    unread = any(isinstance(annotation, str) for annotation in annotations)  # a class further down, of any name
+    shapes = [shape for annotation in annotations for shape in _shapes(annotation)]
+    if not shapes and not unread:
+        return beartype(made)
+    goes_on = inspect.isgeneratorfunction(made) or inspect.iscoroutinefunction(made)  # after the call
+    if unread or goes_on or any("{" in shape.dim_str for shape in shapes):  # "{size} {size}": an argument's value
+        return jaxtyping.jaxtyped(made, typechecker=beartype)
+    return _within_dimensions(made)
 
 
-def _shape_checked(function: FunctionType) -> Callable[..., Any]:
-    goes_on = inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function)  # after the call
-    if goes_on or any(isinstance(annotation, str) for annotation in function.__annotations__.values()):
-        return jaxtyping.jaxtyped(function, typechecker=beartype)
+def _within_dimensions(function: FunctionType) -> Callable[..., Any]:
     checking = beartype(conf=_WITH_SHAPES)(function)
 
     @functools.wraps(function)
@@ -68,12 +72,11 @@ def _shape_checked(function: FunctionType) -> Callable[..., Any]:
     return with_dimensions
 
 
-def _has_shape(annotation: Any) -> bool:
-    if isinstance(annotation, str):  # a class further down, which may have any name
-        return True
+def _shapes(annotation: Any) -> Iterator[type[jaxtyping.AbstractArray]]:
     if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
-        return True
-    return any(map(_has_shape, get_args(annotation))) or any(map(_has_shape, getattr(annotation, "__args__", ())))
+        yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__args__", ())):
+        yield from _shapes(part)
 
 
 class _Decorate(ast.NodeTransformer):
