@@ -211,6 +211,18 @@ def photos(manifest: Manifest) -> Embedded:
     return Embedded(rows, np.stack(found), manifest.table["subject"].to_list())
 
 
+@pytest.fixture(scope="module")
+def crossing(manifest: Manifest) -> Crossing:
+    return crossed(manifest)
+
+
+@pytest.fixture(scope="module")
+def numbers(photos: Embedded, crossing: Crossing) -> tuple[list[Any], list[Any]]:
+    """Of each cell: what is written, and its scores."""
+    entries, scored = score_cells(photos, crossing.cells, 200)
+    return plain(entries), scored
+
+
 class TestNumbers:
     """Embeddings made so that every cell is known.
 
@@ -218,8 +230,8 @@ class TestNumbers:
     mirrored it is the own. The palm is the back, turned away to where nobody is.
     """
 
-    def test_every_cell_has_the_number_it_must_have(self, manifest: Manifest, photos: Embedded):
-        found = plain(score_cells(photos, crossed(manifest).cells, 200)[0])
+    def test_every_cell_has_the_number_it_must_have(self, numbers: tuple[list[Any], list[Any]]):
+        found, _ = numbers
         rank1 = {(cell["kind"], cell["mirrored"]): set() for cell in found}
         for cell in found:
             rank1[cell["kind"], cell["mirrored"]].add(cell["metrics"]["rank1"]["value"])
@@ -235,24 +247,25 @@ class TestNumbers:
         # at right angles to all, the right answer comes last of the gallery
         assert at(found, "dorsal-right", "palmar-right")["metrics"]["mrr"]["value"] == pytest.approx(1 / PEOPLE)
 
-    def test_kinds_are_the_mean_over_all_their_queries(self, manifest: Manifest, photos: Embedded):
-        cells = crossed(manifest).cells
-        found, scored = score_cells(photos, cells, 200)
-        kinds = {(of["kind"], of["mirrored"]): of for of in plain(pool_by_kind(photos, cells, scored, 200))}
+    def test_kinds_are_the_mean_over_all_their_queries(
+        self, photos: Embedded, crossing: Crossing, numbers: tuple[list[Any], list[Any]]
+    ):
+        found, scored = numbers
+        kinds = {(of["kind"], of["mirrored"]): of for of in plain(pool_by_kind(photos, crossing.cells, scored, 200))}
         mirrored = kinds["other hand, same aspect", True]
         assert (mirrored["cells"], mirrored["counts"]["queries"], mirrored["counts"]["subjects"]) == (4, 4 * 18, 6)
         assert mirrored["metrics"]["rank1"]["value"] == 1.0
         assert sum(of["cells"] for of in kinds.values()) == len(found)
 
-    def test_people_are_the_unit_of_the_intervals(self, manifest: Manifest, photos: Embedded):
+    def test_people_are_the_unit_of_the_intervals(self, photos: Embedded, crossing: Crossing):
         """Of six people all right: the low end is the 2.5 % point of Beta(6, 1/2), however many photos they have."""
-        found = plain(score_cells(photos, crossed(manifest).cells, 4000)[0])
-        bounds = at(found, "dorsal-right", "dorsal-right")["metrics"]["rank1"]
+        (found,) = plain(score_cells(photos, [at(crossing.cells, "dorsal-right", "dorsal-right")], 4000)[0])
+        bounds = found["metrics"]["rank1"]
         assert (bounds["value"], bounds["high"]) == (1.0, 1.0)
         assert 0.6 < bounds["low"] < 0.75
 
-    def test_losses_are_paired_with_the_probes_own_kind(self, manifest: Manifest, photos: Embedded):
-        cells = crossed(manifest).shared
+    def test_losses_are_paired_with_the_probes_own_kind(self, photos: Embedded, crossing: Crossing):
+        cells = crossing.shared
         _, scored = score_cells(photos, cells, 200)
         of_cells, of_kinds = plain(difference_to_matched(photos, cells, scored, 200))
         named = {(c.gallery, c.query, c.mirrored): of for c, of in zip(cells, of_cells, strict=True)}
