@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -101,6 +102,14 @@ def real_photos() -> Path:
     if not REAL_PHOTOS.is_dir():
         pytest.skip("the real photos are not beside this checkout (../shared/data)")
     return REAL_PHOTOS
+
+
+@pytest.fixture(scope="module")
+def coarse_figures() -> Iterator[None]:
+    """Figures that are files in fewer pixels: packing 200 to the inch takes most of the time of a small figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handreid.report.figures.style._DPI", 50)
+        yield
 
 
 @pytest.fixture(scope="session")

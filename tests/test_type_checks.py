@@ -27,6 +27,40 @@ def test_shapes_are_checked_across_arguments():
         dot(np.ones(3), np.ones(4))
 
 
+def test_a_result_is_checked_against_the_arguments():
+    @checked
+    def twice(a: Float[np.ndarray, " n"], *, right: bool) -> Float[np.ndarray, " n"]:
+        return a if right else np.concatenate([a, a])
+
+    assert len(twice(np.ones(3), right=True)) == 3
+    with pytest.raises(TypeCheckError):
+        twice(np.ones(3), right=False)
+
+
+def test_a_shape_may_name_the_value_of_an_argument():
+    @checked
+    def square(size: int, given: int) -> Float[np.ndarray, "{size} {size}"]:
+        return np.ones((given, given))
+
+    assert square(3, 3).shape == (3, 3)
+    with pytest.raises(TypeCheckError):
+        square(3, 4)
+
+
+def test_calls_within_a_call_have_dimensions_of_their_own():
+    @checked
+    def length(a: Float[np.ndarray, " n"]) -> int:
+        return len(a)
+
+    @checked
+    def total(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> int:
+        return length(np.ones(9)) + length(a) + length(b)
+
+    assert total(np.ones(3), np.ones(3)) == 15
+    with pytest.raises(TypeCheckError):
+        total(np.ones(3), np.ones(4))
+
+
 def test_so_are_values_with_fields():
     @checked
     @dataclass(frozen=True)

@@ -1,18 +1,20 @@
 """While tests run, every function of handreid checks the types and shapes of what it gets and gives.
 
-Shapes cost: `jaxtyped` binds the arguments of each call anew, and checks them a second time with what is returned. So
-a function with a shape in its annotations mostly gets jaxtyping's context alone, within which a size has a name, and
-beartype checks both at once; one without gets beartype alone. Functions within functions are made anew at every call,
-and checked only where they state shapes.
+Shapes cost. `jaxtyped` binds the arguments of each call anew, and checks each of them twice: before the call, and with
+what it returns. Here beartype checks all of them once, within names of dimensions of the call's own, and only where an
+annotation has a shape; all other functions are checked by beartype alone. Functions within functions are made anew at
+every call, and checked only where they state shapes.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
+import inspect
 import marshal
 import sys
-from collections.abc import Sequence
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -21,13 +23,13 @@ from typing import Any, get_args
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
+from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
 CHECKED = "__checked__"
-_UNKNOWN = "?"
-_AS_JAXTYPING = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 _SHAPED = tuple(
     name for name in ("Float", "Int", "Bool", "UInt8", "Shaped", "Num", "Integer", "Inexact", "Real", "Key")
 )
+_WITH_SHAPES = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -40,34 +42,46 @@ def install(package: str) -> None:
 
 def checked(made: Any) -> Any:
     """A class or function that checks what it is given."""
-    if not isinstance(made, FunctionType):
-        return jaxtyping.jaxtyped(made, typechecker=beartype)
+    if isinstance(made, type):
+        if is_dataclass(made) and "__init__" in vars(made):
+            made.__init__ = checked(made.__init__)  # type: ignore[method-assign]
+        return made
     annotations = made.__annotations__.values()
+    unread = any(map(_names_a_class, annotations))
     shapes = [shape for annotation in annotations for shape in _shapes(annotation)]
-    if any(shape == _UNKNOWN or "{" in shape for shape in shapes):
-        return jaxtyping.jaxtyped(made, typechecker=beartype)
-    if not shapes:
+    if not shapes and not unread:
         return beartype(made)
-    typed = beartype(made, conf=_AS_JAXTYPING)
-
-    @wraps(typed)
-    def with_sizes_of_its_own(*args: Any, **kwargs: Any) -> Any:
-        with jaxtyping.jaxtyped("context"):  # a name of a dimension stands for one size within a call
-            return typed(*args, **kwargs)
-
-    return with_sizes_of_its_own
+    goes_on = inspect.isgeneratorfunction(made) or inspect.iscoroutinefunction(made)  # after the call
+    if unread or goes_on or any("{" in shape.dim_str for shape in shapes):  # "{size} {size}": an argument's value
+        return jaxtyping.jaxtyped(made, typechecker=beartype)
+    return _within_dimensions(made)
 
 
-def _shapes(annotation: Any) -> list[str]:
-    """All shapes in an annotation. A name of a class, which may be further down, can have any; a size in braces is an
-    argument.
-    """
-    if isinstance(annotation, str):
-        return [_UNKNOWN]
+def _within_dimensions(function: FunctionType) -> Callable[..., Any]:
+    checking = beartype(conf=_WITH_SHAPES)(function)
+
+    @functools.wraps(function)
+    def with_dimensions(*arguments: Any, **named: Any) -> Any:
+        __tracebackhide__ = True
+        push_shape_memo({})
+        try:
+            return checking(*arguments, **named)
+        finally:
+            pop_shape_memo()
+
+    return with_dimensions
+
+
+def _shapes(annotation: Any) -> Iterator[type[jaxtyping.AbstractArray]]:
     if isinstance(annotation, type) and issubclass(annotation, jaxtyping.AbstractArray):
-        return [str(annotation.dim_str)]
-    parts = get_args(annotation) or getattr(annotation, "__args__", ())
-    return [shape for part in parts for shape in _shapes(part)]
+        yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__args__", ())):
+        yield from _shapes(part)
+
+
+def _names_a_class(annotation: Any) -> bool:
+    """A class further down, whose name can stand for anything."""
+    return isinstance(annotation, str) or any(map(_names_a_class, getattr(annotation, "__args__", ())))
 
 
 class _Decorate(ast.NodeTransformer):

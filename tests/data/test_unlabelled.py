@@ -286,6 +286,7 @@ def texts_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 FALSE = re.compile("another identity|same identity|same person|rank [0-9]")
 
 
+@pytest.mark.usefixtures("coarse_figures")
 class TestFigures:
     def test_a_match_says_that_nobody_knows(self, run: Run, tmp_path: Path, monkeypatch):
         """It said "another identity", in bold, of a photo in a folder called unknown."""
@@ -346,6 +347,7 @@ class TestFigures:
         assert "2.jpg\nidentity unknown" in seen[-1]
 
 
+@pytest.mark.usefixtures("coarse_figures")
 @pytest.mark.parametrize("command", ["strip", "match"])
 def test_the_commands(run: Run, tmp_path: Path, command: str):
     out = tmp_path / "f.png"

@@ -232,14 +232,15 @@ class TestHead:
         torch.testing.assert_close(embedder.head.fixed, wanted)
 
 
-class TestTraining:
-    @pytest.fixture
-    def trained(self) -> tuple[Any, dict[str, Tensor]]:
-        module = module_of(promptsg("stages.0.averaging={kind: ema}", "stages.0.epochs=1"))
-        before = deepcopy(module.embedder.head.words.text.tower.state_dict())
-        fit(module)
-        return module, before
+@pytest.fixture(scope="module")
+def trained() -> tuple[Any, dict[str, Tensor]]:
+    module = module_of(promptsg("stages.0.averaging={kind: ema}", "stages.0.epochs=1"))
+    before = deepcopy(module.embedder.head.words.text.tower.state_dict())
+    fit(module)
+    return module, before
 
+
+class TestTraining:
     def test_the_tower_stays_as_it_is_to_the_bit_and_out_of_optimizer_and_checkpoint(self, trained: Any):
         """Trap 3."""
         module, before = trained
@@ -314,8 +315,8 @@ class TestSaved:
         with pytest.raises(RecipeError, match="composed needs the text tower"):
             embedder_of().save(tmp_path / "slim.safetensors", words=False)
 
-    def test_checkpoints_hold_no_tower(self, photos: Path, tmp_path: Path):
-        run = train(promptsg("stages.0.epochs=1"), photos, tmp_path / "run")
+    def test_checkpoints_hold_no_tower(self, found: Any):
+        run, _ = found
         content = torch.load(run.stage(0, "fine_tune") / "last.ckpt", weights_only=True)
         assert not [name for name in content["state_dict"] if ".text." in name or name.startswith("frozen")]
 

@@ -17,6 +17,8 @@ from tests.edits import write_metrics
 from tests.made_runs import GALLERY, made_evaluation, made_ranks, made_run
 from tests.plain_results import typed
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -113,6 +113,16 @@ def violations(seen: Visit, rules: Sequence[str] = ()) -> list[tuple[str, str, l
     ]
 
 
+def colours(seen: Visit) -> list[str]:
+    """Those of every element."""
+    found = seen.page.evaluate(
+        "[...document.body.querySelectorAll('*')].map(at => { const style = getComputedStyle(at);"
+        " return [at.tagName, style.color, style.backgroundColor, style.backgroundImage, style.borderTopColor,"
+        " style.fill, style.stroke, style.opacity].join(); })"
+    )
+    return list(found)
+
+
 class TestThePage:
     def test_it_is_drawn_whole_without_a_complaint_or_a_network(self, look: tuple[Visit, int, bool]):
         seen, width, _ = look
@@ -128,9 +138,14 @@ class TestThePage:
     def test_everybody_can_read_it(self, look: tuple[Visit, int, bool]):
         seen, _, dark = look
         assert not violations(seen, OF_COLOURS if dark else ())
-        if not dark:  # dark by choice, on a system that is light
+        if dark:  # and so it is by choice, on a system that is light
+            of_the_system = colours(seen)
+            put_back(seen, dark=False)
+            assert colours(seen) != of_the_system
             seen.page.get_by_role("button", name="Switch to dark colours").click()
-            assert not violations(seen, OF_COLOURS)
+            seen.page.evaluate("document.activeElement.blur()")
+            seen.page.mouse.move(0, 0)
+            assert colours(seen) == of_the_system
 
     def test_the_theme_is_the_systems_until_somebody_chooses(self, by_night: Visit):
         seen = by_night

@@ -325,7 +325,7 @@ class TestAllModels:
     @pytest.mark.parametrize("head", HEADS)
     @pytest.mark.parametrize("tower", ["vit", "resnet"])
     def test_every_head_leaves_a_map_and_the_model_as_it_was(self, tower: str, head: str, method):
-        model = embedder(tower, head, size=(96, 96) if tower == "resnet" else None).train()
+        model = embedder(tower, head, size=(96, 64) if tower == "resnet" else None).train()
         model.backbone.freeze(1)
         before = {
             name: (value.clone(), value.requires_grad) for name, value in model.state_dict(keep_vars=True).items()
@@ -465,6 +465,7 @@ def query(run: Run) -> str:
     return next(found["photos"][n] for n, ranks in zip(first["query"], first["ranks"], strict=True) if ranks[0] == 1)
 
 
+@pytest.mark.usefixtures("coarse_figures")
 class TestFigures:
     @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
     def test_attention_in_every_format_with_its_caption(self, run: Run, tmp_path: Path, suffix: str):

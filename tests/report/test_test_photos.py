@@ -46,6 +46,8 @@ from tests.conftest import MICRO_RECIPE
 from tests.edits import edit, edit_recipe, note
 from tests.plain_results import evaluated
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
 SECRET = b"taken at 51.5 N"
 VIEWS = [("dorsal", "right"), ("dorsal", "left"), ("palmar", "right"), ("palmar", "left")]
 

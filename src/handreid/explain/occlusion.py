@@ -68,12 +68,13 @@ def occlusion_map(
     photo = photo.to(device)
     filled = _fillings(photo[None], fill)[0]
     embedded = []
-    for start in range(0, len(hidden), batch_size):
-        cells = hidden[start : start + batch_size]
-        mask = _pixels(cells, photo.shape[1], photo.shape[2]).to(device)
-        batch = torch.where(mask, filled, photo)
-        conditions = None if condition is None else condition.to(device).expand(len(batch))
-        embedded.append(embedder.embed(batch, conditions, flip_tta=flip_tta).cpu().double().numpy())
+    with embedder.evaluating():
+        for start in range(0, len(hidden), batch_size):
+            cells = hidden[start : start + batch_size]
+            mask = _pixels(cells, photo.shape[1], photo.shape[2]).to(device)
+            batch = torch.where(mask, filled, photo)
+            conditions = None if condition is None else condition.to(device).expand(len(batch))
+            embedded.append(embedder.embed(batch, conditions, flip_tta=flip_tta).cpu().double().numpy())
     embeddings = np.concatenate(embedded)
     changed = (embeddings[:1] - embeddings[1:]) / windows.sum(axis=(1, 2))[:, None]
     shares = np.einsum("wrc,wd->rcd", windows, changed) / window**2

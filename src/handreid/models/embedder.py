@@ -141,6 +141,9 @@ class Embedder(nn.Module):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Eval mode within the context, the previous mode afterwards."""
+        if not any(module.training for module in self.modules()):
+            yield
+            return
         training = self.training
         self.eval()
         try:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from handreid.files import (
     write_json,
     write_text,
 )
-from handreid.recipe import Recipe, dump_recipe, load_recipe
+from handreid.recipe import Recipe, dump_recipe, parse_recipe
+from handreid.recipe.load import text_of
 from handreid.runs.records import RUN_FORMAT, read_run
 
 _PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")
@@ -86,11 +88,17 @@ class Run:
             noted=self.facts["files"].get(path.name),
             advice="put it back, or train the changed recipe into another folder",
         )
-        return load_recipe(path)
+        return _parsed(*text_of(path)).model_copy(deep=True)
 
     @property
     def facts(self) -> dict[str, Any]:
         return read_run(self.folder)
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str, where: str) -> Recipe:
+    """The checked recipe, for those who ask a run many times; its dictionaries must not be changed."""
+    return parse_recipe(text, where)
 
 
 def open_run(folder: Path) -> Run:
