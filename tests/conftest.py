@@ -31,6 +31,11 @@ from PIL import Image
 
 from handreid.data import manifest, sources
 
+if sys.platform == "linux" and "PYTEST_XDIST_WORKER" in os.environ:
+    from tests import forks
+
+    forks.serve_from_here()
+
 hypothesis.settings.register_profile("handreid", deadline=None)  # nothing is tested by the clock
 hypothesis.settings.load_profile("handreid")
 

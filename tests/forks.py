@@ -1,22 +1,29 @@
 """Processes of their own for what is killed or interrupted, forked from a server that has imported everything once.
 
-A fork takes milliseconds, where importing torch takes seconds. The server has never used torch: forking where torch has
-trained does not work.
+A fork takes milliseconds, where importing torch takes seconds. The server has never used torch or polars: forking where
+torch has trained, or where polars has threads, does not work. A worker of pytest-xdist, which needs the same imports
+for its tests, forks the server before it collects them (`serve_from_here`); elsewhere the server imports them when it
+is first asked.
 """
 
+import importlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 from handreid import cli
 
@@ -27,10 +34,38 @@ PRELOADED = ("tests.killing", "tests.forks", "handreid.cli.ending", "handreid.cl
 def fork(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Runs a function of a module of the tests, with this process's environment."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(list(PRELOADED))
+    server.set_forkserver_preload(list(PRELOADED))  # which a server that runs already doesn't look at
     child = server.Process(target=_run, args=(target, arguments, dict(os.environ)))
     child.start()
     return child
+
+
+def serve_from_here() -> None:
+    """From now on `fork` asks a server that is a fork of this process as it is now."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    threads = {(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()}
+    assert not [name for name in threads if name.startswith(("polars-0", "tokio"))], "polars has been used"
+    multiprocessing.get_context("forkserver").set_forkserver_preload([])
+    resource_tracker.ensure_running()  # a Python of its own, as always
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing.util, "spawnv_passfds", _forked)
+        forkserver.ensure_running()
+
+
+def _forked(_: bytes, words: Sequence[str], descriptors: Sequence[int]) -> int:
+    """A fork in the place of a new Python with these words; it has these descriptors and the standard ones."""
+    number = os.fork()
+    if number:
+        return number
+    try:
+        first = 3
+        for descriptor in (*sorted(descriptors), os.sysconf("SC_OPEN_MAX")):
+            os.closerange(first, descriptor)
+            first = descriptor + 1
+        exec(words[-1], {})  # multiprocessing's own call of its server
+    finally:
+        os._exit(1)
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], environment: dict[str, str]) -> None:
