@@ -57,7 +57,7 @@ def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
         column = pl.col(name).cast(dtype) if name in table.columns else pl.lit(None, dtype=dtype)
         core.append((column.replace("", None) if dtype is pl.String else column).alias(name))
     try:
-        optional = [_typed(table, name, dtype) for name, dtype in OPTIONAL.items() if name in table.columns]
+        optional = [_typed(table, name) for name in OPTIONAL if name in table.columns]
         extra = [_plain(table[name]) for name in table.columns if name not in KNOWN]
         table = table.select(*core, *optional, *extra)
     except pl.exceptions.PolarsError as error:
@@ -153,11 +153,11 @@ def _check_types(table: pl.DataFrame) -> None:
     raise_all(wrong)
 
 
-def _typed(table: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Expr:
+def _typed(table: pl.DataFrame, name: str) -> pl.Expr:
     """A column of landmarks in its type; NaN and empty text are null."""
     column = pl.col(name).replace("", None) if table.schema[name] == pl.String else pl.col(name)
-    cast = column.cast(dtype)
-    return cast.fill_nan(None) if dtype is pl.Float64 else cast
+    cast = column.cast(OPTIONAL[name])
+    return cast.fill_nan(None) if OPTIONAL[name] is pl.Float64 else cast
 
 
 def _plain(column: pl.Series) -> pl.Series:

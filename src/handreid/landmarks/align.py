@@ -14,11 +14,15 @@ from handreid.errors import DataError
 from handreid.landmarks.hand import HandLandmarks, Points
 
 Transform = Float64[np.ndarray, "2 3"]
+Size = tuple[int | float, int | float]  # width, height
 
 RIGID = (0, 5, 9, 13, 17)
-# Where they lie in a square of side 1, fingers up and thumb left: mean proportions of 60 photos of 11k Hands, so placed
-# that nine of ten hands with spread fingers are inside.
-PLACES: Points = np.array([[0.53, 0.9], [0.426, 0.501], [0.53, 0.5], [0.62, 0.532], [0.701, 0.588]])
+# Where they lie in a square of side 1, fingers up and thumb left: mean proportions of 60 photos of 11k Hands, placed so
+# that nearly all spread hands are inside.
+PLACES: Points = np.array([[0.52, 0.9], [0.424, 0.531], [0.52, 0.53], [0.604, 0.56], [0.678, 0.611]])
+# Starts and ends of vectors: from the index finger towards the little one; from the wrist, and along each finger.
+_ACROSS = ([5, 5, 9, 6, 6, 10], [17, 13, 17, 18, 14, 18])
+_ALONG = ([0, 0, 5, 9, 13, 17], [9, 13, 6, 10, 14, 18])
 _TOLERANCE = 0.15  # of the hand's size; by how much a point may miss its place before it is left out
 
 
@@ -57,10 +61,11 @@ def upright(hand: HandLandmarks, width: int, height: int) -> Transform:
 def thumb_on_right(hand: HandLandmarks) -> bool:
     """Whether the thumb is on the right when the fingers point up: the back of a left hand, or a right palm.
 
-    It is decided by the turn from the wrist-to-index to the wrist-to-little knuckle: these move less than the thumb.
+    Decided by a vote of pairs, one vector across the fingers and one along them, so that no single point decides.
     """
-    index, little = hand.points[5] - hand.points[0], hand.points[17] - hand.points[0]
-    return bool(index[0] * little[1] - index[1] * little[0] < 0)
+    across, along = (hand.points[ends] - hand.points[starts] for starts, ends in (_ACROSS, _ALONG))
+    crossed = along[:, None, 0] * across[None, :, 1] - along[:, None, 1] * across[None, :, 0]
+    return bool(np.sign(crossed).sum() < 0)
 
 
 def similarity(points: Points, targets: Points) -> Transform:
@@ -89,7 +94,7 @@ def inverse(transform: Transform) -> Transform:
     return np.column_stack([matrix, -matrix @ transform[:, 2]])
 
 
-def resize(before: tuple[float, float], after: tuple[float, float]) -> Transform:
+def resize(before: Size, after: Size) -> Transform:
     """Stretches a picture of one (width, height) to another; undoes `pixel_aspect` too, as (a * width, height)."""
     return np.array([[after[0] / before[0], 0.0, 0.0], [0.0, after[1] / before[1], 0.0]])
 
