@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import sys
 import urllib.error
 import zipfile
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_a_given_file_comes_before_the_environment(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HANDREID_LANDMARKER", str(named))
     assert landmarker_file(given) == given
     assert landmarker_file() == named
-    with pytest.raises(WeightsError, match="--landmarker is .*missing.task, and there is no such file"):
+    with pytest.raises(WeightsError, match=r"--landmarker is .*missing.task, and there is no such file"):
         landmarker_file(tmp_path / "missing.task")
     named.unlink()
     with pytest.raises(WeightsError, match=r"\$HANDREID_LANDMARKER is"):
@@ -71,7 +72,10 @@ def test_a_file_that_was_damaged_is_downloaded_again(monkeypatch: pytest.MonkeyP
     ("answer", "message"),
     [
         (b"<html>please log in</html>", "its SHA-256 is"),
-        (urllib.error.URLError("Name or service not known"), "cannot be fetched from .* \\(Name or service not known\\)"),
+        (
+            urllib.error.URLError("Name or service not known"),
+            "cannot be fetched from .* \\(Name or service not known\\)",
+        ),
         (TimeoutError("timed out"), "timed out"),
     ],
 )
@@ -98,7 +102,7 @@ def test_another_file_is_refused(tmp_path: Path, content: str):
 
 
 def test_without_litert_one_line_says_what_the_extra_brings(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(WeightsError, match=r"pip install 'handreid\[landmarks\]'") as error:
         mediapipe.check_installed()
     assert "\n" not in str(error.value)

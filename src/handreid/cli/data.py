@@ -1,5 +1,6 @@
 """`handreid data`: make, check and describe a manifest of photos, find hands on them, render hands."""
 
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -95,9 +96,12 @@ def _ratio(text: str | None) -> float | None:
         return None
     above, _, below = text.partition("/")
     try:
-        return float(above) / float(below or 1)
+        ratio = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
-        raise ManifestError(f"--pixel-aspect is {text!r}; give a number or a ratio, such as 4/3") from None
+        ratio = math.nan
+    if not 0.1 <= ratio <= 10:
+        raise ManifestError(f"--pixel-aspect is {text!r}; give a number from 0.1 to 10, or a ratio, such as 4/3")
+    return ratio
 
 
 @app.command()

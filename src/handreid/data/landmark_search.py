@@ -32,6 +32,7 @@ from handreid.progress import NullProgress, Progress
 _AT_LEAST = 800  # pixels of the shorter side that is searched, where the photo has as many
 _BATCH = 8  # photos that a process searches before it reports
 _ALONE = 48  # photos below which starting processes costs more than it saves
+Model = tuple[Path, str]  # the file and its SHA-256
 _BROKEN = (
     "a process that searched for hands ended early. What was found is kept: run it again to continue, with --workers 1 "
     "if memory is short or the calling script has no `if __name__ == '__main__'`"
@@ -87,7 +88,7 @@ def add_landmarks(
     keys = [f"{digest} {aspect!r}" for digest, aspect in zip(hashes, aspects, strict=True)]
     photos = {key: (path, aspect) for key, path, aspect in zip(keys, manifest.paths(), aspects, strict=True)}
     place = (folder or cache_folder()) / f"landmarks-{VERSION}-{DECODER}-{model[:16]}.sqlite"
-    texts = _searched(photos, landmarker, place, workers or cores(), progress)
+    texts = _searched(photos, (landmarker, model), place, workers or cores(), progress)
     by = f"MediaPipe's Hand Landmarker (model {model[:16]}, version {VERSION})"
     return with_landmarks(manifest, [_hands(texts[key]) for key in keys], by)
 
@@ -124,7 +125,7 @@ def _by_function(
 
 
 def _searched(
-    photos: Mapping[str, tuple[Path, float]], model: Path, place: Path, workers: int, progress: Progress
+    photos: Mapping[str, tuple[Path, float]], model: Model, place: Path, workers: int, progress: Progress
 ) -> dict[str, str]:
     """What was found on each photo, as text, by its key; stored batch by batch."""
     with contextlib.closing(SealedStore(place, "hands")) as store:
@@ -141,7 +142,7 @@ def _searched(
     return texts
 
 
-def _batches(new: Sequence[tuple[str, Path, float]], model: Path, workers: int) -> Iterator[dict[str, str]]:
+def _batches(new: Sequence[tuple[str, Path, float]], model: Model, workers: int) -> Iterator[dict[str, str]]:
     jobs = [(new[start : start + _BATCH], model) for start in range(0, len(new), _BATCH)]
     if workers == 1 or len(new) < _ALONE:
         for job in jobs:
@@ -150,9 +151,9 @@ def _batches(new: Sequence[tuple[str, Path, float]], model: Path, workers: int) 
     yield from in_processes(_search, jobs, workers, broken=_BROKEN)
 
 
-def _search(photos: Sequence[tuple[str, Path, float]], model: Path) -> dict[str, str]:
+def _search(photos: Sequence[tuple[str, Path, float]], model: Model) -> dict[str, str]:
     """In a worker: JSON of each photo's hands; for one that cannot be decoded the reason, after "!"."""
-    landmarker = _landmarker(model)
+    landmarker = _landmarker(*model)
     texts = {}
     for key, path, aspect in photos:
         try:
@@ -163,7 +164,7 @@ def _search(photos: Sequence[tuple[str, Path, float]], model: Path) -> dict[str,
 
 
 @lru_cache(maxsize=1)
-def _landmarker(model: Path) -> HandLandmarker:
+def _landmarker(model: Path, _hash: str) -> Landmarker:
     return HandLandmarker(model)
 
 

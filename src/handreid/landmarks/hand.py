@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -58,6 +58,7 @@ class HandLandmarks:
         return float(np.linalg.norm(self.points[9] - self.points[0]))
 
 
+@runtime_checkable
 class Landmarker(Protocol):
     """A function from a picture, RGB with square pixels, to the hands on it, the most certain first."""
 
