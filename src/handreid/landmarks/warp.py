@@ -1,7 +1,6 @@
 """Reads an aligned square from a picture: one interpolation, whatever was composed before.
 
-Where the square is larger than the picture, the border is filled as the caller says. Which fill is a cue to the side
-on which the photo ended, and which is not, is measured in docs/landmarks.md.
+Where the square is larger than the picture, the border is filled as the caller says.
 """
 
 import math

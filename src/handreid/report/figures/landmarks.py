@@ -164,6 +164,7 @@ def _show(axes: "Axes", picture: Image.Image, hands: Sequence[HandLandmarks]) ->
         x, y = hand.points.T
         axes.scatter(x, y, s=9, color="white", edgecolors=style.INK, linewidths=0.6, zorder=3)
         x, y = hand.points[list(RIGID)].T
+        axes.scatter(x, y, s=42, facecolors="none", edgecolors="white", linewidths=2.4, zorder=4)
         axes.scatter(x, y, s=42, facecolors="none", edgecolors=style.INK, linewidths=1.0, zorder=4)
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], anchor="NW")
     for spine in axes.spines.values():
