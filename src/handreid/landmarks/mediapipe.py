@@ -154,7 +154,8 @@ def _wrong(path: Path, reason: str) -> WeightsError:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """LiteRT writes a line about its delegate to the process's standard error, which no setting of it turns off."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - Path.open knows no more
