@@ -20,7 +20,6 @@ from handreid.data.landmark_columns import (
     with_pixel_aspect,
 )
 from handreid.data.landmark_search import add_landmarks, see
-from handreid.data.landmark_text import landmarks_points, landmarks_text
 from handreid.data.manifest import Manifest, read
 from handreid.data.rendered import render
 from handreid.data.rendered.anatomy import person, stream
@@ -32,6 +31,7 @@ from handreid.data.rendered.skin import surface
 from handreid.errors import DataError, ManifestError, PhotoError
 from handreid.landmarks import HandLandmarks
 from handreid.landmarks.align import thumb_on_right
+from handreid.landmarks.text import landmarks_points, landmarks_text
 from tests.landmarks.hands import hand
 
 

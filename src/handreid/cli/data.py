@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from handreid.cli import output
+from handreid.cli import early, output
 from handreid.cli.options import Landmarker, resumable
 from handreid.data.names import printable
 from handreid.errors import ManifestError, OutputError
@@ -185,10 +185,12 @@ def landmarks(
     With MediaPipe's Hand Landmarker, whose model is downloaded once; this needs the extra `handreid[landmarks]`.
     Photos without a hand, or with several, are counted and named. What was found is kept in the cache.
     """
+    early.manifests([manifest])
+    if points is None:
+        early.landmarker(landmarker)
     from handreid.data.landmark_columns import landmark_notes, landmarks_from_table
     from handreid.data.landmark_search import add_landmarks
     from handreid.data.manifest import check_target, read
-    from handreid.landmarks.mediapipe import check_installed
     from handreid.landmarks.model_file import landmarker_file
 
     photos = read(manifest)
@@ -197,7 +199,6 @@ def landmarks(
         if points is not None:
             found = landmarks_from_table(photos, points)
         else:
-            check_installed()  # before a model is downloaded that nothing could run
             found = add_landmarks(photos, landmarker_file(landmarker), workers=workers, progress=default_progress())
         found.write(out)
     for note in landmark_notes(found):

@@ -1,6 +1,6 @@
 """The columns of landmarks in a manifest: read, written, and taken from a table of another landmarker.
 
-* `landmarks` (see `landmark_text.py`) is in pixels of the photo's file as a viewer shows it, at full size and turned
+* `landmarks` (see `landmarks/text.py`) is in pixels of the photo's file as a viewer shows it, at full size and turned
   upright by EXIF, from its upper left corner: whoever opens the photo can draw the points onto it.
 * `pixel_aspect` is what the photo's width is multiplied by to see it as it was taken: 4/3 for a photo of 4:3 that was
   squashed to a square. No number means 1. Geometry is read after that (`read_landmarks`).
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from handreid.data.landmark_text import landmarks_points, landmarks_text
 from handreid.data.manifest import Manifest
 from handreid.data.rows import OPTIONAL
 from handreid.data.tables import (
@@ -28,6 +27,7 @@ from handreid.data.tables import (
 )
 from handreid.errors import DataError
 from handreid.landmarks import POINTS, HandLandmarks, Side
+from handreid.landmarks.text import landmarks_points, landmarks_text
 
 NOTE = "landmarks: "  # begins the notes that a later search replaces
 COORDINATES = tuple(f"{axis}{number}" for number in range(len(POINTS)) for axis in "xy")

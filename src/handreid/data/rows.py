@@ -7,7 +7,7 @@ from json.encoder import encode_basestring_ascii
 
 import polars as pl
 
-from handreid.data.landmark_text import landmark_problems
+from handreid.data.landmark_checks import landmark_problems
 from handreid.data.photo_paths import path_problems
 from handreid.data.tables import closest_match, raise_all, short
 from handreid.errors import ManifestError

@@ -34,15 +34,16 @@ def landmarks(
     """Points of the hand on each photo, and the hand upright and aligned."""
     early.manifests([data])
     early.picture(out)
+    if data is None:
+        early.landmarker(landmarker)
     from handreid.data.manifest import read
-    from handreid.landmarks.mediapipe import HandLandmarker, check_installed
+    from handreid.landmarks.mediapipe import HandLandmarker
     from handreid.landmarks.model_file import landmarker_file
     from handreid.report.figures.landmarks import landmarks_figure
 
     manifest = read(data) if data is not None else None
     finder = None
     if manifest is None:
-        check_installed()
         finder = HandLandmarker(landmarker_file(landmarker))
     written = landmarks_figure(
         photos, out, landmarker=finder, manifest=manifest, fill=fill.value, progress=default_progress()

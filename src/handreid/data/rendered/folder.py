@@ -17,7 +17,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from handreid.data.landmark_text import landmarks_text
 from handreid.data.processes import cores, in_processes
 from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
 from handreid.data.rendered.captions import caption, scar_place
@@ -28,6 +27,7 @@ from handreid.data.rendered.skin import surface
 from handreid.data.rendered.skin_marks import Surface
 from handreid.errors import DataError
 from handreid.files import write_atomic
+from handreid.landmarks.text import landmarks_text
 
 RENDERER = 1  # goes up whenever the same arguments give other pixels
 VIEWS: tuple[tuple[Aspect, Side], ...] = (

@@ -1,19 +1,11 @@
-"""The cell `landmarks` of a manifest: 42 numbers, x and y of each point, separated by spaces.
+"""Values of the columns of landmarks: what they may be."""
 
-One text in place of 42 columns: a CSV file and a parquet file hold the same, a table keeps its width, and the cell is
-split by one expression, in polars `pl.col("landmarks").str.split(" ")`.
-"""
-
-import math
-
-import numpy as np
 import polars as pl
-from jaxtyping import Float64
 
 from handreid.data.tables import short
 from handreid.errors import DataError
+from handreid.landmarks.text import COUNT, landmarks_points
 
-COUNT = 42
 _NUMBER = r"-?[0-9]{1,9}(\.[0-9]{1,6})?"
 _WRITTEN = rf"^({_NUMBER} ){{{COUNT - 1}}}{_NUMBER}$"
 _RANGES = {
@@ -22,24 +14,6 @@ _RANGES = {
     "pixel_aspect": (0.1, 10.0),
     "hands": (0, None),
 }
-
-
-def landmarks_text(points: Float64[np.ndarray, "21 2"]) -> str:
-    """The cell, to a hundredth of a pixel."""
-    return " ".join(f"{value:.2f}" for value in points.ravel().tolist())
-
-
-def landmarks_points(text: str) -> Float64[np.ndarray, "21 2"]:
-    """The points of a cell. Raises DataError for anything but 42 finite numbers."""
-    values = []
-    for word in text.split():
-        try:
-            values.append(float(word))
-        except ValueError:
-            raise DataError(f"{short(word)} is not a number") from None
-    if len(values) != COUNT or not all(map(math.isfinite, values)):
-        raise DataError(f"it holds {len(values)} numbers, not x and y of 21 points, all finite")
-    return np.array(values).reshape(-1, 2)
 
 
 def landmark_problems(table: pl.DataFrame) -> list[tuple[int, str]]:
