@@ -1,9 +1,10 @@
 """How well hands are found: time, side, error on rendered hands, and agreement with the same photo turned.
 
-    python benchmarks/landmarks.py MANIFEST --photos 240 --seed 0 [--landmarker FILE] [--mediapipe]
+    python benchmarks/landmarks.py MANIFEST --photos 240 --seed 0 [--scale 0.6 1] [--landmarker FILE] [--mediapipe]
 
 Errors are mean distances over the 21 points, as a share of the hand's size (wrist to the knuckle of the middle finger).
-A turned photo is turned by any angle, scaled by 0.6 to 1 and put on a white square; its points are brought back.
+A turned photo is turned by any angle and put on a white square, its longer side 0.8 times `--scale` of the square's;
+its points are brought back.
 `--mediapipe` runs the package mediapipe (1.2 or newer, installed beside handreid) on the same pictures.
 """
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--photos", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, nargs=2, default=(0.6, 1.0))
     parser.add_argument("--landmarker", type=Path)
     parser.add_argument("--mediapipe", action="store_true")
     given = parser.parse_args()
@@ -44,10 +46,10 @@ def main() -> None:
     began = time.perf_counter()
     landmarker: Landmarker = MediaPipe(model) if given.mediapipe else HandLandmarker(model)
     print(f"loaded in {time.perf_counter() - began:.2f} s")
-    report(few, landmarker, rng)
+    report(few, landmarker, rng, given.scale)
 
 
-def report(manifest: Manifest, landmarker: Landmarker, rng: np.random.Generator) -> None:
+def report(manifest: Manifest, landmarker: Landmarker, rng: np.random.Generator, scale: Sequence[float]) -> None:
     exact, aspects = read_landmarks(manifest), pixel_aspects(manifest)
     sides = manifest.table["side"].to_list()
     seconds, right, errors, turned, missed = [], [], [], [], [0, 0]
@@ -56,7 +58,7 @@ def report(manifest: Manifest, landmarker: Landmarker, rng: np.random.Generator)
         began = time.process_time()
         hand = first(landmarker(np.asarray(seen.picture)))
         seconds.append(time.process_time() - began)
-        transform = turn(seen.picture, rng)
+        transform = turn(seen.picture, rng, scale)
         again = first(landmarker(np.asarray(warp(seen.picture, transform, (SIDE, SIDE)))))
         missed[0] += hand is None
         missed[1] += again is None
@@ -64,8 +66,8 @@ def report(manifest: Manifest, landmarker: Landmarker, rng: np.random.Generator)
             continue
         right.append(hand.handedness == side)
         if true is not None:
-            scale = np.array(seen.picture.size) / (np.array(seen.file_size) * [aspect, 1])
-            errors.append(distances(hand.points, true.points * scale))
+            smaller = np.array(seen.picture.size) / (np.array(seen.file_size) * [aspect, 1])
+            errors.append(distances(hand.points, true.points * smaller))
         if again is not None:
             turned.append(distances(again.points, apply(transform, hand.points)))
     print(f"{len(manifest)} photos, {np.mean(seconds):.3f} s of one core each")
@@ -89,9 +91,9 @@ def distances(points: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points - true, axis=1) / np.linalg.norm(true[9] - true[0])
 
 
-def turn(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    angle, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1) * SIDE / max(picture.size) * 0.8
-    matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+def turn(picture: Image.Image, rng: np.random.Generator, scale: Sequence[float]) -> np.ndarray:
+    angle, factor = rng.uniform(0, 2 * np.pi), rng.uniform(*scale) * SIDE / max(picture.size) * 0.8
+    matrix = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     place = SIDE / 2 + rng.uniform(-40, 40, 2)
     return np.column_stack([matrix, place - matrix @ (np.array(picture.size) / 2)])
 
