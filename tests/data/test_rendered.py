@@ -24,7 +24,7 @@ from handreid.errors import DataError
 
 COLUMNS = (
     "path subject side aspect camera session caption "
-    "skin skin_tone age nails polish moles scar accessories ring sleeve background pose"
+    "skin skin_tone age nails polish moles scar accessories ring sleeve background pose hands landmarks handedness"
 )
 
 

@@ -1,5 +1,6 @@
-"""`handreid data`: make, check and describe a manifest of photos, render hands."""
+"""`handreid data`: make, check and describe a manifest of photos, find hands on them, render hands."""
 
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from handreid.cli import output
+from handreid.cli import early, output
+from handreid.cli.options import Landmarker, resumable
 from handreid.data.names import printable
 from handreid.errors import ManifestError, OutputError
 from handreid.progress import default_progress
 
-app = typer.Typer(help="Photos: prepare, check and describe manifests; render hands.", no_args_is_help=True)
+app = typer.Typer(help="Photos: prepare, check and describe manifests; find hands; render hands.", no_args_is_help=True)
 
 
 class Source(StrEnum):
@@ -36,6 +38,14 @@ def prepare(
     outside_root: Annotated[
         bool, typer.Option("--outside-root", help="For csv: allow absolute paths and paths outside the table's folder.")
     ] = False,
+    pixel_aspect: Annotated[
+        str | None,
+        typer.Option(
+            help="What the photos' width is multiplied by to see them as they were taken: 4/3 for photos of 4:3 that "
+            "were squashed to squares.",
+            metavar="RATIO",
+        ),
+    ] = None,
 ) -> None:
     """Write the manifest of a data set: one row per photo, with the SHA-256 of its file.
 
@@ -44,12 +54,14 @@ def prepare(
     at least the columns path and subject.
     """
     from handreid.data import sources
+    from handreid.data.landmark_columns import with_pixel_aspect
     from handreid.data.manifest import check_target
 
     if outside_root and source is not Source.csv:
         raise ManifestError(f"--outside-root works with csv only; the photos of {source} are always below its folder")
     check_target(out, root.parent if source is Source.csv else root, outside_root)
     _not_over_input(out, source, root)
+    aspect = _ratio(pixel_aspect)
     match source:
         case Source.hands11k:
             manifest = sources.hands11k(root, allow_missing=allow_missing)
@@ -59,7 +71,7 @@ def prepare(
             manifest = sources.folders(root, allow_missing=allow_missing)
         case Source.csv:
             manifest = sources.csv(root, allow_missing=allow_missing, outside_root=outside_root)
-    manifest = sources.hashed(manifest, default_progress())
+    manifest = sources.hashed(with_pixel_aspect(manifest, aspect), default_progress())
     manifest.write(out)
     for note in manifest.notes:
         output.echo(f"note: {note}")
@@ -76,6 +88,20 @@ def _not_over_input(out: Path, source: Source, root: Path) -> None:
         tables = [root / name for name in Spellings(root, folded).candidates("HandInfo.csv")]
     if any(os.path.exists(out) and os.path.exists(table) and out.samefile(table) for table in tables):  # noqa: PTH110
         raise OutputError(f"{printable(out)} is the input table; write the manifest to another path")
+
+
+def _ratio(text: str | None) -> float | None:
+    """A number, or one divided by another: `4/3`."""
+    if text is None:
+        return None
+    above, _, below = text.partition("/")
+    try:
+        ratio = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        ratio = math.nan
+    if not 0.1 <= ratio <= 10:
+        raise ManifestError(f"--pixel-aspect is {text!r}; give a number from 0.1 to 10, or a ratio, such as 4/3")
+    return ratio
 
 
 @app.command()
@@ -137,3 +163,44 @@ def render(
     path = out / "manifest.parquet"
     manifest.write(path)
     output.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")
+
+
+@app.command()
+def landmarks(
+    manifest: Manifest,
+    out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv; it may be the same.")],
+    landmarker: Landmarker = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of another landmarker instead: path, x0, y0 to x20, y20 in pixels of the photo.", metavar="CSV"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by default one per core.", min=1, show_default=False)
+    ] = None,
+) -> None:
+    """Find the hand on every photo: 21 points, score, handedness, number of hands.
+
+    With MediaPipe's Hand Landmarker, whose model is downloaded once; this needs the extra `handreid[landmarks]`.
+    Photos without a hand, or with several, are counted and named. What was found is kept in the cache.
+    """
+    early.manifests([manifest])
+    if points is None:
+        early.landmarker(landmarker)
+    from handreid.data.landmark_columns import landmark_notes, landmarks_from_table
+    from handreid.data.landmark_search import add_landmarks
+    from handreid.data.manifest import check_target, read
+    from handreid.landmarks.model_file import landmarker_file
+
+    photos = read(manifest)
+    check_target(out, photos.root, photos.outside_root)
+    with resumable("the same command"):
+        if points is not None:
+            found = landmarks_from_table(photos, points)
+        else:
+            found = add_landmarks(photos, landmarker_file(landmarker), workers=workers, progress=default_progress())
+        found.write(out)
+    for note in landmark_notes(found):
+        output.echo(f"note: {note}")
+    output.echo(f"{printable(out)}: {len(found):,} photos, hash {found.hash[:16]}")

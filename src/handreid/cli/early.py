@@ -83,6 +83,18 @@ def runs(paths: Sequence[Path], *, least: int = 1) -> None:
         raise RunError(f"only one run is given ({folders[0]}); give two or more, or a folder of runs")
 
 
+def landmarker(file: Path | None) -> None:
+    """Raises WeightsError where LiteRT is not installed, before a model is downloaded that nothing could run, and for a
+    file that does not exist.
+    """
+    from handreid.landmarks.mediapipe import check_installed
+    from handreid.landmarks.model_file import landmarker_file
+
+    check_installed()
+    if file is not None:
+        landmarker_file(file)
+
+
 def picture(out: Path, suffixes: Sequence[str] = PICTURE) -> None:
     """Raises OutputError if a figure, or its caption beside it, cannot be written."""
     check_writable(out, suffixes)

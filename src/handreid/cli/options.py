@@ -57,6 +57,16 @@ class LongCheck(StrEnum):
 Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
 
 
+Landmarker = Annotated[
+    Path | None,
+    typer.Option(
+        "--landmarker",
+        help="MediaPipe's hand_landmarker.task; by default $HANDREID_LANDMARKER, or downloaded once.",
+        metavar="FILE",
+    ),
+]
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 
 

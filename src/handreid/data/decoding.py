@@ -56,7 +56,9 @@ def opened(path: Path, at_least: tuple[int, int] | None = None, *, advice: str =
         with naming(path, advice):
             image = _image(held.enter_context(_file(path)))
             _check_size(image.size)
-            if at_least and image.format in ("JPEG", "MPO"):  # a HEIC's draft is another picture: its thumbnail
+            jpeg = image.format in ("JPEG", "MPO")
+            stored = image.size if jpeg else None
+            if at_least and jpeg:  # a HEIC's draft is another picture: its thumbnail
                 image.draft("RGB", at_least)
             if image.width * image.height > LARGE:
                 held.enter_context(_one_large)
@@ -64,7 +66,7 @@ def opened(path: Path, at_least: tuple[int, int] | None = None, *, advice: str =
             image.load()
             if clear is not None:
                 image.info["transparency"] = clear
-            photo = Photo(path, advice, image, look_of(image), turn_of(image))
+            photo = Photo(path, advice, image, look_of(image), turn_of(image), stored or image.size)
         yield photo
 
 
@@ -77,6 +79,13 @@ class Photo:
     image: Image.Image
     look: Look
     turn: Image.Transpose | None
+    stored: tuple[int, int]  # width and height in the file; those of `image` are smaller where it was decoded smaller
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Width and height of the upright photo at its full size."""
+        width, height = self.stored
+        return (height, width) if self.turn in SIDEWAYS else (width, height)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from handreid.data.names import Spellings, is_utf8, printable
 from handreid.data.photo_paths import as_on_disk, forward
 from handreid.data.rows import (
     CORE,
+    KNOWN,
     content_hash,
     draw_problems,
     lower_hashes,
@@ -70,8 +71,8 @@ class Manifest:
 
     @property
     def metadata(self) -> tuple[str, ...]:
-        """Names of the columns beside the core ones."""
-        return tuple(name for name in self.table.columns if name not in CORE)
+        """Names of the columns beside the core ones and those of landmarks."""
+        return tuple(name for name in self.table.columns if name not in KNOWN)
 
     @cached_property
     def views(self) -> tuple[str | None, ...]:
@@ -185,9 +186,9 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     """Read a CSV file with a header.
 
     Columns: `path` and `subject` are needed, an empty subject means unknown; `side`, `aspect`, `camera`, `session`,
-    `split`, `draw`, `caption`, `sha256` are optional; all others become metadata. Paths are relative to
-    the CSV file, and leave its folder only with `outside_root`. Spaces around core values are dropped, and counted in
-    the notes.
+    `split`, `draw`, `caption`, `sha256`, and those of landmarks are optional; all others become metadata. Paths are
+    relative to the CSV file, and leave its folder only with `outside_root`. Spaces around core values are dropped, and
+    counted in the notes.
     """
     path = Path(path)
     text = read_text_table(path, _MISSING)
@@ -213,7 +214,7 @@ def read_csv(path: Path | str, *, outside_root: bool = False) -> Manifest:
     table = pl.DataFrame(columns)
     raise_all(draw_problems(table, where))
     raise_problems(lower_hashes(table), where, outside_root)
-    extra = [name for name in columns if name not in CORE]
+    extra = [name for name in columns if name not in KNOWN]
     notes += [*turned, f"{table.height:,} photos; metadata columns: {format_list(extra) or 'none'}"]
     return Manifest(_spelled(table, root), root, "csv", tuple(notes), outside_root)
 

@@ -9,7 +9,6 @@
 import contextlib
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from handreid.data.decoding import ADVICE, DECODER, Photo, check_regular, opened
+from handreid.data.sealed_store import SealedStore
 from handreid.errors import PhotoError
 from handreid.files import cache_folder, file_hash
 from handreid.progress import NullProgress, Progress
@@ -54,7 +54,7 @@ def photo_hashes(
     progress = progress or NullProgress()
     files = file_hashes(paths, progress)
     by_file = {digest: path for digest, path in zip(files, paths, strict=True) if digest is not None}
-    with contextlib.closing(_HashStore(folder or cache_folder())) as store:
+    with contextlib.closing(_store(folder or cache_folder())) as store:
         pixels = store.look_up(list(by_file))
         new = [digest for digest in by_file if digest not in pixels]
         with progress.step("decoding photos to know them again", len(new), "photos") as advance, _threads() as pool:
@@ -79,61 +79,8 @@ def digest_of(size: tuple[int, int]) -> "hashlib._Hash":
     return hashlib.sha256(f"RGB {size[0]}x{size[1]}".encode())
 
 
-class _HashStore:
-    """Hashes of pixels by hash of the file, in a database that several processes may use at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / f"photo-hashes-{DECODER}.sqlite"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._database: sqlite3.Connection | None = self._opened()
-        except OSError:  # hashes that cannot be stored are computed again
-            self._database = None
-
-    def look_up(self, files: Sequence[str]) -> dict[str, str]:
-        if self._database is None:
-            return {}
-        hashes: dict[str, str] = {}
-        with self._repaired():
-            for start in range(0, len(files), 500):
-                batch = files[start : start + 500]
-                marks = ",".join("?" * len(batch))
-                query = f"SELECT file, pixels, seal FROM photos WHERE file IN ({marks})"  # noqa: S608 - marks alone
-                hashes |= {f: p for f, p, seal in self._database.execute(query, batch) if seal == _seal(f, p)}
-        return hashes
-
-    def add(self, pixels: dict[str, str]) -> None:
-        if self._database is None or not pixels:
-            return
-        with self._repaired(), self._database:
-            rows = [(file, digest, _seal(file, digest)) for file, digest in pixels.items()]
-            self._database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?)", rows)
-
-    def close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-
-    @contextlib.contextmanager
-    def _repaired(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError:  # damaged, locked for long, or the disk is full: only time is lost
-            if self._database is not None:
-                self._database.close()
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
-            self._database = None
-
-    def _opened(self) -> sqlite3.Connection | None:
-        for _ in range(2):
-            try:
-                database = sqlite3.connect(self._path, timeout=30)
-                database.execute("CREATE TABLE IF NOT EXISTS photos (file TEXT PRIMARY KEY, pixels TEXT, seal TEXT)")
-            except sqlite3.DatabaseError:
-                self._path.unlink(missing_ok=True)
-            else:
-                return database
-        return None
+def _store(folder: Path) -> SealedStore:
+    return SealedStore(folder / f"photo-hashes-{DECODER}.sqlite", "pixels")
 
 
 def _strips(photo: Image.Image) -> Iterator[Image.Image]:
@@ -145,10 +92,6 @@ def _strips(photo: Image.Image) -> Iterator[Image.Image]:
 def _pixels(path: Path) -> str:
     with opened(path) as photo:
         return pixel_hash(photo)
-
-
-def _seal(file: str, pixels: str) -> str:
-    return hashlib.sha256(f"{file} {pixels}".encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from json.encoder import encode_basestring_ascii
 
 import polars as pl
 
+from handreid.data.landmark_checks import landmark_problems
 from handreid.data.photo_paths import path_problems
 from handreid.data.tables import closest_match, raise_all, short
 from handreid.errors import ManifestError
@@ -24,9 +25,20 @@ CORE: dict[str, type[pl.DataType]] = {
     "sha256": pl.String,  # of the photo's file, when the manifest was prepared
     "origin": pl.String,
 }
+# Columns of a hand's landmarks, in a table only where it has them; see `landmark_columns.py`.
+OPTIONAL: dict[str, type[pl.DataType]] = {
+    "pixel_aspect": pl.Float64,
+    "hands": pl.Int64,
+    "landmarks": pl.String,
+    "landmark_score": pl.Float64,
+    "handedness": pl.String,
+    "handedness_score": pl.Float64,
+}
+KNOWN = (*CORE, *OPTIONAL)
 VALUES: dict[str, tuple[str, ...]] = {
     "side": ("left", "right"),
     "aspect": ("dorsal", "palmar"),
+    "handedness": ("left", "right"),
     "split": ("train", "validation", "test", "query", "gallery", "distractor"),
 }
 _WHOLE = ("path", "subject", "draw")  # no text or whole number becomes a fraction by accident
@@ -34,7 +46,8 @@ _HASH = r"^[0-9a-f]{64}$"
 
 
 def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
-    """The core columns in their order and type, missing ones as nulls, then the others; empty text is null.
+    """The core columns in their order and type, missing ones as nulls, then those of landmarks that there are, then the
+    others; empty text is null.
 
     Text is NFC, except paths. Raises ManifestError for types that no manifest has.
     """
@@ -44,8 +57,9 @@ def with_core_columns(table: pl.DataFrame) -> pl.DataFrame:
         column = pl.col(name).cast(dtype) if name in table.columns else pl.lit(None, dtype=dtype)
         core.append((column.replace("", None) if dtype is pl.String else column).alias(name))
     try:
-        extra = [_plain(table[name]) for name in table.columns if name not in CORE]
-        table = table.select(*core, *extra)
+        optional = [_typed(table, name) for name in OPTIONAL if name in table.columns]
+        extra = [_plain(table[name]) for name in table.columns if name not in KNOWN]
+        table = table.select(*core, *optional, *extra)
     except pl.exceptions.PolarsError as error:
         raise ManifestError(f"a column has values of the wrong type ({_first_line(error)})") from error
     table = table.with_columns((pl.col(pl.String).exclude("path")).str.normalize("NFC"))
@@ -80,6 +94,7 @@ def problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
         findings += [(row, f"sha256 {short(table['sha256'][row])} {what}") for row in wrong.arg_true()]
     if "draw" in table.columns and table["draw"].dtype.is_integer():
         findings += [(row, f"draw {table['draw'][row]} is below 0") for row in (table["draw"] < 0).arg_true()]
+    findings += landmark_problems(table)
     if not table["path"].is_unique().all():
         findings += _repeated(table["path"].to_list(), where)
     return [f"{where[row]}: {what}" for row, what in sorted(findings)]
@@ -136,6 +151,13 @@ def _check_types(table: pl.DataFrame) -> None:
         if dtype.is_nested() or dtype in (pl.Binary, pl.Object) or (name in _WHOLE and dtype.is_float())
     ]
     raise_all(wrong)
+
+
+def _typed(table: pl.DataFrame, name: str) -> pl.Expr:
+    """A column of landmarks in its type; NaN and empty text are null."""
+    column = pl.col(name).replace("", None) if table.schema[name] == pl.String else pl.col(name)
+    cast = column.cast(OPTIONAL[name])
+    return cast.fill_nan(None) if OPTIONAL[name] is pl.Float64 else cast
 
 
 def _plain(column: pl.Series) -> pl.Series:

@@ -9,27 +9,25 @@
 import csv
 import io
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
+from handreid.data.processes import cores, in_processes
 from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
 from handreid.data.rendered.captions import caption, scar_place
 from handreid.data.rendered.exposure import apply_camera
+from handreid.data.rendered.landmarks import landmarks
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
 from handreid.data.rendered.skin import surface
 from handreid.data.rendered.skin_marks import Surface
 from handreid.errors import DataError
 from handreid.files import write_atomic
+from handreid.landmarks.text import landmarks_text
 
 RENDERER = 1  # goes up whenever the same arguments give other pixels
 VIEWS: tuple[tuple[Aspect, Side], ...] = (
@@ -88,7 +86,7 @@ def render(
     rows: dict[int, list[Row]] = {}
     if progress:
         progress(done)
-    for identity, described in _drawn(out, request, missing, workers or _cores()):
+    for identity, described in _drawn(out, request, missing, workers or cores()):
         rows[identity] = described
         if progress:
             progress(len(missing[identity]))
@@ -154,33 +152,12 @@ def _drawn(out: Path, request: Request, missing: dict[int, list[int]], workers: 
         for identity, photos in missing.items():
             yield _draw(out, request, identity, photos)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_settle)
-    try:
-        waiting = {pool.submit(_draw, out, request, identity, photos) for identity, photos in missing.items()}
-        while waiting:
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
-                yield future.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"a process that rendered hands into {out} ended early. Finished photos are kept: run it again to "
-            "continue, with one worker if memory is short or the calling script has no `if __name__ == '__main__'`"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _settle() -> None:
-    """In a worker: leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent.join,), daemon=True).start()
-
-
-def _follow(wait_for_parent: Callable[[], None]) -> None:
-    wait_for_parent()
-    os._exit(1)
+    jobs = [(out, request, identity, photos) for identity, photos in missing.items()]
+    broken = (
+        f"a process that rendered hands into {out} ended early. Finished photos are kept: run it again to "
+        "continue, with one worker if memory is short or the calling script has no `if __name__ == '__main__'`"
+    )
+    yield from in_processes(_draw, jobs, workers, broken=broken)
 
 
 def _draw(out: Path, request: Request, identity: int, photos: list[int]) -> tuple[int, list[Row]]:
@@ -264,15 +241,14 @@ def _row(request: Request, identity: int, photo: int) -> Row:
         "sleeve": worn.sleeve or "none",
         "background": scene.background.kind,
         "pose": scene.pose.words,
+        "hands": 1,
+        "landmarks": landmarks_text(landmarks(who.hands[scene.side], scene, request.size)),
+        "handedness": scene.side,
     }
 
 
 def _write(path: Path, content: bytes) -> None:
     write_atomic(path, lambda part: part.write_bytes(content))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 __all__ = ["RENDERER", "VIEWS", "render"]
