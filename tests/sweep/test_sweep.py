@@ -687,8 +687,9 @@ def test_a_trial_has_a_process_of_its_own(ray: Resources, alike: Path, tmp_path:
     with Client(ray.server, "AF_UNIX") as connection:
         connection.send(({**config, "threads": 1, "track": []}, dict(os.environ), str(tmp_path)))
         assert connection.recv()["epoch"] == 1
+        parents = processes()
         started = descendants(os.getpid()) - before.keys()
-        (trial,) = (one for one in started if b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes())
+        (trial,) = (one for one in started if name_of(one) == name_of(parents[one]))  # a fork has its parent's name
         if end == "killed":
             os.kill(trial, signal.SIGKILL)
             with pytest.raises((EOFError, OSError)):
