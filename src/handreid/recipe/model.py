@@ -247,7 +247,7 @@ class TestFeature(Value):
         return self
 
 
-_NAMES_SOMEONE = ("path", "subject", "split", "draw", "caption", "origin")
+_NAMES_SOMEONE = ("path", "subject", "split", "draw", "caption", "origin", "perturbed_from")
 
 
 class SideInformation(Value):
