@@ -16,6 +16,7 @@ from jaxtyping import Float
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.manifest import read as _read
+from handreid.data.photo_file import PhotoFile, check_hands, photo_files
 from handreid.data.sources.files import files_below
 from handreid.errors import DataError, PhotoError
 from handreid.evaluation.evaluate import evaluate as _evaluate
@@ -99,11 +100,12 @@ def embed(
     WeightsError for a model file that has changed since it was written.
     """
     embedder, recipe = _loaded(model)
-    table, paths = _photo_table(photos)
-    if not paths:
+    table, files = _photo_table(photos)
+    if not files:
         raise DataError("there is no photo to embed: the list, manifest or folder is empty")
     if isinstance(batch_size, bool) or batch_size < 1:
         raise DataError(f"batch_size is {batch_size!r}; give how many photos the model sees at a time, 1 or more")
+    check_hands(files, embedder.preprocessing.alignment)
     quiet = progress or NullProgress()
     conditions, notes = side_information_of(embedder, table)
     for note in notes:
@@ -111,9 +113,9 @@ def embed(
     flip = recipe is not None and recipe.evaluate.flip_tta if flip_tta is None else flip_tta
     step = -(-_AT_ONCE // batch_size) * batch_size
     parts = []
-    for start in range(0, len(paths), step):
+    for start in range(0, len(files), step):
         rows = slice(start, start + step)
-        decoded = decode_all(paths[rows], embedder.preprocessing, cache="memory", progress=quiet)
+        decoded = decode_all(files[rows], embedder.preprocessing, cache="memory", progress=quiet)
         batch_conditions = None if conditions is None else conditions[rows]
         parts.append(
             embed_photos(
@@ -133,10 +135,10 @@ def _loaded(model: Embedder | Run | AnyPath) -> tuple[Embedder, Recipe | None]:
     return Embedder.load(Path(model)).to("cuda" if torch.cuda.is_available() else "cpu"), None
 
 
-def _photo_table(photos: Manifest | AnyPath | Iterable[AnyPath]) -> tuple[pl.DataFrame, list[Path]]:
-    """A table with one row per photo, and the photos' paths."""
+def _photo_table(photos: Manifest | AnyPath | Iterable[AnyPath]) -> tuple[pl.DataFrame, list[PhotoFile]]:
+    """A table with one row per photo, and the photos with their landmarks, which only a manifest knows."""
     if isinstance(photos, Manifest):
-        return photos.table, photos.paths()
+        return photos.table, photo_files(photos)
     if isinstance(photos, str | PathLike):
         place = Path(photos)
         if place.is_dir():
@@ -147,7 +149,9 @@ def _photo_table(photos: Manifest | AnyPath | Iterable[AnyPath]) -> tuple[pl.Dat
             paths = [place]
     else:
         paths = [_path(photo) for photo in photos]
-    return pl.DataFrame({"path": [str(path) for path in paths]}, schema={"path": pl.String}), paths
+    return pl.DataFrame({"path": [str(path) for path in paths]}, schema={"path": pl.String}), [
+        PhotoFile(path) for path in paths
+    ]
 
 
 def _path(photo: object) -> Path:

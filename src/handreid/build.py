@@ -45,7 +45,7 @@ from handreid.recipe.custom_term import CustomTerm
 from handreid.recipe.objectives import AnyTerm, TextTerm, term_name
 from handreid.recipe.samplers import BalancedSampler, HardIdentitySampler, PkSampler
 from handreid.recipe.term import LearnedTerm
-from handreid.types import FeatureName, Preprocessing, Triple
+from handreid.types import Alignment, FeatureName, Preprocessing, Triple
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -115,7 +115,10 @@ def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
             f"model.preprocess.normalise is {settings.normalise!r}, but the weights {recipe.model.backbone.weights!r} "
             f"were trained with mean {trained[0]} and std {trained[1]}" + (f": use {right!r}" if right else "")
         )
-    return Preprocessing(size, mean, std, settings.resize, settings.interpolation)
+    alignment = None
+    if settings.align != "none":
+        alignment = Alignment(settings.align, settings.fill, settings.margin, settings.without_hand)
+    return Preprocessing(size, mean, std, settings.resize, settings.interpolation, alignment)
 
 
 def build_objectives(

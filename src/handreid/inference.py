@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
+from handreid.data.photo_file import photo_files
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos, embed_photos
 from handreid.models.promptsg_head import SemanticHead
@@ -24,9 +25,9 @@ def load_embedder(run: Run) -> Embedder:
 def decode_rows(
     manifest: Manifest, rows: Int[np.ndarray, " photo"], recipe: Recipe, embedder: Embedder, progress: Progress
 ) -> Photos:
-    """The photos of some rows, decoded at the size of the model's input."""
-    paths = manifest.paths()
-    return decode_all([paths[row] for row in rows], embedder.preprocessing, cache=recipe.data.cache, progress=progress)
+    """The photos of some rows, decoded as the model's input."""
+    photos = photo_files(manifest, rows)
+    return decode_all(photos, embedder.preprocessing, cache=recipe.data.cache, progress=progress)
 
 
 def embed_rows(

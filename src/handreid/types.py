@@ -4,7 +4,7 @@ Photos are unsigned bytes up to the model: augmentation, caches and transfers ta
 and only the model has to know mean and standard deviation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from jaxtyping import Float, Int, UInt8
@@ -18,11 +18,27 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """How the hand on a photo is brought to a place before the photo is resized.
+
+    `hand`: by a similarity, wrist and knuckles to fixed places in a square; `upright`: turned and centred in a square
+    of the photo's longer side, keeping its size. `fill` is what lies outside the photo: white, its mean colour, or
+    pixels of its edge. `margin` is the share of the square (0 to 0.4) that is left free on each side. A photo in which
+    no hand was found is refused, or taken as it is, without alignment.
+    """
+
+    kind: Literal["upright", "hand"]
+    fill: Literal["blank", "mean", "reflected", "replicated"] = "mean"
+    margin: float = 0.0
+    without_hand: Literal["refuse", "as_is"] = "refuse"
+
+
+@dataclass(frozen=True, repr=False)
 class Preprocessing:
     """How a photo becomes the tower's input; stored with the model, the same in training and at test.
 
     `size` is (height, width) in pixels; `mean` and `std` are of channels in [0, 1]. A photo of another shape is
-    squashed, cropped at its centre, or padded with white.
+    squashed, cropped at its centre, or padded with white. Without `alignment` the photo is resized as its file has it.
     """
 
     size: tuple[int, int]
@@ -30,6 +46,14 @@ class Preprocessing:
     std: Triple
     resize: Literal["squash", "crop", "pad"] = "squash"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    alignment: Alignment | None = None
+
+    def __repr__(self) -> str:
+        # hashed for caches and finished stages: those made before there was alignment stay valid
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.alignment is None:
+            del values["alignment"]
+        return f"Preprocessing({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 @dataclass(frozen=True)

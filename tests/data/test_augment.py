@@ -16,7 +16,7 @@ from handreid.build import build_augment, enlargement
 from handreid.data.augment import border_colour
 from handreid.data.background import ChangeBackground, find_table, read_backgrounds, sample_background, sample_patch
 from handreid.data.mixing import CutMix, Mixup
-from handreid.errors import DataError, PhotoError
+from handreid.errors import DataError, PhotoError, RecipeError
 from handreid.recipe import parse_recipe
 from handreid.types import Preprocessing
 
@@ -91,6 +91,31 @@ def test_augmentations_work_in_any_order(order: list[str]):
     for seed in range(3):
         assert seeded(augment, hand(side)[0], seed).shape == (3, 96, 96)
     assert isinstance(augment.transforms[-1], v2.RandomErasing)
+
+
+@pytest.mark.parametrize(("zoom", "smallest", "largest"), [("0.3", 0.7, 1.3), ("[0.6, 1]", 0.6, 1.0)])
+def test_a_zoom_is_a_share_or_a_range(zoom: str, smallest: float, largest: float):
+    """By the area of a square that is turned by any angle."""
+    augment, side = steps(f"{{kind: affine, degrees: 180, translate: 0, zoom: {zoom}}}")
+    photo = Image.new("RGB", (side, side), (200, 200, 200))
+    photo.paste((0, 0, 0), (32, 32, 64, 64))
+    dark = [(seeded(augment, photo, seed)[0] < 100).sum().item() for seed in range(80)]
+    scales = np.sqrt(np.array(dark)) / 32
+    assert scales.min() == pytest.approx(smallest, abs=0.06)
+    assert scales.max() == pytest.approx(largest, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("zoom", "complaint"),
+    [
+        ("1.5", "zoom 1.5 must be from 0 to under 1"),
+        ("[1, 0.6]", "the smaller one first"),
+        ("[0, 1]", "from 0.1 to 10"),
+    ],
+)
+def test_a_zoom_out_of_range_is_refused(zoom: str, complaint: str):
+    with pytest.raises(RecipeError, match=complaint):
+        steps(f"{{kind: affine, zoom: {zoom}}}")
 
 
 @pytest.mark.parametrize("step", ["{kind: rand_augment}", "{kind: augmix}", "{kind: perspective}"])

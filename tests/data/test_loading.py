@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import handreid.data.loading as loading
-from handreid.data.loading import decode, decode_all
+from handreid.data.photo_file import PhotoFile
 from handreid.errors import OutputError, PhotoError
 from handreid.files import cache_folder, file_hash, write_json
 from handreid.progress import NullProgress
@@ -18,6 +18,14 @@ from handreid.types import Preprocessing
 
 HALF = ((0.5,) * 3, (0.5,) * 3)
 SMALL = Preprocessing((24, 32), *HALF)
+
+
+def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> np.ndarray:
+    return loading.decode(PhotoFile(path), preprocessing, enlarge)
+
+
+def decode_all(paths: list[Path], preprocessing: Preprocessing, **options) -> np.ndarray:
+    return loading.decode_all([PhotoFile(path) for path in paths], preprocessing, **options)
 
 
 def save(path: Path, colour: tuple[int, int, int] = (200, 80, 40), size: tuple[int, int] = (64, 48), **options) -> Path:
@@ -30,9 +38,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Photos that were really decoded, in order."""
     seen: list[Path] = []
 
-    def noted(path, *rest):
-        seen.append(path)
-        return decode(path, *rest)
+    original = loading.decode
+
+    def noted(photo, *rest):
+        seen.append(photo.path)
+        return original(photo, *rest)
 
     monkeypatch.setattr(loading, "decode", noted)
     return seen

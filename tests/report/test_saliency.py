@@ -439,15 +439,16 @@ class TestOverlay:
     @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
     def test_a_photo_is_laid_out_as_the_model_sees_it(self, tmp_path: Path, resize):
         from handreid.data.loading import decode
+        from handreid.data.photo_file import PhotoFile
 
         path = tmp_path / "photo.png"
         gradient = np.linspace(0, 255, 200)[None, :, None] * np.ones((100, 1, 3))
         Image.fromarray(gradient.astype(np.uint8)).save(path)
         preprocessing = Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3, resize=resize)
-        large = model_input_image(path, preprocessing, pixels=128)
+        large = model_input_image(PhotoFile(path), preprocessing, pixels=128)
         assert large.size == (128, 128)
         small = np.asarray(large.resize((32, 32), Image.Resampling.BOX)).transpose(2, 0, 1).astype(int)
-        assert np.abs(small - decode(path, preprocessing)).mean() < 3
+        assert np.abs(small - decode(PhotoFile(path), preprocessing)).mean() < 3
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`handreid data`: make, check and describe a manifest of photos, find hands on them, render hands."""
+"""`handreid data`: make, check and describe a manifest of photos, find hands on them, render and perturb them."""
 
 import math
 import os
@@ -204,3 +204,27 @@ def landmarks(
     for note in landmark_notes(found):
         output.echo(f"note: {note}")
     output.echo(f"{printable(out)}: {len(found):,} photos, hash {found.hash[:16]}")
+
+
+@app.command()
+def perturb(
+    manifest: Manifest,
+    out: Annotated[Path, typer.Option(help="New folder for the copies and their manifest.")],
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed makes the same copies.")] = 0,
+    size: Annotated[int, typer.Option(help="Side of the copies in pixels.", min=32, max=4096)] = 512,
+) -> None:
+    """Copy the photos turned by any angle, scaled (0.6 to 1), shifted, and on other backgrounds.
+
+    To test a model on photos as phones take them. Landmarks are moved with the photos, exactly. A hand on a light table
+    is cut out; other photos are put on the background whole.
+    """
+    early.manifests([manifest])
+    from handreid.files import check_folder_writable
+
+    check_folder_writable(out)
+    from handreid.data.manifest import read
+    from handreid.data.perturb import MANIFEST
+    from handreid.data.perturb import perturb as write_copies
+
+    copies = write_copies(read(manifest), out, seed=seed, size=size, progress=default_progress())
+    output.echo(f"{printable(out / MANIFEST)}: {len(copies):,} photos, hash {copies.hash[:16]}")

@@ -27,20 +27,32 @@ def border_colour(photo: Image.Image) -> Colour:
 
 
 class BackgroundAffine(nn.Module):
-    """A random rotation, zoom and shift. Pillow's affine transform takes two thirds of the time of torchvision's."""
+    """A random rotation, zoom and shift. Pillow's affine transform takes two thirds of the time of torchvision's.
 
-    def __init__(self, degrees: float, translate: float, zoom: float) -> None:
+    `zoom` is the largest, in or out, or the smallest and the largest factor.
+    """
+
+    def __init__(self, degrees: float, translate: float, zoom: float | tuple[float, float]) -> None:
         super().__init__()
         self.degrees = degrees
         self.translate = translate
-        self.zoom = zoom
+        if isinstance(zoom, tuple):
+            self.zoom, self.zoom_range = (zoom[0] + zoom[1]) / 2, (zoom[1] - zoom[0]) / 2
+        else:
+            self.zoom, self.zoom_range = 1.0, zoom
 
     def forward(self, photo: Image.Image) -> Image.Image:
         angle, scale, across, down = (2 * torch.rand(4) - 1).tolist()
         return photo.transform(
             photo.size,
             Image.Transform.AFFINE,
-            self._back(photo.size, math.radians(angle * self.degrees), 1 + scale * self.zoom, across, down),
+            self._back(
+                photo.size,
+                math.radians(angle * self.degrees),
+                self.zoom + scale * self.zoom_range,
+                across,
+                down,
+            ),
             Image.Resampling.BILINEAR,
             fillcolor=border_colour(photo),
         )

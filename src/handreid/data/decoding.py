@@ -16,7 +16,7 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +32,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")  # MPO i
 LIMIT = 200_000_000  # pixels of a photo, unless $HANDREID_MAX_PIXELS is set
 LARGE = 25_000_000
 ADVICE = "run `handreid data check` on the manifest"
+AtLeast = tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int]]
 
 _STRIP = 4_000_000  # pixels
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -50,8 +51,11 @@ def open_upright(path: Path, at_least: tuple[int, int], *, advice: str = ADVICE)
 
 
 @contextlib.contextmanager
-def opened(path: Path, at_least: tuple[int, int] | None = None, *, advice: str = ADVICE) -> Iterator["Photo"]:
-    """A decoded photo, as long as the context lasts; without `at_least` at its full size. Raises PhotoError."""
+def opened(path: Path, at_least: AtLeast | None = None, *, advice: str = ADVICE) -> Iterator["Photo"]:
+    """A decoded photo, as long as the context lasts; without `at_least` at its full size. Raises PhotoError.
+
+    A function `at_least` is called with width and height in the file, which is not turned upright yet.
+    """
     with _settings, contextlib.ExitStack() as held:
         with naming(path, advice):
             image = _image(held.enter_context(_file(path)))
@@ -59,7 +63,7 @@ def opened(path: Path, at_least: tuple[int, int] | None = None, *, advice: str =
             jpeg = image.format in ("JPEG", "MPO")
             stored = image.size if jpeg else None
             if at_least and jpeg:  # a HEIC's draft is another picture: its thumbnail
-                image.draft("RGB", at_least)
+                image.draft("RGB", at_least(image.size) if callable(at_least) else at_least)
             if image.width * image.height > LARGE:
                 held.enter_context(_one_large)
             clear = clear_value(image)

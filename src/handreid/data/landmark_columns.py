@@ -42,14 +42,17 @@ class HandsFound:
     hands: tuple[HandLandmarks, ...]
 
 
-def read_landmarks(manifest: Manifest) -> list[HandLandmarks | None]:
-    """The hand of each row in pixels of the photo as it was taken, so with square pixels; None without landmarks."""
-    table = manifest.table
-    aspects = pixel_aspects(manifest)
+def read_landmarks(manifest: Manifest, rows: Sequence[int] | None = None) -> list[HandLandmarks | None]:
+    """The hand of each row, or of `rows`, in pixels of the photo as it was taken, so with square pixels; None without
+    landmarks.
+    """
+    table = manifest.table if rows is None else manifest.table[rows]
     if "landmarks" not in table.columns:
-        return [None] * len(manifest)
+        return [None] * len(table)
+    every = pixel_aspects(manifest)
+    aspects = every if rows is None else [every[row] for row in rows]
     columns = [
-        table[name].to_list() if name in table.columns else [None] * len(manifest)
+        table[name].to_list() if name in table.columns else [None] * len(table)
         for name in ("landmarks", "landmark_score", "handedness", "handedness_score")
     ]
     return [

@@ -2,8 +2,8 @@
 
 * Photos are decoded to the model's size (`Preprocessing`) and kept in memory, or in a memory-mapped file that later
   runs use again.
-* The file's name is a hash of the photos' bytes and of the preprocessing: a photo that was changed in place gives
-  another name, even with its old name and date.
+* The file's name is a hash of the photos' bytes, of the preprocessing, and of the landmarks where it aligns hands: a
+  photo that was changed in place gives another name, even with its old name and date.
 """
 
 import contextlib
@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from handreid.data.aligned import read_aligned
 from handreid.data.decoding import ADVICE, DECODER, naming
 from handreid.data.decoding import open_upright as open_upright
 from handreid.data.photo_cache import Decoded, cached_photos
+from handreid.data.photo_file import PhotoFile, check_hands
 from handreid.data.photo_hashes import file_hashes
 from handreid.data.pixels import WHITE
 from handreid.errors import PhotoError
@@ -32,21 +34,33 @@ MEMORY_LIMIT = 2 << 30  # bytes of decoded photos that `auto` keeps in memory
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def decode(path: Path, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
-    """One photo, upright, RGB, at `enlarge` times the model's input size. Raises PhotoError."""
+def decode(photo: PhotoFile, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
+    """One photo, upright, RGB, aligned if the model aligns, at `enlarge` times the model's input size.
+
+    Raises PhotoError, and DataError as `check_hands`.
+    """
+    check_hands([photo], preprocessing.alignment)
     height, width = scaled_size(preprocessing.size, enlarge)
+    if preprocessing.alignment is not None and photo.hand is not None:
+        picture = read_aligned(photo, preprocessing.alignment, preprocessing.resize, (width, height))
+    else:
+        picture = _resized(photo.path, preprocessing, (width, height))
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def _resized(path: Path, preprocessing: Preprocessing, size: tuple[int, int]) -> Image.Image:
+    """The whole photo at `size` (width, height)."""
     # a JPEG is read at the smallest of its scales that is still twice as large as the result
-    photo = open_upright(path, (2 * width, 2 * height))
+    photo = open_upright(path, (2 * size[0], 2 * size[1]))
     resample = _FILTERS[preprocessing.interpolation]
     with naming(path):
         match preprocessing.resize:
             case "squash":
-                photo = photo.resize((width, height), resample)
+                return photo.resize(size, resample)
             case "crop":
-                photo = ImageOps.fit(photo, (width, height), resample)
+                return ImageOps.fit(photo, size, resample)
             case "pad":
-                photo = ImageOps.pad(photo, (width, height), resample, color=WHITE)
-        return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
+                return ImageOps.pad(photo, size, resample, color=WHITE)
 
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -54,7 +68,7 @@ def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def decode_all(
-    paths: Sequence[Path],
+    photos: Sequence[PhotoFile],
     preprocessing: Preprocessing,
     *,
     enlarge: float = 1.0,
@@ -62,43 +76,47 @@ def decode_all(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> UInt8[np.ndarray, "photos 3 height width"]:
-    """All photos in the order of `paths`, read-only. Raises PhotoError at the first that cannot be decoded.
+    """All photos in their order, read-only. Raises PhotoError at the first that cannot be decoded, and DataError before
+    any is where hands are to be aligned that are not known (`check_hands`).
 
     `auto` keeps up to `MEMORY_LIMIT` bytes in memory and maps more from disk, in `folder` (see `cache_folder`).
     """
-    shape = (len(paths), 3, *scaled_size(preprocessing.size, enlarge))
+    check_hands(photos, preprocessing.alignment)
+    shape = (len(photos), 3, *scaled_size(preprocessing.size, enlarge))
     progress = progress or NullProgress()
 
     def decoded() -> Decoded:
-        return _decoded(paths, preprocessing, enlarge, progress)
+        return _decoded(photos, preprocessing, enlarge, progress)
 
-    if not paths or cache == "memory" or (cache == "auto" and int(np.prod(shape)) <= MEMORY_LIMIT):
-        photos = np.empty(shape, np.uint8)
+    if not photos or cache == "memory" or (cache == "auto" and int(np.prod(shape)) <= MEMORY_LIMIT):
+        pixels = np.empty(shape, np.uint8)
         with contextlib.closing(decoded()) as stream:
             for row, photo in enumerate(stream):
-                photos[row] = photo
+                pixels[row] = photo
     else:
-        key = _key(paths, preprocessing, enlarge, progress)
-        photos = cached_photos((folder or cache_folder()) / f"photos-{key}.npy", shape, decoded, progress)
-    photos.flags.writeable = False
-    return photos
+        key = _key(photos, preprocessing, enlarge, progress)
+        pixels = cached_photos((folder or cache_folder()) / f"photos-{key}.npy", shape, decoded, progress)
+    pixels.flags.writeable = False
+    return pixels
 
 
-def _decoded(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> Decoded:
-    with progress.step("decoding photos", len(paths), "photos") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+def _decoded(photos: Sequence[PhotoFile], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> Decoded:
+    with progress.step("decoding photos", len(photos), "photos") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for photo in pool.map(lambda path: decode(path, preprocessing, enlarge), paths):
-                yield photo
+            for pixels in pool.map(lambda photo: decode(photo, preprocessing, enlarge), photos):
+                yield pixels
                 advance(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an error or Ctrl-C does not wait for the remaining photos
             raise
 
 
-def _key(paths: Sequence[Path], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> str:
+def _key(photos: Sequence[PhotoFile], preprocessing: Preprocessing, enlarge: float, progress: Progress) -> str:
     digest = hashlib.sha256(repr((preprocessing, enlarge, DECODER)).encode())
-    for path, file_digest in zip(paths, file_hashes(paths, progress), strict=True):
+    for photo, file_digest in zip(photos, file_hashes([photo.path for photo in photos], progress), strict=True):
         if file_digest is None:
-            raise PhotoError(f"{path} is missing; {ADVICE}")
+            raise PhotoError(f"{photo.path} is missing; {ADVICE}")
         digest.update(bytes.fromhex(file_digest))
+        if preprocessing.alignment is not None:
+            digest.update(photo.marks.encode())
     return digest.hexdigest()[:24]

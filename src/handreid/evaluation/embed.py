@@ -150,7 +150,8 @@ def embed_known(run: Run, photos: PhotoTable, progress: Progress | None = None) 
     """Embeddings of unit length, in the order of the table; from the run's cache where it has them."""
     progress = progress or NullProgress()
     cached = read_cache(run, photos.facts["model_hash"], progress)
-    contents = contents_of(photos.manifest, photos.rows, cached, progress)
+    aligns = photos.recipe.model.preprocess.align != "none"  # as the model has it, which may not have to be loaded
+    contents = contents_of(photos.manifest, photos.rows, cached, progress, aligns=aligns)
     variant: Shown = "both" if photos.recipe.evaluate.flip_tta else "photo"
     if cached.of_pixels_alone and set(contents.keys(None, variant)) <= set(cached.keys):
         # all are cached: the model is not loaded

@@ -1,9 +1,9 @@
 """Cache of the embeddings of a run's model, by content of the photo: nothing is embedded twice.
 
 * One file in the run's folder, for one model, identified by its file's hash, which covers weights and preprocessing.
-  The key of an embedding is the SHA-256 of the photo's file, the side information given to the model, whether it was
-  the photo, its mirror image or both, and the head's inference mode. So another view, protocol or label on the same
-  photos reuses them, and so do copies of a photo.
+  The key of an embedding is the SHA-256 of the photo's file, its landmarks if the model aligns hands, the side
+  information given to the model, whether it was the photo, its mirror image or both, and the head's inference mode. So
+  another view, protocol or label on the same photos reuses them, and so do copies of a photo.
 * The file holds the SHA-256 of all its content. A file that does not match it is not used: its photos are embedded
   again, with a note. It never gives wrong numbers.
 * Missing photos cannot have changed: their hash is the one that the file noted for this manifest, else the manifest's
@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from handreid.data.decoding import DECODER
 from handreid.data.manifest import Manifest
+from handreid.data.photo_file import photo_files
 from handreid.data.photo_hashes import file_hashes, photo_hashes
 from handreid.errors import OutputError
 from handreid.files import write_atomic
@@ -40,7 +41,8 @@ _KEY = "handreid"  # our key in the metadata of the file
 
 
 class Key(NamedTuple):
-    """What an embedding was computed from. `condition` is the number of the side information, if any; `inference` the
+    """What an embedding was computed from. `file` is its SHA-256, followed by `PhotoFile.marks` if the model aligns
+    hands. `condition` is the number of the side information, if any; `inference` the
     mode of a head that composes sentences.
     """
 
@@ -71,20 +73,23 @@ class EmbeddingCache:
 @dataclass(frozen=True, eq=False)
 class Contents:
     """Contents of some rows of a manifest. `files` are SHA-256, None for missing photos without a known hash;
-    `pictures` are equal for identical pictures in whatever files.
+    `pictures` are equal for identical pictures in whatever files. `marks` name the landmarks by which a model aligns
+    (`PhotoFile.marks`); None if it does not.
     """
 
     files: tuple[str | None, ...]
     pictures: tuple[str, ...]
+    marks: tuple[str, ...] | None = None
 
     def keys(
         self, conditions: Conditions | None, variant: Shown, inference: Inference | None = None
     ) -> list[Key | None]:
         """Of each photo; None where its content is not known."""
         numbers = [None] * len(self.files) if conditions is None else conditions.tolist()
+        ends = [""] * len(self.files) if self.marks is None else [f" {marks}" for marks in self.marks]
         return [
-            None if file is None else Key(file, condition, variant, inference)
-            for file, condition in zip(self.files, numbers, strict=True)
+            None if file is None else Key(f"{file}{end}", condition, variant, inference)
+            for file, end, condition in zip(self.files, ends, numbers, strict=True)
         ]
 
 
@@ -120,11 +125,13 @@ def contents_of(
     cached: EmbeddingCache,
     progress: Progress,
     *,
+    aligns: bool,
     decode: bool = False,
 ) -> Contents:
-    """Current contents of the photos. With `decode`, photos are decoded to identify equal pictures in different files;
-    otherwise pictures are as the cache noted them, else by file. Raises PhotoError for a photo that cannot be read, or
-    with `decode` not decoded.
+    """Current contents of the photos. `aligns` says whether the model aligns hands.
+
+    With `decode`, photos are decoded to identify equal pictures in different files; otherwise pictures are as the cache
+    noted them, else by file. Raises PhotoError for a photo that cannot be read, or with `decode` not decoded.
     """
     names = manifest.table["path"].gather(rows).to_list()
     paths = [manifest.root / name for name in names]
@@ -138,7 +145,8 @@ def contents_of(
     noted, stated = cached.manifests.get(manifest.hash, {}), manifest.table["sha256"].gather(rows).to_list()
     files = [file or noted.get(name) or stored for file, name, stored in zip(current, names, stated, strict=True)]
     pictures = [str(path) if file is None else pixels.get(file, file) for file, path in zip(files, paths, strict=True)]
-    return Contents(tuple(files), tuple(pictures))
+    marks = tuple(photo.marks for photo in photo_files(manifest, rows)) if aligns else None
+    return Contents(tuple(files), tuple(pictures), marks)
 
 
 def first_of_each(names: Sequence[Hashable]) -> tuple[Int[np.ndarray, " distinct"], Int[np.ndarray, " photo"]]:

@@ -24,6 +24,7 @@ from handreid.errors import RunError
 from handreid.evaluation.cross_dataset import dataset_cells
 from handreid.evaluation.embedding_cache import add_to_cache, contents_of, embeddings_of, read_cache
 from handreid.evaluation.matrix_cells import Embedded, difference_to_matched, pool_by_kind, score_cells
+from handreid.evaluation.sections.alignment import alignment_remark
 from handreid.evaluation.tables.matrix import markdown
 from handreid.evaluation.unseen_test_set import UnseenTestSet, name_test_sets, unseen_test_set
 from handreid.files import check_folder_writable, file_hash, write_json, write_text
@@ -207,7 +208,8 @@ def _embedded(
     parts, numbers, remarks, start = [], [], [], 0
     for tested, photos in zip(tests, rows, strict=True):
         cached = read_cache(run, model_hash, progress)
-        contents = contents_of(tested.manifest, photos, cached, progress)
+        alignment = embedder.preprocessing.alignment
+        contents = contents_of(tested.manifest, photos, cached, progress, aligns=alignment is not None)
         shots = Shots(tested.manifest, photos, recipe, embedder, progress)
         table = tested.manifest.table[photos]
         conditions, notes = side_information_of(embedder, table)
@@ -221,6 +223,8 @@ def _embedded(
             numbers.append(photos + start)
             start += len(tested.manifest)
         remarks += notes
+        if alignment is not None:
+            remarks.append(alignment_remark(tested.manifest, photos, alignment.kind, tested.name))
     subjects = [f"{test.name}: {name}" for test in tests for name in test.subjects]
     return Embedded(np.concatenate(numbers), np.concatenate(parts), subjects, _cameras(tests)), remarks
 

@@ -207,10 +207,13 @@ class Embedder(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """What `load` builds an embedder from, before it loads the weights."""
+        preprocessing = dataclasses.asdict(self.preprocessing)
+        if self.preprocessing.alignment is None:
+            del preprocessing["alignment"]  # the file is what it was before there was alignment
         return {
             "format": FORMAT,
             "backbone": self.backbone.config,
-            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "preprocessing": preprocessing,
             "head": {**self._head_config, **self.head.facts},
             "features": self._features,
             "necks": self._necks,

@@ -4,7 +4,7 @@ from handreid.recipe.custom_term import CustomTerm
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate, Prompts
 from handreid.recipe.load import builtin_names, dump_recipe, load_recipe, parse_recipe
-from handreid.recipe.model import Backbone, Model, Preprocess
+from handreid.recipe.model import Backbone, Model
 from handreid.recipe.objectives import (
     ArcFace,
     Center,
@@ -25,6 +25,7 @@ from handreid.recipe.optimizer import (
     Optimizer,
     Schedule,
 )
+from handreid.recipe.preprocess import Preprocess
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.rerank import GalleryExpansion, KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage

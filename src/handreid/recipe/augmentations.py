@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from handreid.recipe.base import Value
 
@@ -32,8 +32,18 @@ class Affine(Value):
     """Largest angle, either way."""
     translate: float = Field(0.05, ge=0, le=0.5)
     """Largest shift, as a share of the size."""
-    zoom: float = Field(0.1, ge=0, lt=1)
-    """Largest zoom, in or out."""
+    zoom: float | tuple[float, float] = 0.1
+    """Largest zoom, in or out; or the smallest and the largest factor, such as `[0.6, 1]`."""
+
+    @model_validator(mode="after")
+    def _zoom_in_range(self) -> "Affine":
+        if isinstance(self.zoom, tuple):
+            smallest, largest = self.zoom
+            if not 0.1 <= smallest <= largest <= 10:
+                raise ValueError(f"zoom {list(self.zoom)} must be two factors from 0.1 to 10, the smaller one first")
+        elif not 0 <= self.zoom < 1:
+            raise ValueError(f"zoom {self.zoom} must be from 0 to under 1, or two factors such as [0.6, 1]")
+        return self
 
 
 class ColourJitter(Value):

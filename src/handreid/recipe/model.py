@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from handreid.recipe.base import FeatureName, Inference, Neck, Share, Size, Value
+from handreid.recipe.preprocess import Preprocess
 
 
 class VisualPrompts(Value):
@@ -46,17 +47,6 @@ class Backbone(Value):
         if any(size < 16 for size in sizes):
             raise ValueError(f"image_size {self.image_size} is under 16 pixels")
         return self
-
-
-class Preprocess(Value):
-    """How a photo becomes the tower's input. Stored with the model, so that training and test cannot differ."""
-
-    normalise: Literal["clip", "imagenet", "half"] = "clip"
-    """Mean and standard deviation of the channels: CLIP's, ImageNet's, or 0.5 and 0.5."""
-    resize: Literal["squash", "crop", "pad"] = "squash"
-    """What to do with a photo whose shape is not the input's; `crop` takes the centre, `pad` adds white."""
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """Interpolation for resizing."""
 
 
 class HeadValue(Value):
@@ -257,7 +247,7 @@ class TestFeature(Value):
         return self
 
 
-_NAMES_SOMEONE = ("path", "subject", "split", "draw", "caption", "origin")
+_NAMES_SOMEONE = ("path", "subject", "split", "draw", "caption", "origin", "perturbed_from")
 
 
 class SideInformation(Value):

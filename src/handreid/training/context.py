@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from handreid.data.loading import decode_all
+from handreid.data.photo_file import photo_files
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos
 from handreid.models.text import TextEncoder
@@ -59,9 +60,8 @@ class Job:
         return self.handover.text
 
     def decoded(self, rows: np.ndarray, *, enlarge: float = 1.0) -> Photos:
-        paths = self.material.manifest.paths()
         return decode_all(
-            [paths[row] for row in rows],
+            photo_files(self.material.manifest, rows),
             self.embedder.preprocessing,
             enlarge=enlarge,
             cache=self.recipe.data.cache,

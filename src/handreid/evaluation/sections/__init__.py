@@ -1,5 +1,6 @@
 """The sections of an evaluation, one file each, in the order in which they are computed."""
 
+from handreid.evaluation.sections.alignment import AlignmentSection
 from handreid.evaluation.sections.context import EvaluationContext, Section
 from handreid.evaluation.sections.inference_modes import InferenceModesSection
 from handreid.evaluation.sections.ranking import RankingSection
@@ -10,6 +11,7 @@ from handreid.evaluation.sections.zero_shot import ZeroShotSection
 
 SECTIONS: tuple[Section, ...] = (
     RankingSection(),
+    AlignmentSection(),
     ViewsSection(),
     SeparationSection(),
     RerankingSection(),

@@ -59,13 +59,13 @@ def _model_inputs(
     tested: TestPhotos, embedder: Embedder, photos: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Photos preprocessed for the model, and their side information."""
-    pixels = np.stack([decode(tested.paths[photo], embedder.preprocessing) for photo in photos])
+    pixels = np.stack([decode(tested.files[photo], embedder.preprocessing) for photo in photos])
     conditions, _ = side_information_of(embedder, tested.manifest.table[tested.rows[list(photos)]])
     return torch.from_numpy(pixels), None if conditions is None else torch.from_numpy(conditions)
 
 
 def _photo(tested: TestPhotos, embedder: Embedder, strip: Strip, values: np.ndarray) -> dict[str, Any]:
-    picture = model_input_image(tested.paths[strip.query], embedder.preprocessing, pixels=_SIDE)
+    picture = model_input_image(tested.files[strip.query], embedder.preprocessing, pixels=_SIDE)
     return {
         "words": f"{strip.rule}: {_name(tested, strip.query)}",
         "plain": data_url(picture),
@@ -80,7 +80,7 @@ def _pair(tested: TestPhotos, embedder: Embedder, strip: Strip) -> dict[str, Any
     scale = max(float(np.abs(match.left).max()), float(np.abs(match.right).max()))
 
     def overlay_url(photo: int, values: np.ndarray) -> str:
-        picture = model_input_image(tested.paths[photo], embedder.preprocessing, pixels=_SIDE)
+        picture = model_input_image(tested.files[photo], embedder.preprocessing, pixels=_SIDE)
         return data_url(overlay(picture, values, scale=scale, signed=True))
 
     return {

@@ -3,7 +3,7 @@
 import difflib
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from handreid.data.draws import hash_key
 from handreid.data.loading import decode
+from handreid.data.photo_file import photo_files
 from handreid.data.tables import format_list
 from handreid.data.unlabelled import UNKNOWN
 from handreid.errors import DataError
@@ -78,9 +79,8 @@ def choose(table: PhotoTable, count: int, seed: int) -> Int[np.ndarray, " photo"
 def show(table: PhotoTable, positions: list[int], embedder: Embedder, progress: Progress) -> LoadedPhotos:
     """Loads photos by position. Raises PhotoError."""
     rows = table.rows[positions]
-    all_paths = table.manifest.paths()
-    paths: list[Path] = [all_paths[row] for row in rows]
-    photos = np.stack([decode(path, embedder.preprocessing) for path in paths])
+    files = photo_files(table.manifest, rows)
+    photos = np.stack([decode(file, embedder.preprocessing) for file in files])
     conditions, remarks = side_information_of(embedder, table.manifest.table[rows])
     for remark in remarks:
         progress.say(f"note: {remark}")
@@ -88,7 +88,7 @@ def show(table: PhotoTable, positions: list[int], embedder: Embedder, progress: 
     return LoadedPhotos(
         torch.from_numpy(photos),
         None if conditions is None else torch.from_numpy(conditions),
-        [model_input_image(path, embedder.preprocessing) for path in paths],
+        [model_input_image(file, embedder.preprocessing) for file in files],
         selected["path"].to_list(),
         selected["identity"].to_list(),
         selected["subject"].to_list(),

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from handreid.data.manifest import Manifest
+from handreid.data.photo_file import PhotoFile, photo_files
 from handreid.data.splits import Split
 from handreid.draw import Draw
 from handreid.errors import DataError
@@ -48,6 +49,11 @@ class TestPhotos:
     @cached_property
     def paths(self) -> list[Path]:
         return [self.manifest.root / name for name in self.names]
+
+    @cached_property
+    def files(self) -> list[PhotoFile]:
+        """The photos with their landmarks, to decode them for the model."""
+        return photo_files(self.manifest, self.rows)
 
     @cached_property
     def identities(self) -> list[str]:

@@ -7,6 +7,8 @@ whose default is None are left out of the file when they are None.
 from handreid.runs.results.base import Counts, Difference, LeftOut, Metric, Number, Protocol, Result, Summary, Verdict
 from handreid.runs.results.evaluation import (
     EVALUATION_FORMAT,
+    AlignedCounts,
+    AlignmentResult,
     DrawResult,
     Evaluation,
     EvaluationCounts,
@@ -44,6 +46,8 @@ __all__ = [
     "EVALUATION_FORMAT",
     "LADDER_FORMAT",
     "MATRIX_FORMAT",
+    "AlignedCounts",
+    "AlignmentResult",
     "CellCounts",
     "Counts",
     "Difference",

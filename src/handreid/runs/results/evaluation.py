@@ -46,6 +46,21 @@ class Hashes(Result):
     model: str
 
 
+class AlignedCounts(Result):
+    """Photos whose hand was aligned, and photos without a hand that were taken as they are."""
+
+    aligned: int
+    as_is: int
+
+
+class AlignmentResult(Result):
+    """How the model aligns hands, and photos of all draws, each once as gallery and once as query."""
+
+    kind: Literal["upright", "hand"]
+    gallery: AlignedCounts
+    query: AlignedCounts
+
+
 class Evaluation(Result):
     """evaluation.json, and files of the same kind by another protocol."""
 
@@ -62,6 +77,7 @@ class Evaluation(Result):
     environment: dict[str, Any] = Field(default_factory=dict)
     reranked: list[Reranked] | None = None
     inference: InferenceModes | None = None
+    alignment: AlignmentResult | None = None
     prompts: list[PromptResult] | None = None
     sections: dict[str, SerializeAsAny[SectionResult]] = Field(default_factory=dict)
     photos: list[str]

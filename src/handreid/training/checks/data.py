@@ -11,7 +11,9 @@ from torchvision.transforms import v2
 
 from handreid.build import build_augment, enlargement
 from handreid.data.loading import decode_all
+from handreid.data.photo_file import check_hands, photo_files
 from handreid.data.sampling import TrainingPhotos
+from handreid.data.splits import evaluated_rows
 from handreid.inference import decode_rows
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos
@@ -63,8 +65,10 @@ def preprocessing(
 
     A few photos are processed both ways without augmentation: bytes and the tower's input values must be equal. Of the
     stage's own `photos`, stored bytes are compared with the decoded file, and augmented ones with the tower's size.
+    Where the model aligns hands, both ways align: photos with a hand are taken.
     """
-    rows = material.split.train[:PHOTOS]
+    places = _sample(embedder, material)
+    rows = material.split.train[places]
     wrong = []
     plain = stage.model_copy(update={"augment": (), "chirality": "none", "mix": None})
     trained, stored = _trained(rows, plain, embedder, material), _decoded(rows, stage, embedder, material)
@@ -77,14 +81,38 @@ def preprocessing(
     else:
         wrong += _tower_inputs_differ(embedder, material, rows, trained, tested)
     if photos is not None:
-        wrong += _stored_differ(photos, stage, embedder, stored)
+        wrong += _stored_differ(photos, stage, embedder, places, stored)
     differences: list[str] = [step.kind for step in stage.augment] + ([stage.mix.kind] if stage.mix else [])
     if stage.chirality != "none":
         differences.append(stage.chirality)
     size = "x".join(map(str, embedder.preprocessing.size))
-    summary = f"{len(rows)} photos reach the tower alike, {size}, except for {', '.join(differences) or 'nothing'}"
+    alignment = embedder.preprocessing.alignment
+    aligned = "" if alignment is None else f" and aligned ({alignment.kind})"
+    rest = ", ".join(differences) or "nothing"
+    summary = f"{len(rows)} photos reach the tower alike, {size}{aligned}, except for {rest}"
     advice = "both must decode with the model's Preprocessing; if the cache in $HANDREID_CACHE is old, remove it"
     return verdict("preprocessing", wrong, summary, advice)
+
+
+def check_landmarks(embedder: Embedder, material: RunDataset) -> None:
+    """Raises DataError if the model aligns hands and photos to train, validate or test cannot be aligned: before the
+    first step, rather than after the last.
+    """
+    if embedder.preprocessing.alignment is None:
+        return
+    split = material.split
+    rows = np.unique(np.concatenate([split.train, split.validation_rows, evaluated_rows(split)]))
+    check_hands(photo_files(material.manifest, rows), embedder.preprocessing.alignment)
+
+
+def _sample(embedder: Embedder, material: RunDataset) -> np.ndarray:
+    """Places of the first training photos; if hands are aligned, of those with a hand where there are any."""
+    train = material.split.train
+    if embedder.preprocessing.alignment is not None:
+        with_hand = np.flatnonzero([photo.hand is not None for photo in photo_files(material.manifest, train)])
+        if len(with_hand):
+            return with_hand[:PHOTOS]
+    return np.arange(len(train))[:PHOTOS]
 
 
 def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: RunDataset) -> Tensor:
@@ -95,9 +123,8 @@ def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: Ru
 
 
 def _decoded(rows: np.ndarray, stage: FineTune, embedder: Embedder, material: RunDataset) -> np.ndarray:
-    all_paths = material.manifest.paths()
-    paths = [all_paths[row] for row in rows]
-    return decode_all(paths, embedder.preprocessing, enlarge=enlargement(stage), cache="memory")
+    photos = photo_files(material.manifest, rows)
+    return decode_all(photos, embedder.preprocessing, enlarge=enlargement(stage), cache="memory")
 
 
 def _tower_inputs_differ(
@@ -148,9 +175,11 @@ def _hooked(module: nn.Module, note: Callable[[nn.Module, Any], None]) -> Iterat
             part.training = training
 
 
-def _stored_differ(photos: TrainingPhotos, stage: FineTune, embedder: Embedder, decoded: np.ndarray) -> list[str]:
+def _stored_differ(
+    photos: TrainingPhotos, stage: FineTune, embedder: Embedder, places: np.ndarray, decoded: np.ndarray
+) -> list[str]:
     wrong = []
-    stored = np.stack([photos.photos[int(photos.rows[place])] for place in range(len(decoded))])
+    stored = np.stack([photos.photos[int(photos.rows[place])] for place in places])
     if stored.shape != decoded.shape:
         wrong.append(f"stored photos are {_size(stored)}, decoded again {_size(decoded)}")
     elif not np.array_equal(stored, decoded):

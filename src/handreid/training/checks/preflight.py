@@ -25,8 +25,9 @@ def before_run(
 ) -> list[CheckResult]:
     """Checks before all photos are decoded: test subjects, preprocessing, the evaluation's sentences.
 
-    Raises CheckError where one fails, unless `refusing` is False.
+    Raises CheckError where one fails, unless `refusing` is False, and DataError for photos that cannot be aligned.
     """
+    data.check_landmarks(embedder, material)
     results = timed(lambda: data.check_subject_disjoint(material))
     for _, stage in recipe.fine_tunes:
         results += timed(partial(data.preprocessing, recipe, stage, embedder, material))
