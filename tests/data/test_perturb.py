@@ -11,7 +11,7 @@ from PIL import Image
 from handreid.data.landmark_columns import HandsFound, pixel_aspects, read_landmarks, with_landmarks, with_pixel_aspect
 from handreid.data.manifest import Manifest, read
 from handreid.data.perturb import perturb
-from handreid.errors import DataError
+from handreid.errors import DataError, PhotoError
 from tests.cli.test_commands import complaint, handreid
 from tests.landmarks.hands import hand
 
@@ -94,3 +94,15 @@ def test_what_is_wrong_is_one_clear_error(dotted: Manifest, tmp_path: Path):
     assert "3 photos, hash" in called.out
     again = complaint("data", "perturb", tmp_path / "m.parquet", "--out", tmp_path / "out")
     assert "is not an empty folder: give a new one" in " ".join(again.split())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_ended_early_it_leaves_nothing(dotted: Manifest, tmp_path: Path, there: bool):
+    dotted.paths()[2].write_bytes(b"no photo")
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    with pytest.raises(PhotoError, match=r"p2/a\.png"):
+        perturb(dotted, out, seed=0, size=64)
+    assert out.exists() == there
+    assert not there or not list(out.iterdir())

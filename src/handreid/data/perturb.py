@@ -7,6 +7,7 @@
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,15 +42,25 @@ def perturb(manifest: Manifest, out: Path, *, seed: int, size: int = 512, progre
     and shifted as far as an unturned photo would stay inside, so corners of a turned one may be cut off. All columns
     stay; `perturbed_from` is the photo's path in `manifest`, and `landmarks` are those of the copy.
 
-    Raises DataError if `out` is not empty or `size` is under 32, PhotoError for a photo that cannot be read.
+    Ended early, by an error or Ctrl-C, it leaves nothing. Raises DataError if `out` is not empty or `size` is under 32,
+    PhotoError for a photo that cannot be read.
     """
     if size < 32:
         raise DataError(f"size is {size}: give the copies a side of 32 pixels or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not an empty folder: give a new one")
-    progress = progress or NullProgress()
-    names = manifest.table["path"].to_list()
+    there = out.exists()
     (out / "photos").mkdir(parents=True, exist_ok=True)
+    try:
+        return _written(manifest, out, seed, size, progress or NullProgress())
+    except BaseException:
+        shutil.rmtree(out / "photos" if there else out, ignore_errors=True)
+        raise
+
+
+def _written(manifest: Manifest, out: Path, seed: int, size: int, progress: Progress) -> Manifest:
+    """The copies and their manifest, in a folder that is there."""
+    names = manifest.table["path"].to_list()
     copies, cells = [], []
     with progress.step("perturbing", len(manifest), "photos") as advance:
         for row, photo in enumerate(photo_files(manifest)):
