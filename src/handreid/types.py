@@ -22,13 +22,13 @@ class Alignment:
     """How the hand on a photo is brought to a place before the photo is resized.
 
     `hand`: by a similarity, wrist and knuckles to fixed places in a square; `upright`: turned and centred in a square
-    of the photo's longer side, keeping its size. `fill` is what lies outside the photo: white, its mean colour, or
-    pixels of its edge. `margin` is the share of the square (0 to 0.4) that is left free on each side. A photo in which
-    no hand was found is refused, or taken as it is, without alignment.
+    of the photo's longer side, keeping its size. `fill` is what lies outside the photo: white, its mean colour, the
+    median colour of its edge, or its own pixels. `margin` is the share of the square (0 to 0.4) that is left free on
+    each side. A photo in which no hand was found is refused, or taken as it is, without alignment.
     """
 
     kind: Literal["upright", "hand"]
-    fill: Literal["blank", "mean", "reflected", "replicated"] = "mean"
+    fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "mean"
     margin: float = 0.0
     without_hand: Literal["refuse", "as_is"] = "refuse"
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from torchvision.transforms import v2
 
 from handreid.build import build_augment, enlargement
-from handreid.data.augment import border_colour
 from handreid.data.background import ChangeBackground, find_table, read_backgrounds, sample_background, sample_patch
 from handreid.data.mixing import CutMix, Mixup
 from handreid.errors import DataError, PhotoError, RecipeError
@@ -188,13 +187,6 @@ def test_perspective_moves_corners_inwards_by_the_distortion_at_most():
         assert inwards.max() < distortion * side / 2 + 1
         most = max(most, inwards.max())
     assert most > 0.8 * distortion * side / 2
-
-
-def test_the_border_colour_is_the_median_along_the_edges():
-    photo = Image.new("RGB", (40, 30), (10, 20, 30))
-    photo.paste((200, 0, 0), (5, 5, 35, 25))
-    photo.paste((0, 0, 255), (0, 0, 15, 5))
-    assert border_colour(photo) == (10, 20, 30)
 
 
 @pytest.mark.parametrize("side", [112, 176])

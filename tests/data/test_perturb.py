@@ -86,10 +86,29 @@ def test_a_hand_on_a_light_table_is_cut_out(tmp_path: Path):
     assert max(shares) < 0.02  # of the table; it was 84 %
 
 
+def test_backgrounds_kept_or_from_a_folder(dotted: Manifest, tmp_path: Path):
+    (tmp_path / "tables" / "deep").mkdir(parents=True)
+    Image.new("RGB", (90, 90), (20, 200, 40)).save(tmp_path / "tables" / "deep" / "green.png")
+    ways = {"generated": None, "kept": (30, 30, 30), tmp_path / "tables": (20, 200, 40)}
+    tables = []
+    for number, (way, colour) in enumerate(ways.items()):
+        made = perturb(dotted, tmp_path / str(number), seed=0, size=64, backgrounds=way)
+        tables.append(made.table["landmarks"].to_list())
+        for picture in copies(made):
+            # of 200 x 150: a copy shows 27 to 75 % of photo
+            around = 0 if colour is None else (np.abs(picture - colour).max(axis=2) < 12).mean()
+            assert colour is None or around > (0.9 if way == "kept" else 0.2), way
+    assert tables[0] == tables[1] == tables[2]  # the same turns, whatever is behind
+
+
 def test_what_is_wrong_is_one_clear_error(dotted: Manifest, tmp_path: Path):
     with pytest.raises(DataError, match="size is 8"):
         perturb(dotted, tmp_path / "out", seed=0, size=8)
     dotted.write(tmp_path / "m.parquet")
+    nowhere = complaint(
+        "data", "perturb", tmp_path / "m.parquet", "--out", tmp_path / "out", "--backgrounds", tmp_path / "no"
+    )
+    assert "no such folder of backgrounds; give a folder of photos, `generated` or `kept`" in " ".join(nowhere.split())
     called = handreid("data", "perturb", tmp_path / "m.parquet", "--out", tmp_path / "out", "--size", "64")
     assert "3 photos, hash" in called.out
     again = complaint("data", "perturb", tmp_path / "m.parquet", "--out", tmp_path / "out")

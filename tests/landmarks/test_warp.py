@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from handreid.landmarks.align import align_hand, apply, compose, resize
-from handreid.landmarks.warp import FILLS, Fill, mean_colour, warp
+from handreid.landmarks.warp import FILLS, Fill, border_colour, mean_colour, warp
 from tests.landmarks.hands import hand
 
 GREY = Image.new("RGB", (60, 40), (100, 110, 120))
@@ -47,7 +47,7 @@ def test_a_spot_arrives_where_its_point_does(scale: float):
 
 def test_fills():
     picture = noise(20, 10)
-    expected = {"blank": (255, 255, 255), "mean": mean_colour(picture)}
+    expected = {"blank": (255, 255, 255), "mean": mean_colour(picture), "border": border_colour(picture)}
     wide = {fill: np.asarray(warp(picture, shift(20, 10), (60, 30), fill=fill)) for fill in FILLS}
     inside = np.asarray(picture)
     for fill, pixels in wide.items():
@@ -58,6 +58,13 @@ def test_fills():
     assert np.array_equal(wide["reflected"][:10, 20:40], inside[::-1])
     assert (wide["replicated"][10:20, :20] == inside[:, :1]).all()
     assert (warp(picture, shift(20, 10), (60, 30), fill=(1, 2, 3)).getpixel((0, 0))) == (1, 2, 3)
+
+
+def test_the_border_colour_is_the_median_along_the_edges():
+    photo = Image.new("RGB", (40, 30), (10, 20, 30))
+    photo.paste((200, 0, 0), (5, 5, 35, 25))
+    photo.paste((0, 0, 255), (0, 0, 15, 5))
+    assert border_colour(photo) == (10, 20, 30)
 
 
 @pytest.mark.parametrize("fill", ["reflected", "replicated"])

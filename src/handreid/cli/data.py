@@ -212,6 +212,13 @@ def perturb(
     out: Annotated[Path, typer.Option(help="New folder for the copies and their manifest.")],
     seed: Annotated[int, typer.Option(help="Random seed; the same seed makes the same copies.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the copies in pixels.", min=32, max=4096)] = 512,
+    backgrounds: Annotated[
+        str,
+        typer.Option(
+            help="generated: colours, gradients, stripes, clouds; kept: each photo's own; or a folder of photos.",
+            metavar="generated|kept|FOLDER",
+        ),
+    ] = "generated",
 ) -> None:
     """Copy the photos turned by any angle, scaled (0.6 to 1), shifted, and on other backgrounds.
 
@@ -223,8 +230,11 @@ def perturb(
 
     check_folder_writable(out)
     from handreid.data.manifest import read
-    from handreid.data.perturb import MANIFEST
+    from handreid.data.perturb import MANIFEST, Backgrounds
     from handreid.data.perturb import perturb as write_copies
 
-    copies = write_copies(read(manifest), out, seed=seed, size=size, progress=default_progress())
+    behind: Backgrounds = Path(backgrounds)
+    if backgrounds == "generated" or backgrounds == "kept":
+        behind = backgrounds
+    copies = write_copies(read(manifest), out, seed=seed, size=size, backgrounds=behind, progress=default_progress())
     output.echo(f"{printable(out / MANIFEST)}: {len(copies):,} photos, hash {copies.hash[:16]}")

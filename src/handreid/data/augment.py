@@ -10,20 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-Colour = tuple[int, int, int]
-
-
-def border_colour(photo: Image.Image) -> Colour:
-    """The median of each channel along the four edges."""
-    pixels = np.asarray(photo)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    red, green, blue = np.median(border, axis=0).round().astype(int).tolist()
-    return red, green, blue
+from handreid.landmarks.warp import border_colour
 
 
 class BackgroundAffine(nn.Module):

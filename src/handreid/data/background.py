@@ -20,10 +20,10 @@ from PIL import Image, ImageChops, ImageFilter
 from scipy import ndimage
 from torch import nn
 
-from handreid.data.augment import border_colour
 from handreid.data.decoding import open_upright
 from handreid.data.sources.files import files_below
 from handreid.errors import DataError
+from handreid.landmarks.warp import border_colour
 
 LIGHTEST, GREY = 180, 25  # a light border's darkest channel at least, and its largest difference of channels
 WARM = 0.12  # 1 - blue / red of what is surely skin, the table being 0
@@ -159,18 +159,21 @@ def sample_patch(photos: list[Image.Image], size: tuple[int, int]) -> Image.Imag
     return photo.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
 
 
-def read_backgrounds(folder: Path, side: int) -> list[Image.Image]:
+AUGMENTATION = "correct `folder` of the background augmentation, or omit it for generated backgrounds"
+
+
+def read_backgrounds(folder: Path, side: int, advice: str = AUGMENTATION) -> list[Image.Image]:
     """The photos in a folder and below it, in the order of their names, the shorter side reduced to 2 x `side` pixels,
     so that half of it is sharp enough. All stay in memory: 0.8 MB each for a side of 224.
 
-    Raises DataError when there is no such folder or no photo in it, PhotoError for a photo that cannot be read.
+    Raises DataError, which ends with `advice`, when there is no such folder or no photo in it, PhotoError for a photo
+    that cannot be read.
     """
-    return [_read(path, 2 * side) for path in background_paths(folder)]
+    return [_read(path, 2 * side) for path in background_paths(folder, advice)]
 
 
-def background_paths(folder: Path) -> list[Path]:
+def background_paths(folder: Path, advice: str = AUGMENTATION) -> list[Path]:
     """The photos in a folder and below it, in the order of their names. Raises DataError as `read_backgrounds` does."""
-    advice = "correct `folder` of the background augmentation, or omit it for generated backgrounds"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of backgrounds; {advice}")
     paths = files_below(folder).photos

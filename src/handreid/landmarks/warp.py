@@ -11,7 +11,7 @@ from PIL import Image
 
 from handreid.landmarks.align import Transform, apply, compose, inverse, resize
 
-Fill = Literal["blank", "mean", "reflected", "replicated"]
+Fill = Literal["blank", "mean", "border", "reflected", "replicated"]
 FILLS: tuple[Fill, ...] = get_args(Fill)
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
@@ -23,8 +23,8 @@ def warp(
 ) -> Image.Image:
     """The RGB picture transformed, as a picture of `size` (width, height).
 
-    `blank` fills with white, `mean` with the mean colour of the picture, `reflected` and `replicated` from its pixels;
-    a colour fills with itself.
+    `blank` fills with white, `mean` with the mean colour of the picture, `border` with the median colour of its edge,
+    `reflected` and `replicated` from its pixels; a colour fills with itself.
     Bilinear. If pixels get smaller than half, the picture is averaged over blocks of whole numbers of pixels first, so
     that none is skipped.
     """
@@ -42,7 +42,14 @@ def _read(picture: Image.Image, transform: Transform, size: tuple[int, int], fil
     if fill == "reflected" or fill == "replicated":
         picture, transform = _extended(picture, transform, size, fill)
     back = inverse(transform)
-    colour = mean_colour(picture) if fill == "mean" else WHITE if isinstance(fill, str) else fill
+    colour = WHITE
+    match fill:
+        case "mean":
+            colour = mean_colour(picture)
+        case "border":
+            colour = border_colour(picture)
+        case (_, _, _):
+            colour = fill
     return picture.transform(
         size, Image.Transform.AFFINE, tuple(back.ravel().tolist()), Image.Resampling.BILINEAR, fillcolor=colour
     )
@@ -51,6 +58,14 @@ def _read(picture: Image.Image, transform: Transform, size: tuple[int, int], fil
 def mean_colour(picture: Image.Image) -> Colour:
     """The mean of each channel over the picture, rounded."""
     red, green, blue = np.asarray(picture).reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
+    return red, green, blue
+
+
+def border_colour(picture: Image.Image) -> Colour:
+    """The median of each channel along the four edges."""
+    pixels = np.asarray(picture)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(border, axis=0).round().astype(int).tolist()
     return red, green, blue
 
 

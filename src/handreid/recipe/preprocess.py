@@ -20,8 +20,9 @@ class Preprocess(Value):
     """`hand` brings wrist and knuckles to fixed places in a square; `upright` turns and centres the hand in a square of
     the photo's longer side, keeping its size. The square is then resized as a photo is. Needs
     [landmarks](landmarks.md)."""
-    fill: Literal["blank", "mean", "reflected", "replicated"] = "mean"
-    """What an aligned picture shows outside the photo: white, the photo's mean colour, or pixels from its edge."""
+    fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "mean"
+    """What an aligned picture shows outside the photo: white, the photo's mean colour, the median colour of its
+    edge, or its pixels, mirrored at the edge or repeated from it."""
     margin: float = Field(0.0, ge=0, le=0.4)
     """Share of an aligned picture's side that is left free on each side of it."""
     without_hand: Literal["refuse", "as_is"] = "refuse"
