@@ -233,8 +233,7 @@ def perturb(
     from handreid.data.perturb import MANIFEST, Backgrounds
     from handreid.data.perturb import perturb as write_copies
 
-    behind: Backgrounds = Path(backgrounds)
-    if backgrounds == "generated" or backgrounds == "kept":
-        behind = backgrounds
+    named: dict[str, Backgrounds] = {"generated": "generated", "kept": "kept"}
+    behind = named.get(backgrounds, Path(backgrounds))
     copies = write_copies(read(manifest), out, seed=seed, size=size, backgrounds=behind, progress=default_progress())
     output.echo(f"{printable(out / MANIFEST)}: {len(copies):,} photos, hash {copies.hash[:16]}")
