@@ -116,6 +116,10 @@ def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
             f"were trained with mean {trained[0]} and std {trained[1]}" + (f": use {right!r}" if right else "")
         )
     alignment = None
+    if settings.align == "auto":
+        raise RecipeError(
+            "model.preprocess.align is auto, which photos decide: train the recipe, or write hand or none"
+        )
     if settings.align != "none":
         alignment = Alignment(settings.align, settings.fill, settings.margin, settings.without_hand)
     return Preprocessing(size, mean, std, settings.resize, settings.interpolation, alignment)

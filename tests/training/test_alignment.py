@@ -12,7 +12,7 @@ from handreid import inference
 from handreid.data import sources
 from handreid.data.manifest import read
 from handreid.data.rendered import render
-from handreid.errors import CheckError, DataError, RecipeError
+from handreid.errors import CheckError, DataError, RecipeError, RunError
 from handreid.evaluation.embed import embed_known, select_photos
 from handreid.evaluation.evaluate import evaluate
 from handreid.evaluation.matrix import matrix_of
@@ -24,6 +24,7 @@ from handreid.recipe import Recipe, parse_recipe
 from handreid.report.figures.strip_selection import choose
 from handreid.report.page.saliency import looks
 from handreid.report.photos.test_photos import load_test_photos
+from handreid.runs.automatic_alignment import decide_alignment
 from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -57,7 +58,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     # filled as turned copies are, so that these differ by their turn alone
-    return train(micro("hand", "model.preprocess.fill=replicated"), manifest, tmp_path_factory.mktemp("runs") / "hand")
+    return train(micro("auto", "model.preprocess.fill=replicated"), manifest, tmp_path_factory.mktemp("runs") / "hand")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,22 @@ def test_the_model_keeps_it(run: Run, plain: Run):
     summary = next(check for check in read_json(run.stage(0, "fine_tune") / "checks.json")["checks"]
                    if check["name"] == "preprocessing")  # fmt: skip
     assert "aligned (hand)" in summary["found"]
+
+
+def test_auto_is_decided_by_the_manifest(run: Run, manifest: Path):
+    assert run.recipe.model.preprocess.align == "hand"
+    resumed = train(micro("auto", "model.preprocess.fill=replicated"), manifest, run.folder, resume=True)
+    assert resumed.folder == run.folder
+    with pytest.raises(RunError, match="another recipe"):
+        train(micro("none", "model.preprocess.fill=replicated"), manifest, run.folder, resume=True)
+    photos = read(manifest)
+    decided, (note,) = decide_alignment(micro("auto"), photos)
+    assert decided == micro("hand")
+    assert note.startswith("hands are aligned: 40 of 40 photos")
+    decided, (note,) = decide_alignment(micro("auto"), replace(photos, table=photos.table.drop("landmarks")))
+    assert decided == micro("none")
+    assert "`handreid data landmarks`" in note
+    assert decide_alignment(micro("upright"), photos) == (micro("upright"), [])
 
 
 def test_a_model_without_it_is_written_as_before(plain: Run):

@@ -16,10 +16,10 @@ class Preprocess(Value):
     """What to do with a photo whose shape is not the input's; `crop` takes the centre, `pad` adds white."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """Interpolation for resizing; aligned photos are read bilinearly."""
-    align: Literal["none", "upright", "hand"] = "none"
+    align: Literal["none", "auto", "upright", "hand"] = "none"
     """`hand` brings wrist and knuckles to fixed places in a square; `upright` turns and centres the hand in a square of
-    the photo's longer side, keeping its size. The square is then resized as a photo is. Needs
-    [landmarks](landmarks.md)."""
+    the photo's longer side, keeping its size. The square is then resized as a photo is. Both need
+    [landmarks](landmarks.md). `auto` is `hand` if the manifest to train on has landmarks, else `none`."""
     fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "mean"
     """What an aligned picture shows outside the photo: white, the photo's mean colour, the median colour of its
     edge, or its pixels, mirrored at the edge or repeated from it."""

@@ -11,6 +11,7 @@ from handreid.errors import DataError, OutputError, RunError
 from handreid.files import BEGINNING, locked, remove_stale
 from handreid.progress import EpochListener, NullProgress, Progress
 from handreid.recipe import Recipe, Tracker
+from handreid.runs.automatic_alignment import decide_alignment
 from handreid.runs.dataset import RunDataset, load_dataset, photos_hash, photos_of
 from handreid.runs.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
 from handreid.runs.folder import Run, check_place, check_same, note_finished, open_run, start_run
@@ -78,7 +79,9 @@ def train(
         else:
             check_place(out, run_recipe)
             material = load_dataset(run_recipe, data)
+            run_recipe, decided = decide_alignment(run_recipe, material.manifest)
             handover, notes = _untrained(run_recipe, material, parent, progress)
+            notes = [*decided, *notes]
             # before the folder is created, so that a failure leaves nothing behind
             check_stages(run_recipe, handover.embedder, handover.text, material)
             before_run(run_recipe, handover.embedder, handover.text, material)
@@ -112,6 +115,7 @@ def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) 
     """
     check_precision(recipe, gpu=gpu)
     material = load_dataset(recipe, data)
+    recipe, _ = decide_alignment(recipe, material.manifest)
     handover, _ = _untrained(recipe, material)
     check_stages(recipe, handover.embedder, handover.text, material)
     before_run(recipe, handover.embedder, handover.text, material)
@@ -152,7 +156,8 @@ def _resumed_material(
     """
     used = recipe or run.recipe
     material = load_dataset(used, data or Path(run.facts["manifest"]))
-    check_same(run, recipe, material.facts | ({} if run.finished else parent_record(parent)))
+    given = None if recipe is None else decide_alignment(recipe, material.manifest)[0]
+    check_same(run, given, material.facts | ({} if run.finished else parent_record(parent)))
     check_weights(run, used)
     try:
         photos = photos_of(used, material, progress)

@@ -24,6 +24,7 @@ from handreid.errors import ProtocolError
 from handreid.files import cache_folder
 from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, load_recipe
+from handreid.runs.automatic_alignment import decide_alignment
 from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run
 from handreid.runs.side_information import seen_combinations
@@ -61,7 +62,8 @@ def diagnose(
     check_precision(checked_recipe)
     with tempfile.TemporaryDirectory(prefix="handreid-doctor-") as name, _caches_in(Path(name) / "cache"):
         material = _material(checked_recipe, data, Path(name), progress)
-        return list(_checked(checked_recipe, material, Path(name), tuple(long_checks), progress))
+        decided, _ = decide_alignment(checked_recipe, material.manifest)
+        return list(_checked(decided, material, Path(name), tuple(long_checks), progress))
 
 
 def _checked(
