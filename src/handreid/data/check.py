@@ -164,11 +164,12 @@ def _views(manifest: Manifest) -> Iterator[Finding]:
     for name, probability in PROBABILITIES.items():
         if probability not in manifest.table.columns:
             continue
-        rows = tuple(manifest.table[probability].is_not_null().arg_true())
+        column = manifest.table[probability]
+        rows = tuple(column.is_not_null().arg_true())
         if rows:
-            values = manifest.table[probability]
+            lowest = min(column.drop_nulls().to_list())
             what = f"{name} is predicted for {len(rows):,} of {len(manifest):,} photos, with a probability of"
-            yield Finding("warning", "predicted", f"{what} {values.min():.2f} or more", rows)
+            yield Finding("warning", "predicted", f"{what} {lowest:.2f} or more", rows)
     rows = tuple(contradicting(manifest))
     if rows:
         names = format_list(_row_name(manifest, row) for row in rows)

@@ -42,8 +42,9 @@ def view_probabilities(
     thumb = np.where(thumb_on_right(hand) == _THUMB_ON_RIGHT, _THUMB, 1 - _THUMB)
     sides = _known(side, SIDES) if side else _leaning(hand.handedness, _score(hand))
     aspects = _known(aspect, ASPECTS) if aspect else np.array([dorsal, 1 - dorsal])
-    product: Views = thumb * aspects[:, None] * sides[None, :]
-    return product / product.sum()
+    product = thumb * aspects[:, None] * sides[None, :]
+    views: Views = product / product.sum()
+    return views
 
 
 def limited(
