@@ -2,9 +2,9 @@
 
     python benchmarks/views.py MANIFEST [--protocol hands11k] [--model RUN]
 
-MANIFEST has landmarks. With `--protocol` only the photos that it tests are used, else all; what is known of them is
-removed, and predicted by landmarks alone, by a probe on RUN's embeddings with the thumb's place alone, and by both.
-Intervals are over people. What is left empty at threshold 0.5 counts as wrong.
+MANIFEST has landmarks; photos without a hand are left out. With `--protocol` only the photos that it tests are used,
+else all. What is known of them is removed, and predicted by landmarks alone, by a probe on RUN's embeddings with the
+thumb's place alone, and by both. Intervals are over people. What is left empty at threshold 0.5 counts as wrong.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from handreid.data.landmark_columns import read_landmarks
 from handreid.data.manifest import Manifest, read
 from handreid.data.predicted_views import THRESHOLD, fill_views, view_notes
 from handreid.data.splits import evaluated_rows, make_split
-from handreid.evaluation.view_probe import fit_view_probe, predict_views
+from handreid.evaluation.view_probe import fill_by_logits, fit_view_probe
 from handreid.landmarks import HandLandmarks
 from handreid.landmarks.view import view_probabilities
 from handreid.metrics.intervals import intervals
-from handreid.runs.folder import Run, open_run
+from handreid.runs.folder import open_run
 
 
 def main() -> None:
@@ -34,23 +34,23 @@ def main() -> None:
     truth = read(given.manifest)
     if given.protocol:
         truth = replace(truth, table=truth.table[evaluated_rows(make_split(truth, protocol=given.protocol)).tolist()])
+    truth = truth.filter(pl.col("landmarks").is_not_null())
     empty = [pl.lit(None, pl.String).alias(name) for name in ("side", "aspect")]
     photos = replace(truth, table=truth.table.with_columns(empty))
     print(f"{len(truth)} photos of {truth.table['subject'].n_unique()} people, manifest {truth.hash[:8]}")
     report("landmarks alone", truth, fill_views(photos, threshold=0.5))
     if given.model:
-        run = open_run(given.model)
-        report("probe and thumb", truth, by_probe(photos, run))
-        both = predict_views(photos, run, threshold=0.5)
+        probe = fit_view_probe(open_run(given.model))
+        logits = probe.logits(photos, np.arange(len(photos)))
+        report("probe and thumb", truth, by_probe(photos, logits))
+        both = fill_by_logits(photos, range(len(photos)), logits, threshold=0.5, by=str(probe))
         report("both", truth, both)
         print(view_notes(both)[0])
 
 
-def by_probe(photos: Manifest, run: Run) -> Manifest:
+def by_probe(photos: Manifest, logits: np.ndarray) -> Manifest:
     """The views by the probe's answers and the thumb's place, without the handedness and without limits."""
-    logits = fit_view_probe(run).logits(photos, np.arange(len(photos)))
-    hands = read_landmarks(photos)
-    cells = [guess(hand, logit > 0) for hand, logit in zip(hands, logits, strict=True)]
+    cells = [guess(hand, logit > 0) for hand, logit in zip(read_landmarks(photos), logits, strict=True)]
     table = photos.table.with_columns(
         aspect=pl.Series([aspect for aspect, _ in cells], dtype=pl.String),
         side=pl.Series([side for _, side in cells], dtype=pl.String),

@@ -7,7 +7,7 @@
 * Embeddings are taken without side information, which may hold the answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,26 @@ def predict_views(
     if not rows:
         return fill_views(manifest, threshold=threshold)
     probe = fit_view_probe(run, progress)
+    logits = probe.logits(manifest, np.array(rows), progress)
+    return fill_by_logits(manifest, rows, logits, threshold=threshold, by=str(probe))
+
+
+def fill_by_logits(
+    manifest: Manifest,
+    rows: Sequence[int],
+    logits: Float64[np.ndarray, " photo"],
+    *,
+    threshold: float = THRESHOLD,
+    by: str = "a classifier",
+) -> Manifest:
+    """`fill_views` with a classifier's log-odds that these rows, which have landmarks, show backs: as far as they are
+    worth it on these photos (see `limited`).
+    """
     hands = [hand for hand in read_landmarks(manifest, rows) if hand is not None]
-    logits, agrees = limited(probe.logits(manifest, np.array(rows), progress), hands)
+    worth, agrees = limited(logits, hands)
     agreed = f"{int(agrees.sum()):,} of {len(agrees):,} photos of which that is sure"
-    by = f"landmarks and {probe}, which agrees with the landmarker on {agreed}"
-    return fill_views(manifest, dict(zip(rows, expit(logits).tolist(), strict=True)), threshold=threshold, by=by)
+    by = f"landmarks and {by}, which agrees with the landmarker on {agreed}"
+    return fill_views(manifest, dict(zip(rows, expit(worth).tolist(), strict=True)), threshold=threshold, by=by)
 
 
 def fit_view_probe(run: Run, progress: Progress | None = None) -> ViewProbe:
