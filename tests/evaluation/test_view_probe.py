@@ -13,7 +13,7 @@ from handreid.data.predicted_views import fill_views
 from handreid.errors import DataError
 from handreid.evaluation import view_probe
 from handreid.evaluation.embed import select_photos
-from handreid.evaluation.view_probe import fit_view_probe, predict_views
+from handreid.evaluation.view_probe import fill_by_logits, fit_view_probe, predict_views
 from handreid.landmarks.text import landmarks_text
 from handreid.landmarks.view import contradicts
 from handreid.recipe import parse_recipe
@@ -77,6 +77,17 @@ def test_it_mends_what_the_handedness_gets_wrong(run: Run, unlabelled: tuple[Man
     (note,) = [note for note in filled.notes if note.startswith("views: side of ")]
     assert "by landmarks and a linear probe on micro, fit on 28 photos of 7 people (aspect of people left out: " in note
     assert "which agrees with the landmarker on 15 of 15 photos of which that is sure; known: 0 and 0 of 20" in note
+
+
+def test_a_probe_that_errs_on_the_photos_at_hand_is_not_used(run: Run, unlabelled: tuple[Manifest, pl.DataFrame]):
+    """As one would that was fit on other photos: here its answers are turned around."""
+    photos, _ = unlabelled
+    rows = list(range(len(photos)))
+    logits = -fit_view_probe(run).logits(photos, np.array(rows))
+    filled = fill_by_logits(photos, rows, logits, by="a probe")
+    alone = fill_views(photos)
+    assert filled.hash == alone.hash
+    assert "by landmarks alone, as a probe agrees with the landmarker only on 0 of 15 photos" in str(filled.notes)
 
 
 def test_it_is_fit_on_nobody_who_is_tested(manifest: Path, run: Run, monkeypatch: pytest.MonkeyPatch):

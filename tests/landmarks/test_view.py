@@ -81,7 +81,10 @@ def test_a_classifier_counts_for_no_more_than_it_is_worth_on_these_photos():
     assert logits[-2] == pytest.approx(np.log((9 / 10) / (1 / 8)))
     assert logits[8] == pytest.approx(np.log((1 / 10) / (7 / 8)))
     assert logits[-1] == -0.5  # within the limits it is as it was
-    for useless in (np.full(16, 50.0), np.full(16, -50.0), -good):  # always one answer, or the wrong one
-        assert np.abs(limited(useless, asked)[0]).max() < 0.35
+    half = np.where(np.arange(16) < 4, -50.0, good)  # right on the palms, and on half of the backs
+    for useless in (np.full(16, 50.0), np.full(16, -50.0), -good, half):  # always one answer, or wrong ones
+        assert not limited(useless, asked)[0].any()
+    assert not limited(good[6:], asked[6:])[0].any()  # 2 sure backs are too few
+    assert limited(good[5:], asked[5:])[0].any()
     unsure, agrees = limited(good, [of(hand(), "left", 0.89)] * 16)
     assert (unsure.tolist(), len(agrees)) == ([0.0] * 16, 0)

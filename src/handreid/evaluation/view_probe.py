@@ -97,7 +97,10 @@ def fill_by_logits(
     hands = [hand for hand in read_landmarks(manifest, rows) if hand is not None]
     worth, agrees = limited(logits, hands)
     agreed = f"{int(agrees.sum()):,} of {len(agrees):,} photos of which that is sure"
-    by = f"landmarks and {by}, which agrees with the landmarker on {agreed}"
+    if worth.any():
+        by = f"landmarks and {by}, which agrees with the landmarker on {agreed}"
+    else:
+        by = f"landmarks alone, as {by} agrees with the landmarker only on {agreed}"
     return fill_views(manifest, dict(zip(rows, expit(worth).tolist(), strict=True)), threshold=threshold, by=by)
 
 
