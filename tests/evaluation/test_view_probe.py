@@ -1,5 +1,6 @@
 """A linear probe on a run's embeddings: fit on people whom the run does not test, and used where it says more."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,14 @@ from handreid.training.train import train
 from tests.cli.test_commands import handreid
 from tests.conftest import MICRO_RECIPE
 from tests.landmarks.hands import hand, mirrored
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_strengths() -> Iterator[None]:
+    """Two to choose from, as every probe is fit anew for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view_probe, "_STRENGTHS", np.array([0.01, 1.0]))
+        yield
 
 
 @pytest.fixture(scope="module")
