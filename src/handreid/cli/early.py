@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from handreid.errors import ManifestError, RunError
+from handreid.errors import DataError, ManifestError, RunError
 from handreid.files import check_folder_writable, check_writable
 
 if TYPE_CHECKING:
@@ -93,6 +93,18 @@ def landmarker(file: Path | None) -> None:
     check_installed()
     if file is not None:
         landmarker_file(file)
+
+
+def view_options(fill: bool, model: Path | None, threshold: float | None) -> None:
+    """Raises DataError for options that need --fill-views, and for a wrong threshold; RunError as `run` does."""
+    from handreid.data.predicted_views import check_threshold
+
+    if not fill and (model is not None or threshold is not None):
+        raise DataError(f"--{'threshold' if model is None else 'model'} works with --fill-views only; add it")
+    if threshold is not None:
+        check_threshold(threshold)
+    if model is not None:
+        run(model, finished=True)
 
 
 def picture(out: Path, suffixes: Sequence[str] = PICTURE) -> None:

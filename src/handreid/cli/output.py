@@ -74,6 +74,9 @@ def description(content: dict[str, Any]) -> None:
     if content["views"]:
         view_rows = [(view, f"{n['photos']:,}", f"{n['subjects']:,}") for view, n in content["views"].items()]
         table("views", ("view", "photos", "subjects"), view_rows)
+    predicted = {name: count for name, count in content["predicted"].items() if count}
+    if predicted:
+        echo("predicted, not known: " + ", ".join(f"{name} of {count:,} photos" for name, count in predicted.items()))
     kinds = content["photos_per_identity"].items()
     columns = ("identity", "identities", "fewest", "median", "most", "with_one_photo")
     table("photos per identity", columns, [(k, *(f"{n[c]:g}" for c in columns[1:])) for k, n in kinds])

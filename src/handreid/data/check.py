@@ -17,7 +17,9 @@ import polars as pl
 from handreid.data.decoding import check_regular
 from handreid.data.manifest import LABEL_KINDS, Manifest, read
 from handreid.data.photo_checks import TAIL, Looked, look
+from handreid.data.predicted_views import contradicting
 from handreid.data.protocols import hands11k_leak
+from handreid.data.rows import PROBABILITIES
 from handreid.data.similar_names import similar_names
 from handreid.data.tables import format_list
 from handreid.errors import DataError, ManifestError
@@ -35,6 +37,8 @@ Kind = Literal[
     "similar-names",
     "single-photo",
     "unlabelled",
+    "predicted",
+    "contradiction",
 ]
 
 
@@ -69,7 +73,7 @@ def check(
     findings = [*_missing(manifest, absent), *_both_sides(manifest), *_hands11k(manifest), *_single(manifest)]
     names = similar_names(manifest.table["subject"].to_list())
     findings += [Finding("error", "similar-names", message, rows) for message, rows in names]
-    findings += _unlabelled(manifest)
+    findings += [*_unlabelled(manifest), *_views(manifest)]
     if pixels:
         rows = [row for row in range(len(manifest)) if row not in absent]
         findings += _pixels(manifest, rows, workers or os.cpu_count() or 1, progress)
@@ -153,6 +157,24 @@ def _unlabelled(manifest: Manifest) -> Iterator[Finding]:
         names = format_list((_row_name(manifest, row) for row in rows), 3)
         message = f"{len(rows):,} photos without a subject, used neither for training nor for testing: {names}"
         yield Finding("warning", "unlabelled", message, tuple(rows))
+
+
+def _views(manifest: Manifest) -> Iterator[Finding]:
+    """Sides and aspects that were predicted, and known ones that do not fit the landmarks."""
+    for name, probability in PROBABILITIES.items():
+        if probability not in manifest.table.columns:
+            continue
+        column = manifest.table[probability]
+        rows = tuple(column.is_not_null().arg_true())
+        if rows:
+            lowest = min(column.drop_nulls().to_list())
+            what = f"{name} is predicted for {len(rows):,} of {len(manifest):,} photos, with a probability of"
+            yield Finding("warning", "predicted", f"{what} {lowest:.2f} or more", rows)
+    rows = tuple(contradicting(manifest))
+    if rows:
+        names = format_list(_row_name(manifest, row) for row in rows)
+        message = f"{len(rows):,} photos whose side and aspect do not fit where their landmarks have the thumb: {names}"
+        yield Finding("warning", "contradiction", message, rows)
 
 
 def _pixels(

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from handreid.data.manifest import LabelKind, Manifest
+from handreid.data.predicted_views import predicted
 from handreid.data.protocols import HANDS11K_LAST_TRAIN_ID, view_rows
 from handreid.data.splits import Protocol, make_split, natural_protocol
 from handreid.errors import DataError
@@ -26,6 +27,7 @@ def describe(manifest: Manifest, *, seed: int = 0, draws: int = 10) -> dict[str,
         "unlabelled": table["subject"].null_count(),
         "subjects": table["subject"].drop_nulls().n_unique(),
         "views": {view: _group(table, np.array(manifest.views) == view) for view in _names(manifest)},
+        "predicted": predicted(manifest),
         "photos_per_identity": {kind: _per_identity(manifest.labels(kind)) for kind in manifest.label_kinds},
         "splits": _counts(table["split"]),
         "metadata": {name: _values(table[name]) for name in (*_core(table), *manifest.metadata)},

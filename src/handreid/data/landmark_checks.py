@@ -1,4 +1,4 @@
-"""Values of the columns of landmarks: what they may be."""
+"""Values of the columns of landmarks and of predictions: what they may be."""
 
 import polars as pl
 
@@ -11,13 +11,15 @@ _WRITTEN = rf"^({_NUMBER} ){{{COUNT - 1}}}{_NUMBER}$"
 _RANGES = {
     "landmark_score": (0.0, 1.0),
     "handedness_score": (0.0, 1.0),
+    "side_probability": (0.0, 1.0),
+    "aspect_probability": (0.0, 1.0),
     "pixel_aspect": (0.1, 10.0),
     "hands": (0, None),
 }
 
 
 def landmark_problems(table: pl.DataFrame) -> list[tuple[int, str]]:
-    """Rows with wrong values in the columns of landmarks, and what is wrong."""
+    """Rows with wrong values in the columns of landmarks and of predictions, and what is wrong."""
     findings: list[tuple[int, str]] = []
     for name, (lowest, highest) in _RANGES.items():
         if name in table.columns and table[name].dtype.is_numeric():

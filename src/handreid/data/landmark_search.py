@@ -19,6 +19,7 @@ from PIL import Image
 from handreid.data.decoding import DECODER, opened
 from handreid.data.landmark_columns import HandsFound, pixel_aspects, with_landmarks
 from handreid.data.manifest import Manifest
+from handreid.data.photo_file import photo_files
 from handreid.data.photo_hashes import file_hashes
 from handreid.data.processes import cores, in_processes
 from handreid.data.sealed_store import SealedStore
@@ -91,6 +92,11 @@ def add_landmarks(
     texts = _searched(photos, (landmarker, model), place, workers or cores(), progress)
     by = f"MediaPipe's Hand Landmarker (model {model[:16]}, version {VERSION})"
     return with_landmarks(manifest, [_hands(texts[key]) for key in keys], by)
+
+
+def all_searched(manifest: Manifest) -> bool:
+    """Whether somebody looked for a hand on every photo, or gave its landmarks."""
+    return all(photo.searched for photo in photo_files(manifest))
 
 
 def see(path: Path, aspect: float = 1.0) -> Seen:

@@ -25,7 +25,9 @@ CORE: dict[str, type[pl.DataType]] = {
     "sha256": pl.String,  # of the photo's file, when the manifest was prepared
     "origin": pl.String,
 }
-# Columns of a hand's landmarks, in a table only where it has them; see `landmark_columns.py`.
+# The probability of a value that was predicted; empty where the value is known. See `predicted_views.py`.
+PROBABILITIES = {"side": "side_probability", "aspect": "aspect_probability"}
+# Columns of a hand's landmarks and of predictions, in a table only where it has them; see `landmark_columns.py`.
 OPTIONAL: dict[str, type[pl.DataType]] = {
     "pixel_aspect": pl.Float64,
     "hands": pl.Int64,
@@ -33,6 +35,7 @@ OPTIONAL: dict[str, type[pl.DataType]] = {
     "landmark_score": pl.Float64,
     "handedness": pl.String,
     "handedness_score": pl.Float64,
+    **dict.fromkeys(PROBABILITIES.values(), pl.Float64),
 }
 KNOWN = (*CORE, *OPTIONAL)
 VALUES: dict[str, tuple[str, ...]] = {
@@ -94,7 +97,7 @@ def problems(table: pl.DataFrame, where: Sequence[str]) -> list[str]:
         findings += [(row, f"sha256 {short(table['sha256'][row])} {what}") for row in wrong.arg_true()]
     if "draw" in table.columns and table["draw"].dtype.is_integer():
         findings += [(row, f"draw {table['draw'][row]} is below 0") for row in (table["draw"] < 0).arg_true()]
-    findings += landmark_problems(table)
+    findings += [*landmark_problems(table), *_without_value(table)]
     if not table["path"].is_unique().all():
         findings += _repeated(table["path"].to_list(), where)
     return [f"{where[row]}: {what}" for row, what in sorted(findings)]
@@ -124,6 +127,16 @@ def _cells(column: pl.Series) -> list[str]:
     elif column.dtype != pl.String:
         values = [None if value is None else str(value) for value in values]
     return [encode_basestring_ascii(value) if value else "null" for value in values]
+
+
+def _without_value(table: pl.DataFrame) -> list[tuple[int, str]]:
+    """Rows with the probability of a value that is not there."""
+    return [
+        (row, f"{probability} {table[probability][row]} without {name}")
+        for name, probability in PROBABILITIES.items()
+        if name in table.columns and probability in table.columns
+        for row in (table[name].is_null() & table[probability].is_not_null()).arg_true()
+    ]
 
 
 def _repeated(paths: Sequence[str | None], where: Sequence[str]) -> list[tuple[int, str]]:

@@ -25,6 +25,7 @@ from handreid.data.cameras import Cameras, taken_by
 from handreid.data.draw_checks import check_galleries, counted
 from handreid.data.manifest import LabelKind, Manifest, names_of
 from handreid.data.names import nfc
+from handreid.data.predicted_views import predicted_notes
 from handreid.data.protocols import Sides, view_rows
 from handreid.data.tables import format_list
 from handreid.data.validation import SplitContext, Validation
@@ -161,7 +162,7 @@ def make_split(
         identities=tuple(labels),
         subjects=tuple(context.subjects),
         paths=tuple(context.paths),
-        notes=(*sides.notes, *validated.notes, *camera_notes),
+        notes=(*sides.notes, *validated.notes, *camera_notes, *predicted_notes(labelled)),
         cameras=by_camera,
     )
     return split if labelled is manifest else _among_all(split, manifest)

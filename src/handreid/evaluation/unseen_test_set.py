@@ -17,6 +17,7 @@ from handreid.data.cameras import taken_by
 from handreid.data.cross_condition import draw_all_subjects, drop_rows
 from handreid.data.draw_checks import check_galleries
 from handreid.data.manifest import Manifest, names_of, read
+from handreid.data.predicted_views import predicted_notes
 from handreid.data.splits import natural_protocol
 from handreid.draw import Draw
 from handreid.errors import ProtocolError
@@ -105,7 +106,8 @@ def _everyone(recipe: Recipe, manifest: Manifest, view: str | None) -> UnseenTes
     cameras, notes = taken_by(manifest, recipe.data.cameras, {"test": draws}, labels)
     how = {"protocol": "everyone", "label": label, "view": view or "all"}
     note = "everyone is tested, as the data set has no protocol of its own and the run was not trained on it"
-    return UnseenTestSet(manifest.dataset, manifest, draws, tuple(labels), how, (note, *notes), cameras=cameras)
+    notes = [note, *notes, *predicted_notes(manifest)]
+    return UnseenTestSet(manifest.dataset, manifest, draws, tuple(labels), how, tuple(notes), cameras=cameras)
 
 
 def _unseen_only(tested: UnseenTestSet, exposures: Sequence[Exposure], progress: Progress | None) -> UnseenTestSet:
