@@ -105,7 +105,7 @@ def embed(
         raise DataError("there is no photo to embed: the list, manifest or folder is empty")
     if isinstance(batch_size, bool) or batch_size < 1:
         raise DataError(f"batch_size is {batch_size!r}; give how many photos the model sees at a time, 1 or more")
-    check_hands(files, embedder.preprocessing.alignment)
+    check_hands(files, embedder.preprocessing)
     quiet = progress or NullProgress()
     conditions, notes = side_information_of(embedder, table)
     for note in notes:
