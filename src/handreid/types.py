@@ -5,7 +5,7 @@ and only the model has to know mean and standard deviation.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -43,6 +43,7 @@ class Chirality:
     unknown_side: Literal["refuse", "as_is"] = "refuse"
 
 
+@runtime_checkable
 class Reading(Protocol):
     """Which knowledge of a photo's hand changes the model's input: its points, its side."""
 

@@ -115,8 +115,8 @@ def _check_sides(photos: Sequence[PhotoFile], chirality: Chirality | None) -> No
     unsearched = [photo for photo in unknown if not photo.searched]
     if unsearched:
         raise DataError(
-            f"the model mirrors left hands ({_CANONICAL}), and {_counted(unsearched, photos)} come without side: fill in "
-            "the manifest's column `side`, or run `handreid data landmarks` on it, which predicts sides"
+            f"the model mirrors left hands ({_CANONICAL}), and {_counted(unsearched, photos)} come without side: "
+            "fill in the manifest's column `side`, or run `handreid data landmarks` on it, which predicts sides"
         )
     if unknown and chirality.unknown_side == "refuse":
         raise DataError(

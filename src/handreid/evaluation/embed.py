@@ -74,7 +74,13 @@ def embed(
     (`read_facts`). Raises RunError for an unfinished run, DataError when `out` cannot be written or `part` is empty.
     """
     check_writable(out, (".parquet",))
-    photos = select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress)
+    return write_embeddings(
+        run, select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress), out, progress
+    )
+
+
+def write_embeddings(run: Run, photos: PhotoTable, out: Path, progress: Progress | None = None) -> pl.DataFrame:
+    """Writes the photos' table with a column `embedding`, and returns it."""
     embeddings = embed_known(run, photos, progress)
     column = pl.Series("embedding", embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1]))
     table = photos.table.with_columns(column)
@@ -128,20 +134,22 @@ def select_photos(
         raise DataError(
             f"no photo of {path} has the role {part!r}; the roles are {', '.join(sorted(set(table['role'])))}"
         )
-    facts = {
+    facts = facts_of(run, recipe, manifest) | {"manifest": str(path.absolute()), "label": kind, "part": part}
+    return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
+
+
+def facts_of(run: Run, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+    """Which run and model embed the photos, how, and the manifest's hash."""
+    return {
         "run": str(run.folder.absolute()),
         "recipe": recipe.name,
         "model_hash": file_hash(run.model),
-        "manifest": str(path.absolute()),
         "manifest_hash": manifest.hash,
-        "root": str(manifest.root),
-        "label": kind,
-        "part": part,
+        "root": str(manifest.root.absolute()),
         "flip_tta": recipe.evaluate.flip_tta,
         "chirality": recipe.model.preprocess.chirality,
         "versions": environment()["versions"],
     }
-    return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
 
 
 def sides_used(photos: Sequence[PhotoFile], reading: Reading) -> dict[str, pl.Series]:

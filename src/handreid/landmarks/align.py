@@ -99,7 +99,7 @@ def resize(before: Size, after: Size) -> Transform:
     return np.array([[after[0] / before[0], 0.0, 0.0], [0.0, after[1] / before[1], 0.0]])
 
 
-def mirror_image(width: float) -> Transform:
+def mirror_image(width: int | float) -> Transform:
     """Left and right exchanged in a picture of this width."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
 
