@@ -9,6 +9,7 @@ import pytest
 
 import handreid
 from handreid import inference
+from handreid.data.loading import decode
 from handreid.data.manifest import Manifest, read
 from handreid.errors import CheckError, DataError, RecipeError
 from handreid.evaluation.embed import embed, embed_known, select_photos
@@ -17,6 +18,12 @@ from handreid.evaluation.matrix import matrix_of
 from handreid.files import read_json
 from handreid.models.embedder import Embedder
 from handreid.recipe import parse_recipe
+from handreid.report.figures.ranking_strip import write_strips
+from handreid.report.figures.strip_selection import choose
+from handreid.report.page.photos import ThumbnailSet, strips
+from handreid.report.page.summary_text import describe_run
+from handreid.report.photos.seen import seen_thumbnails
+from handreid.report.photos.test_photos import load_test_photos
 from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run
 from handreid.training.train import train
@@ -55,7 +62,11 @@ def test_every_result_counts_sides(canonical: Run, hands: Path, tmp_path: Path):
             left = int((sides[rows] == "left").sum())
             assert left > 0
             assert counted[part] == {
-                "mirrored": left, "right": len(rows) - left, "unknown": 0, "predicted": left if data else 0}  # fmt: skip
+                "mirrored": left,
+                "right": len(rows) - left,
+                "unknown": 0,
+                "predicted": left if data else 0,
+            }
         (note,) = [note for note in evaluation.notes if note.startswith("left hands mirrored: gallery photos, ")]
     assert note in " ".join(command("evaluate", str(canonical.folder), "--data", str(place)).out.split())
 
@@ -129,3 +140,23 @@ def test_a_recipe_that_tells_sides_apart_is_refused(key: str, where: str):
 def test_wrong_keys(key: str):
     with pytest.raises(RecipeError, match=key.split("=")[0]):
         short_recipe(f"model.preprocess.{key}")
+
+
+def test_reports_show_below_each_photo_what_the_model_saw(canonical: Run, hands: Path, tmp_path: Path):
+    evaluate(canonical)
+    tested = load_test_photos(canonical)
+    left = next(place for place, photo in enumerate(tested.files) if photo.side == "left")
+    (shown,) = seen_thumbnails(tested, [left], 32)
+    assert np.array_equal(np.asarray(shown).transpose(2, 0, 1), decode(tested.files[left], tested.changes_photos))
+    content = strips(choose(tested), ThumbnailSet(tested, True, 32), "run")
+    assert content["caption"].endswith("sees: hands aligned (hand) and left hands mirrored.")
+    for row in content["rows"]:
+        assert all(one["seen"] and one["seen"] != one["url"] for one in (row["query"], *row["hits"]))
+    assert strips(choose(tested), ThumbnailSet(tested, False, 32), "run")["rows"][0]["query"]["seen"] is None
+    _, words = write_strips(canonical, tmp_path / "strip.png", each=1)
+    assert "below each photo what the model sees" in words.read_text()
+    assert "photos of left hands are mirrored" in describe_run(canonical.recipe, None)
+    plain = replace(tested, recipe=short_recipe())
+    assert plain.changes_photos is None
+    assert seen_thumbnails(plain, [left], 32) == []
+    assert "sees" not in strips(choose(plain), ThumbnailSet(plain, True, 32), "run")["caption"]

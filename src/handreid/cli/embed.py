@@ -39,9 +39,9 @@ def embed(
 ) -> None:
     """Write the embeddings of photos as a table, with the manifest's columns, identity and role in the run.
 
-    Without PHOTOS of the run's manifest, or of another with --data. On PHOTOS, a model that aligns or mirrors hands
-    searches for them as `handreid data landmarks` does, which needs the extra `handreid[landmarks]`; the table then has
-    the landmarks.
+    The photos are those of the run's manifest, of another one (--data), or PHOTOS. On PHOTOS a model that aligns or
+    mirrors hands searches for them as `handreid data landmarks` does, which needs the extra `handreid[landmarks]`; the
+    table then holds the landmarks.
     """
     from handreid.files import check_writable
 

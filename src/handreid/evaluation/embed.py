@@ -8,7 +8,6 @@
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from handreid.data.manifest import Manifest, read
-from handreid.data.photo_file import PhotoFile, photo_files
+from handreid.data.photo_file import photo_files
 from handreid.data.splits import Split, evaluated_rows
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.embedding_cache import Shown, cached_or_computed, contents_of, embeddings_of, read_cache
@@ -125,7 +124,7 @@ def select_photos(
     own = {
         "identity": pl.Series(manifest.labels(kind), dtype=pl.String),
         "role": pl.Series(_roles(split, manifest, is_own=is_own)),
-        **sides_used(photo_files(manifest), recipe.model.preprocess),
+        **sides_used(manifest, recipe.model.preprocess),
     }
     taken = [name for name in (*own, *COLUMNS) if name in manifest.table.columns]
     table = manifest.table.rename({name: f"manifest_{name}" for name in taken}).with_columns(**own)
@@ -152,10 +151,11 @@ def facts_of(run: Run, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def sides_used(photos: Sequence[PhotoFile], reading: Reading) -> dict[str, pl.Series]:
+def sides_used(manifest: Manifest, reading: Reading) -> dict[str, pl.Series]:
     """Columns of which side a model took photos for, if it mirrors left hands; none for any other."""
     if not reading.mirrors:
         return {}
+    photos = photo_files(manifest)
     return {
         "side_used": pl.Series([photo.side for photo in photos], dtype=pl.String),
         "side_from": pl.Series([photo.side_from for photo in photos], dtype=pl.String),

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 
 from handreid.data.bare_files import manifest_of_files, photos_at
-from handreid.data.photo_file import photo_files
 from handreid.errors import DataError
 from handreid.evaluation.embed import PhotoTable, facts_of, sides_used, write_embeddings
 from handreid.files import check_writable
@@ -45,7 +44,7 @@ def embed_files(
     manifest = find_hands(manifest_of_files(files), reading, progress, landmarker=landmarker, workers=workers)
     told = [name for name in manifest.table.columns if manifest.table[name].null_count() < len(manifest)]
     table = manifest.table.select(name for name in told if name != "origin").with_columns(
-        **sides_used(photo_files(manifest), reading)
+        **sides_used(manifest, reading)
     )
     facts = facts_of(run, recipe, manifest) | {"manifest": None, "label": None, "part": "files"}
     return write_embeddings(

@@ -74,19 +74,19 @@ class EmbeddingCache:
 class Contents:
     """Contents of some rows of a manifest. `files` are SHA-256, None for missing photos without a known hash;
     `pictures` are equal for identical pictures in whatever files. `marks` name what else changes the model's input
-    (`PhotoFile.marks`).
+    (`PhotoFile.marks`); None if nothing does.
     """
 
     files: tuple[str | None, ...]
     pictures: tuple[str, ...]
-    marks: tuple[str, ...]
+    marks: tuple[str, ...] | None = None
 
     def keys(
         self, conditions: Conditions | None, variant: Shown, inference: Inference | None = None
     ) -> list[Key | None]:
         """Of each photo; None where its content is not known."""
         numbers = [None] * len(self.files) if conditions is None else conditions.tolist()
-        ends = [f" {marks}" if marks else "" for marks in self.marks]
+        ends = [f" {marks}" if marks else "" for marks in self.marks or [""] * len(self.files)]
         return [
             None if file is None else Key(f"{file}{end}", condition, variant, inference)
             for file, end, condition in zip(self.files, ends, numbers, strict=True)
