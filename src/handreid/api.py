@@ -13,14 +13,15 @@ import polars as pl
 import torch
 from jaxtyping import Float
 
+from handreid.data.bare_files import manifest_of_files, photos_at
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.manifest import read as _read
 from handreid.data.photo_file import PhotoFile, check_hands, photo_files
-from handreid.data.sources.files import files_below
 from handreid.errors import DataError, PhotoError
 from handreid.evaluation.evaluate import evaluate as _evaluate
-from handreid.inference import load_embedder
+from handreid.inference import find_hands, load_embedder
+from handreid.landmarks import Landmarker
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos
 from handreid.progress import NullProgress, Progress
@@ -29,6 +30,7 @@ from handreid.runs.folder import Run, open_run
 from handreid.runs.results import Evaluation
 from handreid.runs.side_information import side_information_of
 from handreid.training.train import train as _train
+from handreid.types import Reading
 
 if TYPE_CHECKING:
     AnyPath = str | PathLike[str]
@@ -85,6 +87,7 @@ def embed(
     photos: Manifest | AnyPath | Iterable[AnyPath],
     *,
     flip_tta: bool | None = None,
+    landmarker: Landmarker | AnyPath | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "photos dim"]:
@@ -96,17 +99,21 @@ def embed(
     without a run. Side information, such as the camera, is looked up in the manifest; without a manifest, and where a
     value is missing, the mean is used.
 
+    A model that aligns or mirrors hands reads them from the manifest; on files and in folders it searches for them:
+    by `landmarker`, a function from a picture to hands or the file of MediaPipe's Hand Landmarker, by default as
+    `handreid data landmarks` does, one photo at a time. Photos without a hand are refused or taken as they are, as the
+    model says; of several hands the largest is taken, and `progress` told.
+
     Raises PhotoError for a photo that is missing or cannot be read, DataError if there is no photo, RunError and
-    WeightsError for a model file that has changed since it was written.
+    WeightsError for a model file that has changed since it was written, WeightsError if hands are to be found and
+    LiteRT, or the landmarker's model, is missing.
     """
     embedder, recipe = _loaded(model)
-    table, files = _photo_table(photos)
-    if not files:
-        raise DataError("there is no photo to embed: the list, manifest or folder is empty")
     if isinstance(batch_size, bool) or batch_size < 1:
         raise DataError(f"batch_size is {batch_size!r}; give how many photos the model sees at a time, 1 or more")
-    check_hands(files, embedder.preprocessing.alignment)
     quiet = progress or NullProgress()
+    table, files = _photo_table(photos, embedder.preprocessing, landmarker, quiet)
+    check_hands(files, embedder.preprocessing)
     conditions, notes = side_information_of(embedder, table)
     for note in notes:
         quiet.say(f"note: {note}")
@@ -135,23 +142,38 @@ def _loaded(model: Embedder | Run | AnyPath) -> tuple[Embedder, Recipe | None]:
     return Embedder.load(Path(model)).to("cuda" if torch.cuda.is_available() else "cpu"), None
 
 
-def _photo_table(photos: Manifest | AnyPath | Iterable[AnyPath]) -> tuple[pl.DataFrame, list[PhotoFile]]:
-    """A table with one row per photo, and the photos with their landmarks, which only a manifest knows."""
+def _photo_table(
+    photos: Manifest | AnyPath | Iterable[AnyPath],
+    reading: Reading,
+    landmarker: Landmarker | AnyPath | None,
+    progress: Progress,
+) -> tuple[pl.DataFrame, list[PhotoFile]]:
+    """A table with one row per photo, and the photos with their hands: a manifest's, or found on files."""
+    listed = _listed(photos)
+    if not len(listed):
+        raise DataError("there is no photo to embed: the list, manifest or folder is empty")
+    if isinstance(listed, Manifest):
+        if landmarker is not None:
+            raise DataError(
+                "landmarker is for photo files; of a manifest's photos `handreid data landmarks` finds hands"
+            )
+        return listed.table, photo_files(listed)
+    finder = Path(landmarker) if isinstance(landmarker, str | PathLike) else landmarker
+    manifest = find_hands(manifest_of_files(listed), reading, progress, landmarker=finder)
+    row_of = {path: row for row, path in enumerate(manifest.paths())}
+    rows = [row_of[path] for path in listed]  # a photo may be listed twice
+    return manifest.table[rows], photo_files(manifest, rows)
+
+
+def _listed(photos: Manifest | AnyPath | Iterable[AnyPath]) -> Manifest | list[Path]:
+    """A manifest, or files in their order."""
     if isinstance(photos, Manifest):
-        return photos.table, photo_files(photos)
+        return photos
     if isinstance(photos, str | PathLike):
         place = Path(photos)
-        if place.is_dir():
-            paths = [place / path for path in files_below(place).photos]
-        elif place.suffix in (".parquet", ".csv"):
-            return _photo_table(read_manifest(place))
-        else:
-            paths = [place]
-    else:
-        paths = [_path(photo) for photo in photos]
-    return pl.DataFrame({"path": [str(path) for path in paths]}, schema={"path": pl.String}), [
-        PhotoFile(path) for path in paths
-    ]
+        is_table = place.suffix in (".parquet", ".csv") and not place.is_dir()
+        return read_manifest(place) if is_table else photos_at([place])
+    return [_path(photo) for photo in photos]
 
 
 def _path(photo: object) -> Path:

@@ -45,7 +45,7 @@ from handreid.recipe.custom_term import CustomTerm
 from handreid.recipe.objectives import AnyTerm, TextTerm, term_name
 from handreid.recipe.samplers import BalancedSampler, HardIdentitySampler, PkSampler
 from handreid.recipe.term import LearnedTerm
-from handreid.types import Alignment, FeatureName, Preprocessing, Triple
+from handreid.types import Alignment, Chirality, FeatureName, Preprocessing, Triple
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -122,7 +122,8 @@ def build_preprocessing(recipe: Recipe, size: tuple[int, int]) -> Preprocessing:
         )
     if settings.align != "none":
         alignment = Alignment(settings.align, settings.fill, settings.margin, settings.without_hand)
-    return Preprocessing(size, mean, std, settings.resize, settings.interpolation, alignment)
+    chirality = Chirality(settings.unknown_side) if settings.mirrors else None
+    return Preprocessing(size, mean, std, settings.resize, settings.interpolation, alignment, chirality)
 
 
 def build_objectives(

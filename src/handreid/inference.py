@@ -1,25 +1,59 @@
-"""From photo files to embeddings: decoding, side information, batches."""
+"""From photo files to embeddings: hands, decoding, side information, batches."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from handreid.data.landmark_columns import landmark_notes
+from handreid.data.landmark_search import add_landmarks
 from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.photo_file import photo_files
+from handreid.landmarks import Landmarker
+from handreid.landmarks.mediapipe import check_installed
+from handreid.landmarks.model_file import landmarker_file
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import Conditions, Photos, embed_photos
 from handreid.models.promptsg_head import SemanticHead
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.runs.folder import Run, finished_model
+from handreid.types import Reading
 
 
 def load_embedder(run: Run) -> Embedder:
     """The run's model, on the GPU if there is one. Raises RunError when it is not as it was written."""
     return Embedder.load(finished_model(run)).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_hands(
+    manifest: Manifest,
+    reading: Reading,
+    progress: Progress,
+    *,
+    landmarker: Path | Landmarker | None = None,
+    workers: int | None = 1,
+) -> Manifest:
+    """The manifest with the hands that a model with this `reading` has to know; unchanged for one that needs none.
+
+    For photos that come as files. `landmarker` is a function, or the file of MediaPipe's Hand Landmarker; by default
+    that is found as `landmarker_file` says, or downloaded once. What it finds is stored as by `data landmarks`, with
+    `workers` as in `add_landmarks`; photos without a hand, and with several, are named to `progress`.
+
+    Raises PhotoError for a photo that cannot be decoded, WeightsError where LiteRT or the model is missing.
+    """
+    if not (reading.aligns or reading.mirrors):
+        return manifest
+    if landmarker is None or isinstance(landmarker, Path):
+        check_installed()
+        landmarker = landmarker_file(landmarker)
+    found = add_landmarks(manifest, landmarker, workers=workers, progress=progress)
+    for note in landmark_notes(found):
+        progress.say(f"note: {note}")
+    return found
 
 
 def decode_rows(

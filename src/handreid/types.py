@@ -5,7 +5,7 @@ and only the model has to know mean and standard deviation.
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -33,12 +33,34 @@ class Alignment:
     without_hand: Literal["refuse", "as_is"] = "refuse"
 
 
+@dataclass(frozen=True)
+class Chirality:
+    """Photos of left hands are mirrored, so that every photo shows a right hand.
+
+    A photo whose side neither its manifest nor a landmarker states is refused, or taken as it is.
+    """
+
+    unknown_side: Literal["refuse", "as_is"] = "refuse"
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """Which knowledge of a photo's hand changes the model's input: its points, its side."""
+
+    @property
+    def aligns(self) -> bool: ...
+
+    @property
+    def mirrors(self) -> bool: ...
+
+
 @dataclass(frozen=True, repr=False)
 class Preprocessing:
     """How a photo becomes the tower's input; stored with the model, the same in training and at test.
 
     `size` is (height, width) in pixels; `mean` and `std` are of channels in [0, 1]. A photo of another shape is
-    squashed, cropped at its centre, or padded with white. Without `alignment` the photo is resized as its file has it.
+    squashed, cropped at its centre, or padded with white. Without `alignment` the photo is resized as its file has it;
+    without `chirality` no photo is mirrored.
     """
 
     size: tuple[int, int]
@@ -47,13 +69,27 @@ class Preprocessing:
     resize: Literal["squash", "crop", "pad"] = "squash"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     alignment: Alignment | None = None
+    chirality: Chirality | None = None
+
+    @property
+    def aligns(self) -> bool:
+        return self.alignment is not None
+
+    @property
+    def mirrors(self) -> bool:
+        return self.chirality is not None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields by name; alignment and chirality only where there is one.
+
+        Hashed for caches and finished stages, written to model files: those made before there was either stay valid.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def __repr__(self) -> str:
-        # hashed for caches and finished stages: those made before there was alignment stay valid
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.alignment is None:
-            del values["alignment"]
-        return f"Preprocessing({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        return f"Preprocessing({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Reads a photo with its hand aligned: decoded scale, pixel aspect, alignment and resize are one transformation, and
-pixels are interpolated once.
+"""Reads a photo with its hand aligned: decoded scale, pixel aspect, mirroring, alignment and resize are one
+transformation, and pixels are interpolated once.
 """
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from handreid.data.decoding import naming, opened
 from handreid.data.photo_file import PhotoFile
 from handreid.errors import DataError
-from handreid.landmarks.align import Size, Transform, align_hand, compose, upright
+from handreid.landmarks.align import Size, Transform, align_hand, apply, compose, mirror_image, upright
 from handreid.landmarks.align import resize as stretch
 from handreid.landmarks.hand import HandLandmarks
 from handreid.landmarks.warp import warp
@@ -21,36 +22,51 @@ Resize = Literal["squash", "crop", "pad"]
 _SIDE = 1024  # of the square of `align_hand`, which is resized before any pixel is read
 
 
-def read_aligned(photo: PhotoFile, alignment: Alignment, resize: Resize, size: tuple[int, int]) -> Image.Image:
-    """The photo's hand aligned, RGB, at `size` (width, height). Raises PhotoError, and DataError for a photo without a
-    hand, or whose points coincide.
+def read_aligned(
+    photo: PhotoFile, alignment: Alignment, resize: Resize, size: tuple[int, int], *, mirror: bool = False
+) -> Image.Image:
+    """The photo's hand aligned, RGB, at `size` (width, height); with `mirror` the hand of its mirror image. Raises
+    PhotoError, and DataError for a photo without a hand, or whose points coincide.
     """
+
+    def to_input(full: tuple[int, int]) -> Transform:
+        return _to_input(photo, full, alignment, resize, size, mirror=mirror)
 
     def at_least(full: tuple[int, int]) -> tuple[int, int]:
         # as for photos that are not aligned: twice as many pixels as the result shows of them
-        scale = 2 * float(np.linalg.norm(_to_input(photo, full, alignment, resize, size)[:, :2], 2))
+        scale = 2 * float(np.linalg.norm(to_input(full)[:, :2], 2))
         return min(full[0], math.ceil(scale * full[0])), min(full[1], math.ceil(scale * full[1]))
 
     with opened(photo.path, at_least) as decoded:
         full = decoded.full_size
         picture = decoded.reduced(at_least(full))
-    transform = compose(stretch(picture.size, full), _to_input(photo, full, alignment, resize, size))
+    transform = compose(stretch(picture.size, full), to_input(full))
     with naming(photo.path):
         return warp(picture, transform, size, fill=alignment.fill)
 
 
 def _to_input(
-    photo: PhotoFile, full: tuple[int, int], alignment: Alignment, resize: Resize, size: tuple[int, int]
+    photo: PhotoFile,
+    full: tuple[int, int],
+    alignment: Alignment,
+    resize: Resize,
+    size: tuple[int, int],
+    *,
+    mirror: bool,
 ) -> Transform:
     """From pixels of the file at full size to those of the model's input."""
     if photo.hand is None:
         raise DataError(f"{photo.path} has no landmarks of a hand; run `handreid data landmarks` on its manifest")
     taken = (full[0] * photo.pixel_aspect, full[1])
+    before, hand = stretch(full, taken), photo.hand
+    if mirror:
+        turned = mirror_image(taken[0])
+        before, hand = compose(before, turned), replace(hand, points=apply(turned, hand.points))
     try:
-        square, side = _aligned(photo.hand, taken, alignment)
+        square, side = _aligned(hand, taken, alignment)
     except DataError as error:
         raise DataError(f"{photo.path}: {error}; correct its landmarks") from None
-    return compose(compose(stretch(full, taken), square), _resized(side, size, resize))
+    return compose(compose(before, square), _resized(side, size, resize))
 
 
 def _aligned(hand: HandLandmarks, taken: Size, alignment: Alignment) -> tuple[Transform, int]:

@@ -2,8 +2,9 @@
 
 * Photos are decoded to the model's size (`Preprocessing`) and kept in memory, or in a memory-mapped file that later
   runs use again.
-* The file's name is a hash of the photos' bytes, of the preprocessing, and of the landmarks where it aligns hands: a
-  photo that was changed in place gives another name, even with its old name and date.
+* The file's name is a hash of the photos' bytes, of the preprocessing, and of the landmarks where it aligns hands and
+  the sides where it mirrors left ones: a photo that was changed in place gives another name, even with its old name and
+  date.
 """
 
 import contextlib
@@ -35,16 +36,18 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 def decode(photo: PhotoFile, preprocessing: Preprocessing, enlarge: float = 1.0) -> UInt8[np.ndarray, "3 height width"]:
-    """One photo, upright, RGB, aligned if the model aligns, at `enlarge` times the model's input size.
+    """One photo, upright, RGB, aligned and mirrored as the model has it, at `enlarge` times the model's input size.
 
     Raises PhotoError, and DataError as `check_hands`.
     """
-    check_hands([photo], preprocessing.alignment)
+    check_hands([photo], preprocessing)
     height, width = scaled_size(preprocessing.size, enlarge)
+    mirror = photo.is_mirrored(preprocessing)
     if preprocessing.alignment is not None and photo.hand is not None:
-        picture = read_aligned(photo, preprocessing.alignment, preprocessing.resize, (width, height))
+        picture = read_aligned(photo, preprocessing.alignment, preprocessing.resize, (width, height), mirror=mirror)
     else:
         picture = _resized(photo.path, preprocessing, (width, height))
+        picture = ImageOps.mirror(picture) if mirror else picture
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
@@ -77,11 +80,11 @@ def decode_all(
     progress: Progress | None = None,
 ) -> UInt8[np.ndarray, "photos 3 height width"]:
     """All photos in their order, read-only. Raises PhotoError at the first that cannot be decoded, and DataError before
-    any is where hands are to be aligned that are not known (`check_hands`).
+    any is where hands are to be aligned or mirrored that are not known (`check_hands`).
 
     `auto` keeps up to `MEMORY_LIMIT` bytes in memory and maps more from disk, in `folder` (see `cache_folder`).
     """
-    check_hands(photos, preprocessing.alignment)
+    check_hands(photos, preprocessing)
     shape = (len(photos), 3, *scaled_size(preprocessing.size, enlarge))
     progress = progress or NullProgress()
 
@@ -117,6 +120,5 @@ def _key(photos: Sequence[PhotoFile], preprocessing: Preprocessing, enlarge: flo
         if file_digest is None:
             raise PhotoError(f"{photo.path} is missing; {ADVICE}")
         digest.update(bytes.fromhex(file_digest))
-        if preprocessing.alignment is not None:
-            digest.update(photo.marks.encode())
+        digest.update(photo.marks(preprocessing).encode())
     return digest.hexdigest()[:24]

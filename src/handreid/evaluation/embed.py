@@ -3,7 +3,8 @@
 * `role` is what the run used a photo for. On any other manifest than the run's own, nothing was trained on: a photo is
   `test` where the protocol tests it, else `unused`.
 * A photo without a subject has no identity and the role `unlabelled`, on any manifest.
-* A manifest's own column with the name of one of `COLUMNS` is renamed to `manifest_<name>`.
+* Of a model that mirrors left hands, `side_used`, `side_from` (manifest or landmarks) and `mirrored` say what was done.
+* A manifest's own column with the name of one of these is renamed to `manifest_<name>`.
 """
 
 import json
@@ -16,6 +17,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from handreid.data.manifest import Manifest, read
+from handreid.data.photo_file import photo_files
 from handreid.data.splits import Split, evaluated_rows
 from handreid.errors import DataError, ProtocolError, RunError
 from handreid.evaluation.embedding_cache import Shown, cached_or_computed, contents_of, embeddings_of, read_cache
@@ -27,6 +29,7 @@ from handreid.recipe.load import override_recipe
 from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run, check_finished, environment
 from handreid.runs.side_information import side_information_of
+from handreid.types import Reading
 
 Part = Literal["all", "train", "validation", "test", "unlabelled"]
 COLUMNS = ("identity", "role", "embedding")
@@ -35,7 +38,8 @@ METADATA = "handreid.embeddings"
 
 @dataclass(frozen=True, eq=False)
 class PhotoTable:
-    """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`.
+    """Photos before they are embedded. `table` has the manifest's columns, `identity` and `role`, and
+    those of `sides_used`.
 
     `split` is None for other data than the run's own that cannot be split.
     """
@@ -69,7 +73,13 @@ def embed(
     (`read_facts`). Raises RunError for an unfinished run, DataError when `out` cannot be written or `part` is empty.
     """
     check_writable(out, (".parquet",))
-    photos = select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress)
+    return write_embeddings(
+        run, select_photos(run, data=data, part=part, flip_tta=flip_tta, progress=progress), out, progress
+    )
+
+
+def write_embeddings(run: Run, photos: PhotoTable, out: Path, progress: Progress | None = None) -> pl.DataFrame:
+    """Writes the photos' table with a column `embedding`, and returns it."""
     embeddings = embed_known(run, photos, progress)
     column = pl.Series("embedding", embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1]))
     table = photos.table.with_columns(column)
@@ -111,29 +121,46 @@ def select_photos(
         )
     split = split_for(recipe, path, is_own=is_own, progress=progress or NullProgress())
     kind = manifest.label_kinds[-1] if recipe.data.label == "auto" else recipe.data.label
-    table = manifest.table.rename({name: f"manifest_{name}" for name in COLUMNS if name in manifest.table.columns})
-    table = table.with_columns(
-        identity=pl.Series(manifest.labels(kind), dtype=pl.String),
-        role=pl.Series(_roles(split, manifest, is_own=is_own)),
-    )
+    own = {
+        "identity": pl.Series(manifest.labels(kind), dtype=pl.String),
+        "role": pl.Series(_roles(split, manifest, is_own=is_own)),
+        **sides_used(manifest, recipe.model.preprocess),
+    }
+    taken = [name for name in (*own, *COLUMNS) if name in manifest.table.columns]
+    table = manifest.table.rename({name: f"manifest_{name}" for name in taken}).with_columns(**own)
     rows = np.flatnonzero(np.ones(len(table), bool) if part == "all" else (table["role"] == part).to_numpy())
     if not len(rows):
         raise DataError(
             f"no photo of {path} has the role {part!r}; the roles are {', '.join(sorted(set(table['role'])))}"
         )
-    facts = {
+    facts = facts_of(run, recipe, manifest) | {"manifest": str(path.absolute()), "label": kind, "part": part}
+    return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
+
+
+def facts_of(run: Run, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+    """Which run and model embed the photos, how, and the manifest's hash."""
+    return {
         "run": str(run.folder.absolute()),
         "recipe": recipe.name,
         "model_hash": file_hash(run.model),
-        "manifest": str(path.absolute()),
         "manifest_hash": manifest.hash,
-        "root": str(manifest.root),
-        "label": kind,
-        "part": part,
+        "root": str(manifest.root.absolute()),
         "flip_tta": recipe.evaluate.flip_tta,
+        "chirality": recipe.model.preprocess.chirality,
         "versions": environment()["versions"],
     }
-    return PhotoTable(table[rows], rows, manifest, recipe, split, facts)
+
+
+def sides_used(manifest: Manifest, reading: Reading) -> dict[str, pl.Series]:
+    """Columns of which side a model took photos for, if it mirrors left hands; none for any other."""
+    if not reading.mirrors:
+        return {}
+    photos = photo_files(manifest)
+    return {
+        "side_used": pl.Series([photo.side for photo in photos], dtype=pl.String),
+        "side_from": pl.Series([photo.side_from for photo in photos], dtype=pl.String),
+        "mirrored": pl.Series([photo.is_mirrored(reading) for photo in photos], dtype=pl.Boolean),
+    }
 
 
 def provenance(photos: PhotoTable) -> str:
@@ -150,8 +177,8 @@ def embed_known(run: Run, photos: PhotoTable, progress: Progress | None = None) 
     """Embeddings of unit length, in the order of the table; from the run's cache where it has them."""
     progress = progress or NullProgress()
     cached = read_cache(run, photos.facts["model_hash"], progress)
-    aligns = photos.recipe.model.preprocess.align != "none"  # as the model has it, which may not have to be loaded
-    contents = contents_of(photos.manifest, photos.rows, cached, progress, aligns=aligns)
+    reading = photos.recipe.model.preprocess  # as the model has it, which may not have to be loaded
+    contents = contents_of(photos.manifest, photos.rows, cached, progress, reading)
     variant: Shown = "both" if photos.recipe.evaluate.flip_tta else "photo"
     if cached.of_pixels_alone and set(contents.keys(None, variant)) <= set(cached.keys):
         # all are cached: the model is not loaded

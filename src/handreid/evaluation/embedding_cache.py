@@ -1,9 +1,10 @@
 """Cache of the embeddings of a run's model, by content of the photo: nothing is embedded twice.
 
 * One file in the run's folder, for one model, identified by its file's hash, which covers weights and preprocessing.
-  The key of an embedding is the SHA-256 of the photo's file, its landmarks if the model aligns hands, the side
-  information given to the model, whether it was the photo, its mirror image or both, and the head's inference mode. So
-  another view, protocol or label on the same photos reuses them, and so do copies of a photo.
+  The key of an embedding is the SHA-256 of the photo's file, its landmarks if the model aligns hands, whether it was
+  mirrored if the model mirrors left ones, the side information given to the model, whether it was this picture, its
+  mirror image or both, and the head's inference mode. So another view, protocol or label on the same photos reuses
+  them, and so do copies of a photo.
 * The file holds the SHA-256 of all its content. A file that does not match it is not used: its photos are embedded
   again, with a note. It never gives wrong numbers.
 * Missing photos cannot have changed: their hash is the one that the file noted for this manifest, else the manifest's
@@ -25,7 +26,7 @@ from safetensors.numpy import save_file
 
 from handreid.data.decoding import DECODER
 from handreid.data.manifest import Manifest
-from handreid.data.photo_file import photo_files
+from handreid.data.photo_file import marks_of
 from handreid.data.photo_hashes import file_hashes, photo_hashes
 from handreid.errors import OutputError
 from handreid.files import write_atomic
@@ -33,7 +34,7 @@ from handreid.inference import Shots, composes
 from handreid.models.extraction import Conditions
 from handreid.progress import Progress
 from handreid.runs.folder import Run
-from handreid.types import Inference
+from handreid.types import Inference, Reading
 
 Shown = Literal["photo", "mirror image", "both"]
 _FORMAT = 2
@@ -41,9 +42,8 @@ _KEY = "handreid"  # our key in the metadata of the file
 
 
 class Key(NamedTuple):
-    """What an embedding was computed from. `file` is its SHA-256, followed by `PhotoFile.marks` if the model aligns
-    hands. `condition` is the number of the side information, if any; `inference` the
-    mode of a head that composes sentences.
+    """What an embedding was computed from. `file` is its SHA-256, followed by `PhotoFile.marks` where there are any.
+    `condition` is the number of the side information, if any; `inference` the mode of a head that composes sentences.
     """
 
     file: str
@@ -73,8 +73,8 @@ class EmbeddingCache:
 @dataclass(frozen=True, eq=False)
 class Contents:
     """Contents of some rows of a manifest. `files` are SHA-256, None for missing photos without a known hash;
-    `pictures` are equal for identical pictures in whatever files. `marks` name the landmarks by which a model aligns
-    (`PhotoFile.marks`); None if it does not.
+    `pictures` are equal for identical pictures in whatever files. `marks` name what else changes the model's input
+    (`PhotoFile.marks`); None if nothing does.
     """
 
     files: tuple[str | None, ...]
@@ -86,7 +86,7 @@ class Contents:
     ) -> list[Key | None]:
         """Of each photo; None where its content is not known."""
         numbers = [None] * len(self.files) if conditions is None else conditions.tolist()
-        ends = [""] * len(self.files) if self.marks is None else [f" {marks}" for marks in self.marks]
+        ends = [f" {marks}" if marks else "" for marks in self.marks or [""] * len(self.files)]
         return [
             None if file is None else Key(f"{file}{end}", condition, variant, inference)
             for file, end, condition in zip(self.files, ends, numbers, strict=True)
@@ -124,11 +124,11 @@ def contents_of(
     rows: Int[np.ndarray, " photo"],
     cached: EmbeddingCache,
     progress: Progress,
+    reading: Reading,
     *,
-    aligns: bool,
     decode: bool = False,
 ) -> Contents:
-    """Current contents of the photos. `aligns` says whether the model aligns hands.
+    """Current contents of the photos, as a model with this `reading` gets them.
 
     With `decode`, photos are decoded to identify equal pictures in different files; otherwise pictures are as the cache
     noted them, else by file. Raises PhotoError for a photo that cannot be read, or with `decode` not decoded.
@@ -145,8 +145,7 @@ def contents_of(
     noted, stated = cached.manifests.get(manifest.hash, {}), manifest.table["sha256"].gather(rows).to_list()
     files = [file or noted.get(name) or stored for file, name, stored in zip(current, names, stated, strict=True)]
     pictures = [str(path) if file is None else pixels.get(file, file) for file, path in zip(files, paths, strict=True)]
-    marks = tuple(photo.marks for photo in photo_files(manifest, rows)) if aligns else None
-    return Contents(tuple(files), tuple(pictures), marks)
+    return Contents(tuple(files), tuple(pictures), marks_of(manifest, rows, reading))
 
 
 def first_of_each(names: Sequence[Hashable]) -> tuple[Int[np.ndarray, " distinct"], Int[np.ndarray, " photo"]]:

@@ -106,9 +106,7 @@ def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress)
     manifest, split = material.manifest, material.split
     rows = evaluated_rows(split)
     cached = read_cache(run, model_hash, progress)
-    contents = contents_of(
-        manifest, rows, cached, progress, aligns=embedder.preprocessing.alignment is not None, decode=True
-    )
+    contents = contents_of(manifest, rows, cached, progress, embedder.preprocessing, decode=True)
     conditions, remarks = side_information_of(embedder, manifest.table[rows])
     shots = Shots(manifest, rows, recipe, embedder, progress)
     keys, embeddings = embeddings_of(shots, contents, cached, conditions)

@@ -24,7 +24,8 @@ from handreid.errors import RunError
 from handreid.evaluation.cross_dataset import dataset_cells
 from handreid.evaluation.embedding_cache import add_to_cache, contents_of, embeddings_of, read_cache
 from handreid.evaluation.matrix_cells import Embedded, difference_to_matched, pool_by_kind, score_cells
-from handreid.evaluation.sections.alignment import alignment_remark
+from handreid.evaluation.sections.alignment import alignment_remarks
+from handreid.evaluation.sections.chirality import chirality_remarks
 from handreid.evaluation.tables.matrix import markdown
 from handreid.evaluation.unseen_test_set import UnseenTestSet, name_test_sets, unseen_test_set
 from handreid.files import check_folder_writable, file_hash, write_json, write_text
@@ -158,7 +159,7 @@ class _Scores:
 
 def _over_views(run: Run, recipe: Recipe, tested: UnseenTestSet, by: CrossedBy, progress: Progress) -> _Scores:
     settings = recipe.evaluate
-    mirrors = not settings.flip_tta
+    mirrors = not (settings.flip_tta or recipe.model.preprocess.mirrors)
     crossing = cross_views(
         tested.manifest, tested.rows, by, seed=recipe.data.seed, draws=settings.draws, mirrors=mirrors
     )
@@ -168,8 +169,10 @@ def _over_views(run: Run, recipe: Recipe, tested: UnseenTestSet, by: CrossedBy, 
     shared = SharedMatrix(identities=len(crossing.identities), of=crossing.people, cells=same_cells, kinds=same_kinds)
     if crossing.unknown:
         remarks.append(f"{crossing.unknown} photos left out, as the manifest lacks their view or side")
-    if not mirrors:
+    if settings.flip_tta:
         remarks.append("embeddings combine photo and mirror image, so mirrored queries would be the same")
+    elif not mirrors:
+        remarks.append("every photo shows the model a right hand, so mirrored queries would show left ones")
     kinds = pool_by_kind(photos, crossing.cells, scored, settings.resamples)
     return _Scores(cells, kinds, shared, crossing.cells, remarks)
 
@@ -208,8 +211,7 @@ def _embedded(
     parts, numbers, remarks, start = [], [], [], 0
     for tested, photos in zip(tests, rows, strict=True):
         cached = read_cache(run, model_hash, progress)
-        alignment = embedder.preprocessing.alignment
-        contents = contents_of(tested.manifest, photos, cached, progress, aligns=alignment is not None)
+        contents = contents_of(tested.manifest, photos, cached, progress, embedder.preprocessing)
         shots = Shots(tested.manifest, photos, recipe, embedder, progress)
         table = tested.manifest.table[photos]
         conditions, notes = side_information_of(embedder, table)
@@ -222,9 +224,8 @@ def _embedded(
             parts.append(embeddings)
             numbers.append(photos + start)
             start += len(tested.manifest)
-        remarks += notes
-        if alignment is not None:
-            remarks.append(alignment_remark(tested.manifest, photos, alignment.kind, tested.name))
+        read = tested.manifest, photos, embedder.preprocessing, tested.name
+        remarks += [*notes, *alignment_remarks(*read), *chirality_remarks(*read)]
     subjects = [f"{test.name}: {name}" for test in tests for name in test.subjects]
     return Embedded(np.concatenate(numbers), np.concatenate(parts), subjects, _cameras(tests)), remarks
 

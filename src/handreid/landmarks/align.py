@@ -99,6 +99,11 @@ def resize(before: Size, after: Size) -> Transform:
     return np.array([[after[0] / before[0], 0.0, 0.0], [0.0, after[1] / before[1], 0.0]])
 
 
+def mirror_image(width: int | float) -> Transform:
+    """Left and right exchanged in a picture of this width."""
+    return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
+
+
 def apply(transform: Transform, points: Points) -> Points:
     """The points transformed."""
     moved: Points = points @ transform[:, :2].T + transform[:, 2]

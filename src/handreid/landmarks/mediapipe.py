@@ -30,7 +30,8 @@ from handreid.landmarks.warp import Colour, mean_colour, warp
 VERSION = 1  # raised when the same model and photo give other points
 EXTRA = (
     "finding hands needs LiteRT, which is not installed: `pip install 'handreid[landmarks]'` brings it (70 MB), for "
-    "`handreid data landmarks` and `handreid figure landmarks`; landmarks from elsewhere (--points) need no extra"
+    "`handreid data landmarks`, `handreid figure landmarks`, and models that align or mirror photo files; landmarks "
+    "from elsewhere (--points) need no extra"
 )
 _FILES = ("hand_detector.tflite", "hand_landmarks_detector.tflite")
 _SHAPES = (((1, 2016, 18), (1, 2016, 1)), ((1, 63), (1, 1), (1, 1), (1, 63)))

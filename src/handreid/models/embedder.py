@@ -208,12 +208,10 @@ class Embedder(nn.Module):
     def config(self) -> dict[str, Any]:
         """What `load` builds an embedder from, before it loads the weights."""
         preprocessing = dataclasses.asdict(self.preprocessing)
-        if self.preprocessing.alignment is None:
-            del preprocessing["alignment"]  # the file is what it was before there was alignment
         return {
             "format": FORMAT,
             "backbone": self.backbone.config,
-            "preprocessing": preprocessing,
+            "preprocessing": {name: preprocessing[name] for name in self.preprocessing.settings},
             "head": {**self._head_config, **self.head.facts},
             "features": self._features,
             "necks": self._necks,

@@ -27,3 +27,16 @@ class Preprocess(Value):
     """Share of an aligned picture's side that is left free on each side of it."""
     without_hand: Literal["refuse", "as_is"] = "refuse"
     """What to do, if photos are aligned, with one in which no hand was found: an error, or the photo as it is."""
+    chirality: Literal["as_is", "canonical"] = "as_is"
+    """`canonical` mirrors photos of left hands, so that every photo shows a right hand: a person's two hands can be
+    compared. The side is the manifest's, else the one that the [landmarker](landmarks.md#chirality) predicted."""
+    unknown_side: Literal["refuse", "as_is"] = "refuse"
+    """What to do, if left hands are mirrored, with a photo whose side is not known: an error, or the photo as it is."""
+
+    @property
+    def aligns(self) -> bool:
+        return self.align != "none"
+
+    @property
+    def mirrors(self) -> bool:
+        return self.chirality == "canonical"

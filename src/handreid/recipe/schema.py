@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handreid.recipe.base import Name, Seed, Value
 from handreid.recipe.checks import Checks
+from handreid.recipe.chirality import keys_about_side
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
 from handreid.recipe.model import Model
@@ -101,6 +102,16 @@ class Recipe(Value):
                     f"stages.{number}.mix mixes two photos, which may differ in model.side_information: "
                     "remove one of them"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _side_is_not_told_where_no_photo_shows_it(self) -> "Recipe":
+        keys = keys_about_side(self.model, self.stages, self.evaluate) if self.model.preprocess.mirrors else []
+        if keys:
+            raise ValueError(
+                f"{' and '.join(keys)} tell left hands from right ones, but model.preprocess.chirality 'canonical' "
+                "mirrors photos of left hands to right ones: remove `side` there, or use 'as_is'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from handreid.data.manifest import Manifest
 from handreid.data.photo_file import PhotoFile, photo_files
 from handreid.evaluation.sections.context import EvaluationContext
 from handreid.runs.results import AlignedCounts, AlignmentResult
+from handreid.types import Preprocessing
 
 
 class AlignmentSection:
@@ -31,12 +32,15 @@ class AlignmentSection:
         return AlignmentResult(kind=alignment.kind, gallery=gallery, query=query)
 
 
-def alignment_remark(manifest: Manifest, rows: Int[np.ndarray, " photo"], kind: str, name: str) -> str:
-    """A sentence about photos that a model aligned, or took as they are; `name` is that of the data set."""
+def alignment_remarks(
+    manifest: Manifest, rows: Int[np.ndarray, " photo"], preprocessing: Preprocessing, name: str
+) -> list[str]:
+    """A sentence about photos that a model aligned, or took as they are, if it aligns; `name` is the data set's."""
+    if preprocessing.alignment is None:
+        return []
     counts = _counts(photo_files(manifest, rows))
-    return (
-        f"hands aligned ({kind}): {_told(counts)} photos of {name}; taken as they are, without a hand: {counts.as_is:,}"
-    )
+    aligned = f"hands aligned ({preprocessing.alignment.kind}): {_told(counts)} photos of {name}"
+    return [f"{aligned}; taken as they are, without a hand: {counts.as_is:,}"]
 
 
 def _counts(photos: Sequence[PhotoFile]) -> AlignedCounts:

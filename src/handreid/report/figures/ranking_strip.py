@@ -18,6 +18,7 @@ from handreid.files import check_writable
 from handreid.progress import Progress
 from handreid.report.figures import style
 from handreid.report.figures.strip_selection import ONCE, RULES, Hit, Rule, Strip, choose, strip_of
+from handreid.report.photos.seen import seen_thumbnails, seen_words
 from handreid.report.photos.test_photos import TestPhotos, load_test_photos
 from handreid.report.photos.thumbnails import thumbnails
 from handreid.runs.folder import Run
@@ -36,6 +37,7 @@ HEADINGS: dict[Rule, str] = {
 _PIXELS = 180  # of a photo's side
 _LEFT, _QUERY, _APART, _CELL, _GAP, _AFTER, _END = 0.34, 0.88, 0.34, 0.68, 0.09, 0.36, 1.12
 _ROW, _HEADING, _COLUMNS, _FOOT = 1.20, 0.40, 0.24, 0.20
+_SEEN = 0.84  # more of a row, where the model sees other pictures than the photos
 
 
 def write_strips(
@@ -72,12 +74,14 @@ def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress 
         f"draw {', '.join(map(str, draws))}: {len(tested.query(draws[0])):,} queries, each searched among "
         f"{len(tested.gallery(draws[0])):,} photos; below each answer its cosine similarity"
     )
+    lines = [subtitle, *([seen_words(tested.changes_photos)] if tested.changes_photos else [])]
+    row = _ROW + (_SEEN if tested.changes_photos else 0)
     width = _across(top) + _AFTER + _CELL + 0.12 + _END
-    begin = style.above([subtitle])
-    height = begin + _COLUMNS + sum(_HEADING + _ROW * len(rule_strips) for _, rule_strips in groups) + _FOOT
-    figure = style.new_figure(f"{tested.recipe.name}: the first answers", [subtitle], width=width, height=height)
+    begin = style.above(lines)
+    height = begin + _COLUMNS + sum(_HEADING + row * len(rule_strips) for _, rule_strips in groups) + _FOOT
+    figure = style.new_figure(f"{tested.recipe.name}: the first answers", lines, width=width, height=height)
     axes = figure.add_axes((0, 0, 1, 1))
-    pictures = _pictures(tested, strips, progress)
+    pictures, seen = _pictures(tested, strips, progress)
     _name_columns(axes, top, begin + _COLUMNS)
     down = begin + _COLUMNS
     for rule, rule_strips in groups:
@@ -85,7 +89,8 @@ def draw_strips(tested: TestPhotos, strips: Sequence[Strip], progress: Progress 
         down += _HEADING
         for strip in rule_strips:
             _draw_strip(axes, tested, strip, pictures, down, top)
-            down += _ROW
+            _draw_seen(axes, strip, seen, down + _ROW - 0.08, top)
+            down += row
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_aspect("auto")
     axes.set_axis_off()
@@ -108,6 +113,7 @@ def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
         if any(strip.unlabelled for strip in strips)
         else ""
     )
+    seen = f"In a second line, {seen_words(tested.changes_photos)}. " if tested.changes_photos else ""
     protocol = f"protocol {tested.split.protocol}, identity = {tested.split.label}"
     return (
         f"Ranking strips of the run {tested.recipe.name!r} ({protocol}), test draw {', '.join(map(str, draws))} of "
@@ -115,7 +121,7 @@ def caption(tested: TestPhotos, strips: Sequence[Strip], seed: int = 0) -> str:
         f"{len(tested.gallery(draws[0]))} photos in the gallery. Each row shows a query (left) and its most similar "
         "gallery photos from rank 1 on, with their cosine similarity; a right answer has a tick and a solid frame, a "
         'wrong one a cross and a dashed frame ("same person": under another label). At the end: the rank of the first '
-        f"right answer, and its photo if it is not among those shown. {unlabelled}Chosen by rule: {selection}"
+        f"right answer, and its photo if it is not among those shown. {unlabelled}{seen}Chosen by rule: {selection}"
         + (f"; {ONCE}" if rules != ["asked"] else "")
         + f". Hashes: model {tested.model_hash[:16]}, manifest {tested.manifest.hash[:16]}, draws "
         f"{tested.split.draws_hash[:16]}."
@@ -127,10 +133,15 @@ def _across(top: int) -> float:
     return _LEFT + _QUERY + _APART + top * (_CELL + _GAP) - _GAP
 
 
-def _pictures(tested: TestPhotos, strips: Sequence[Strip], progress: Progress | None) -> dict[int, np.ndarray]:
+def _pictures(
+    tested: TestPhotos, strips: Sequence[Strip], progress: Progress | None
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """The photos; and as the model sees them, where those are other pictures."""
     photos = sorted({photo for strip in strips for photo in (strip.query, *(hit.photo for hit in _hits(strip)))})
     images = thumbnails([tested.paths[photo] for photo in photos], _PIXELS, progress=progress)
-    return {photo: np.asarray(image) for photo, image in zip(photos, images, strict=True)}
+    seen = seen_thumbnails(tested, photos, _PIXELS, progress=progress)
+    shown = {photo: np.asarray(image) for photo, image in zip(photos, images, strict=True)}
+    return shown, {photo: np.asarray(image) for photo, image in zip(photos, seen, strict=False)}
 
 
 def _hits(strip: Strip) -> list[Hit]:
@@ -171,6 +182,19 @@ def _draw_strip(
             _beneath(axes, "same person", x + _CELL / 2, level + _CELL + 0.25)
         x += _CELL + _GAP
     _draw_end(axes, strip, pictures, _across(top) + _AFTER, level)
+
+
+def _draw_seen(axes: "Axes", strip: Strip, seen: dict[int, np.ndarray], down: float, top: int) -> None:
+    """Below the query and every answer what the model sees of it."""
+    if not seen:
+        return
+    _draw_photo(axes, seen[strip.query], _LEFT + (_QUERY - _CELL) / 2, down, _CELL)
+    x = _LEFT + _QUERY + _APART
+    for hit in strip.hits:
+        _draw_photo(axes, seen[hit.photo], x, down, _CELL)
+        x += _CELL + _GAP
+    if strip.first:
+        _draw_photo(axes, seen[strip.first.photo], _across(top) + _AFTER, down, _CELL)
 
 
 def _draw_end(axes: "Axes", strip: Strip, pictures: dict[int, np.ndarray], x: float, level: float) -> None:

@@ -19,6 +19,7 @@ from handreid.report.figures.scatter import spread_colours
 from handreid.report.figures.strip_selection import ONCE, RULES, Hit, Strip, choose
 from handreid.report.page.saliency import looks
 from handreid.report.photos.confusion import most_confused
+from handreid.report.photos.seen import seen_thumbnails, seen_words
 from handreid.report.photos.test_photos import TestPhotos
 from handreid.report.photos.thumbnails import as_url, columns_of, data_url, sprite, thumbnails
 from handreid.runs.results import Evaluation
@@ -51,22 +52,37 @@ def sections(
 
 
 class ThumbnailSet:
-    """Thumbnails of test photos as data URLs, each made once; none without photos."""
+    """Thumbnails of test photos as data URLs, each made once; none without photos.
+
+    `seen` are those of what the model sees, where that is another picture.
+    """
 
     def __init__(self, tested: TestPhotos, with_photos: bool, side: int) -> None:
         self.tested = tested
         self.with_photos = with_photos
         self.side = side
         self.urls: dict[int, str] = {}
+        self.seen: dict[int, str] = {}
 
     def prepare(self, photos: Sequence[int]) -> None:
         missing = [photo for photo in dict.fromkeys(photos) if photo not in self.urls]
         if self.with_photos and missing:
             images = thumbnails([self.tested.paths[photo] for photo in missing], self.side)
             self.urls |= {photo: data_url(image) for photo, image in zip(missing, images, strict=True)}
+            seen = seen_thumbnails(self.tested, missing, self.side)
+            self.seen |= {photo: data_url(image) for photo, image in zip(missing, seen, strict=False)}
 
     def of(self, photo: int) -> dict[str, Any]:
-        return {"url": self.urls.get(photo), "words": self.words(photo)}
+        return {"url": self.urls.get(photo), "seen": self.seen.get(photo), "words": self.words(photo)}
+
+    @property
+    def legend(self) -> str:
+        """A sentence about the pictures of `seen`, if there are any."""
+        preprocessing = self.tested.changes_photos if self.with_photos else None
+        if preprocessing is None:
+            return ""
+        words = seen_words(preprocessing)
+        return f" {words[0].upper()}{words[1:]}."
 
     def words(self, photo: int) -> str:
         identity = self.tested.identities[photo]
@@ -80,7 +96,7 @@ def strips(selected: Sequence[Strip], shots: ThumbnailSet, name: str) -> dict[st
     return {
         "caption": f"Queries of {name} in the first draw with their first answers, chosen by rule. {rules}; {ONCE}. A "
         "solid frame with ✓ is the right identity, a dashed frame with ✕ another one; below are rank and cosine "
-        "similarity. If the first right answer has a higher rank, it is shown at the end.",
+        "similarity. If the first right answer has a higher rank, it is shown at the end." + shots.legend,
         "rows": [_strip(strip, shots) for strip in selected],
     }
 
@@ -109,7 +125,7 @@ def mixed(tested: TestPhotos, shots: ThumbnailSet) -> dict[str, Any] | None:
     shots.prepare([photo for pair in pairs for photo in (pair.query, pair.hit)])
     return {
         "caption": "Pairs of identities, ordered by how many queries of either had the other as first answer, over all "
-        "draws; the photos are the most similar ones of these.",
+        "draws; the photos are the most similar ones of these." + shots.legend,
         "rows": [
             {
                 "identity": pair.identity,
@@ -119,6 +135,8 @@ def mixed(tested: TestPhotos, shots: ThumbnailSet) -> dict[str, Any] | None:
                 "relation": pair.relation,
                 "query": shots.of(pair.query)["url"],
                 "hit": shots.of(pair.hit)["url"],
+                "query_seen": shots.of(pair.query)["seen"],
+                "hit_seen": shots.of(pair.hit)["seen"],
             }
             for pair in pairs
         ],

@@ -30,12 +30,29 @@ IDENTITY = {"subject": "a person", "hand": "a hand", "view": "one view of a hand
 
 def describe_run(recipe: Recipe, evaluation: Evaluation | None) -> str:
     """One run: tower, stages, queries and galleries."""
-    sentences = [_tower(recipe), *(_stage(number, recipe) for number in range(len(recipe.stages)))]
+    sentences = [
+        *_preprocessing(recipe),
+        _tower(recipe),
+        *(_stage(number, recipe) for number in range(len(recipe.stages))),
+    ]
     if not recipe.stages:
         sentences.append("Nothing was trained: the features are those of the pretrained encoder.")
     if evaluation is not None:
         sentences.append(_tested(evaluation))
     return " ".join(sentences)
+
+
+def _preprocessing(recipe: Recipe) -> list[str]:
+    """What is done to hands before they are resized; nothing by default."""
+    settings = recipe.model.preprocess
+    align = {
+        "none": "",
+        "hand": "wrist and knuckles are brought to fixed places",
+        "upright": "hands are turned upright",
+    }
+    done = [align[settings.align]] if settings.aligns else []
+    done += ["photos of left hands are mirrored to right ones"] if settings.mirrors else []
+    return [f"Before the model, {joined(done)}."] if done else []
 
 
 def _tower(recipe: Recipe) -> str:

@@ -17,10 +17,12 @@ from handreid.data.splits import Split
 from handreid.draw import Draw
 from handreid.errors import DataError
 from handreid.evaluation.embed import embed_known, select_photos
+from handreid.inference import load_embedder
 from handreid.metrics.arrays import exact_unit_vectors
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.runs.folder import Run
+from handreid.types import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,12 @@ class TestPhotos:
     def files(self) -> list[PhotoFile]:
         """The photos with their landmarks, to decode them for the model."""
         return photo_files(self.manifest, self.rows)
+
+    @cached_property
+    def changes_photos(self) -> Preprocessing | None:
+        """The model's preprocessing where it aligns or mirrors hands: what it sees is then another picture."""
+        settings = self.recipe.model.preprocess
+        return load_embedder(self.run).preprocessing if settings.aligns or settings.mirrors else None
 
     @cached_property
     def identities(self) -> list[str]:

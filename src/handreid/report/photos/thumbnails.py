@@ -52,7 +52,11 @@ def thumbnails(
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
-    photo = open_upright(path, (2 * side, 2 * side))
+    return in_square(open_upright(path, (2 * side, 2 * side)), side)
+
+
+def in_square(photo: Image.Image, side: int) -> Image.Image:
+    """The whole picture in the centre of a square of `side` pixels."""
     share = side / max(photo.size)
     width, height = (max(1, round(length * share)) for length in photo.size)
     square = Image.new("RGB", (side, side), BORDER)

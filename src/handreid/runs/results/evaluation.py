@@ -61,6 +61,24 @@ class AlignmentResult(Result):
     query: AlignedCounts
 
 
+class SideCounts(Result):
+    """Photos of left hands, which were mirrored, of right ones, and of hands whose side is unknown, taken as they are.
+    Of `predicted` of them a landmarker gave the side.
+    """
+
+    mirrored: int
+    right: int
+    unknown: int
+    predicted: int
+
+
+class ChiralityResult(Result):
+    """Photos of all draws, each once as gallery and once as query, by a model that mirrors left hands."""
+
+    gallery: SideCounts
+    query: SideCounts
+
+
 class Evaluation(Result):
     """evaluation.json, and files of the same kind by another protocol."""
 
@@ -78,6 +96,7 @@ class Evaluation(Result):
     reranked: list[Reranked] | None = None
     inference: InferenceModes | None = None
     alignment: AlignmentResult | None = None
+    chirality: ChiralityResult | None = None
     prompts: list[PromptResult] | None = None
     sections: dict[str, SerializeAsAny[SectionResult]] = Field(default_factory=dict)
     photos: list[str]

@@ -65,7 +65,7 @@ def preprocessing(
 
     A few photos are processed both ways without augmentation: bytes and the tower's input values must be equal. Of the
     stage's own `photos`, stored bytes are compared with the decoded file, and augmented ones with the tower's size.
-    Where the model aligns hands, both ways align: photos with a hand are taken.
+    Where the model aligns hands, both ways align: photos with a hand are taken; and of both sides, where it mirrors.
     """
     places = _sample(embedder, material)
     rows = material.split.train[places]
@@ -88,6 +88,7 @@ def preprocessing(
     size = "x".join(map(str, embedder.preprocessing.size))
     alignment = embedder.preprocessing.alignment
     aligned = "" if alignment is None else f" and aligned ({alignment.kind})"
+    aligned += " and left hands mirrored" if embedder.preprocessing.mirrors else ""
     rest = ", ".join(differences) or "nothing"
     summary = f"{len(rows)} photos reach the tower alike, {size}{aligned}, except for {rest}"
     advice = "both must decode with the model's Preprocessing; if the cache in $HANDREID_CACHE is old, remove it"
@@ -95,24 +96,29 @@ def preprocessing(
 
 
 def check_landmarks(embedder: Embedder, material: RunDataset) -> None:
-    """Raises DataError if the model aligns hands and photos to train, validate or test cannot be aligned: before the
-    first step, rather than after the last.
+    """Raises DataError if the model aligns or mirrors hands, and photos to train, validate or test cannot be: before
+    the first step, rather than after the last.
     """
-    if embedder.preprocessing.alignment is None:
+    if not (embedder.preprocessing.aligns or embedder.preprocessing.mirrors):
         return
     split = material.split
     rows = np.unique(np.concatenate([split.train, split.validation_rows, evaluated_rows(split)]))
-    check_hands(photo_files(material.manifest, rows), embedder.preprocessing.alignment)
+    check_hands(photo_files(material.manifest, rows), embedder.preprocessing)
 
 
 def _sample(embedder: Embedder, material: RunDataset) -> np.ndarray:
-    """Places of the first training photos; if hands are aligned, of those with a hand where there are any."""
-    train = material.split.train
-    if embedder.preprocessing.alignment is not None:
-        with_hand = np.flatnonzero([photo.hand is not None for photo in photo_files(material.manifest, train)])
-        if len(with_hand):
-            return with_hand[:PHOTOS]
-    return np.arange(len(train))[:PHOTOS]
+    """Places of the first training photos: with a hand if hands are aligned, and of both sides if left ones are
+    mirrored, where there are such photos.
+    """
+    read, places = embedder.preprocessing, list(range(len(material.split.train)))
+    if read.aligns or read.mirrors:
+        photos = photo_files(material.manifest, material.split.train)
+        if read.aligns:
+            places.sort(key=lambda place: photos[place].hand is None)
+        is_mirrored = [photos[place].is_mirrored(read) for place in places]
+        first_of_each = [places[is_mirrored.index(mirror)] for mirror in (True, False) if mirror in is_mirrored]
+        places = list(dict.fromkeys([*first_of_each, *places]))
+    return np.array(places[:PHOTOS], np.int64)
 
 
 def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: RunDataset) -> Tensor:
