@@ -100,6 +100,9 @@ def test_the_manifests_side_comes_first(hands: Manifest, stated, predicted, side
     table = hands.table.with_columns(pl.Series(name, cells, dtype=pl.String) for name, cells in columns.items())
     photo = photo_files(replace(hands, table=table))[0]
     assert (photo.side, photo.side_from) == (side, source)
+    marked = table.with_columns(side_probability=pl.lit(0.95 if stated else None, dtype=pl.Float64))
+    again = photo_files(replace(hands, table=marked))[0]
+    assert (again.side, again.side_from) == (side, "prediction" if source == "manifest" else source)
     assert photo.is_mirrored(CANONICAL) == (side == "left")
     assert not photo.is_mirrored(PLAIN)
 

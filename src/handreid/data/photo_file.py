@@ -14,20 +14,21 @@ from jaxtyping import Int
 
 from handreid.data.landmark_columns import pixel_aspects, read_landmarks
 from handreid.data.manifest import Manifest
+from handreid.data.rows import PROBABILITIES
 from handreid.data.tables import format_list
 from handreid.errors import DataError
 from handreid.landmarks import HandLandmarks, Side
 from handreid.types import Alignment, Chirality, Preprocessing, Reading
 
 _CANONICAL = "model.preprocess.chirality: canonical"
-SideSource = Literal["manifest", "landmarks"]
+SideSource = Literal["manifest", "prediction", "landmarks"]
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoFile:
     """`hand` is in pixels of the photo as it was taken: its file at full size, upright, the width multiplied by
     `pixel_aspect`. `searched` says whether anybody looked for a hand; without a hand it tells none from not known.
-    `stated_side` is the person's hand as the manifest states it.
+    `stated_side` is the person's hand as the manifest states it, known or predicted (`data landmarks --fill-views`).
     """
 
     path: Path
@@ -35,6 +36,7 @@ class PhotoFile:
     pixel_aspect: float = 1.0
     searched: bool = False
     stated_side: Side | None = None
+    side_predicted: bool = False
 
     @property
     def side(self) -> Side | None:
@@ -43,8 +45,10 @@ class PhotoFile:
 
     @property
     def side_from(self) -> SideSource | None:
-        """Who gave `side`: the manifest's column `side`, or a landmarker."""
-        return "manifest" if self.stated_side else "landmarks" if self.side else None
+        """Who gave `side`: the manifest's column `side`, where it is known or predicted, or a landmarker."""
+        if self.stated_side:
+            return "prediction" if self.side_predicted else "manifest"
+        return "landmarks" if self.side else None
 
     def is_mirrored(self, reading: Reading) -> bool:
         """Whether the model sees the photo's mirror image."""
@@ -67,8 +71,9 @@ def photo_files(manifest: Manifest, rows: Sequence[int] | Int[np.ndarray, " row"
     numbers = list(range(len(manifest)) if rows is None else map(int, rows))
     paths, aspects, searched = manifest.paths(), pixel_aspects(manifest), _searched(manifest)
     hands, sides = read_landmarks(manifest, numbers), manifest.table["side"].to_list()
+    predicted = _predicted(manifest)
     return [
-        PhotoFile(paths[row], hand, aspects[row], searched[row], sides[row])
+        PhotoFile(paths[row], hand, aspects[row], searched[row], sides[row], predicted[row])
         for row, hand in zip(numbers, hands, strict=True)
     ]
 
@@ -133,6 +138,13 @@ def _searched(manifest: Manifest) -> list[bool]:
         looked = table["hands"].is_not_null()
         return (looked | table["landmarks"].is_not_null() if "landmarks" in table.columns else looked).to_list()
     return ["landmarks" in table.columns] * len(table)
+
+
+def _predicted(manifest: Manifest) -> list[bool]:
+    """Whether each row's side was predicted."""
+    column = PROBABILITIES["side"]
+    table = manifest.table
+    return table[column].is_not_null().to_list() if column in table.columns else [False] * len(table)
 
 
 def _counted(some: Sequence[PhotoFile], photos: Sequence[PhotoFile]) -> str:

@@ -3,7 +3,8 @@
 * `role` is what the run used a photo for. On any other manifest than the run's own, nothing was trained on: a photo is
   `test` where the protocol tests it, else `unused`.
 * A photo without a subject has no identity and the role `unlabelled`, on any manifest.
-* Of a model that mirrors left hands, `side_used`, `side_from` (manifest or landmarks) and `mirrored` say what was done.
+* Of a model that mirrors left hands, `side_used`, `side_from` (manifest, prediction or landmarks) and `mirrored` say
+  what was done.
 * A manifest's own column with the name of one of these is renamed to `manifest_<name>`.
 """
 

@@ -39,12 +39,12 @@ def chirality_remarks(
 
 def side_counts(photos: Sequence[PhotoFile]) -> SideCounts:
     sides = [photo.side for photo in photos]
-    predicted = sum(photo.side_from == "landmarks" for photo in photos)
+    predicted = sum(photo.side_from in ("prediction", "landmarks") for photo in photos)
     mirrored, right = sides.count("left"), sides.count("right")
     return SideCounts(mirrored=mirrored, right=right, unknown=len(sides) - mirrored - right, predicted=predicted)
 
 
 def _told(counts: SideCounts) -> str:
     total = counts.mirrored + counts.right + counts.unknown
-    words = f"{counts.mirrored:,} of {total:,}, side predicted by landmarks of {counts.predicted:,}"
+    words = f"{counts.mirrored:,} of {total:,}, side predicted of {counts.predicted:,}"
     return words + (f", unknown and as it is of {counts.unknown:,}" if counts.unknown else "")
