@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from handreid.data.manifest import read
 from handreid.data.splits import Split, evaluated_rows
 from handreid.data.tables import closest_match, format_list
 from handreid.errors import DataError
@@ -84,17 +85,20 @@ def check_quality(
     *,
     fmr: float = 0.01,
     up_to: float = 0.3,
-    resamples: int = 2000,
     progress: Progress | None = None,
 ) -> QualityCheck:
     """The curves of some numeric columns of a manifest; more must mean better, a column that begins with `-` is
-    turned round.
+    turned round. Resamples are the recipe's, at most 2,000.
 
     Raises RunError for an unfinished run, DataError for columns that the manifest does not have or that are not
     numbers, for an `fmr` with less than ten impostor pairs, and what `evaluate` raises for the manifest.
     """
     progress = progress or NullProgress()
+    known = read(data).table
+    for name in columns:
+        _values(known, name, data)  # refused before anything is embedded
     found = errors_of(run, data, fmr=fmr, progress=progress)
+    resamples = min(2000, run.recipe.evaluate.resamples)
     values = {name: _values(found.table, name, data) for name in columns}
     curves = []
     with progress.step("resampling subjects", 2 * len(columns), "curves") as advance:
@@ -105,7 +109,7 @@ def check_quality(
                     kind.errors, kind.photos, quality, kind.subjects, up_to=up_to, resamples=resamples
                 )
                 advance(1)
-            curves.append(Curves(by_column, random_band(kind.errors, kind.photos, up_to=up_to)))
+            curves.append(Curves(by_column, random_band(kind.errors, kind.photos, up_to=up_to, orders=resamples // 2)))
     return QualityCheck(found, fmr, *curves)
 
 

@@ -31,10 +31,10 @@ class Ramp:
 
 
 RULE = {
-    "size": Ramp(6, 32, log=True),
+    "size": Ramp(6.0, 32.0, log=True),
     "sharpness": Ramp(0.15, 0.45),
-    "contrast": Ramp(3, 15, log=True),
-    "overexposed": Ramp(0.7, 0),
+    "contrast": Ramp(3.0, 15.0, log=True),
+    "overexposed": Ramp(0.7, 0.0),
     "slant": Ramp(0.2, 0.01),
 }
 # What `handreid figure quality` draws by default; "-": less is better.

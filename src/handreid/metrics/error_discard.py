@@ -54,9 +54,9 @@ class DiscardCurve:
 
 def discard_curve(
     errors: Float[np.ndarray, " comparison"],
-    photos: Int[np.ndarray, "comparison each"],
+    photos: Int[np.ndarray, "row each"],
     quality: Float[np.ndarray, " photo"],
-    subjects: Int[np.ndarray, " comparison"],
+    subjects: Int[np.ndarray, " person"],
     *,
     up_to: float = 0.3,
     resamples: int = 2000,
@@ -142,13 +142,15 @@ def _curve(
         for gone, gone_wrong in zip(out, out_wrong, strict=True):
             discarded = np.interp(shares * gone[-1], np.append(0, gone), np.append(0, gone_wrong))
             rows.append((gone_wrong[-1] - discarded) / (gone[-1] * (1 - shares)))
-        return np.clip(rows, 0, 1)
+        kept: Float[np.ndarray, "resample share"] = np.clip(rows, 0, 1)
+        return kept
 
     return left
 
 
 def _shares(up_to: float) -> Float[np.ndarray, " share"]:
-    return np.linspace(0, up_to, 31)
+    shares: Float[np.ndarray, " share"] = np.linspace(0, up_to, 31)
+    return shares
 
 
 def _mean(curves: Float[np.ndarray, "resample share"]) -> Float[np.ndarray, " resample"]:
@@ -158,12 +160,13 @@ def _mean(curves: Float[np.ndarray, "resample share"]) -> Float[np.ndarray, " re
 
 
 def _gain(curves: Float[np.ndarray, "resample share"]) -> Float[np.ndarray, " resample"]:
-    return _mean(curves) - curves[:, 0]
+    gain: Float[np.ndarray, " resample"] = _mean(curves) - curves[:, 0]
+    return gain
 
 
 def _check(
     errors: Float[np.ndarray, " comparison"],
-    photos: Int[np.ndarray, "comparison each"],
+    photos: Int[np.ndarray, "row each"],
     quality: Float[np.ndarray, " photo"],
     subjects: Int[np.ndarray, " person"],
     up_to: float,
