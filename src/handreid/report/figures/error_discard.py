@@ -18,7 +18,7 @@ from handreid.report.figures.cmc import spread_labels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH, _HEIGHT = 11.0, 5.2  # inches
+_WIDTH, _HEIGHT = 11.0, 5.3  # inches
 _LEFT, _PANEL, _TALL, _NAMES, _BOTTOM = 0.62, 3.35, 3.2, 1.55, 0.66
 _COLOURS = tuple(colour for colour in style.CATEGORIES if colour not in ("#0072B2", "#555555"))
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
