@@ -1,4 +1,4 @@
-"""Copies of photos degraded at random, on which the rule of `quality` was fitted and is tested; and the fit.
+"""Copies of photos degraded at random, on which the rule of `quality` was chosen and is tested.
 
     python benchmarks/quality.py degrade MANIFEST --out FOLDER [--seed 0] [--share 0.5]
 
