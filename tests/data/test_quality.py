@@ -112,6 +112,6 @@ def test_figure_quality_says_what_is_wrong(ladder: Path, tested: Path, tmp_path:
     assert "has no column 'qualty' (did you mean 'quality'?)" in complaint(*call, "--by", "qualty")
     assert "the column word of" in complaint(*call, "--by", "word")
     few = handreid(*call[:-1], "0.0001", "--by", "quality")
-    assert few.code == 1
+    assert few.code == 2
     assert "too few to choose a threshold: give a larger one (--fmr)" in few.err
     assert not (tmp_path / "x.png").exists()

@@ -127,7 +127,7 @@ def _with_columns(manifest: Manifest, photos: Sequence[PhotoFile], measured: dic
     columns = [pl.Series(QUALITY, [None if n is None else round(n, 1) for n in numbers], dtype=pl.Float64)]
     for name in PARTS:
         values = [parts[row][name] if row in parts else None for row in every]
-        columns.append(pl.Series(name, values, dtype=pl.Float64))
+        columns.append(pl.Series(name, values, dtype=pl.Int64 if name == "quality_inside" else pl.Float64))
     notes = [note for note in manifest.notes if not note.startswith(NOTE)]
     return replace(
         manifest, table=manifest.table.with_columns(columns), notes=(*notes, *_summary(manifest, photos, numbers))
