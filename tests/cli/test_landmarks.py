@@ -87,6 +87,7 @@ def test_a_figure_of_landmarks_in_a_manifest(manifest: Path, tmp_path: Path):
     caption = out.with_suffix(".txt").read_text()
     assert "outside the photo: mean" in caption
     assert f"{names[3]}: score 1.00" in caption
+    assert len(re.findall(r"; quality \d+: size \d+ px, sharpness 0\.\d\d, contrast \d+ levels", caption)) == 2
     assert "nobody.jpg is not a path in the manifest" in complaint(
         "figure", "landmarks", "nobody.jpg", "--data", manifest, "--out", out
     )

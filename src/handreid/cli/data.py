@@ -248,6 +248,32 @@ def _with_views(photos: "Photos", model: Path | None, threshold: float) -> "Phot
 
 
 @app.command()
+def quality(
+    manifest: Manifest,
+    out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv; it may be the same.")],
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by default one per core.", min=1, show_default=False)
+    ] = None,
+) -> None:
+    """Measure how well each hand can be seen: size, sharpness, exposure, points inside, slant; and one number.
+
+    On a manifest with landmarks. `quality` is 0 to 100: 0 for a photo without a hand, empty where nobody looked.
+    """
+    early.manifests([manifest])
+    from handreid.data.manifest import check_target, read
+    from handreid.data.quality import NOTE, add_quality
+
+    photos = read(manifest)
+    check_target(out, photos.root, photos.outside_root)
+    measured = add_quality(photos, workers=workers, progress=default_progress())
+    measured.write(out)
+    for note in measured.notes:
+        if note.startswith(NOTE):
+            output.echo(f"note: {note}")
+    output.echo(f"{printable(out)}: {len(measured):,} photos, hash {measured.hash[:16]}")
+
+
+@app.command()
 def perturb(
     manifest: Manifest,
     out: Annotated[Path, typer.Option(help="New folder for the copies and their manifest.")],

@@ -36,9 +36,16 @@ def align_hand(hand: HandLandmarks, side: int, *, margin: float = 0.0, places: P
     Raises DataError if the points coincide.
     """
     points = hand.points[list(RIGID)]
-    targets = _mirrored(places) if thumb_on_right(hand) else places
+    targets = fixed_places(hand, places)
     targets = (margin + targets * (1 - 2 * margin)) * side
     return _robust(points, targets)
+
+
+def fixed_places(hand: HandLandmarks, places: Points = PLACES) -> Points:
+    """Where the five points of this hand belong in a square of side 1: `places`, mirrored if its thumb is on the right
+    when its fingers point up.
+    """
+    return _mirrored(places) if thumb_on_right(hand) else places
 
 
 def upright(hand: HandLandmarks, width: int, height: int) -> Transform:

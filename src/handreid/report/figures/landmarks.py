@@ -4,47 +4,65 @@ Whose hand it is, nobody knows here: photos are files, or rows of a manifest who
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
 from handreid.data.landmark_columns import pixel_aspects, read_landmarks
-from handreid.data.landmark_search import Seen, see
+from handreid.data.landmark_search import see
 from handreid.data.manifest import Manifest
 from handreid.data.names import printable
 from handreid.errors import DataError
 from handreid.files import check_writable
 from handreid.landmarks import BONES, HandLandmarks, Landmarker
-from handreid.landmarks.align import RIGID, align_hand, apply, upright
+from handreid.landmarks.align import RIGID, Size, align_hand, apply, upright
+from handreid.landmarks.quality import HandQuality, hand_quality
 from handreid.landmarks.warp import Fill, warp
 from handreid.progress import NullProgress, Progress
 from handreid.report.figures import style
+from handreid.report.figures.quality_strip import described, quality_strip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH, _SIDE, _GAP, _LINE = 11.0, 3.3, 0.18, 0.42  # inches: page, largest picture, gap, a row's caption
-_HEAD, _FOOT = 1.62, 0.1
+_WIDTH, _SIDE, _GAP, _LINE = 11.0, 3.3, 0.18, 1.16  # inches: page, largest picture, gap, what a row has beneath
+_HEAD, _FOOT = 1.85, 0.02
 _ALIGNED = 448  # pixels
 _COLUMNS = ("as taken", "upright", "aligned")
 _SUBTITLE = (
     "Points of every hand found, joined along the fingers; rings are the five points that the alignment uses.",
     "Upright is turned and centred at the same size; aligned is also scaled, wrist and knuckles at fixed places.",
+    "Quality is 0 to 100: the product of the bars, each from useless (empty) to no fault (full).",
 )
 _PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")  # thumb to little finger
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown:
-    """A photo as it was taken, and its hands in pixels of `picture`, the largest first."""
+    """A photo as it was taken, and its hands in pixels of `picture`, the largest first. `taken` are width and height at
+    full size; `worn` says what the manifest knows of accessories.
+    """
 
     name: str
     picture: Image.Image
     hands: tuple[HandLandmarks, ...]
+    taken: Size
+    worn: str = ""
+
+    @cached_property
+    def quality(self) -> HandQuality | None:
+        """Of the largest hand."""
+        if not self.hands:
+            return None
+        hand = self.hands[0]
+        scale = np.array(self.taken) / self.picture.size
+        return hand_quality(self.picture, replace(hand, points=hand.points * scale), self.taken)
 
 
 def landmarks_figure(
@@ -72,7 +90,10 @@ def landmarks_figure(
             advance(1)
     by = "the landmarks of the manifest" if manifest is not None else "MediaPipe's Hand Landmarker"
     caption = " ".join(
-        [f"Points by {by}; outside the photo: {fill}.", *(f"{photo.name}: {_words(photo)}." for photo in shown)]
+        [
+            f"Points by {by}; outside the photo: {fill}.",
+            *(f"{photo.name}: {_words(photo)}; {described(photo.quality)}." for photo in shown),
+        ]
     )
     return style.save(_draw(shown, fill), out, caption)
 
@@ -85,7 +106,7 @@ def _searching(landmarker: Landmarker | None) -> Callable[[str], Shown]:
     def search(name: str) -> Shown:
         seen = see(Path(name))
         hands = sorted(find(np.asarray(seen.picture)), key=lambda hand: -hand.size)
-        return Shown(printable(name), seen.picture, tuple(hands))
+        return Shown(printable(name), seen.picture, tuple(hands), seen.file_size)
 
     return search
 
@@ -102,15 +123,17 @@ def _from_manifest(manifest: Manifest) -> Callable[[str], Shown]:
         if hand is None:
             raise DataError(f"{name} has no landmarks in the manifest; run `handreid data landmarks` on it")
         seen = see(paths[row], aspects[row])
-        return Shown(printable(name), seen.picture, (_at_size(hand, seen, aspects[row]),))
+        taken = (seen.file_size[0] * aspects[row], seen.file_size[1])
+        at_size = replace(hand, points=hand.points * np.array(seen.picture.size) / taken)
+        return Shown(printable(name), seen.picture, (at_size,), taken, _worn(manifest, row))
 
     return look_up
 
 
-def _at_size(hand: HandLandmarks, seen: Seen, aspect: float) -> HandLandmarks:
-    """From pixels of the photo as taken at full size to those of the picture."""
-    scale = np.array(seen.picture.size) / (np.array(seen.file_size) * [aspect, 1])
-    return HandLandmarks(hand.points * scale, hand.score, hand.handedness, hand.handedness_score)
+def _worn(manifest: Manifest, row: int) -> str:
+    """What 11k Hands and its like say of accessories and nail polish."""
+    known = [name for name in ("accessories", "nail_polish") if manifest.table.schema.get(name, pl.String).is_integer()]
+    return ", ".join(name.replace("_", " ") for name in known if manifest.table[name][row] == 1)
 
 
 def _words(photo: Shown) -> str:
@@ -120,7 +143,8 @@ def _words(photo: Shown) -> str:
     sure = "" if hand.handedness_score is None else f" {hand.handedness_score:.2f}"
     side = f", {hand.handedness}{sure}" if hand.handedness else ""
     more = f"; {len(photo.hands)} hands, the largest is aligned" if len(photo.hands) > 1 else ""
-    return f"score {hand.score:.2f}{side}{more}"
+    worn = f"; {photo.worn}, as the manifest says" if photo.worn else ""
+    return f"score {hand.score:.2f}{side}{more}{worn}"
 
 
 def _draw(photos: Sequence[Shown], fill: Fill) -> "Figure":
@@ -135,8 +159,9 @@ def _draw(photos: Sequence[Shown], fill: Fill) -> "Figure":
             left = 0.33 + column * (_SIDE + _GAP)
             axes = figure.add_axes((left / _WIDTH, (top - _SIDE) / height, _SIDE / _WIDTH, _SIDE / height))
             _show(axes, picture, hands)
+        quality_strip(figure, photo.quality, 0.33, top - _SIDE - 0.14, 3 * _SIDE + 2 * _GAP)
         text = f"{photo.name}: {_words(photo)}"
-        figure.text(0.33 / _WIDTH, (top - _SIDE - 0.06) / height, text, size=8, color=style.QUIET, va="top")
+        figure.text(0.33 / _WIDTH, (top - _SIDE - 0.74) / height, text, size=8, color=style.QUIET, va="top")
     return figure
 
 
