@@ -28,7 +28,7 @@ class Alignment:
     """
 
     kind: Literal["upright", "hand"]
-    fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "mean"
+    fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "border"
     margin: float = 0.0
     without_hand: Literal["refuse", "as_is"] = "refuse"
 

@@ -1,14 +1,17 @@
 """Evaluation of runs: scores from embeddings, what is written down, the ladder, zero-shot words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
 from handreid.build import build_embedder, build_towers
+from handreid.data.manifest import read
 from handreid.data.prompt_text import VIEWS
 from handreid.draw import Draw
 from handreid.errors import DataError, ProtocolError, RunError
@@ -118,6 +121,17 @@ class TestEvaluationFile:
         before = (run / "evaluation.json").read_bytes()
         path, _ = evaluate(open_run(run), flip_tta=True)
         assert path.name.endswith("-flip-tta.json")
+        assert (run / "evaluation.json").read_bytes() == before
+
+    def test_other_photos_of_the_same_names_get_a_file_of_their_own(self, run: Path, photos: Path):
+        before = (run / "evaluation.json").read_bytes()
+        manifest = read(photos)
+        described = replace(manifest, table=manifest.table.with_columns(pl.lit("night").alias("light")))
+        described.write(photos.with_name("described.parquet"))
+        path, content = evaluate(open_run(run), data=photos.with_name("described.parquet"))
+        hashes = content.hashes
+        assert hashes.draws == open_run(run).facts["draws_hash"]
+        assert path.name == f"evaluation-disjoint-subject-all-{hashes.draws[:8]}-{hashes.manifest[:8]}.json"
         assert (run / "evaluation.json").read_bytes() == before
 
     def test_identities_that_were_trained_on_are_refused(self, run: Path, photos: Path, tmp_path: Path):

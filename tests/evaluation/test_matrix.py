@@ -461,7 +461,8 @@ class TestDatasets:
         assert [of["protocol"] for of in found["tested_on"]] == ["disjoint", "everyone"]
         assert own["kind"] == "the data set trained on"
         assert at(found["cells"], "drawn", "other")["kind"] == "another data set, among distractors"
-        assert path.name == f"evaluation-matrix-dataset-{found['hashes']['draws'][:8]}.json"
+        hashes = found["hashes"]
+        assert path.name == f"evaluation-matrix-dataset-{hashes['draws'][:8]}-{hashes['manifest'][:8]}.json"
 
     def test_people_of_one_name_in_one_data_set_are_no_strangers(self, zero: Run, hands: Path, tmp_path: Path):
         """Half of them again, as another manifest: nobody is his own distractor."""

@@ -131,16 +131,20 @@ def _context(run: Run, recipe: Recipe, material: RunDataset, progress: Progress)
 
 
 def _is_own(run: Run, recipe: Recipe, changed: Recipe, material: RunDataset) -> bool:
+    # photos of the same names, turned or found anew, have the same draws: they must not replace the run's own result
+    same_photos = run.facts["manifest_hash"] == material.manifest.hash
     same_draws = run.facts["draws_hash"] == material.split.draws_hash
     same_settings = (
         recipe.evaluate.flip_tta == changed.evaluate.flip_tta and recipe.evaluate.rerank == changed.evaluate.rerank
     )
-    return same_draws and same_settings and recipe.data.view == changed.data.view
+    return same_photos and same_draws and same_settings and recipe.data.view == changed.data.view
 
 
 def _other_path(run: Run, recipe: Recipe, changed: Recipe, content: Evaluation) -> Path:
     protocol = content.protocol
     parts = [protocol.name, protocol.label, protocol.view, content.hashes.draws[:8]]
+    if content.hashes.manifest != run.facts["manifest_hash"]:
+        parts.append(content.hashes.manifest[:8])
     if protocol.cameras == "cross":
         parts.append("cameras-cross")
     if content.flip_tta:

@@ -293,6 +293,8 @@ def _joined(hashes: Sequence[str]) -> str:
 
 def _place(run: Run, recipe: Recipe, by: By, content: Matrix, *, plain: bool) -> Path:
     parts: list[str] = [by] if plain else [by, content.hashes.draws[:8]]
+    if content.hashes.manifest != run.facts["manifest_hash"]:  # other photos of the same names have the same draws
+        parts.append(content.hashes.manifest[:8])
     if recipe.data.cameras == "cross":
         parts.append("cameras-cross")
     if recipe.evaluate.flip_tta != run.recipe.evaluate.flip_tta:

@@ -20,7 +20,7 @@ class Preprocess(Value):
     """`hand` brings wrist and knuckles to fixed places in a square; `upright` turns and centres the hand in a square of
     the photo's longer side, keeping its size. The square is then resized as a photo is. Both need
     [landmarks](landmarks.md). `auto` is `hand` if the manifest to train on has landmarks, else `none`."""
-    fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "mean"
+    fill: Literal["blank", "mean", "border", "reflected", "replicated"] = "border"
     """What an aligned picture shows outside the photo: white, the photo's mean colour, the median colour of its
     edge, or its pixels, mirrored at the edge or repeated from it."""
     margin: float = Field(0.0, ge=0, le=0.4)

@@ -14,6 +14,7 @@ from handreid.progress import default_progress
 class Border(StrEnum):
     blank = "blank"
     mean = "mean"
+    border = "border"
     reflected = "reflected"
     replicated = "replicated"
 
@@ -29,7 +30,7 @@ def landmarks(
         Path | None,
         typer.Option(help="Manifest whose landmarks are drawn; none are searched.", metavar="MANIFEST"),
     ] = None,
-    fill: Annotated[Border, typer.Option(help="What an aligned picture shows outside the photo.")] = Border.blank,
+    fill: Annotated[Border, typer.Option(help="What an aligned picture shows outside the photo.")] = Border.border,
 ) -> None:
     """Points of the hand on each photo, and the hand upright and aligned."""
     early.manifests([data])

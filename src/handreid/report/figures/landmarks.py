@@ -71,7 +71,7 @@ def landmarks_figure(
     *,
     landmarker: Landmarker | None = None,
     manifest: Manifest | None = None,
-    fill: Fill = "blank",
+    fill: Fill = "border",
     progress: Progress | None = None,
 ) -> list[Path]:
     """Writes the figure and its caption, and returns the files.
