@@ -1,4 +1,4 @@
-"""`handreid data`: make, check and describe a manifest of photos, find hands on them, render and perturb them."""
+"""`handreid data`: make, check and describe a manifest of photos, find hands, caption, render and perturb photos."""
 
 import math
 import os
@@ -14,7 +14,9 @@ from handreid.data.names import printable
 from handreid.errors import ManifestError, OutputError
 from handreid.progress import default_progress
 
-app = typer.Typer(help="Photos: prepare, check and describe manifests; find hands; render hands.", no_args_is_help=True)
+app = typer.Typer(
+    help="Photos: prepare, check and describe manifests; find hands; captions; render hands.", no_args_is_help=True
+)
 
 
 class Source(StrEnum):
@@ -204,6 +206,60 @@ def landmarks(
     for note in landmark_notes(found):
         output.echo(f"note: {note}")
     output.echo(f"{printable(out)}: {len(found):,} photos, hash {found.hash[:16]}")
+
+
+@app.command()
+def caption(
+    manifest: Manifest,
+    columns: Annotated[
+        str, typer.Option(help="Columns to say, separated by commas; the first are the most important.")
+    ],
+    out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv; it may be the same.")],
+    wordings: Annotated[int, typer.Option(help="Different sentences for each photo.", min=1, max=32)] = 4,
+    leave_out: Annotated[
+        float,
+        typer.Option(
+            help="Share of the facts, beside the view, that each wording but the first leaves out at random.",
+            min=0,
+            max=0.95,
+        ),
+    ] = 0.0,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Your own words for a column: 'lighting=under {value} light'. Repeat it for more columns or wordings.",
+            metavar="COLUMN=TEXT",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed writes the same captions.")] = 0,
+) -> None:
+    """Write captions of the photos from columns of the manifest, as sentences in several wordings.
+
+    Unknown values are left out. Gender and age are said only if --columns names them. A cell holds the wordings
+    separated by ` | `; training draws one per epoch.
+    """
+    early.manifests([manifest])
+    from handreid.data.captioning.manifest import add_captions, caption_notes
+    from handreid.data.captioning.templates import parse_template
+    from handreid.data.captions import wordings as wordings_of
+    from handreid.data.manifest import check_target, read
+
+    templates: dict[str, list[str]] = {}
+    for column, words in map(parse_template, template or []):
+        templates.setdefault(column, []).append(words)
+    photos = read(manifest)
+    check_target(out, photos.root, photos.outside_root)
+    captioned = add_captions(
+        photos, columns.split(","), wordings=wordings, leave_out=leave_out, seed=seed, templates=templates
+    )
+    captioned.write(out)
+    for note in caption_notes(captioned):
+        output.echo(f"note: {note}")
+    path, example = next(filter(lambda row: row[1], zip(photos.table["path"], wordings_of(captioned), strict=True)))
+    for text in example:
+        output.echo(f"{path}: {text}")
+    output.echo(f"{printable(out)}: {len(captioned):,} photos, hash {captioned.hash[:16]}")
 
 
 @app.command()

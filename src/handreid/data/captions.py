@@ -5,6 +5,8 @@ Wordings are separated by ` | `. Whoever takes one caption of a photo takes the 
 
 from collections.abc import Iterable, Sequence
 
+import polars as pl
+
 from handreid.data.draws import hash_key
 from handreid.data.manifest import Manifest
 
@@ -31,9 +33,11 @@ def draw(choices: Sequence[str], seed: int, epoch: int, row: int | str) -> str:
     return choices[order[place]]
 
 
-def first_wording(cell: str | None) -> str | None:
-    """The caption for whoever takes one; None without a caption."""
-    return next(iter(split_wordings(cell)), None)
+def first_wordings(column: pl.Series) -> pl.Series:
+    """The column `caption` with the first wording of each cell, for whoever takes one; any other column as it is."""
+    if column.name != "caption":
+        return column
+    return pl.Series("caption", [next(iter(split_wordings(cell)), None) for cell in column], dtype=pl.String)
 
 
 def split_wordings(cell: str | None) -> tuple[str, ...]:
