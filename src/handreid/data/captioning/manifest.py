@@ -1,6 +1,6 @@
 """Writes the captions of a manifest from its columns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -37,10 +37,11 @@ def add_captions(
     """The manifest with a caption of what `columns` say of each photo, in up to `wordings` different sentences.
 
     Unknown values are left out; a photo of which nothing is known has no caption. Gender and age are said only if they
-    are among `columns`. Every wording fits CLIP's 77 tokens: of a longer one, facts of the last columns are left out.
-    Wordings other than the first leave out each fact but the view with a chance of `leave_out`. `templates` are
-    wordings for columns in place of ours, such as `under {value} light`; one without a place is said where the value
-    is not no, none or 0. The same seed gives the same captions, whatever the order of the rows.
+    are among `columns`. Every wording fits CLIP's 77 tokens: one that would not leaves out facts that are too long by
+    themselves, then those of the last columns. Wordings other than the first leave out each fact but the view with a
+    chance of `leave_out`. `templates` are wordings for columns in place of ours, such as `under {value} light`; one
+    without a place is said where the value is not no, none or 0. The same seed gives the same captions, whatever the
+    order of the rows.
 
     Raises ManifestError for unknown columns and templates, and where nothing is known of any photo.
     """
@@ -50,32 +51,32 @@ def add_captions(
     raise_all([f"template {short(t)} {what}" for ts in own.values() for t in ts if (what := template_problem(t))])
     selected = select_columns(manifest, [*columns, *own])
     own = {column.name: texts for name, texts in own.items() for column in select_columns(manifest, [name])}
-    paths = manifest.table["path"].to_list()
-    cells, dropped = [], 0
-    for number, path in enumerate(paths):
+    cells, too_long = [], 0
+    for number, path in enumerate(manifest.table["path"]):
         row = {column.name: value for column in selected if (value := column.values[number]) is not None}
         view = {name: row.get(name) for name in ("aspect", "side") if name not in own}
         writer = _Writer(view, _facts(row, selected, own), seed, path)
         cells.append(join_wordings(writer.wordings(wordings, leave_out)) or None)
-        dropped += writer.too_long > 0
+        too_long += writer.too_long
     if not any(cells):
         raise ManifestError(f"nothing is known of any photo in {format_list(column.name for column in selected)}")
-    return _with_cells(manifest, cells, [column.name for column in selected], dropped)
-
-
-def _with_cells(manifest: Manifest, cells: list[str | None], columns: Sequence[str], dropped: int) -> Manifest:
-    empty = cells.count(None)
-    replaced = len(manifest) - manifest.table["caption"].null_count()
-    notes = [f"{len(cells) - empty:,} of {len(cells):,} photos, from {format_list(columns, 30)}"]
-    if replaced:
-        notes.append(f"{replaced:,} earlier ones replaced")
-    if empty:
-        notes.append(f"{empty:,} photos without one, as none of these columns says anything of them")
-    if dropped:
-        notes.append(f"{dropped:,} photos without facts of the last columns, to fit CLIP's {LONGEST + 2} tokens")
+    notes = [f"{NOTE}{note}" for note in _notes(manifest, cells, selected, too_long)]
     kept = [note for note in manifest.notes if not note.startswith(NOTE)]
     table = manifest.table.with_columns(pl.Series("caption", cells, dtype=pl.String))
-    return replace(manifest, table=table, notes=(*kept, *(f"{NOTE}{note}" for note in notes)))
+    return replace(manifest, table=table, notes=(*kept, *notes))
+
+
+def _notes(manifest: Manifest, cells: list[str | None], columns: Sequence[Said], too_long: int) -> Iterator[str]:
+    empty = cells.count(None)
+    yield f"{len(cells) - empty:,} of {len(cells):,} photos, from {format_list((one.name for one in columns), 30)}"
+    if silent := [one.name for one in columns if one.values.count(None) == len(one.values)]:
+        yield f"nothing is known in {format_list(silent, 30)}"
+    if replaced := len(manifest) - manifest.table["caption"].null_count():
+        yield f"{replaced:,} earlier ones replaced"
+    if empty:
+        yield f"{empty:,} photos without one, as none of these columns says anything of them"
+    if too_long:
+        yield f"{too_long:,} photos of which not everything is said, to fit CLIP's {LONGEST + 2} tokens"
 
 
 def caption_notes(manifest: Manifest) -> list[str]:
@@ -126,26 +127,35 @@ class _Writer:
     def __init__(self, view: Mapping[str, Value | None], facts: Sequence[Fact], seed: int, path: str) -> None:
         self._aspect, self._side = (_text(view.get(name)) for name in ("aspect", "side"))
         self._facts, self._seed, self._path = facts, seed, path
-        self.too_long = 0
+        self.too_long = False
 
     def wordings(self, count: int, leave_out: float) -> list[str]:
         """Up to `count` different sentences; fewer where the facts have fewer, none without facts."""
         if not (self._facts or self._aspect or self._side):
             return []
-        return distinct(lambda number: self._wording(number, leave_out if number else 0.0), count)
+        texts = distinct(lambda number: self._wording(number, leave_out if number else 0.0), count)
+        return [text for text in texts if text]
 
     def _wording(self, number: int, leave_out: float) -> str:
+        """Empty if what is known is too long."""
         chooser = Chooser(self._seed, self._path, number)
         facts = [fact for fact in self._facts if not (leave_out and chooser.chance(leave_out))]
-        if not facts and not (self._aspect or self._side):
+        if not facts and self._no_view:
             facts = [chooser.one(self._facts)]
-        whole = len(facts)
-        while True:
-            text = sentence(self._aspect, self._side, facts, Chooser(self._seed, f"{self._path}/words", number))
-            if fits(text) or not facts:
-                self.too_long += len(facts) < whole
-                return text
-            facts = facts[:-1]
+        text = self._sentence(facts, number)
+        if not fits(text):
+            self.too_long = True
+            facts = [fact for fact in facts if fits(self._sentence([fact], number))]
+            while not fits(text := self._sentence(facts, number)):
+                facts = facts[:-1]
+        return text if facts or not self._no_view else ""
+
+    @property
+    def _no_view(self) -> bool:
+        return self._aspect is None and self._side is None
+
+    def _sentence(self, facts: Sequence[Fact], number: int) -> str:
+        return sentence(self._aspect, self._side, facts, Chooser(self._seed, f"{self._path}/words", number))
 
 
 def _text(value: Value | None) -> str | None:

@@ -8,9 +8,11 @@ from handreid.data.captioning.values import Value, lower_first
 
 _GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 _GENDERS |= {"women": "female", "girl": "female", "men": "male", "boy": "male"}
+_UNSAID = ("other", "others", "prefer not to say")
 _NOUNS = {"female": ("girl", "woman"), "male": ("boy", "man"), None: ("child", "person")}
 _THEIR = {"female": "her", "male": "his", None: "their"}
 _DECADES = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties")
+_DECADE = re.compile(r"\d0'?s|(early|mid|late)[ -].*|" + "|".join(_DECADES))
 _OLDEST, _ADULT = 130, 18
 _RANGE = re.compile(r"\d+\s*(-|\N{EN DASH}|to)\s*\d+|\d+\s*\+")
 
@@ -18,7 +20,9 @@ _RANGE = re.compile(r"\d+\s*(-|\N{EN DASH}|to)\s*\d+|\d+\s*\+")
 def owner(gender: Value | None, age: Value | None) -> list[Fact]:
     """`a woman aged 21` and the like; nothing where neither is known, or an age is impossible."""
     sex = _GENDERS.get(gender.lower()) if isinstance(gender, str) else None
-    described = lower_first(gender) if isinstance(gender, str) and sex is None else None
+    described = None
+    if isinstance(gender, str) and sex is None and gender.lower() not in _UNSAID:
+        described = lower_first(gender)
     if isinstance(age, str) and age.isdigit():
         age = int(age)
     if isinstance(age, int | float) and not isinstance(age, bool):
@@ -26,6 +30,8 @@ def owner(gender: Value | None, age: Value | None) -> list[Fact]:
     person = " ".join(filter(None, [described or sex, "person"]))
     if isinstance(age, str) and _RANGE.fullmatch(age):
         return [Fact("owner", (f"{with_article(person)} aged {age}",))]
+    if isinstance(age, str) and _DECADE.fullmatch(age):
+        return [Fact("owner", (f"{with_article(person)} in {_THEIR[sex]} {age}",))]
     if isinstance(age, str):
         person = f"{lower_first(age)} {person}"
     elif described is None and sex is None:
