@@ -110,7 +110,8 @@ def test_other_columns_are_told_whatever_they_hold():
         scars=[0, 3, None],
         ring=["gold", "none", None],
         ring_finger=["index", "none", None],
-        accessories=["ring, watch", "none", None],
+        accessories=["a ring and Watch", "none", None],
+        bracelet=["A blue bracelet", "no bracelet", None],
     )
     for column, words in {
         "lighting_type": (r"[Ll]ighting type: dim|The lighting type is recorded as dim", "LED"),
@@ -120,6 +121,7 @@ def test_other_columns_are_told_whatever_they_hold():
         "tattoo": ("a tattoo", "(no|without) tattoos"),
         "scars": ("(no|without) scars", "three scars"),
         "ring,ring_finger": ("a gold ring (on|around) the index finger", "(no|without) rings"),
+        "bracelet": ("a blue bracelet(?! brac)", "(no|without) bracelets"),
         "accessories": ("a (ring|watch)( and|,) .*a (watch|ring)", "(no|without) accessories"),
     }.items():
         first, second, third = said(photos, *column.split(","))

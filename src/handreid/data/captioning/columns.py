@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from handreid.data.captioning.english import counted, is_plural, plural, singular, with_article
 from handreid.data.captioning.facts import Fact, Slot
-from handreid.data.captioning.values import Value, lower_first, says_none, value_words
+from handreid.data.captioning.values import Value, bare, lower_first, says_none, value_words
 
 _TONES = ("very fair", "fair", "very light", "light", "pale", "olive", "tan", "tanned", "brown", "dark", "very dark")
 _WORN = ("ring", "watch", "bracelet", "sleeve", "glove", "bandage", "plaster", "wristband")
@@ -77,7 +77,7 @@ def ring(kind: str | None, finger: str | None) -> Fact:
 def _skin(value: Value) -> Fact | None:
     if not isinstance(value, str):
         return None
-    return skin(lower_first(value).removesuffix(" skin").removesuffix(" tone"))
+    return skin(bare(value, "skin tone", "skin", "tone"))
 
 
 def _polish(value: Value) -> Fact | None:
@@ -85,11 +85,11 @@ def _polish(value: Value) -> Fact | None:
         return Fact("has", ("no nail polish", "unpainted nails", "bare nails"))
     if value is True:
         return Fact("has", ("nail polish", "painted nails", "polished nails", "polish on the nails"))
-    return polish(lower_first(value)) if isinstance(value, str) else None
+    return polish(bare(value, "nail polish", "polish", "nails")) if isinstance(value, str) else None
 
 
 def _nails(value: Value) -> Fact | None:
-    return nails(lower_first(value)) if isinstance(value, str) and not says_none(value) else None
+    return nails(bare(value, "fingernails", "nails")) if isinstance(value, str) and not says_none(value) else None
 
 
 def _accessories(value: Value) -> list[Fact]:
@@ -99,7 +99,7 @@ def _accessories(value: Value) -> list[Fact]:
         return [Fact("wears", ("accessories", "at least one accessory"))]
     if not isinstance(value, str):
         return []
-    items = [lower_first(item) for item in re.split(r"\s*[,;+/]\s*", value) if item]
+    items = [bare(item) for item in re.split(r"\s*[,;+/]\s*|\s+and\s+", value) if item]
     return [Fact("wears", (item if is_plural(item) else with_article(item),)) for item in items]
 
 
@@ -112,7 +112,7 @@ def _irregularities(value: Value) -> Fact | None:
 
 
 def _background(value: Value) -> Fact | None:
-    return background(lower_first(value).removesuffix(" background")) if isinstance(value, str) else None
+    return background(bare(value, "background")) if isinstance(value, str) else None
 
 
 def _pose(value: Value) -> Fact | None:
@@ -124,7 +124,7 @@ def _pose(value: Value) -> Fact | None:
 def _ring_finger(value: Value) -> Fact | None:
     if says_none(value):
         return _countable("wears", "ring", value, several=False)
-    return ring(None, lower_first(value)) if isinstance(value, str) else None
+    return ring(None, bare(value)) if isinstance(value, str) else None
 
 
 def _countable(slot: Slot, noun: str, value: Value, *, several: bool) -> Fact | None:
@@ -134,7 +134,9 @@ def _countable(slot: Slot, noun: str, value: Value, *, several: bool) -> Fact | 
     if value is True:
         return Fact(slot, (f"at least one {noun}",) if several else (with_article(noun),))
     if isinstance(value, str):
-        text = lower_first(value)
+        text = bare(value, noun, plural(noun))
+        if text in (noun, plural(noun)):
+            return Fact(slot, (plural(noun) if several else with_article(noun),))
         if text.startswith(_WHERE):
             return Fact(slot, (f"{plural(noun) if several else with_article(noun)} {text}",))
         return Fact(slot, (f"{text} {plural(noun)}" if several else with_article(f"{text} {noun}"),))

@@ -13,7 +13,7 @@ from handreid.data.captioning.owner import owner
 from handreid.data.captioning.selection import Said, select_columns
 from handreid.data.captioning.sentence import distinct, sentence
 from handreid.data.captioning.templates import template_fact, template_problem
-from handreid.data.captioning.values import Value, lower_first, says_none
+from handreid.data.captioning.values import Value, bare, says_none
 from handreid.data.captions import join_wordings
 from handreid.data.manifest import Manifest
 from handreid.data.tables import format_list, raise_all, short
@@ -114,7 +114,7 @@ def _rings(values: Row) -> list[Fact]:
     """Ring and finger as one fact where both say that there is one."""
     kind, finger = values.get("ring"), values.get("ring finger")
     if isinstance(finger, str) and kind is not None and not says_none(kind) and not says_none(finger):
-        return [ring(lower_first(kind) if isinstance(kind, str) else None, lower_first(finger))]
+        return [ring(bare(kind, "ring") if isinstance(kind, str) else None, bare(finger))]
     return next(known_facts(words, value) or [other_fact(words, value)] for words, value in values.items())
 
 

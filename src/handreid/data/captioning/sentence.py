@@ -1,8 +1,8 @@
 """Sentences from facts: several frames, each grammatical whichever facts there are.
 
-A photo of the back of a left hand with fair skin and a gold ring, fingers spread wide, on a wooden table.
-A picture of the palm of a woman's dark-skinned hand on wood. The hand has unpainted nails and no accessories.
-Against white: a right hand seen from the back, with long nails, wearing a blue sleeve.
+* A photo of the back of a left hand with fair skin and a gold ring, fingers spread wide, on a wooden table.
+* A picture of the palm of a woman's dark-skinned hand on wood. The hand has unpainted nails and no accessories.
+* Against white: a right hand seen from the back with long nails, without scars or moles, wearing a blue sleeve.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,8 @@ VIEWS: dict[str | None, tuple[str, ...]] = {
 }
 _TRIES = 4  # for each wording, until one differs from those before
 _NO = "no "  # how wordings begin that say that there is none
-_ADJECTIVES, _POSSESSIVES, _BEFORE, _WEARING = (
-    0.4,
-    0.6,
-    0.2,
-    0.7,
-)  # shares of sentences that use such a wording if there is one
+# shares of sentences that use such a wording if there is one
+_ADJECTIVES, _POSSESSIVES, _BEFORE, _WEARING = 0.4, 0.6, 0.2, 0.7
 
 
 def sentence(aspect: str | None, side: str | None, facts: Sequence[Fact], chooser: Chooser) -> str:
@@ -153,7 +149,7 @@ def _equipped(head: str, parts: _Parts, chooser: Chooser) -> str:
 
 
 def _having(held: Sequence[str], chooser: Chooser) -> str:
-    """` with fair skin and no ring`, ` with fair skin, without a ring or nail polish`."""
+    """` with fair skin and no rings`, ` with fair skin, without rings or nail polish`."""
     has, lacks = [form for form in held if not _negative(form)], [form for form in held if _negative(form)]
     apart = bool(lacks) and chooser.chance(0.5)
     if apart:

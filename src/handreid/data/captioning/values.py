@@ -35,7 +35,9 @@ def meanings(column: pl.Series) -> list[Value | None]:
 
 def says_none(value: Value) -> bool:
     """Whether a value means that there is none of what the column is about."""
-    return value is False or value == 0 or (isinstance(value, str) and value.lower() in _ABSENT)
+    if isinstance(value, str):
+        return value.lower() in _ABSENT or value.lower().startswith("no ")
+    return value == 0
 
 
 def value_words(value: Value) -> str:
@@ -47,6 +49,12 @@ def value_words(value: Value) -> str:
 def lower_first(text: str) -> str:
     """`Fair` as `fair`; words with other capitals stay."""
     return text.lower() if text[1:] == text[1:].lower() else text
+
+
+def bare(text: str, *nouns: str) -> str:
+    """What describes one of the nouns, without it and an article: `gold` for `A gold ring`, and for `gold`."""
+    plain = re.sub(r"^(an?|the) ", "", lower_first(text))
+    return next((plain.removesuffix(f" {noun}") for noun in nouns if plain.endswith(f" {noun}")), plain)
 
 
 def _is_flag(column: pl.Series) -> bool:
