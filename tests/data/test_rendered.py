@@ -1,6 +1,7 @@
 """Rendered hands: the same every time, true to what is said of them, and whole or not there."""
 
 import csv
+import re
 import signal
 import subprocess
 import sys
@@ -9,12 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from open_clip import SimpleTokenizer
 from PIL import Image
 
+from handreid.data.captioning.chooser import Chooser
+from handreid.data.captioning.facts import Fact
+from handreid.data.captioning.length import LONGEST
+from handreid.data.captioning.sentence import sentence
+from handreid.data.captions import split_wordings
 from handreid.data.rendered import VIEWS, render
 from handreid.data.rendered.anatomy import SKIN_WORDS, Person, person, stream
+from handreid.data.rendered.appearance import visible_facts
+from handreid.data.rendered.captions import MOST, WORDINGS
 from handreid.data.rendered.compose import compose
 from handreid.data.rendered.exposure import apply_camera
+from handreid.data.rendered.folder import RENDERER, Request, _rows
 from handreid.data.rendered.pose import limbs
 from handreid.data.rendered.scene import Framing, Scene, sample_scene
 from handreid.data.rendered.shape import Grid
@@ -24,7 +34,8 @@ from handreid.errors import DataError
 
 COLUMNS = (
     "path subject side aspect camera session caption "
-    "skin skin_tone age nails polish moles scar accessories ring sleeve background pose hands landmarks handedness"
+    "skin skin_tone age nails polish moles scar accessories ring ring_finger sleeve background pose "
+    "hands landmarks handedness"
 )
 
 
@@ -47,9 +58,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.name != "rendered.json"}
 
 
-def shot(identity: int, photo: int = 0, **changes: object) -> tuple[Person, Scene]:
+def shot(identity: int, photo: int = 0, polish: str | None = None, **changes: object) -> tuple[Person, Scene]:
     who = person(0, identity)
-    scene = sample_scene(stream(0, identity, 3, photo), who.hands["right"], "dorsal", 1, None)
+    scene = sample_scene(stream(0, identity, 3, photo), who.hands["right"], "dorsal", 1, polish)
     return who, replace(scene, **changes)
 
 
@@ -219,25 +230,56 @@ def test_skin_tones_cover_the_range() -> None:
     assert all(np.diff(grey) < -5)
 
 
-def test_captions_say_what_the_table_says(tmp_path: Path) -> None:
-    rows = table(render(tmp_path, identities=20, photos=3, size=32).parent)
-    said = " ".join(row["caption"] for row in rows)
-    for word in ("scar", "mole", "sleeve", "ring", "painted", "wooden", "young"):
-        assert word in said
-    for row in rows:
-        caption, other = row["caption"], {"left": "right", "right": "left"}[row["side"]]
-        assert f"{row['side']} hand" in caption
-        assert f"{other} hand" not in caption
-        assert ("palm" in caption.split(",")[0]) == (row["aspect"] == "palmar")
-        assert all(fact.strip() == f"{row['skin']} skin" for fact in caption.split(",") if "skin" in fact)
-        assert "nails" not in caption or (row["aspect"] == "dorsal" and f"{row['nails']} nails" in caption)
-        assert ("painted" not in caption) or f"painted {row['polish']}" in caption
-        assert "scar" not in caption or f"a scar {row['scar']}" in caption
-        assert "mole" not in caption or int(row["moles"]) > 0
-        assert "sleeve" not in caption or f"a {row['sleeve']} sleeve" in caption
-        assert " ring," not in caption + "," or row["accessories"] == "1" or "ring finger" in caption
-        assert (row["ring"] != "none") == (row["accessories"] == "1")
-        assert "wood" not in caption or row["background"] == "wood"
+def test_captions_say_what_the_table_says() -> None:
+    request = Request(RENDERER, 24, 3, 0, 32, VIEWS)
+    rows = [{name: str(value) for name, value in row.items()} for k in range(24) for row in _rows(request, k)]
+    texts = [split_wordings(row["caption"]) for row in rows]
+    assert all(len(set(each)) == WORDINGS for each in texts)
+    for word in ("scar", "mole", "sleeve", "ring on", "painted", "wooden", "veins", "hair", "slim", "fingers spread"):
+        assert any(word in text for each in texts for text in each)
+    for row, each in zip(rows, texts, strict=True):
+        for text in each:
+            _check_caption(text, row)
+
+
+def _check_caption(text: str, row: dict[str, str]) -> None:
+    other = {"left": "right", "right": "left"}[row["side"]]
+    assert f"{row['side']} hand" in text
+    assert f"{other} hand" not in text
+    assert (re.search("palmar|palm of|palm side", text) is not None) == (row["aspect"] == "palmar")
+    tones = re.findall(r"((?:very )?(?:fair|medium|brown|dark))(?:-skinned|-toned skin| skin| tone)", text)
+    assert set(tones) <= {row["skin"]}
+    lengths = re.findall(r"(short|medium|long)(?:-length)?(?: \w+)? (?:finger)?nails", text)
+    assert set(lengths) <= {row["nails"]}
+    assert row["aspect"] == "dorsal" or "nails" not in text or row["nails"] == "long"
+    assert "painted nails" not in text or row["polish"] == "none" or f"{row['polish']}-painted nails" in text
+    assert "nails painted" not in text or f"nails painted {row['polish']}" in text
+    assert "polish" not in text or f"{row['polish']} polish" in text or f"{row['polish']} nail polish" in text
+    assert "scar" not in text or f"scar {row['scar']}" in text
+    assert "mole" not in text or int(row["moles"]) > 0
+    assert "sleeve" not in text or f"a {row['sleeve']} sleeve" in text
+    assert " ring " not in text.replace("ring finger", "") or re.search(
+        f"a {row['ring']} ring (on|around) the {row['ring_finger']}", text
+    )
+    assert (row["ring"] != "none") == (row["accessories"] == "1") == (row["ring_finger"] != "none")
+    assert "wood" not in text or row["background"] == "wood"
+    assert not re.search("person|young|old|adult", text)
+
+
+def test_the_longest_captions_fit_clips_text_tower() -> None:
+    """The longest fact of each kind, as many as a wording says, the longest ones."""
+    tokens = SimpleTokenizer()
+    kinds = ("skin", "nails", "fingers", "veins", "hair", "scar", "mole", "ring", "sleeve", "cloth", "light", "blur")
+    longest = dict.fromkeys(kinds, (0, Fact("has", ("",))))
+    for identity in range(80):
+        who, scene = shot(identity, polish="dark red")
+        for fact in visible_facts(who, surface(0, identity, who, "right", "dorsal"), scene):
+            length = max(len(tokens.encode(form)) for form in fact.forms)
+            kind = next((kind for kind in kinds if kind in fact.forms[0]), kinds[0])
+            longest[kind] = max(longest[kind], (length, fact), key=lambda pair: pair[0])
+    most = [fact for _, fact in sorted(longest.values(), key=lambda pair: -pair[0])[:MOST]]
+    lengths = [len(tokens.encode(sentence("palmar", "right", most, Chooser(0, "", n)))) for n in range(400)]
+    assert 50 < max(lengths) <= LONGEST
 
 
 def test_the_hand_stands_out_from_the_background() -> None:

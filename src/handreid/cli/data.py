@@ -1,23 +1,22 @@
-"""`handreid data`: make, check and describe a manifest of photos, find hands on them, render and perturb them."""
+"""`handreid data`: make, check and describe a manifest of photos, find hands, caption, render and perturb photos."""
 
 import math
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from handreid.cli import early, output
-from handreid.cli.options import Landmarker, begin, resumable
+from handreid.cli import early, hands, output
+from handreid.cli.options import ManifestFile
 from handreid.data.names import printable
 from handreid.errors import ManifestError, OutputError
 from handreid.progress import default_progress
 
-if TYPE_CHECKING:
-    from handreid.data.manifest import Manifest as Photos
-
-app = typer.Typer(help="Photos: prepare, check and describe manifests; find hands; render hands.", no_args_is_help=True)
+app = typer.Typer(
+    help="Photos: prepare, check and describe manifests; find hands; captions; render hands.", no_args_is_help=True
+)
 
 
 class Source(StrEnum):
@@ -25,9 +24,6 @@ class Source(StrEnum):
     hd = "hd"
     folders = "folders"
     csv = "csv"
-
-
-Manifest = Annotated[Path, typer.Argument(help="Manifest, .parquet or .csv.", metavar="MANIFEST")]
 
 
 @app.command()
@@ -109,7 +105,7 @@ def _ratio(text: str | None) -> float | None:
 
 @app.command()
 def check(
-    manifest: Manifest,
+    manifest: ManifestFile,
     pixels: Annotated[bool, typer.Option(help="Decode every photo.")] = True,
 ) -> None:
     """Check the photos and their metadata. Exits with 1 if there are errors."""
@@ -128,7 +124,7 @@ def check(
 
 @app.command()
 def describe(
-    manifest: Manifest,
+    manifest: ManifestFile,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Count photos, people and views, and show the split of each protocol."""
@@ -168,114 +164,67 @@ def render(
     output.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")
 
 
+app.command()(hands.landmarks)
+app.command()(hands.quality)
+
+
 @app.command()
-def landmarks(
-    manifest: Manifest,
+def caption(
+    manifest: ManifestFile,
+    columns: Annotated[
+        str, typer.Option(help="Columns to say, separated by commas; the first are the most important.")
+    ],
     out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv; it may be the same.")],
-    landmarker: Landmarker = None,
-    points: Annotated[
-        Path | None,
+    wordings: Annotated[int, typer.Option(help="Different sentences for each photo.", min=1, max=32)] = 4,
+    leave_out: Annotated[
+        float,
         typer.Option(
-            help="Table of another landmarker instead: path, x0, y0 to x20, y20 in pixels of the photo.", metavar="CSV"
+            help="Share of the facts, beside the view, that each wording but the first leaves out at random.",
+            min=0,
+            max=0.95,
         ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; by default one per core.", min=1, show_default=False)
-    ] = None,
-    fill: Annotated[
-        bool,
+    ] = 0.0,
+    template: Annotated[
+        list[str] | None,
         typer.Option(
-            "--fill-views",
-            help="Fill empty sides and aspects, marked as predicted. Landmarks that every photo has are kept, unless "
-            "--landmarker or --points is given.",
-        ),
-    ] = False,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="With --fill-views: a run whose embeddings help to tell backs from palms.", metavar="RUN"),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="With --fill-views: the probability (0.5 to 1) below which a cell stays empty. [default: 0.9]",
+            help="Your own words for a column: 'lighting=under {value} light'. Repeat it for more columns or wordings.",
+            metavar="COLUMN=TEXT",
             show_default=False,
         ),
     ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed writes the same captions.")] = 0,
 ) -> None:
-    """Find the hand on every photo: 21 points, score, handedness, number of hands.
+    """Write captions of the photos from columns of the manifest, as sentences in several wordings.
 
-    With MediaPipe's Hand Landmarker, whose model is downloaded once; this needs the extra `handreid[landmarks]`.
-    Photos without a hand, or with several, are counted and named. What was found is kept in the cache.
+    Unknown values are left out. Gender and age are said only if --columns names them. A cell holds the wordings
+    separated by ` | `; training draws one per epoch.
     """
     early.manifests([manifest])
-    early.view_options(fill, model, threshold)
-    from handreid.data.landmark_columns import landmark_notes, landmarks_from_table
-    from handreid.data.landmark_search import add_landmarks, all_searched
+    from handreid.data.captioning.manifest import add_captions, caption_notes
+    from handreid.data.captioning.templates import parse_template
+    from handreid.data.captions import wordings as wordings_of
     from handreid.data.manifest import check_target, read
-    from handreid.data.predicted_views import THRESHOLD, view_notes
-    from handreid.landmarks.model_file import landmarker_file
 
+    templates: dict[str, list[str]] = {}
+    for column, words in map(parse_template, template or []):
+        templates.setdefault(column, []).append(words)
     photos = read(manifest)
     check_target(out, photos.root, photos.outside_root)
-    searches = points is None and not (fill and landmarker is None and all_searched(photos))
-    if searches:
-        early.landmarker(landmarker)
-    with resumable("the same command"):
-        found = photos
-        if points is not None:
-            found = landmarks_from_table(photos, points)
-        elif searches:
-            found = add_landmarks(photos, landmarker_file(landmarker), workers=workers, progress=default_progress())
-        if fill:
-            found = _with_views(found, model, THRESHOLD if threshold is None else threshold)
-        found.write(out)
-    for note in [*landmark_notes(found), *(view_notes(found) if fill else ())]:
+    captioned = add_captions(
+        photos, columns.split(","), wordings=wordings, leave_out=leave_out, seed=seed, templates=templates
+    )
+    captioned.write(out)
+    for note in caption_notes(captioned):
         output.echo(f"note: {note}")
-    output.echo(f"{printable(out)}: {len(found):,} photos, hash {found.hash[:16]}")
-
-
-def _with_views(photos: "Photos", model: Path | None, threshold: float) -> "Photos":
-    """With empty sides and aspects filled; torch is loaded only where a run helps."""
-    from handreid.data.predicted_views import fill_views
-
-    if model is None:
-        return fill_views(photos, threshold=threshold)
-    progress = begin()
-    from handreid.evaluation.view_probe import predict_views
-    from handreid.runs.folder import open_run
-
-    return predict_views(photos, open_run(model), threshold=threshold, progress=progress)
-
-
-@app.command()
-def quality(
-    manifest: Manifest,
-    out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv; it may be the same.")],
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; by default one per core.", min=1, show_default=False)
-    ] = None,
-) -> None:
-    """Measure how well each hand can be seen: size, sharpness, exposure, points inside, slant; and one number.
-
-    On a manifest with landmarks. `quality` is 0 to 100: 0 for a photo without a hand, empty where nobody looked.
-    """
-    early.manifests([manifest])
-    from handreid.data.manifest import check_target, read
-    from handreid.data.quality import NOTE, add_quality
-
-    photos = read(manifest)
-    check_target(out, photos.root, photos.outside_root)
-    measured = add_quality(photos, workers=workers, progress=default_progress())
-    measured.write(out)
-    for note in measured.notes:
-        if note.startswith(NOTE):
-            output.echo(f"note: {note}")
-    output.echo(f"{printable(out)}: {len(measured):,} photos, hash {measured.hash[:16]}")
+    path, example = next(filter(lambda row: row[1], zip(photos.table["path"], wordings_of(captioned), strict=True)))
+    for text in example:
+        output.echo(f"{path}: {text}")
+    output.echo(f"{printable(out)}: {len(captioned):,} photos, hash {captioned.hash[:16]}")
 
 
 @app.command()
 def perturb(
-    manifest: Manifest,
+    manifest: ManifestFile,
     out: Annotated[Path, typer.Option(help="New folder for the copies and their manifest.")],
     seed: Annotated[int, typer.Option(help="Random seed; the same seed makes the same copies.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the copies in pixels.", min=32, max=4096)] = 512,

@@ -57,6 +57,7 @@ class LongCheck(StrEnum):
 Data = Annotated[Path | None, typer.Option("--data", help="Manifest of the photos.", metavar="MANIFEST")]
 
 
+ManifestFile = Annotated[Path, typer.Argument(help="Manifest, .parquet or .csv.", metavar="MANIFEST")]
 Landmarker = Annotated[
     Path | None,
     typer.Option(

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
+from handreid.data.captions import first_wordings
 from handreid.data.tables import column_called
 from handreid.errors import RecipeError
 
@@ -44,7 +45,7 @@ def attribute_phrases(columns: Sequence[str], photos: pl.DataFrame, labels: Int[
             f"init by attributes {', '.join(columns)}: the manifest has none of these columns; it has "
             f"{', '.join(photos.columns)}"
         )
-    attributes = {name: _agreed(photos[column].to_list(), labels) for name, column in column_of.items()}
+    attributes = {name: _agreed(first_wordings(photos[column]).to_list(), labels) for name, column in column_of.items()}
     count = int(labels.max()) + 1
     return [
         ", ".join(_phrase(name, values[label]) for name, values in attributes.items() if values[label] is not None)
@@ -61,7 +62,9 @@ def _values(name: str, photos: pl.DataFrame, labels: Int[np.ndarray, " photos"])
             f"template place {{{name}}}: the manifest has no such column; use surface or one of its columns, "
             f"{', '.join(photos.columns)}"
         )
-    return [None if value is None else _plain(value) for value in _agreed(photos[column].to_list(), labels)]
+    return [
+        None if value is None else _plain(value) for value in _agreed(first_wordings(photos[column]).to_list(), labels)
+    ]
 
 
 def _agreed(values: Sequence[object], labels: Int[np.ndarray, " photos"]) -> list[object]:

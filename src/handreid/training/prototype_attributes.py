@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from handreid.data.captions import first_wordings
 from handreid.data.tables import column_called
 from handreid.errors import RecipeError
 from handreid.models.embedder import Embedder
@@ -58,7 +59,7 @@ def attributes_of(
     counts = np.bincount(labels)
     for name, phrase in phrases.items():
         column = column_called(name, photos.columns)
-        words = None if column is None else attribute_values(photos[column], name)
+        words = None if column is None else attribute_values(first_wordings(photos[column]), name)
         if words is None or words.null_count() == len(words):
             continue
         with_value = np.bincount(labels[words.is_not_null().to_numpy()], minlength=len(counts))

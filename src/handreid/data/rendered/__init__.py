@@ -12,6 +12,7 @@
 * `backdrop`    the background
 * `textures`    noise for skin, cloth, wood and stone
 * `exposure`    light, shadow, lens and sensor
+* `appearance`  what is visible, as facts
 * `captions`    the photo described in words
 * `folder`      folders and processes
 """

@@ -18,8 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from handreid.data.processes import cores, in_processes
-from handreid.data.rendered.anatomy import Aspect, Person, Side, person, stream
-from handreid.data.rendered.captions import caption, scar_place
+from handreid.data.rendered.anatomy import DIGITS, Aspect, Person, Side, person, stream
+from handreid.data.rendered.appearance import place
+from handreid.data.rendered.captions import captions
 from handreid.data.rendered.exposure import apply_camera
 from handreid.data.rendered.landmarks import landmarks
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
@@ -221,23 +222,26 @@ def _rows(request: Request, identity: int) -> list[Row]:
 def _row(request: Request, identity: int, photo: int) -> Row:
     shot = _shot(request, identity, photo)
     who, scene, worn = shot.who, shot.scene, shot.scene.worn
+    scar = shot.marks.scar
+    path = f"Hands/{_name(identity, photo, request)}"
     return {
-        "path": f"Hands/{_name(identity, photo, request)}",
+        "path": path,
         "subject": who.subject,
         "side": scene.side,
         "aspect": scene.aspect,
         "camera": scene.camera.name,
         "session": scene.session,
-        "caption": caption(stream(request.seed, identity, 5, photo), who, shot.marks, scene),
+        "caption": captions(request.seed, path, who, shot.marks, scene),
         "skin": who.skin,
         "skin_tone": round(who.tone, 4),
         "age": who.age,
         "nails": who.nails,
         "polish": worn.polish or "none",
         "moles": len(shot.marks.moles),
-        "scar": scar_place(shot.marks, scene.aspect) or "none",
+        "scar": place(scar.part, scar.start, scene.aspect) if scar else "none",
         "accessories": int(worn.ring is not None),
         "ring": worn.ring or "none",
+        "ring_finger": DIGITS[worn.ring_digit] if worn.ring else "none",
         "sleeve": worn.sleeve or "none",
         "background": scene.background.kind,
         "pose": scene.pose.words,
