@@ -16,12 +16,13 @@ from handreid.recipe.checks import Checks
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
 from handreid.recipe.model import Model
+from handreid.recipe.pretrain import Pretrain
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import Tracker, check_one_each, with_keys
 
 # Every kind of stage; `training/stages/registry.py` has what trains each.
-Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
+Stage = Annotated[FineTune | LearnPrompts | Pretrain, Field(discriminator="kind")]
 
 
 class Recipe(Value):
@@ -59,6 +60,16 @@ class Recipe(Value):
     def fine_tunes(self) -> list[tuple[int, FineTune]]:
         """The stages of kind `fine_tune`, with their numbers."""
         return [(number, stage) for number, stage in enumerate(self.stages) if isinstance(stage, FineTune)]
+
+    @property
+    def photo_stages(self) -> list[FineTune | Pretrain]:
+        """The stages that read augmented photos."""
+        return [stage for stage in self.stages if isinstance(stage, FineTune | Pretrain)]
+
+    @property
+    def reads_identities(self) -> bool:
+        """Whether a stage reads identities; if none does, photos without a subject can be trained on."""
+        return not self.stages or any(stage.reads_identities for stage in self.stages)
 
     @property
     def validated(self) -> list[tuple[int, Stage]]:
