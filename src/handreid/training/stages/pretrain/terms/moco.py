@@ -112,8 +112,8 @@ class Moco(PretrainTerm):
         for follower, leader in pairs:
             for slow, quick in zip(follower.parameters(), leader.parameters(), strict=True):
                 slow.lerp_(quick.detach(), 1 - self.momentum)
-        for slow, quick in zip(self.key_backbone.buffers(), backbone.buffers(), strict=True):
-            slow.copy_(quick)
+        for held, current in zip(self.key_backbone.buffers(), backbone.buffers(), strict=True):
+            held.copy_(current)
 
     def momentum_parameters(self) -> dict[str, nn.Parameter]:
         parts = {"key_backbone": self.key_backbone, "key_projection": self.key_projection}
