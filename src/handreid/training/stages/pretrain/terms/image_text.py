@@ -38,7 +38,8 @@ class ImageText(PretrainTerm):
         self.outside = (text,)  # the stage has the tower: here it would be in the checkpoint twice
         self.kind = loss
         self.learns = learns
-        if temperature is not None:
+        self.fixed_scale = None if temperature is None or learns != "image" else 1 / temperature
+        if temperature is not None and learns != "image":
             with torch.no_grad():
                 text.clip.logit_scale.fill_(-math.log(temperature))
         self.bias = nn.Parameter(torch.tensor(FIRST_BIAS)) if loss == "siglip" and learns != "image" else None
@@ -54,7 +55,8 @@ class ImageText(PretrainTerm):
         images, texts = encoded.features[0].joint, self.encode(encoded.tokens)
         with without_autocast(images):
             images, texts = (F.normalize(at_least_fp32(part), dim=1) for part in (images, texts))
-            scale = self.text.clip.logit_scale.exp()
+            own: Tensor = self.text.clip.logit_scale.exp()
+            scale = own if self.fixed_scale is None else torch.full_like(own, self.fixed_scale)
             loss = self._loss(images, texts, scale)
             best = (images.detach() @ texts.detach().T).argmax(dim=1)
             right = (encoded.tokens[best] == encoded.tokens).all(dim=1).float().mean()
@@ -75,7 +77,8 @@ class ImageText(PretrainTerm):
 
     @torch.no_grad()
     def after_step(self, backbone: nn.Module) -> None:
-        self.text.clip.logit_scale.clamp_(0, LARGEST_SCALE)
+        if self.learns != "image":
+            self.text.clip.logit_scale.clamp_(0, LARGEST_SCALE)
 
     def _loss(self, images: Tensor, texts: Tensor, scale: Tensor) -> Float[Tensor, ""]:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
