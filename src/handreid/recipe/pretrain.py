@@ -86,7 +86,11 @@ class Pretrain(StageValue):
 
     @property
     def reads_identities(self) -> bool:
-        return isinstance(self.sampler, PkSampler) or any(term.reads_identities for term in self.terms)
+        sampler = self.sampler
+        by_identity = isinstance(sampler, PkSampler) or (
+            isinstance(sampler, BalancedSampler) and "subject" in sampler.by
+        )
+        return by_identity or any(term.reads_identities for term in self.terms)
 
     @property
     def compares_views(self) -> bool:
