@@ -279,6 +279,8 @@ def test_signs_of_collapse():
         (MOCO.replace("enlarge: 1.25", "enlarge: 2}, {kind: affine"), "21% of a photo in a view"),
         (MOCO.replace("{kind: crop, enlarge: 1.25}", ""), "both views of a photo would be the same"),
         (MOCO.replace("terms: [", "terms: [{kind: moco}, "), "moco more than once"),
+        (LIT.replace("batch_size: 8", "keep: best"), "no epoch changes the identification"),
+        (f"{{kind: learn_prompts}}, {LIT}", "put it after the pre-training"),
     ],
 )
 def test_recipes_that_cannot_work_are_refused(stage: str, message: str):

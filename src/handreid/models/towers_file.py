@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from handreid.files import found_file, is_folder
 from handreid.models.sealed import load_sealed, save_sealed
 from handreid.models.text import TextEncoder
+from handreid.recipe.pretrain import TOWERS
 
-TOWERS = "towers.safetensors"
 FORMAT = 1
 _KEY = "handreid-towers"  # of the file's metadata
 

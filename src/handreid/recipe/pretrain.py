@@ -5,12 +5,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from handreid.recipe.augmentations import Affine, Augmentation, Background, ColourJitter, Crop, Perspective
+from handreid.recipe.augmentations import (
+    Affine,
+    Augmentation,
+    Background,
+    ColourJitter,
+    Crop,
+    Perspective,
+    RandomErasing,
+)
 from handreid.recipe.optimizer import Optimizer
 from handreid.recipe.pretrain_terms import AnyPretrainTerm, Collapse, ImageTextTerm
 from handreid.recipe.samplers import BalancedSampler, PkSampler, RandomSampler
 from handreid.recipe.stage_base import StageValue
 
+TOWERS = "towers.safetensors"  # what a run that has pre-trained gives to other recipes
 SMALLEST_VIEW = 0.25  # share of the photo's area that every view shows at least
 
 
@@ -51,7 +60,7 @@ class Pretrain(StageValue):
     """Precision of the autocast, as in `fine_tune`."""
     validate_every: int = Field(1, ge=1)
     """Epochs between validations by identification, which read labels but change no weight unless `keep` is best; the
-    last epoch is always validated. Without identities there is no validation."""
+    last epoch is always validated. There is none without identities, and with `learns: text`."""
     keep: Literal["best", "last"] = "last"
     """Weights that the stage ends with: those of the last epoch, or those with the best validation mAP."""
     collapse: Collapse | None = Collapse()
@@ -73,8 +82,8 @@ class Pretrain(StageValue):
         return self.learns != "text"
 
     @property
-    def validated_weights(self) -> Literal["best", "last"]:
-        return self.keep
+    def validated_weights(self) -> Literal["best", "last"] | None:
+        return None if self.learns == "text" else self.keep
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:
@@ -119,6 +128,8 @@ class Pretrain(StageValue):
 
     @model_validator(mode="after")
     def _towers_and_terms_go_together(self) -> "Pretrain":
+        if self.learns == "text" and self.keep == "best":
+            raise ValueError("learns is 'text', so no epoch changes the identification that keep: best chooses by")
         without_text = [term.kind for term in self.terms if not isinstance(term, ImageTextTerm)]
         if self.learns == "text" and without_text:
             raise ValueError(f"learns is 'text', but {without_text[0]} compares views of photos: use image or both")
@@ -149,9 +160,12 @@ class Pretrain(StageValue):
                 share /= step.enlarge**2
             elif isinstance(step, Affine):
                 share /= max(1.0, step.zoom[1] if isinstance(step.zoom, tuple) else 1 + step.zoom) ** 2
+            elif isinstance(step, RandomErasing):
+                share *= 1 - step.area[1]
         if share < SMALLEST_VIEW:
             raise ValueError(
                 f"augment may leave {share:.0%} of a photo in a view, so little that two views may show different "
-                f"parts of a hand, or none: lower crop.enlarge or affine.zoom, until it is {SMALLEST_VIEW:.0%} or more"
+                f"parts of a hand, or none: lower crop.enlarge, affine.zoom or random_erasing.area, until "
+                f"{SMALLEST_VIEW:.0%} or more is left"
             )
         return self

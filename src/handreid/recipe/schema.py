@@ -87,6 +87,17 @@ class Recipe(Value):
         return self
 
     @model_validator(mode="after")
+    def _texts_are_of_the_last_text_tower(self) -> "Recipe":
+        for number, stage in enumerate(self.stages):
+            earlier = [at for at, other in enumerate(self.stages[:number]) if other.learns_texts]
+            if isinstance(stage, Pretrain) and stage.learns != "image" and earlier:
+                raise ValueError(
+                    f"stages.{number} trains the text tower, but stages.{earlier[0]} ({self.stages[earlier[0]].kind}) "
+                    "has learned texts with the one of before: put it after the pre-training"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _what_is_added_learns(self) -> "Recipe":
         added = {
             "model.backbone.visual_prompts": self.model.backbone.visual_prompts is not None,

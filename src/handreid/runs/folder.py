@@ -37,6 +37,7 @@ from handreid.files import (
 )
 from handreid.recipe import Recipe, dump_recipe, parse_recipe
 from handreid.recipe.load import text_of
+from handreid.recipe.pretrain import TOWERS
 from handreid.runs.records import RUN_FORMAT, read_run
 
 _PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")
@@ -59,7 +60,7 @@ class Run:
     @property
     def towers(self) -> Path:
         """Both towers in open_clip's names, if a stage of the run gives them to other recipes."""
-        return self.folder / "towers.safetensors"
+        return self.folder / TOWERS
 
     @property
     def evaluation(self) -> Path:

@@ -11,8 +11,8 @@ from handreid.files import file_hash
 from handreid.messages import shown
 from handreid.models.clip import ClipTowers, weights_file
 from handreid.models.text import TextEncoder
-from handreid.models.towers_file import TOWERS
 from handreid.recipe import Recipe
+from handreid.recipe.pretrain import TOWERS
 from handreid.runs.folder import Run, check_finished, check_noted, open_run
 
 _NOTED = "weights_hash"

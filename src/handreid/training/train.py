@@ -205,9 +205,9 @@ def _untrained(
     if pretrained:
         notes += check_parent(pretrained, material, progress, key="model.backbone.weights")
     towers = build_towers(recipe)
+    trained = parent is not None and take_text(towers.text, parent)  # before a head reads sentences with it
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
     attach_prototypes(embedder, recipe, material)
     if parent:
         notes.append(initialise_from(embedder, parent))
-    trained = parent is not None and take_text(towers.text, parent)
     return Handover(embedder, towers.text, text_trained=trained), notes

@@ -85,7 +85,7 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
         return module
 
     def validation(self, job: Job, module: PretrainModule) -> ValidationSpec:
-        if not job.material.split.validation:
+        if not job.material.split.validation or self.settings.validated_weights is None:
             return ValidationSpec(lambda _: {}, self.settings.validate_every, monitor=None)
         return ValidationSpec(identification(job), self.settings.validate_every)
 
