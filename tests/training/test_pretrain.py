@@ -208,7 +208,11 @@ class TestARun:
             train(recipe_of(model__backbone__weights=child.folder), captioned, tmp_path / "none")
 
     def test_the_text_tower_alone_learns_for_a_frozen_image_tower(self, captioned: Path, tmp_path: Path):
-        run = train(recipe_of(LIT, evaluate__prompts="{}"), captioned, tmp_path / "lit")
+        run = train(
+            recipe_of(LIT, evaluate__prompts="{}", evaluate__draws=1, evaluate__resamples=50),
+            captioned,
+            tmp_path / "lit",
+        )
         before, after = build_towers(recipe_of()), load_file(run.towers)
         assert all(torch.equal(value, after[f"visual.{name}"]) for name, value in before.image.state_dict().items())
         assert not torch.equal(before.text.clip.text_projection, after["text_projection"])
@@ -216,7 +220,11 @@ class TestARun:
         assert evaluate(run)[1].metrics["map"].value > 0
 
     def test_photos_without_subjects_are_enough_where_no_label_is_read(self, unlabelled: Path, tmp_path: Path):
-        run = train(recipe_of(MOCO.replace("queue: 12", "version: v3")), unlabelled, tmp_path / "run")
+        run = train(
+            recipe_of(MOCO.replace("queue: 12", "version: v3").replace("epochs: 2", "epochs: 1")),
+            unlabelled,
+            tmp_path / "run",
+        )
         assert any("no photo has a subject: 48 photos to train on" in note for note in run.facts["notes"])
         with pytest.raises(ProtocolError, match="nothing can be tested: give photos of known people"):
             evaluate(run)
