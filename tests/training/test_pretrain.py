@@ -209,7 +209,7 @@ class TestARun:
 
     def test_the_text_tower_alone_learns_for_a_frozen_image_tower(self, captioned: Path, tmp_path: Path):
         run = train(
-            recipe_of(LIT, evaluate__prompts="{}", evaluate__draws=1, evaluate__resamples=50),
+            recipe_of(LIT, evaluate__prompts="{}", evaluate__draws=1, evaluate__resamples=100),
             captioned,
             tmp_path / "lit",
         )
