@@ -21,6 +21,8 @@ from handreid.objectives.momentum_contrast import momentum_contrast
 from handreid.objectives.supcon import supervised_contrast
 from handreid.recipe import Recipe, parse_recipe
 from handreid.recipe.pretrain_terms import Collapse
+from handreid.report.figures.training import _ORDER
+from handreid.report.figures.training_series import training_series
 from handreid.report.page.summary_text import describe_run
 from handreid.runs.folder import Run
 from handreid.runs.pretrained_weights import towers_of
@@ -187,6 +189,9 @@ class TestARun:
         watched = {"moco", "supcon", "image_text_photos", "image_text_captions"}
         assert {f"features_{name}_{what}" for name in watched for what in ("spread", "effective_rank")} <= entry.keys()
         assert {"features_moco_queue_accuracy", "features_image_text_temperature"} <= entry.keys()
+        panels = {panel.name: panel for stage in training_series(runs[0]) for panel in stage.panels}
+        assert panels.keys() <= set(_ORDER)
+        assert "captions spread" in [line.name for line in panels["features"].series]
         checks = json.loads((runs[0].folder / "stages/0-pretrain/checks.json").read_text())["checks"]
         assert {"views", "queue", "key_encoder", "preprocessing", "frozen"} <= {check["name"] for check in checks}
         assert "both towers are trained for 2 epochs" in describe_run(runs[0].recipe, None)

@@ -104,7 +104,8 @@ def _panels(entries: Sequence[Mapping[str, Any]]) -> list[Panel]:
 
 def _feature_panels(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Panel]:
     """Spread and accuracies, which are fractions, and effective ranks; temperatures are only in metrics.jsonl."""
-    shown = {name: name.removeprefix(_FEATURES).replace("_", " ") for name in names}
+    of_pairs = re.compile(r"^image_text_(?=photos|captions)")  # the margin has no room for more
+    shown = {name: of_pairs.sub("", name.removeprefix(_FEATURES)).replace("_", " ") for name in names}
     shares = [name for name in names if name.endswith(("_spread", "_accuracy"))]
     ranks = [name for name in names if name.endswith("_effective_rank")]
     return [
