@@ -28,7 +28,7 @@ from handreid.models.heads import Head
 from handreid.objectives.custom import CustomObjective, make_module
 from handreid.objectives.objective import Objective
 from handreid.objectives.table import OBJECTIVES
-from handreid.recipe import FineTune, KReciprocal, QueryExpansion, Recipe, Rerank
+from handreid.recipe import FineTune, KReciprocal, Pretrain, QueryExpansion, Recipe, Rerank
 from handreid.recipe.augmentations import (
     Affine,
     Augmentation,
@@ -178,7 +178,7 @@ def _widths(head: Head, names: tuple[str, ...], neck: object) -> dict[str, int]:
     return {name: widths[name] for name in names}
 
 
-def build_batches(stage: FineTune, labels: np.ndarray, groups: np.ndarray | None, *, seed: int) -> Batches:
+def build_batches(stage: FineTune | Pretrain, labels: np.ndarray, groups: np.ndarray | None, *, seed: int) -> Batches:
     """A function that draws an epoch's batches of photos with these labels. A balanced sampler balances `groups`."""
 
     def batches(epoch: int, rank: int, world_size: int, centres: np.ndarray | None) -> BatchSampler:
@@ -205,13 +205,13 @@ def build_mix(stage: FineTune) -> Mix | None:
     return mix(stage.mix.alpha, stage.mix.probability)
 
 
-def enlargement(stage: FineTune) -> float:
+def enlargement(stage: FineTune | Pretrain) -> float:
     """The factor by which photos are decoded larger than the model's input for training."""
     crops = [step.enlarge for step in stage.augment if isinstance(step, Crop)]
     return max(crops, default=1.0)
 
 
-def build_augment(stage: FineTune, preprocessing: Preprocessing) -> v2.Compose:
+def build_augment(stage: FineTune | Pretrain, preprocessing: Preprocessing) -> v2.Compose:
     """The augmentations of training, from a PIL image to a uint8 tensor: flips first, then the recipe's in their order,
     random erasing last. Raises DataError if a folder of backgrounds is missing or holds no photo.
     """
@@ -262,7 +262,7 @@ def _features(recipe: Recipe) -> tuple[tuple[FeatureName, ...], tuple[FeatureNam
     test = recipe.model.test_feature
     read = [(name, test.neck) for name in test.features]
     for stage in recipe.stages:
-        for term in stage.terms:
+        for term in stage.feature_terms:
             read += [(name, getattr(term, "neck", "after")) for name in term.features]
     names: tuple[FeatureName, ...] = get_args(FeatureName)
     used = tuple(name for name in names if name != "parts" and name in {name for name, _ in read})

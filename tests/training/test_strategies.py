@@ -16,8 +16,8 @@ from handreid.errors import DataError, RecipeError
 from handreid.models.embedder import Embedder
 from handreid.recipe import Recipe, builtin_names, load_recipe, parse_recipe
 from handreid.training.optimizers import Part, encoder_parts, parameter_groups
-from handreid.training.stages.fine_tune.stage import group_numbers
 from handreid.training.stages.fine_tune.weight_averaging import Averaging
+from handreid.training.stages.photo_data import group_numbers
 from handreid.training.train import train
 from tests.conftest import MICRO_RECIPE
 from tests.training.resumed import whole_and_resumed

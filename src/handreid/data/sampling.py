@@ -89,11 +89,12 @@ class TrainingPhotos(Dataset[Batch]):
     def __getitem__(self, drawn: list[Drawn]) -> Batch:
         positions = torch.tensor([position for position, _ in drawn])
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            photos = [self._photo(position, seed) for position, seed in drawn]
+            photos = [self.augmented(position, seed) for position, seed in drawn]
         conditions = None if self.conditions is None else self.conditions[positions]
         return Batch(torch.stack(photos), self.labels[positions], self.rows[positions], conditions)
 
-    def _photo(self, position: int, seed: int) -> UInt8[Tensor, "3 height width"]:
+    def augmented(self, position: int, seed: int) -> UInt8[Tensor, "3 height width"]:
+        """The photo at a position, augmented from this seed; it changes torch's global generator."""
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device, for 0.1 ms
         pixels = self.photos[int(self.rows[position])].transpose(1, 2, 0)
         if position >= self.unmirrored:

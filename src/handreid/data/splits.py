@@ -124,22 +124,27 @@ def make_split(
     test_share: float = 0.5,
     trains: bool = True,
     cameras: Cameras = "ignore",
+    subjects: bool = True,
 ) -> Split:
     """Split a manifest by a protocol; see `protocols` for each.
 
     `view` is `dorsal-right` and the like, or None for all views pooled. `validation_share` is the share of training
     subjects held out, `test_share` (disjoint only) that of subjects tested; both between 0 and 1. With `cameras`
     "cross" a photo of the query's own camera is no right answer. With `trains` False a validation that the data do not
-    allow is left out, with a note. Raises ProtocolError where the data do not allow the rest, ManifestError where a
+    allow is left out, with a note. Without need of `subjects`, a manifest in which no photo has one is all training,
+    and nothing is tested. Raises ProtocolError where the data do not allow the rest, ManifestError where a
     label needs a side or an aspect that a photo does not have.
     """
     if draws < 1:
         raise ProtocolError(f"{draws} draws; at least one is needed")
     labelled = manifest.labelled
+    if len(manifest) and not len(labelled) and not subjects:
+        return _all_training(manifest, protocol, label, view)
     if len(manifest) and not len(labelled):
         raise ProtocolError(
             f"none of the {len(manifest):,} photos has a subject (the column `subject` is empty): fill it in "
-            "to train or to test; photos without subjects can only be embedded and shown"
+            "to train or to test; photos without subjects can be embedded and shown, and recipes that read no labels "
+            "(such as pretrain-moco) can train on them"
         )
     labels = [str(name) for name in labelled.labels(label)]
     context = SplitContext(labelled, label, labels, labelled.table["path"].to_list(), view, seed, draws)
@@ -166,6 +171,27 @@ def make_split(
         cameras=by_camera,
     )
     return split if labelled is manifest else _among_all(split, manifest)
+
+
+def _all_training(manifest: Manifest, protocol: Protocol, label: LabelKind, view: str | None) -> Split:
+    """All photos of the view, except those that the manifest gives to another part than training."""
+    given = manifest.table["split"].fill_null("train").to_numpy() == "train"
+    train = np.flatnonzero(given & view_rows(manifest, view))
+    if not len(train):
+        raise ProtocolError(f"no photo{f' of {view}' if view else ''} to train on")
+    return Split(
+        protocol=protocol,
+        label=label,
+        view=view,
+        train=train,
+        validation_rows=np.empty(0, np.int64),
+        validation=(),
+        test=(),
+        identities=tuple(names_of(manifest, label)),
+        subjects=tuple(names_of(manifest, "subject")),
+        paths=tuple(manifest.table["path"].to_list()),
+        notes=(f"no photo has a subject: {counted(len(train), 'photo')} to train on, none to validate or to test",),
+    )
 
 
 def _sides(

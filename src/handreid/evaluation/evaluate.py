@@ -20,7 +20,7 @@ from handreid.metrics.query_scores import score
 from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, Rerank, Tracker
 from handreid.recipe.load import override_recipe
-from handreid.runs.dataset import RunDataset, load_dataset
+from handreid.runs.dataset import RunDataset, check_tested, load_dataset
 from handreid.runs.folder import Run, check_finished, environment
 from handreid.runs.leakage import Leak, unseen
 from handreid.runs.pretrained_weights import check_weights
@@ -56,6 +56,7 @@ def evaluate(
     changed = override_recipe(recipe, changes or {}, flip_tta, rerank)
     place = data or Path(run.facts["manifest"])
     material = trained_on if trained_on and changed.data == recipe.data else load_dataset(changed, place, trains=False)
+    check_tested(material)
     material, leaks, notes = unseen(run, material, progress)
     if changed.evaluate.prompts is not None:
         check_weights(run, changed)  # early: the text tower is needed only at the end

@@ -24,7 +24,7 @@ from handreid.errors import ProtocolError
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.recipe.load import override_recipe
-from handreid.runs.dataset import RunDataset, load_dataset
+from handreid.runs.dataset import RunDataset, check_tested, load_dataset
 from handreid.runs.exposure import Exposure
 from handreid.runs.leakage import find_leaks, hashes_in
 
@@ -87,6 +87,7 @@ def _all_subjects(recipe: Recipe, path: Path, trained_on: RunDataset, protocol: 
     manifest = read(path)
     view = recipe.data.view if recipe.data.view in manifest.views else "all"
     if manifest.hash == trained_on.manifest.hash:
+        check_tested(trained_on)
         split = load_dataset(recipe, path).split
     elif protocol is None and natural_protocol(manifest) == "disjoint":
         return _everyone(recipe, manifest, None if view == "all" else view)

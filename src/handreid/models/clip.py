@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from handreid import messages
 from handreid.errors import WeightsError
-from handreid.files import found_file
 from handreid.models.clip_weights import find_weights, load_weights, resize_position_embedding, tags_of
 from handreid.models.text import TextEncoder
+from handreid.models.towers_file import towers_file
 
 TINY = "handreid-tiny"
 Config = dict[str, Any]
@@ -69,8 +69,11 @@ def clip_config(name: str, override: Config | Path | None = None) -> Config:
 
 
 def weights_file(name: str, weights: str, *, tagged: bool = True) -> Path | None:
-    """The file that `weights` names; None for "none", for a pretrained tag of the model, and if there is no file."""
-    return None if weights == "none" or (tagged and weights in tags_of(name)) else found_file(weights)
+    """The file that `weights` names, in a run's folder that of its towers.
+
+    None for "none", for a pretrained tag of the model, and if there is no file.
+    """
+    return None if weights == "none" or (tagged and weights in tags_of(name)) else towers_file(weights)
 
 
 def load_clip(
@@ -85,7 +88,8 @@ def load_clip(
 ) -> ClipTowers:
     """Both towers in eval mode, fp32.
 
-    `weights` is a pretrained tag, a file (open_clip, OpenAI or safetensors) or "none". With `towers="image"` the file
+    `weights` is a pretrained tag, a file (open_clip, OpenAI or safetensors), the folder of a run with both towers, or
+    "none". With `towers="image"` the file
     holds the image tower alone and the text tower stays random, drawn from `seed`. `stride` is between patches, in
     pixels; None is the patch's side. Raises WeightsError.
     """

@@ -16,8 +16,9 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_p
 
 from handreid import messages
 from handreid.errors import WeightsError
-from handreid.files import found_file
+from handreid.models.towers_file import lacks_towers, read_towers, towers_file
 from handreid.models.weight_files import State, read_weights
+from handreid.recipe.pretrain import TOWERS
 
 _TAGS = "by `open_clip.list_pretrained_tags_by_model('{}')`"
 
@@ -33,11 +34,19 @@ def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool 
     if weights in tags:
         tag = get_pretrained_cfg(name, weights)
         return read_weights(_download(name, weights, tag))[0], bool(tag.get("quick_gelu", False))
-    path = found_file(weights)
+    path = towers_file(weights)
+    if path is None and lacks_towers(weights):
+        raise WeightsError(
+            f"weights {messages.shown(weights, 200)}: the folder has no {TOWERS}, which a finished run with a stage "
+            "`pretrain` writes; to start from the image tower of another run, use init_from"
+        )
     if path is None:
         tag_of = f"no tag of {name}" if tags else f"{name} has no pretrained tags"
         hint = f"; {messages.known(weights, tags, _TAGS.format(name))}" if tags else ""
         raise WeightsError(f"weights {messages.shown(weights, 200)}: no such file, and {tag_of}{hint}; or use 'none'")
+    ours = read_towers(path)
+    if ours is not None:
+        return ours
     state, from_openai = read_weights(path)
     return state, True if from_openai else None
 

@@ -27,15 +27,23 @@ class SupCon(Objective):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
         features = outputs.at(self.neck)
-        return torch.stack([self._loss(features[name], targets.labels) for name in self.features]).sum()
+        return torch.stack(
+            [supervised_contrast(features[name], targets.labels, self.temperature) for name in self.features]
+        ).sum()
 
-    def _loss(self, features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        with without_autocast(features):
-            logits = cosines(at_least_fp32(features)) / self.temperature
-            itself = torch.eye(len(labels), dtype=torch.bool, device=logits.device)
-            # not -inf: the softmax of a photo that is alone would be 0 / 0
-            log_sums = logits.masked_fill(itself, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
-            positive, _ = positive_negative_masks(labels)
-            counts = positive.sum(dim=1)
-            losses = ((log_sums - logits) * positive).sum(dim=1) / counts.clamp(min=1)
-            return losses.sum() / counts.count_nonzero().clamp(min=1)
+
+def supervised_contrast(
+    features: Float[Tensor, "batch dim"], labels: Int[Tensor, " batch"], temperature: float
+) -> Float[Tensor, ""]:
+    """The mean over all rows that have a positive; see `SupCon`. With two views of each photo, and the photo's number
+    as label, it is SimCLR's NT-Xent (Chen et al. 2020, equation 1).
+    """
+    with without_autocast(features):
+        logits = cosines(at_least_fp32(features)) / temperature
+        itself = torch.eye(len(labels), dtype=torch.bool, device=logits.device)
+        # not -inf: the softmax of a photo that is alone would be 0 / 0
+        log_sums = logits.masked_fill(itself, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
+        positive, _ = positive_negative_masks(labels)
+        counts = positive.sum(dim=1)
+        losses = ((log_sums - logits) * positive).sum(dim=1) / counts.clamp(min=1)
+        return losses.sum() / counts.count_nonzero().clamp(min=1)

@@ -26,6 +26,7 @@ from handreid.recipe.optimizer import (
     Schedule,
 )
 from handreid.recipe.preprocess import Preprocess
+from handreid.recipe.pretrain import Pretrain
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.rerank import GalleryExpansion, KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage
@@ -55,6 +56,7 @@ __all__ = [
     "OneCycleSchedule",
     "Optimizer",
     "Preprocess",
+    "Pretrain",
     "Prompts",
     "QueryExpansion",
     "Recipe",

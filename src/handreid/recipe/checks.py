@@ -18,6 +18,9 @@ CheckName = Literal[
     "texts",
     "clipping",
     "frozen",
+    "views",
+    "queue",
+    "key_encoder",
 ]
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 

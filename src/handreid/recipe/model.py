@@ -27,7 +27,8 @@ class Backbone(Value):
     name: str = "ViT-B-16-quickgelu"
     """A model of open_clip with a native ViT or ResNet tower, or `handreid-tiny`."""
     weights: str = "openai"
-    """A pretrained tag of open_clip, a file (open_clip, OpenAI or safetensors), or `none` for random weights."""
+    """A pretrained tag of open_clip, a file (open_clip, OpenAI or safetensors), the folder of a run that has
+    [pre-trained](pretraining.md) (for both its towers), or `none` for random weights."""
     towers: Literal["both", "image"] = "both"
     """`image` for a file that holds only the image tower; the text tower is then random."""
     image_size: Size | None = None

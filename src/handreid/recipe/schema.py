@@ -17,12 +17,13 @@ from handreid.recipe.chirality import keys_about_side
 from handreid.recipe.data import Data
 from handreid.recipe.evaluate import Evaluate
 from handreid.recipe.model import Model
+from handreid.recipe.pretrain import Pretrain
 from handreid.recipe.prompts import LearnPrompts
 from handreid.recipe.stages import FineTune
 from handreid.recipe.tracking import Tracker, check_one_each, with_keys
 
 # Every kind of stage; `training/stages/registry.py` has what trains each.
-Stage = Annotated[FineTune | LearnPrompts, Field(discriminator="kind")]
+Stage = Annotated[FineTune | LearnPrompts | Pretrain, Field(discriminator="kind")]
 
 
 class Recipe(Value):
@@ -62,6 +63,16 @@ class Recipe(Value):
         return [(number, stage) for number, stage in enumerate(self.stages) if isinstance(stage, FineTune)]
 
     @property
+    def photo_stages(self) -> list[FineTune | Pretrain]:
+        """The stages that read augmented photos."""
+        return [stage for stage in self.stages if isinstance(stage, FineTune | Pretrain)]
+
+    @property
+    def reads_identities(self) -> bool:
+        """Whether a stage reads identities; if none does, photos without a subject can be trained on."""
+        return not self.stages or any(stage.reads_identities for stage in self.stages)
+
+    @property
     def validated(self) -> list[tuple[int, Stage]]:
         """The stages that are validated by identification, with their numbers."""
         return [(number, stage) for number, stage in enumerate(self.stages) if stage.validated_weights]
@@ -73,6 +84,17 @@ class Recipe(Value):
                 raise ValueError(
                     f"stages.{number}.{stage.reads_texts[0]} reads the texts of identities, but no earlier stage "
                     "learns them: put {kind: learn_prompts} before it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_are_of_the_last_text_tower(self) -> "Recipe":
+        for number, stage in enumerate(self.stages):
+            earlier = [at for at, other in enumerate(self.stages[:number]) if other.learns_texts]
+            if isinstance(stage, Pretrain) and stage.learns != "image" and earlier:
+                raise ValueError(
+                    f"stages.{number} trains the text tower, but stages.{earlier[0]} ({self.stages[earlier[0]].kind}) "
+                    "has learned texts with the one of before: put it after the pre-training"
                 )
         return self
 

@@ -47,7 +47,17 @@ class StageValue(Value):
         return ()
 
     @property
-    def terms(self) -> tuple[Any, ...]:
+    def reads_identities(self) -> bool:
+        """Whether the stage reads the training photos' identities."""
+        return True
+
+    @property
+    def gives_towers(self) -> bool:
+        """Whether the run writes both towers into a file of their own, for other recipes to start from."""
+        return False
+
+    @property
+    def feature_terms(self) -> tuple[Any, ...]:
         """Terms of the loss that read the embedder's features by name."""
         return ()
 

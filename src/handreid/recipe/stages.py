@@ -133,7 +133,7 @@ class FineTune(StageValue):
         return tuple(f"objectives.{i} ({term.kind})" for i, term in terms if isinstance(term, TextTerm))
 
     @property
-    def terms(self) -> tuple[AnyTerm, ...]:
+    def feature_terms(self) -> tuple[AnyTerm, ...]:
         return self.objectives
 
     @property

@@ -12,7 +12,7 @@ from handreid.data.background import background_paths
 from handreid.data.manifest import Manifest, read
 from handreid.data.photo_hashes import file_hashes
 from handreid.data.splits import Split, make_split, natural_protocol
-from handreid.errors import PhotoError, RunError
+from handreid.errors import PhotoError, ProtocolError, RunError
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.recipe.augmentations import Background
@@ -59,8 +59,18 @@ def load_dataset(recipe: Recipe, data: Path | None, *, trains: bool | None = Non
         seed=settings.seed,
         trains=bool(recipe.stages) if trains is None else trains,
         cameras=settings.cameras,
+        subjects=recipe.reads_identities,
     )
     return RunDataset(path, manifest, split)
+
+
+def check_tested(material: RunDataset) -> None:
+    """Raises ProtocolError for photos without subjects, of which none can be tested."""
+    if not material.split.test:
+        raise ProtocolError(
+            f"{material.path}: no photo has a subject, so nothing can be tested: give photos of known people with "
+            "--data MANIFEST"
+        )
 
 
 def photos_of(recipe: Recipe, material: RunDataset, progress: Progress | None = None) -> dict[str, str]:

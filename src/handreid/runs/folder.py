@@ -37,6 +37,7 @@ from handreid.files import (
 )
 from handreid.recipe import Recipe, dump_recipe, parse_recipe
 from handreid.recipe.load import text_of
+from handreid.recipe.pretrain import TOWERS
 from handreid.runs.records import RUN_FORMAT, read_run
 
 _PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")
@@ -55,6 +56,11 @@ class Run:
     def text(self) -> Path:
         """The text tower, if the run or one of its parents has trained it."""
         return self.folder / "text.safetensors"
+
+    @property
+    def towers(self) -> Path:
+        """Both towers in open_clip's names, if a stage of the run gives them to other recipes."""
+        return self.folder / TOWERS
 
     @property
     def evaluation(self) -> Path:
@@ -168,12 +174,13 @@ def start_run(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> Run:
     return Run(folder)
 
 
-def note_finished(run: Run, model: Path, text: Path | None = None) -> None:
-    """Writes the hashes of the finished model, before it is moved into place, and of metrics.jsonl to run.json."""
+def note_finished(run: Run, model: Path, beside: Sequence[Path] = ()) -> None:
+    """Writes the hashes of the finished model, before it is moved into place, of the weights `beside` it, and of
+    metrics.jsonl to run.json.
+    """
     facts = run.facts
     files = facts["files"] | {run.model.name: file_hash(model)}
-    if text is not None:
-        files[text.name] = file_hash(text)
+    files |= {path.name: file_hash(path) for path in beside}
     if run.metrics.exists():
         files[run.metrics.name] = file_hash(run.metrics)
     write_json(run.folder / _RECORD, {**facts, "finished": now(), "files": files})

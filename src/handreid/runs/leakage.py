@@ -124,9 +124,11 @@ def check_validation_unseen(material: RunDataset, progress: Progress | None = No
         )
 
 
-def check_parent(parent: Run, material: RunDataset, progress: Progress | None = None) -> list[str]:
+def check_parent(
+    parent: Run, material: RunDataset, progress: Progress | None = None, *, key: str = "init_from"
+) -> list[str]:
     """Notes. Raises ProtocolError if the parent run, or one before it, has seen subjects that this run tests, or was
-    trained on subjects that this run validates on.
+    trained on subjects that this run validates on. `key` of the recipe names the parent.
     """
     split, manifest = material.split, material.manifest
     exposures, notes = exposures_of(parent, [material.path], progress)
@@ -138,16 +140,16 @@ def check_parent(parent: Run, material: RunDataset, progress: Progress | None = 
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
-            f"init_from: {parent.folder} was trained or chosen with {len(people)} subjects that this run tests or "
+            f"{key}: {parent.folder} was trained or chosen with {len(people)} subjects that this run tests or "
             f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, view, "
             "validation and seed"
         )
     unnamed = [exposure for exposure in exposures if not exposure.names_people_of(manifest)]
     dataset_notes = [
-        f"init_from: {exposure.run} was trained on other data ({exposure.dataset}): compared by photo content only"
+        f"{key}: {exposure.run} was trained on other data ({exposure.dataset}): compared by photo content only"
         for exposure in unnamed
     ]
-    return [f"init_from: {note}" for note in notes] + dataset_notes
+    return [f"{key}: {note}" for note in notes] + dataset_notes
 
 
 def unseen(

@@ -12,7 +12,8 @@ from handreid.messages import shown
 from handreid.models.clip import ClipTowers, weights_file
 from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
-from handreid.runs.folder import Run, check_noted
+from handreid.recipe.pretrain import TOWERS
+from handreid.runs.folder import Run, check_finished, check_noted, open_run
 
 _NOTED = "weights_hash"
 
@@ -39,6 +40,19 @@ def check_weights(run: Run, recipe: Recipe) -> None:
             f"{run.folder}: {shown(str(path), 200)} is not the weights file that the run started from (SHA-256 "
             f"{_hash(path)[:16]}, in run.json {str(noted)[:16]}): restore that file, or start another run"
         )
+
+
+def weights_run(recipe: Recipe) -> Run | None:
+    """The run whose towers the recipe starts from; None for other weights. Raises RunError if it is unfinished, or if
+    the file was changed.
+    """
+    path = _file(recipe)
+    if path is None or path.name != TOWERS or not (path.parent / "run.json").is_file():
+        return None
+    run = open_run(path.parent)
+    check_finished(run)
+    check_noted(path, noted=run.facts["files"].get(path.name), advice="copy it again, or train the run again")
+    return run
 
 
 def towers_of(run: Run, recipe: Recipe | None = None) -> ClipTowers:

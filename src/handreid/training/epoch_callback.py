@@ -122,6 +122,7 @@ class EpochCallback(L.Callback):
             append_metrics(self.run, entry)
             if checked or not self.check.quiet:
                 self.say(_line(entry, epochs, best=self.since == 0 and self.check.monitor is not None))
+            pl_module.judge_epoch(entry)
             if self.finished:
                 _keep(pl_module, self.folder, "last")
         self._checkpoint(trainer)

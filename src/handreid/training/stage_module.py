@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,6 +115,11 @@ class StageModule(L.LightningModule, ABC):
                 "lower optimizer.lr, lengthen the warm-up, or set clip_gradients"
             )
         return means
+
+    def judge_epoch(self, numbers: Mapping[str, Any]) -> None:
+        """Called with an epoch's line of metrics.jsonl once it is written, before the checkpoint: raises RunError if it
+        makes no sense to go on.
+        """
 
     def on_train_epoch_start(self) -> None:
         self.sums = {}

@@ -9,15 +9,16 @@ from typing import Any
 from handreid.build import build_embedder, build_towers
 from handreid.errors import DataError, OutputError, RunError
 from handreid.files import BEGINNING, locked, remove_stale
+from handreid.models.towers_file import save_towers
 from handreid.progress import EpochListener, NullProgress, Progress
 from handreid.recipe import Recipe, Tracker
 from handreid.runs.automatic_alignment import decide_alignment
 from handreid.runs.dataset import RunDataset, load_dataset, photos_hash, photos_of
-from handreid.runs.exposure import RECORD, Role, changed_photos, exposure_of, exposures_of, write_record
+from handreid.runs.exposure import RECORD, Exposure, Role, changed_photos, exposure_of, exposures_of, write_record
 from handreid.runs.folder import Run, check_place, check_same, note_finished, open_run, start_run
 from handreid.runs.leakage import check_parent
 from handreid.runs.lineage import initialise_from, parent_of, parent_record
-from handreid.runs.pretrained_weights import check_weights, take_text, weights_facts
+from handreid.runs.pretrained_weights import check_weights, take_text, weights_facts, weights_run
 from handreid.runs.side_information import seen_combinations
 from handreid.tracking.client import Sender, follow
 from handreid.tracking.locations import check_installed
@@ -102,10 +103,15 @@ def train(
 def _save(job: Job) -> None:
     """Writes the finished model last: with it the run counts as finished."""
     run, handover = job.run, job.handover
-    text = run.text if handover.text_trained else None
-    if text is not None:
-        handover.text.save(text)
-    handover.embedder.save(run.model, before=lambda model: note_finished(run, model, text))
+    beside = []
+    if handover.text_trained:
+        handover.text.save(run.text)
+        beside.append(run.text)
+    if any(stage.gives_towers for stage in job.recipe.stages):
+        backbone = handover.embedder.backbone
+        save_towers(run.towers, backbone.visual, handover.text, backbone.config)
+        beside.append(run.towers)
+    handover.embedder.save(run.model, before=lambda model: note_finished(run, model, beside))
 
 
 def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
@@ -183,7 +189,11 @@ def _record_exposure(run: Run, recipe: Recipe, material: RunDataset, parent: Run
     name = run.folder.absolute().name
     rows: dict[int, Role] | None = None if recipe.stages else {}
     exposure = exposure_of(material, run=name, recipe=recipe.name, rows=rows, progress=progress)
-    write_record(run, [exposure, *(exposures_of(parent, [material.path], progress)[0] if parent else [])])
+    earlier: list[Exposure] = []
+    for before in (parent, weights_run(recipe)):
+        found = exposures_of(before, [material.path], progress)[0] if before else []
+        earlier += [other for other in found if other not in earlier]
+    write_record(run, [exposure, *earlier])
 
 
 def _untrained(
@@ -191,10 +201,13 @@ def _untrained(
 ) -> tuple[Handover, list[str]]:
     """The model before training, and notes on data, parent and initial weights."""
     notes = [*material.split.notes, *(check_parent(parent, material, progress) if parent else [])]
+    pretrained = weights_run(recipe)
+    if pretrained:
+        notes += check_parent(pretrained, material, progress, key="model.backbone.weights")
     towers = build_towers(recipe)
+    trained = parent is not None and take_text(towers.text, parent)  # before a head reads sentences with it
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
     attach_prototypes(embedder, recipe, material)
     if parent:
         notes.append(initialise_from(embedder, parent))
-    trained = parent is not None and take_text(towers.text, parent)
     return Handover(embedder, towers.text, text_trained=trained), notes

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _LEFT, _NAMED, _RIGHT = 11.0, 0.75, 1.75, 0.15  # inches; `_NAMED` is the room for names at the lines' ends
 _PANEL, _BETWEEN = 1.35, 0.42
-_ORDER = ("loss", "terms", "learning rate", "gradient norm", "validation")
+_ORDER = ("loss", "terms", "learning rate", "gradient norm", "features", "effective rank", "validation")
 _LOGARITHMIC = 30.0  # the axis is logarithmic from this ratio of the largest to the smallest value
 
 

@@ -31,6 +31,7 @@ _WORKING = (
     "gradient_norm",
     "loss",
 )
+_FEATURES = "features_"  # of pre-training: their spread, effective rank, and how often the right one is nearest
 _SHOWN = {"validation_rank1": "rank-1", "validation_map": "mAP", "prompts_rank1": "own text nearest"}
 
 
@@ -87,17 +88,34 @@ def _panels(entries: Sequence[Mapping[str, Any]]) -> list[Panel]:
     terms = [
         name
         for name in names
-        if name not in (*_WORKING, *rates) and not name.startswith(("validation_", "prompts_"))
+        if name not in (*_WORKING, *rates) and not name.startswith(("validation_", "prompts_", _FEATURES))
     ]  # fmt: skip
     panels = [
         Panel("loss", "", [_series(entries, "loss", "loss")]),
         Panel("terms", "", [_series(entries, name, label) for name, label in _term_labels(terms).items()]),
         Panel("learning rate", "", _rates(entries, rates)),
         Panel("gradient norm", "", [_series(entries, "gradient_norm", "before clipping")]),
+        *_feature_panels(entries, [name for name in names if name.startswith(_FEATURES)]),
         Panel("validation", "%", [_series(entries, name, _SHOWN[name]) for name in checks]),
     ]
     panels = [Panel(panel.name, panel.unit, [line for line in panel.series if len(line.epochs)]) for panel in panels]
     return [panel for panel in panels if panel.series]
+
+
+def _feature_panels(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Panel]:
+    """Spread and accuracies, which are fractions, and effective ranks; temperatures are only in metrics.jsonl."""
+    of_pairs = re.compile(r"^image_text_(?=photos|captions)")  # the margin has no room for more
+    shown = {name: of_pairs.sub("", name.removeprefix(_FEATURES)).replace("_", " ") for name in names}
+    shares = [name for name in names if name.endswith(("_spread", "_accuracy"))]
+    ranks = [name for name in names if name.endswith("_effective_rank")]
+    return [
+        Panel("features", "%", [_series(entries, name, shown[name]) for name in shares]),
+        Panel(
+            "effective rank",
+            "",
+            [_series(entries, name, shown[name].removesuffix(" effective rank")) for name in ranks],
+        ),
+    ]
 
 
 def _series(entries: Iterable[Mapping[str, Any]], key: str, name: str) -> Series:

@@ -23,6 +23,8 @@ _PANELS = {
     "Loss, and its terms": ("loss", "terms"),
     "Learning rate": ("learning rate",),
     "Gradient norm, before clipping": ("gradient norm",),
+    "Features, %": ("features",),
+    "Effective rank of the features": ("effective rank",),
     "Validation, %": ("validation",),
 }
 

@@ -18,7 +18,7 @@ from handreid.inference import decode_rows
 from handreid.models.embedder import Embedder
 from handreid.models.extraction import embed_photos
 from handreid.progress import NullProgress
-from handreid.recipe import FineTune, Recipe
+from handreid.recipe import FineTune, Pretrain, Recipe
 from handreid.runs.dataset import RunDataset
 from handreid.runs.exposure import validated_rows
 from handreid.runs.leakage import Leak, repeated_photos, split_leaks, tested_people
@@ -59,7 +59,11 @@ def _leak_message(leak: Leak) -> str:
 
 
 def preprocessing(
-    recipe: Recipe, stage: FineTune, embedder: Embedder, material: RunDataset, photos: TrainingPhotos | None = None
+    recipe: Recipe,
+    stage: FineTune | Pretrain,
+    embedder: Embedder,
+    material: RunDataset,
+    photos: TrainingPhotos | None = None,
 ) -> CheckResult:
     """The tower's input for a photo is the same in training and at test, except for the augmentations of the recipe.
 
@@ -70,7 +74,7 @@ def preprocessing(
     places = _sample(embedder, material)
     rows = material.split.train[places]
     wrong = []
-    plain = stage.model_copy(update={"augment": (), "chirality": "none", "mix": None})
+    plain = stage.model_copy(update={"augment": (), "chirality": "none"})
     trained, stored = _trained(rows, plain, embedder, material), _decoded(rows, stage, embedder, material)
     in_memory = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": "memory"})})
     tested = decode_rows(material.manifest, rows, in_memory, embedder, NullProgress())
@@ -82,7 +86,9 @@ def preprocessing(
         wrong += _tower_inputs_differ(embedder, material, rows, trained, tested)
     if photos is not None:
         wrong += _stored_differ(photos, stage, embedder, places, stored)
-    differences: list[str] = [step.kind for step in stage.augment] + ([stage.mix.kind] if stage.mix else [])
+    differences: list[str] = [step.kind for step in stage.augment]
+    if isinstance(stage, FineTune) and stage.mix:
+        differences.append(stage.mix.kind)
     if stage.chirality != "none":
         differences.append(stage.chirality)
     size = "x".join(map(str, embedder.preprocessing.size))
@@ -121,14 +127,14 @@ def _sample(embedder: Embedder, material: RunDataset) -> np.ndarray:
     return np.array(places[:PHOTOS], np.int64)
 
 
-def _trained(rows: np.ndarray, plain: FineTune, embedder: Embedder, material: RunDataset) -> Tensor:
+def _trained(rows: np.ndarray, plain: FineTune | Pretrain, embedder: Embedder, material: RunDataset) -> Tensor:
     decoded = _decoded(rows, plain, embedder, material)
     places = np.arange(len(rows))
     photos = TrainingPhotos(decoded, places, places, build_augment(plain, embedder.preprocessing))
     return photos[[(place, 0) for place in range(len(rows))]].photos
 
 
-def _decoded(rows: np.ndarray, stage: FineTune, embedder: Embedder, material: RunDataset) -> np.ndarray:
+def _decoded(rows: np.ndarray, stage: FineTune | Pretrain, embedder: Embedder, material: RunDataset) -> np.ndarray:
     photos = photo_files(material.manifest, rows)
     return decode_all(photos, embedder.preprocessing, enlarge=enlargement(stage), cache="memory")
 
@@ -182,7 +188,7 @@ def _hooked(module: nn.Module, note: Callable[[nn.Module, Any], None]) -> Iterat
 
 
 def _stored_differ(
-    photos: TrainingPhotos, stage: FineTune, embedder: Embedder, places: np.ndarray, decoded: np.ndarray
+    photos: TrainingPhotos, stage: FineTune | Pretrain, embedder: Embedder, places: np.ndarray, decoded: np.ndarray
 ) -> list[str]:
     wrong = []
     stored = np.stack([photos.photos[int(photos.rows[place])] for place in places])

@@ -29,7 +29,7 @@ def before_run(
     """
     data.check_landmarks(embedder, material)
     results = timed(lambda: data.check_subject_disjoint(material))
-    for _, stage in recipe.fine_tunes:
+    for stage in recipe.photo_stages:
         results += timed(partial(data.preprocessing, recipe, stage, embedder, material))
     results += timed(lambda: texts.texts_of_evaluation(recipe, text))
     included = [result for result in results if result.name not in recipe.checks.skip]

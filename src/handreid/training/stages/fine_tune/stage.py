@@ -2,39 +2,31 @@
 
 import copy
 import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from handreid.build import build_augment, build_batches, build_mix, build_objectives, enlargement
 from handreid.data.sampling import TrainingPhotos
-from handreid.data.tables import column_called
-from handreid.errors import RecipeError
 from handreid.files import write_json
-from handreid.metrics.query_scores import score
 from handreid.models.embedder import Embedder
-from handreid.models.extraction import embed_photos
 from handreid.models.lora import add_lora, merge_lora
 from handreid.models.sealed import digest_of
 from handreid.recipe import FineTune
 from handreid.recipe.objectives import term_name
-from handreid.recipe.samplers import BalancedSampler
 from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import belongs, checked, noting
 from handreid.training.context import Handover, Job, labels_of
-from handreid.training.epoch_callback import Validate, ValidationSpec
+from handreid.training.epoch_callback import ValidationSpec
 from handreid.training.parameter_counts import check_trainable, count_all, count_parameters
 from handreid.training.phrases import counted, joined, rate
 from handreid.training.stages.base import Stage
 from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.stages.fine_tune.probe import FineTuneProbe
 from handreid.training.stages.fine_tune.wise_ft import interpolation_curve
+from handreid.training.stages.photo_data import groups_of, identification, loader_workers
 
 _TERMS = {
     "cross_entropy": "cross-entropy",
@@ -59,7 +51,7 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
         texts = torch.zeros(identities, embedder.backbone.widths["joint"])  # placeholders: an earlier stage learns them
         check_trainable(stage, embedder, build_objectives(stage, embedder.head, identities, self.recipe.seed, texts))
         build_augment(stage, embedder.preprocessing)
-        build_batches(stage, labels, _groups(material, stage), seed=self.recipe.seed)(0, 0, 1, None)
+        build_batches(stage, labels, groups_of(material, stage), seed=self.recipe.seed)(0, 0, 1, None)
         embedder.backbone.freeze(stage.freeze_blocks)
         embedder.backbone.unfreeze()
         if stage.lora:
@@ -71,7 +63,7 @@ class FineTuneStage(Stage[FineTune, FineTuneModule]):
     def validation(self, job: Job, module: FineTuneModule) -> ValidationSpec:
         stopping = self.settings.early_stopping
         return ValidationSpec(
-            _validation(job), self.settings.validate_every, patience=stopping.patience if stopping else None
+            identification(job), self.settings.validate_every, patience=stopping.patience if stopping else None
         )
 
     def counts(self, job: Job, module: FineTuneModule) -> tuple[dict[str, int], int]:
@@ -154,11 +146,10 @@ def fine_tune_module(job: Job, number: int, texts: Tensor | None) -> FineTuneMod
         build_objectives(stage, job.embedder.head, photos.identities, job.recipe.seed, texts),
         stage,
         photos,
-        build_batches(stage, photos.labels.numpy(), _groups(job.material, stage), seed=job.seed(number)),
+        build_batches(stage, photos.labels.numpy(), groups_of(job.material, stage), seed=job.seed(number)),
         seed=job.seed(number),
         mix=build_mix(stage),
-        # when the tower runs on the CPU, worker processes cost more than they gain
-        workers=min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0,
+        workers=loader_workers(),
     )
 
 
@@ -171,46 +162,6 @@ def _training_photos(job: Job, stage: FineTune) -> TrainingPhotos:
     return TrainingPhotos(photos, positions, labels, augment, mirror=mirror, conditions=conditions)
 
 
-def _groups(material: RunDataset, stage: FineTune) -> np.ndarray | None:
-    """The groups of a balanced sampler; a mirrored photo is in its original's group. None for other samplers."""
-    if not isinstance(stage.sampler, BalancedSampler):
-        return None
-    numbers = group_numbers(material.manifest.table[material.split.train], stage.sampler.by)
-    return np.tile(numbers, 2) if stage.chirality == "mirror_as_new_identity" else numbers
-
-
-def group_numbers(photos: pl.DataFrame, by: Sequence[str]) -> Int[np.ndarray, " photos"]:
-    """A number for every photo, equal for photos equal in all columns. Raises RecipeError for missing values."""
-    column_of = {name: column_called(name, photos.columns) for name in by}
-    unknown = [name for name, column in column_of.items() if column is None or photos[column].null_count()]
-    if unknown:
-        raise RecipeError(
-            f"sampler balanced by {', '.join(unknown)}: the manifest does not have this for every training photo; "
-            f"its columns are {', '.join(photos.columns)}"
-        )
-    columns = [column for column in column_of.values() if column is not None]
-    numbers = np.empty(len(photos), np.int64)
-    for number, rows in enumerate(
-        photos.with_row_index("row").group_by(columns, maintain_order=True).agg("row")["row"]
-    ):
-        numbers[rows.to_numpy()] = number
-    return numbers
-
-
-def _validation(job: Job) -> Validate:
-    draws = job.material.split.validation
-    rows = np.unique(np.concatenate([part for draw in draws for part in (draw.gallery, draw.query)]))
-    photos, conditions = job.decoded(rows), job.conditions(rows)
-
-    def validate(embedder: Embedder) -> dict[str, float]:
-        size = job.recipe.evaluate.batch_size
-        embeddings = embed_photos(embedder, photos, conditions=conditions, batch_size=size)
-        split = job.material.split
-        return score(embeddings, rows, draws, split.identities, cameras=split.cameras).means()
-
-    return validate
-
-
 def _interpolated(folder: Path) -> Path:
     return folder / "wise_ft.safetensors"
 
@@ -220,7 +171,7 @@ def _interpolate(job: Job, folder: Path, alphas: tuple[float, ...], start: dict[
     rows, size = job.material.split.train, job.recipe.evaluate.batch_size
     photos, conditions = job.decoded(rows), job.conditions(rows)
     curve = interpolation_curve(
-        job.embedder, start, alphas, photos, _validation(job), conditions=conditions, batch_size=size
+        job.embedder, start, alphas, photos, identification(job), conditions=conditions, batch_size=size
     )
     for line in curve.lines():
         job.progress.say(line)
