@@ -450,7 +450,7 @@ class TestTheRecipe:
         assert recipe.model.test_feature.neck == "before"
         assert pooled + vision["embed_dim"] == dim
         micro = parse_recipe(MICRO_RECIPE, "micro").model.backbone.model_dump_json()
-        embedder = _embedder(load_recipe(name, [f"model.backbone={micro}"]))
+        embedder = _embedder(load_recipe(name, [f"model.backbone={micro}", "model.preprocess.align=none"]))
         assert embedder.dim == embedder.backbone.widths["pooled"] + embedder.backbone.widths["joint"] == 64 + 32
 
     @pytest.mark.parametrize(

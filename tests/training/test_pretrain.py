@@ -19,7 +19,7 @@ from handreid.errors import CheckError, ProtocolError, RecipeError, RunError, We
 from handreid.evaluation.evaluate import evaluate
 from handreid.objectives.momentum_contrast import momentum_contrast
 from handreid.objectives.supcon import supervised_contrast
-from handreid.recipe import Recipe, parse_recipe
+from handreid.recipe import Recipe, load_recipe, parse_recipe
 from handreid.recipe.pretrain_terms import Collapse
 from handreid.report.figures.training import _ORDER
 from handreid.report.figures.training_series import training_series
@@ -79,6 +79,20 @@ def unlabelled(photos: Path) -> Path:
 def runs(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """A run with all terms and both towers, and the same resumed after its first epoch."""
     return whole_and_resumed(recipe_of(ALL), captioned, tmp_path_factory.mktemp("all"), epoch=1)
+
+
+@pytest.mark.parametrize("name", ["pretrain-supcon", "pretrain-moco", "pretrain-image-text", "lit"])
+def test_built_in_recipes_train(name: str, captioned: Path, tmp_path: Path):
+    micro = parse_recipe(MICRO_RECIPE, "micro")
+    stage = load_recipe(name).stages[0]
+    small = ["init_from=null", f"model.backbone={micro.model.backbone.model_dump_json()}", "stages.0.epochs=1"]
+    small += ["stages.0.optimizer.schedule.warmup_epochs=0", "stages.0.validate_every=1"]
+    small += [f"stages.0.terms.{n}.queue=12" for n, term in enumerate(stage.terms) if term.kind == "moco"]
+    small += ["stages.0.batch_size=8"] if stage.batch_size else []
+    run = train(load_recipe(name, small), captioned, tmp_path / name)
+    (epoch,) = history(run.folder)
+    assert math.isfinite(epoch["loss"])
+    assert run.text.exists() == (stage.learns != "image")
 
 
 def unit(count: int, width: int = 5, seed: int = 0) -> Tensor:

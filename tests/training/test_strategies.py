@@ -370,7 +370,7 @@ class TestMirroredAsNewIdentity:
         assert len(module.photos) == 32
 
 
-@pytest.mark.parametrize("name", [name for name in builtin_names() if load_recipe(name).stages])
+@pytest.mark.parametrize("name", [name for name in builtin_names() if load_recipe(name).fine_tunes])
 def test_every_builtin_recipe_can_be_built_and_stepped_on_a_micro_tower(name: str):
     prompts = load_recipe(name).model.backbone.visual_prompts
     tower = parse_recipe(MICRO_RECIPE, "micro").model.backbone.model_copy(update={"visual_prompts": prompts})

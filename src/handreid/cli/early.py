@@ -97,11 +97,11 @@ def landmarker(file: Path | None) -> None:
 
 def view_options(fill: bool, model: Path | None, threshold: float | None) -> None:
     """Raises DataError for options that need --fill-views, and for a wrong threshold; RunError as `run` does."""
-    from handreid.data.predicted_views import check_threshold
-
     if not fill and (model is not None or threshold is not None):
         raise DataError(f"--{'threshold' if model is None else 'model'} works with --fill-views only; add it")
     if threshold is not None:
+        from handreid.data.predicted_views import check_threshold
+
         check_threshold(threshold)
     if model is not None:
         run(model, finished=True)

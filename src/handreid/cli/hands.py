@@ -54,6 +54,8 @@ def landmarks(
     """
     early.manifests([manifest])
     early.view_options(fill, model, threshold)
+    if points is None and not fill:
+        early.landmarker(landmarker)
     from handreid.data.landmark_columns import landmark_notes, landmarks_from_table
     from handreid.data.landmark_search import add_landmarks, all_searched
     from handreid.data.manifest import check_target, read
@@ -63,7 +65,7 @@ def landmarks(
     photos = read(manifest)
     check_target(out, photos.root, photos.outside_root)
     searches = points is None and not (fill and landmarker is None and all_searched(photos))
-    if searches:
+    if searches and fill:
         early.landmarker(landmarker)
     with resumable("the same command"):
         found = photos

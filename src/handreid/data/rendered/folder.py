@@ -19,8 +19,6 @@ from PIL import Image
 
 from handreid.data.processes import cores, in_processes
 from handreid.data.rendered.anatomy import DIGITS, Aspect, Person, Side, person, stream
-from handreid.data.rendered.appearance import place
-from handreid.data.rendered.captions import captions
 from handreid.data.rendered.exposure import apply_camera
 from handreid.data.rendered.landmarks import landmarks
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
@@ -220,6 +218,10 @@ def _rows(request: Request, identity: int) -> list[Row]:
 
 
 def _row(request: Request, identity: int, photo: int) -> Row:
+    # here, as captions bring in polars: wrong arguments are refused before it
+    from handreid.data.rendered.appearance import place
+    from handreid.data.rendered.captions import captions
+
     shot = _shot(request, identity, photo)
     who, scene, worn = shot.who, shot.scene, shot.scene.worn
     scar = shot.marks.scar

@@ -46,11 +46,10 @@ def _preprocessing(recipe: Recipe) -> list[str]:
     """What is done to hands before they are resized; nothing by default."""
     settings = recipe.model.preprocess
     align = {
-        "none": "",
         "hand": "wrist and knuckles are brought to fixed places",
         "upright": "hands are turned upright",
     }
-    done = [align[settings.align]] if settings.aligns else []
+    done = [align[settings.align]] if settings.align in align else []
     done += ["photos of left hands are mirrored to right ones"] if settings.mirrors else []
     return [f"Before the model, {joined(done)}."] if done else []
 
