@@ -1,4 +1,4 @@
-"""Captions of photos: the manifest's column `caption`, one or several wordings separated by ` | `."""
+"""Captions of photos as tokens: all wordings of the manifest's column `caption`, of which a photo's seed draws one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from handreid.data.captions import split_wordings
 from handreid.data.sampling import Drawn
 from handreid.errors import RecipeError
 from handreid.models.text import TextEncoder
-
-SEPARATOR = " | "
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +29,13 @@ class Captions:
 
 def wordings(photos: pl.DataFrame) -> list[tuple[str, ...]]:
     """The wordings of each photo. Raises RecipeError for photos without any."""
-    cells = photos["caption"].to_list()
-    split = [tuple(part.strip() for part in (cell or "").split(SEPARATOR) if part.strip(" |")) for cell in cells]
+    split = [split_wordings(cell) for cell in photos["caption"]]
     without = [name for name, parts in zip(photos["path"].to_list(), split, strict=True) if not parts]
     if without:
         raise RecipeError(
             f"image_text needs a caption for every training photo, but {len(without):,} of {len(split):,} have none in "
-            f"the manifest's column `caption` (such as {without[0]}): fill it in (several wordings are separated by "
-            "' | '), or leave these photos out"
+            f"the manifest's column `caption` (such as {without[0]}): fill it in (`handreid data caption`), or leave "
+            "these photos out"
         )
     return split
 
