@@ -28,6 +28,7 @@ from handreid.progress import NullProgress
 from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run, open_run
 from handreid.runs.side_information import seen_combinations, side_information_of
+from handreid.training.stages import photo_data
 from handreid.training.stages.fine_tune import stage
 from handreid.training.stages.fine_tune.module import FineTuneModule
 from handreid.training.stages.fine_tune.wise_ft import interpolation_curve, recompute_batchnorm
@@ -275,7 +276,7 @@ class TestARun:
 
     def test_validation_and_wise_ft_are_told(self, cameras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         told, walked = noting(embed_photos), noting(interpolation_curve)
-        monkeypatch.setattr(stage, "embed_photos", told)
+        monkeypatch.setattr(photo_data, "embed_photos", told)
         monkeypatch.setattr(stage, "interpolation_curve", walked)
         run = train(micro(SIDE, "stages.0.epochs=1", "stages.0.wise_ft={alphas: [0.5]}"), cameras, tmp_path / "run")
         material = load_dataset(run.recipe, cameras)

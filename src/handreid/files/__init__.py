@@ -13,13 +13,14 @@ from handreid.files.checksums import CHECKSUM, checksum, file_hash
 from handreid.files.json_files import read_json, write_json
 from handreid.files.locks import BEGINNING, LOCK, beginning, is_free, locked
 from handreid.files.nested import first_difference, flat
-from handreid.files.paths import cache_folder, check_folder_writable, check_writable, found_file, is_folder
+from handreid.files.paths import TOWERS, cache_folder, check_folder_writable, check_writable, found_file, is_folder
 from handreid.files.temporary import remove_stale
 
 __all__ = [
     "BEGINNING",
     "CHECKSUM",
     "LOCK",
+    "TOWERS",
     "beginning",
     "cache_folder",
     "check_folder_writable",

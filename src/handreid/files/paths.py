@@ -10,6 +10,8 @@ from handreid.errors import OutputError
 
 _LONGEST_NAME = 200  # bytes; systems allow 255, and temporary names are longer
 
+TOWERS = "towers.safetensors"  # in the folder of a run that has pre-trained: both towers, for other recipes
+
 
 def check_writable(path: Path, suffixes: Sequence[str] = ()) -> None:
     """Raises OutputError if a file could not be written, so that the error comes before the work, not after it.

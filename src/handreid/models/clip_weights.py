@@ -16,9 +16,9 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_p
 
 from handreid import messages
 from handreid.errors import WeightsError
+from handreid.files import TOWERS
 from handreid.models.towers_file import lacks_towers, read_towers, towers_file
 from handreid.models.weight_files import State, read_weights
-from handreid.recipe.pretrain import TOWERS
 
 _TAGS = "by `open_clip.list_pretrained_tags_by_model('{}')`"
 

@@ -7,10 +7,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from handreid.files import found_file, is_folder
+from handreid.files import TOWERS, found_file, is_folder
 from handreid.models.sealed import load_sealed, save_sealed
 from handreid.models.text import TextEncoder
-from handreid.recipe.pretrain import TOWERS
 
 FORMAT = 1
 _KEY = "handreid-towers"  # of the file's metadata

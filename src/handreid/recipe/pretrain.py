@@ -19,7 +19,6 @@ from handreid.recipe.pretrain_terms import AnyPretrainTerm, Collapse, ImageTextT
 from handreid.recipe.samplers import BalancedSampler, PkSampler, RandomSampler
 from handreid.recipe.stage_base import StageValue
 
-TOWERS = "towers.safetensors"  # what a run that has pre-trained gives to other recipes
 SMALLEST_VIEW = 0.25  # share of the photo's area that every view shows at least
 
 

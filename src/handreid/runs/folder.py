@@ -26,6 +26,7 @@ from typing import Any
 
 from handreid.errors import RunError
 from handreid.files import (
+    TOWERS,
     beginning,
     check_folder_writable,
     file_hash,
@@ -37,7 +38,6 @@ from handreid.files import (
 )
 from handreid.recipe import Recipe, dump_recipe, parse_recipe
 from handreid.recipe.load import text_of
-from handreid.recipe.pretrain import TOWERS
 from handreid.runs.records import RUN_FORMAT, read_run
 
 _PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars")

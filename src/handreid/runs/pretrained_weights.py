@@ -7,12 +7,11 @@ from pathlib import Path
 
 from handreid.build import build_towers
 from handreid.errors import RunError, WeightsError
-from handreid.files import file_hash
+from handreid.files import TOWERS, file_hash
 from handreid.messages import shown
 from handreid.models.clip import ClipTowers, weights_file
 from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
-from handreid.recipe.pretrain import TOWERS
 from handreid.runs.folder import Run, check_finished, check_noted, open_run
 
 _NOTED = "weights_hash"
