@@ -9,9 +9,7 @@ import pytest
 
 import handreid
 from handreid import inference
-from handreid.data import sources
 from handreid.data.manifest import read
-from handreid.data.rendered import render
 from handreid.errors import CheckError, DataError, RecipeError, RunError
 from handreid.evaluation.embed import embed_known, select_photos
 from handreid.evaluation.evaluate import evaluate
@@ -47,23 +45,14 @@ def micro(align: str, *overrides: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 people, 4 photos each."""
-    table = render(tmp_path_factory.mktemp("hands") / "all", identities=10, photos=4, size=64, workers=1)
-    path = table.with_name("hands.parquet")
-    sources.csv(table).write(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     # filled as turned copies are, so that these differ by their turn alone
-    return train(micro("auto", "model.preprocess.fill=replicated"), manifest, tmp_path_factory.mktemp("runs") / "hand")
+    return train(micro("auto", "model.preprocess.fill=replicated"), hands, tmp_path_factory.mktemp("runs") / "hand")
 
 
 @pytest.fixture(scope="module")
-def plain(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(micro("none"), manifest, tmp_path_factory.mktemp("runs") / "none")
+def plain(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(micro("none"), hands, tmp_path_factory.mktemp("runs") / "none")
 
 
 def test_the_model_keeps_it(run: Run, plain: Run):
@@ -74,13 +63,13 @@ def test_the_model_keeps_it(run: Run, plain: Run):
     assert "aligned (hand)" in summary["found"]
 
 
-def test_auto_is_decided_by_the_manifest(run: Run, manifest: Path):
+def test_auto_is_decided_by_the_manifest(run: Run, hands: Path):
     assert run.recipe.model.preprocess.align == "hand"
-    resumed = train(micro("auto", "model.preprocess.fill=replicated"), manifest, run.folder, resume=True)
+    resumed = train(micro("auto", "model.preprocess.fill=replicated"), hands, run.folder, resume=True)
     assert resumed.folder == run.folder
     with pytest.raises(RunError, match="another recipe"):
-        train(micro("none", "model.preprocess.fill=replicated"), manifest, run.folder, resume=True)
-    photos = read(manifest)
+        train(micro("none", "model.preprocess.fill=replicated"), hands, run.folder, resume=True)
+    photos = read(hands)
     decided, (note,) = decide_alignment(micro("auto"), photos)
     assert decided == micro("hand")
     assert note.startswith("hands are aligned: 40 of 40 photos")
@@ -96,8 +85,8 @@ def test_a_model_without_it_is_written_as_before(plain: Run):
     assert set(facts["preprocessing"]) == {"size", "mean", "std", "resize", "interpolation"}
 
 
-def test_turned_photos_have_the_same_embedding(run: Run, plain: Run, manifest: Path, tmp_path: Path):
-    upright = read(manifest)
+def test_turned_photos_have_the_same_embedding(run: Run, plain: Run, hands: Path, tmp_path: Path):
+    upright = read(hands)
     other = turned(upright, tmp_path, 120)
     moved = {
         one: np.linalg.norm(handreid.embed(one.model, other) - handreid.embed(one.model, upright), axis=1).mean()
@@ -106,20 +95,20 @@ def test_turned_photos_have_the_same_embedding(run: Run, plain: Run, manifest: P
     assert moved[run] < 0.3 * moved[plain]
 
 
-def test_the_cache_of_embeddings_knows_landmarks(run: Run, manifest: Path, tmp_path: Path):
+def test_the_cache_of_embeddings_knows_landmarks(run: Run, hands: Path, tmp_path: Path):
     """The same files with other points are other inputs."""
     evaluate(run)
-    whole = read(manifest)
+    whole = read(hands)
     other = replace(whole, table=whole.table.with_columns(landmarks=pl.col("landmarks").reverse()))
     other.write(tmp_path / "other.parquet")
-    for path, one in ((manifest, whole), (tmp_path / "other.parquet", other)):
+    for path, one in ((hands, whole), (tmp_path / "other.parquet", other)):
         table = select_photos(run, data=path)
         assert np.allclose(embed_known(run, table), handreid.embed(run, one), atol=1e-5)
 
 
-def test_every_result_counts_photos(manifest: Path, tmp_path: Path):
-    place = manifest.with_name("some.parquet")
-    without(read(manifest), list(range(0, 40, 4))).write(place)
+def test_every_result_counts_photos(hands: Path, tmp_path: Path):
+    place = hands.with_name("some.parquet")
+    without(read(hands), list(range(0, 40, 4))).write(place)
     run = train(micro("upright", "model.preprocess.without_hand=as_is"), place, tmp_path / "run")
     path, evaluation = evaluate(run)
     counted = read_json(path)["alignment"]
@@ -148,21 +137,21 @@ def test_the_reports_maps_are_of_aligned_photos(run: Run, monkeypatch: pytest.Mo
     assert shown["photos"][0]["plain"] != other["photos"][0]["plain"]
 
 
-def test_refused_before_the_first_step(manifest: Path, tmp_path: Path):
+def test_refused_before_the_first_step(hands: Path, tmp_path: Path):
     """A test photo without a hand, too."""
-    whole = read(manifest)
-    tested = int(load_dataset(micro("hand"), manifest).split.test[0].query[0])
-    place = manifest.with_name("refused.parquet")
+    whole = read(hands)
+    tested = int(load_dataset(micro("hand"), hands).split.test[0].query[0])
+    place = hands.with_name("refused.parquet")
     without(whole, [tested]).write(place)
     with pytest.raises(DataError, match="no hand was found on 1 of 40 photos"):
         train(micro("hand"), place, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_photos_without_landmarks_are_one_clear_error(run: Run, manifest: Path, tmp_path: Path):
-    bare = read(manifest)
+def test_photos_without_landmarks_are_one_clear_error(run: Run, hands: Path, tmp_path: Path):
+    bare = read(hands)
     bare = replace(bare, table=bare.table.drop("hands", "landmarks"))
-    place = manifest.with_name("bare.parquet")
+    place = hands.with_name("bare.parquet")
     bare.write(place)
     with pytest.raises(DataError, match=r"aligns hands .*without landmarks: run `handreid data landmarks`"):
         handreid.embed(run, bare)
@@ -173,7 +162,7 @@ def test_photos_without_landmarks_are_one_clear_error(run: Run, manifest: Path, 
 
 
 @pytest.mark.parametrize("alignment", [None, Alignment("hand", fill="blank"), Alignment("upright")])
-def test_the_check_finds_another_alignment_at_test(run: Run, manifest: Path, alignment, monkeypatch):
+def test_the_check_finds_another_alignment_at_test(run: Run, hands: Path, alignment, monkeypatch):
     decode_all = inference.decode_all
 
     def other(photos, preprocessing, **given):
@@ -181,7 +170,7 @@ def test_the_check_finds_another_alignment_at_test(run: Run, manifest: Path, ali
 
     monkeypatch.setattr(inference, "decode_all", other)
     with pytest.raises(CheckError, match="bytes of a photo differ between training and test"):
-        train(micro("hand", "model.preprocess.margin=0.2"), manifest, run.folder.with_name("checked"))
+        train(micro("hand", "model.preprocess.margin=0.2"), hands, run.folder.with_name("checked"))
 
 
 @pytest.mark.parametrize(

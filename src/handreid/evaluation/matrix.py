@@ -90,6 +90,7 @@ def matrix_of(
             unseen_test_set(pooled, data[0] if data else trained_on.path, trained_on, exposures, protocol, progress)
         ]
         scored = _over_views(run, recipe, tests[0], by, progress)
+    names = [path for test in tests for path in test.manifest.table["path"]]
     content = Matrix(
         format=MATRIX_FORMAT,
         recipe=recipe.name,
@@ -105,11 +106,7 @@ def matrix_of(
         notes=[*notes, *_notes(tests), *scored.remarks],
         hashes=MatrixHashes(
             manifest=_joined([test.manifest.hash for test in tests]),
-            draws=_draws_hash(
-                scored.ranked,
-                [path for test in tests for path in test.manifest.table["path"]],
-                _cameras(tests),
-            ),
+            draws=_draws_hash(scored.ranked, names, _cameras(tests)),
             model=file_hash(run.model),
         ),
         environment=environment(),
