@@ -300,7 +300,7 @@ def test_signs_of_collapse():
     [
         (SUPCON.replace("kind: pk, identities: 4", "kind: random"), "use sampler: {kind: pk}, or labels: photo"),
         (MOCO.replace("batch_size: 8", "sampler: {kind: pk}"), "no term reads identities"),
-        (MOCO.replace("batch_size: 8", "learns: text"), "moco compares views of photos"),
+        (MOCO.replace("batch_size: 8", "learns: text"), "moco trains the image tower"),
         (MOCO.replace("batch_size: 8", "learns: both"), "no term reads captions"),
         (LIT.replace("batch_size: 8", "chirality: flip"), "its caption would still say right"),
         (MOCO.replace("enlarge: 1.25", "enlarge: 2}, {kind: affine"), "21% of a photo in a view"),

@@ -33,6 +33,7 @@ from handreid.models.text import TextEncoder
 from handreid.models.towers_file import towers_file
 
 TINY = "handreid-tiny"
+SMALL = "handreid-small"
 Config = dict[str, Any]
 
 
@@ -48,7 +49,7 @@ class ClipTowers:
 def backbone_names() -> list[str]:
     """Every model of open_clip with open_clip's own ViT or ResNet tower, and handreid's."""
     configs = ((name, open_clip.get_model_config(name)) for name in open_clip.list_models())
-    return [TINY, *(name for name, config in configs if "timm_model_name" not in config["vision_cfg"])]
+    return [TINY, SMALL, *(name for name, config in configs if "timm_model_name" not in config["vision_cfg"])]
 
 
 def clip_config(name: str, override: Config | Path | None = None) -> Config:
@@ -60,8 +61,8 @@ def clip_config(name: str, override: Config | Path | None = None) -> Config:
             raise WeightsError(f"backbone config lacks {', '.join(sorted(absent))}; see open_clip's model configs")
         _check_own(config)
         return config
-    if name == TINY:
-        return _read_json(Path(str(resources.files("handreid") / "models" / f"{TINY}.json")))
+    if name in (TINY, SMALL):
+        return _read_json(Path(str(resources.files("handreid") / "models" / f"{name}.json")))
     if name not in backbone_names():
         raise WeightsError(f"backbone {messages.shown(name)} is not known; {_nearest(name)}")
     config = open_clip.get_model_config(name)
@@ -225,7 +226,7 @@ def _simple_tokenizer(context_length: int) -> Callable[[list[str]], Tensor]:
 
 
 def _tokenizer(name: str, config: Config, own_config: bool) -> Callable[[list[str]], Tensor]:
-    if own_config or name == TINY:
+    if own_config or name in (TINY, SMALL):
         tokenizer: Callable[[list[str]], Tensor] = _simple_tokenizer(config["text_cfg"].get("context_length", 77))
     else:
         tokenizer = open_clip.get_tokenizer(name)

@@ -21,7 +21,7 @@ class CrossEntropy(Objective):
     def __init__(self, widths: dict[str, int], identities: int, *, label_smoothing: float = 0.1) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
-        self.classifiers = nn.ModuleDict({name: _classifier(width, identities) for name, width in widths.items()})
+        self.classifiers = nn.ModuleDict({name: classifier_of(width, identities) for name, width in widths.items()})
 
     def forward(self, outputs: Outputs, targets: Targets) -> Float[Tensor, ""]:
         losses = [
@@ -34,7 +34,8 @@ class CrossEntropy(Objective):
         return torch.stack(losses).sum()
 
 
-def _classifier(width: int, identities: int) -> nn.Linear:
+def classifier_of(width: int, identities: int) -> nn.Linear:
+    """Without bias; with small weights, so that an untrained classifier's loss is ln(identities)."""
     classifier = nn.Linear(width, identities, bias=False)
-    nn.init.normal_(classifier.weight, std=0.001)  # an untrained classifier's loss is ln(identities)
+    nn.init.normal_(classifier.weight, std=0.001)
     return classifier

@@ -15,7 +15,7 @@ from handreid.recipe.augmentations import (
     RandomErasing,
 )
 from handreid.recipe.optimizer import Optimizer
-from handreid.recipe.pretrain_terms import AnyPretrainTerm, Collapse, ImageTextTerm
+from handreid.recipe.pretrain_terms import AnyPretrainTerm, Collapse, ImageTextTerm, MeasurementsTerm
 from handreid.recipe.samplers import BalancedSampler, PkSampler, RandomSampler
 from handreid.recipe.stage_base import StageValue
 
@@ -109,6 +109,10 @@ class Pretrain(StageValue):
     def image_text(self) -> ImageTextTerm | None:
         return next((term for term in self.terms if isinstance(term, ImageTextTerm)), None)
 
+    @property
+    def measurements(self) -> MeasurementsTerm | None:
+        return next((term for term in self.terms if isinstance(term, MeasurementsTerm)), None)
+
     @model_validator(mode="after")
     def _makes_sense(self) -> "Pretrain":
         twice = [kind for kind, count in Counter(term.kind for term in self.terms).items() if count > 1]
@@ -131,13 +135,13 @@ class Pretrain(StageValue):
             raise ValueError("learns is 'text', so no epoch changes the identification that keep: best chooses by")
         without_text = [term.kind for term in self.terms if not isinstance(term, ImageTextTerm)]
         if self.learns == "text" and without_text:
-            raise ValueError(f"learns is 'text', but {without_text[0]} compares views of photos: use image or both")
+            raise ValueError(f"learns is 'text', but {without_text[0]} trains the image tower: use image or both")
         if self.learns != "image" and self.image_text is None:
             raise ValueError(f"learns is {self.learns!r}, but no term reads captions: add {{kind: image_text}}")
         identities = any(term.reads_identities for term in self.terms)
         if isinstance(self.sampler, PkSampler) and not identities:
             raise ValueError("sampler pk draws by identity, but no term reads identities: use sampler: {kind: random}")
-        if identities and not isinstance(self.sampler, PkSampler):
+        if any(term.compares_photos for term in self.terms) and not isinstance(self.sampler, PkSampler):
             raise ValueError(
                 f"supcon with labels: identity compares photos of one identity within a batch, but sampler "
                 f"{self.sampler.kind!r} rarely puts two in one: use sampler: {{kind: pk}}, or labels: photo"

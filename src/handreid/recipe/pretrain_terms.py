@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from handreid.recipe.base import Share, Value
 
@@ -21,6 +21,11 @@ class PretrainTerm(Value):
     @property
     def reads_identities(self) -> bool:
         """Whether the term reads the photos' identities."""
+        return False
+
+    @property
+    def compares_photos(self) -> bool:
+        """Whether the term needs several photos of an identity in a batch."""
         return False
 
 
@@ -66,12 +71,62 @@ class SupConTerm(ViewTerm):
     labels: Literal["identity", "photo"] = "identity"
     """`identity`: positives are all views of an identity (Khosla et al. 2020). `photo`: each photo is a label of its
     own, and no identity is read (SimCLR's NT-Xent, Chen et al. 2020)."""
+    views: Literal[1, 2] = 2
+    """Views of every photo in the batch. With 1 positives are other photos of the identity alone, for half the time;
+    that needs `labels: identity`."""
+    projected: bool = True
+    """Whether features are compared behind the projection, as published; without it the tower's own feature is."""
     temperature: float = Field(0.1, gt=0)
     """Divisor of the cosines."""
 
     @property
+    def compares_views(self) -> bool:
+        return self.views == 2
+
+    @property
+    def compares_photos(self) -> bool:
+        return self.labels == "identity"
+
+    @property
     def reads_identities(self) -> bool:
         return self.labels == "identity"
+
+    @model_validator(mode="after")
+    def _there_are_positives(self) -> "SupConTerm":
+        if self.labels == "photo" and self.views == 1:
+            raise ValueError("labels is 'photo', so the only positive is the photo's other view: use views: 2")
+        return self
+
+
+class CrossEntropyTerm(PretrainTerm):
+    """Classification of the training identities, behind a batch norm (Luo et al. 2019); batch norm and classifier are
+    discarded after the stage.
+    """
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    feature: Literal["joint", "pooled"] = "joint"
+    """The tower's feature that is classified."""
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the target that is spread over all identities."""
+
+    @property
+    def reads_identities(self) -> bool:
+        return True
+
+
+class MeasurementsTerm(PretrainTerm):
+    """Numbers that the manifest states of every photo are predicted by a linear layer, such as the lengths of the
+    fingers, which rendered hands have in the column `anatomy`. The layer is discarded after the stage.
+
+    The loss is the mean squared error after each number was scaled to variance 1 over the training photos, so 1 is the
+    error of their mean.
+    """
+
+    kind: Literal["measurements"] = "measurements"
+    columns: tuple[str, ...] = Field(("anatomy",), min_length=1)
+    """Columns of the manifest, each with a number for every photo, or with several separated by spaces."""
+    feature: Literal["joint", "pooled"] = "joint"
+    """The tower's feature that predicts them."""
 
 
 class ImageTextTerm(PretrainTerm):
@@ -90,7 +145,9 @@ class ImageTextTerm(PretrainTerm):
         return 0.1 if self.temperature is None and self.loss == "siglip" else self.temperature
 
 
-AnyPretrainTerm = Annotated[MocoTerm | SupConTerm | ImageTextTerm, Field(discriminator="kind")]
+AnyPretrainTerm = Annotated[
+    MocoTerm | SupConTerm | CrossEntropyTerm | MeasurementsTerm | ImageTextTerm, Field(discriminator="kind")
+]
 
 
 class Collapse(Value):

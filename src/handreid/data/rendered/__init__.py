@@ -14,6 +14,7 @@
 * `exposure`    light, shadow, lens and sensor
 * `appearance`  what is visible, as facts
 * `captions`    the photo described in words
+* `measurements` the person's anatomy as numbers
 * `folder`      folders and processes
 """
 

@@ -21,6 +21,7 @@ from handreid.data.processes import cores, in_processes
 from handreid.data.rendered.anatomy import DIGITS, Aspect, Person, Side, person, stream
 from handreid.data.rendered.exposure import apply_camera
 from handreid.data.rendered.landmarks import landmarks
+from handreid.data.rendered.measurements import measurements
 from handreid.data.rendered.scene import POLISHES, Scene, sample_scene
 from handreid.data.rendered.skin import surface
 from handreid.data.rendered.skin_marks import Surface
@@ -250,6 +251,7 @@ def _row(request: Request, identity: int, photo: int) -> Row:
         "hands": 1,
         "landmarks": landmarks_text(landmarks(who.hands[scene.side], scene, request.size)),
         "handedness": scene.side,
+        "anatomy": measurements(who, scene.side),
     }
 
 

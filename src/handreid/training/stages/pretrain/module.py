@@ -126,7 +126,8 @@ class PretrainModule(StageModule):
         views = max(term.encoded_views for _, term in self.named_terms())
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage.learns != "text"):
             features = self._features(pixels[:views], batch.conditions)
-        return Encoded(pixels, features, batch.labels, batch.places, batch.conditions, batch.tokens)
+        read = (batch.labels, batch.places, batch.conditions, batch.tokens, batch.measured)
+        return Encoded(pixels, features, *read)
 
     def after_step(self) -> None:
         for _, term in self.named_terms():

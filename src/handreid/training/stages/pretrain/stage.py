@@ -1,6 +1,7 @@
 """The `pretrain` stage: its photos and captions, terms, validation, and final weights."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from handreid.errors import RecipeError
 from handreid.models.embedder import Embedder
 from handreid.models.sealed import digest_of
 from handreid.recipe import Pretrain
-from handreid.recipe.pretrain_terms import ImageTextTerm, MocoTerm, SupConTerm
+from handreid.recipe.pretrain_terms import (
+    AnyPretrainTerm,
+    CrossEntropyTerm,
+    ImageTextTerm,
+    MeasurementsTerm,
+    MocoTerm,
+    SupConTerm,
+)
 from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import belongs, checked
 from handreid.training.context import Handover, Job, labels_of
@@ -21,9 +29,17 @@ from handreid.training.phrases import counted, joined, rate
 from handreid.training.stages.base import Stage, load_text
 from handreid.training.stages.photo_data import groups_of, identification, loader_workers
 from handreid.training.stages.pretrain.captions import tokenise, wordings
+from handreid.training.stages.pretrain.measured import measured_numbers
 from handreid.training.stages.pretrain.module import PretrainModule
 from handreid.training.stages.pretrain.probe import PretrainProbe
-from handreid.training.stages.pretrain.terms import ImageText, Moco, PretrainTerm, SupCon
+from handreid.training.stages.pretrain.terms import (
+    CrossEntropy,
+    ImageText,
+    Measurements,
+    Moco,
+    PretrainTerm,
+    SupCon,
+)
 from handreid.training.stages.pretrain.views import ViewedPhotos
 
 _TOWERS = {
@@ -46,6 +62,8 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
             )
         if stage.image_text:
             tokenise(wordings(material.manifest.table[rows]), handover.text)
+        if stage.measurements:
+            measured_numbers(material.manifest.table[rows], stage.measurements.columns)
         if stage.keep == "best" and not material.split.validation:
             raise RecipeError(
                 f"stages.{self.number}.keep is best, but without identities nothing is validated: use keep: last"
@@ -60,6 +78,9 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
             captions, notes = tokenise(wordings(job.material.manifest.table[rows]), job.text)
             for note in notes:
                 job.progress.say(f"note: {note}")
+        measured = None
+        if stage.measurements:
+            measured = measured_numbers(job.material.manifest.table[rows], stage.measurements.columns)
         labels, seed = _labels(stage, job.material), job.seed(self.number)
         photos = TrainingPhotos(
             job.decoded(rows, enlarge=enlargement(stage)),
@@ -70,13 +91,14 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
         )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            terms = {f"{n}_{term.kind}": _term(term, stage, job.handover) for n, term in enumerate(stage.terms)}
+            sizes = Sizes(int(labels.max()) + 1, 0 if measured is None else measured.shape[1])
+            terms = {f"{n}_{term.kind}": _term(term, stage, job.handover, sizes) for n, term in enumerate(stage.terms)}
         module = PretrainModule(
             job.embedder,
             job.text,
             terms,
             stage,
-            ViewedPhotos(photos, 2 if stage.compares_views else 1, captions),
+            ViewedPhotos(photos, 2 if stage.compares_views else 1, captions, measured),
             build_batches(stage, labels, groups_of(job.material, stage), seed=seed),
             seed=seed,
             workers=loader_workers(),
@@ -133,7 +155,15 @@ def _labels(stage: Pretrain, material: RunDataset) -> np.ndarray:
     return labels_of(material) if stage.reads_identities else np.arange(len(material.split.train))
 
 
-def _term(term: MocoTerm | SupConTerm | ImageTextTerm, stage: Pretrain, handover: Handover) -> PretrainTerm:
+@dataclass(frozen=True)
+class Sizes:
+    """What terms need to know of the training photos."""
+
+    identities: int
+    numbers: int
+
+
+def _term(term: AnyPretrainTerm, stage: Pretrain, handover: Handover, sizes: Sizes) -> PretrainTerm:
     backbone = handover.embedder.backbone
     match term:
         case MocoTerm():
@@ -141,11 +171,16 @@ def _term(term: MocoTerm | SupConTerm | ImageTextTerm, stage: Pretrain, handover
         case SupConTerm(labels=labels):
             arguments = term.model_dump(exclude={"kind", "weight", "labels"})
             return SupCon(backbone.widths[term.feature], by_photo=labels == "photo", **arguments)
+        case CrossEntropyTerm(feature=feature, label_smoothing=smoothing):
+            width = backbone.widths[feature]
+            return CrossEntropy(width, sizes.identities, feature=feature, label_smoothing=smoothing)
+        case MeasurementsTerm(feature=feature):
+            return Measurements(backbone.widths[feature], sizes.numbers, feature=feature)
         case ImageTextTerm(loss=loss, starting_temperature=temperature):
             return ImageText(handover.text, loss=loss, temperature=temperature, learns=stage.learns)
 
 
-def _phrase(term: MocoTerm | SupConTerm | ImageTextTerm) -> str:
+def _phrase(term: AnyPretrainTerm) -> str:
     match term:
         case MocoTerm(version="v3"):
             return "momentum contrast (MoCo v3)"
@@ -153,7 +188,13 @@ def _phrase(term: MocoTerm | SupConTerm | ImageTextTerm) -> str:
             return f"momentum contrast (MoCo, a queue of {queue:,} keys)"
         case SupConTerm(labels="photo"):
             return "contrast of two views of every photo (SimCLR)"
+        case SupConTerm(views=1):
+            return "supervised contrast of the photos"
         case SupConTerm():
             return "supervised contrast of two views of every photo"
+        case CrossEntropyTerm():
+            return "cross-entropy over the identities"
+        case MeasurementsTerm(columns=columns):
+            return f"prediction of {joined(columns)}"
         case ImageTextTerm(loss=loss):
             return f"contrast of photos and captions ({'CLIP' if loss == 'clip' else 'SigLIP'})"

@@ -7,7 +7,7 @@ All randomness of a photo is a function of its drawn seed, as in `data/sampling.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +18,7 @@ from handreid.training.stages.pretrain.captions import Captions
 @dataclass(frozen=True)
 class Views:
     """A batch. `labels` are identities, or places of photos if no term reads identities; `places` are places among the
-    training photos; `tokens` are those of captions.
+    training photos; `tokens` are those of captions; `measured` are the numbers that the term `measurements` predicts.
     """
 
     photos: UInt8[Tensor, "batch views 3 height width"]
@@ -26,22 +26,30 @@ class Views:
     places: Int[Tensor, " batch"]
     conditions: Int[Tensor, " batch"] | None = None
     tokens: Int[Tensor, "batch length"] | None = None
+    measured: Float[Tensor, "batch numbers"] | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def to(self, device: torch.device) -> "Views":
-        parts = (self.photos, self.labels, self.places, self.conditions, self.tokens)
+        parts = (self.photos, self.labels, self.places, self.conditions, self.tokens, self.measured)
         return Views(*(None if part is None else part.to(device, non_blocking=True) for part in parts))  # type: ignore[arg-type]
 
 
 class ViewedPhotos(Dataset[Views]):
     """`views` views of each photo; an item is a whole batch."""
 
-    def __init__(self, photos: TrainingPhotos, views: int, captions: Captions | None = None) -> None:
+    def __init__(
+        self,
+        photos: TrainingPhotos,
+        views: int,
+        captions: Captions | None = None,
+        measured: Float[Tensor, "photos numbers"] | None = None,
+    ) -> None:
         self.photos = photos
         self.views = views
         self.captions = captions
+        self.measured = measured
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -60,4 +68,5 @@ class ViewedPhotos(Dataset[Views]):
             places,
             None if conditions is None else conditions[places],
             None if captions is None else captions.drawn(drawn),
+            None if self.measured is None else self.measured[places],
         )

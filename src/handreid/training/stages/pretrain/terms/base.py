@@ -24,6 +24,7 @@ class Encoded:
     places: Int[Tensor, " batch"]
     conditions: Int[Tensor, " batch"] | None = None
     tokens: Int[Tensor, "batch length"] | None = None
+    measured: Float[Tensor, "batch numbers"] | None = None
 
 
 @dataclass(frozen=True)
