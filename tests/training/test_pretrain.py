@@ -17,6 +17,7 @@ from handreid.build import build_embedder, build_towers
 from handreid.data.manifest import read
 from handreid.errors import CheckError, ProtocolError, RecipeError, RunError, WeightsError
 from handreid.evaluation.evaluate import evaluate
+from handreid.models.embedder import Embedder
 from handreid.objectives.momentum_contrast import momentum_contrast
 from handreid.objectives.supcon import supervised_contrast
 from handreid.recipe import Recipe, load_recipe, parse_recipe
@@ -27,10 +28,13 @@ from handreid.report.page.summary_text import describe_run
 from handreid.runs.folder import Run
 from handreid.runs.pretrained_weights import towers_of
 from handreid.training.stages.pretrain.captions import Captions
+from handreid.training.stages.pretrain.measured import measured_numbers
 from handreid.training.stages.pretrain.module import PretrainModule
 from handreid.training.stages.pretrain.statistics import Spread, signs_of_collapse
-from handreid.training.stages.pretrain.terms import ImageText, Moco
+from handreid.training.stages.pretrain.terms import CrossEntropy, ImageText, Measurements, Moco, SupCon
+from handreid.training.stages.pretrain.terms.base import Encoded
 from handreid.training.train import train
+from handreid.types import Features
 from tests.conftest import MICRO_RECIPE
 from tests.training.resumed import whole_and_resumed
 from tests.training.test_train import history
@@ -46,6 +50,11 @@ SUPCON = f"{{kind: pretrain, epochs: 1, terms: [{{kind: supcon, {SMALL}}}], {PK}
 MOCO = f"{{kind: pretrain, epochs: 2, batch_size: 8, terms: [{QUEUE}], {COMMON}}}"
 TERMS = f"{QUEUE}, {BY_PHOTO}, {{kind: image_text, weight: 2}}"
 ALL = f"{{kind: pretrain, epochs: 2, batch_size: 8, learns: both, terms: [{TERMS}], {COMMON}}}"
+LABELLED = (
+    "{kind: cross_entropy, weight: 0.5}, {kind: supcon, views: 1, projected: false}, "
+    "{kind: measurements, columns: [length, sizes]}"
+)
+IDENTITIES = f"{{kind: pretrain, epochs: 2, terms: [{LABELLED}], {PK}, {COMMON}}}"
 LIT = (
     f"{{kind: pretrain, epochs: 1, batch_size: 8, learns: text, terms: [{{kind: image_text, loss: siglip}}], {COMMON}}}"
 )
@@ -76,6 +85,19 @@ def unlabelled(photos: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def measured(photos: Path) -> Path:
+    """The photos, with two columns of numbers that depend on the subject."""
+    made = read(photos)
+    subjects = made.table["subject"].rank("dense").to_list()
+    lengths = [value / 2 for value in subjects]
+    sizes = [f"{value % 3} 7 {-value}" for value in subjects]
+    path = made.root / "measured.parquet"
+    columns = (pl.Series("length", lengths), pl.Series("sizes", sizes))
+    replace(made, table=made.table.with_columns(*columns)).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def runs(captioned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """A run with all terms and both towers, and the same resumed after its first epoch."""
     return whole_and_resumed(recipe_of(ALL), captioned, tmp_path_factory.mktemp("all"), epoch=1)
@@ -93,6 +115,12 @@ def test_built_in_recipes_train(name: str, captioned: Path, tmp_path: Path):
     (epoch,) = history(run.folder)
     assert math.isfinite(epoch["loss"])
     assert run.text.exists() == (stage.learns != "image")
+
+
+def encoded(joint: Tensor, labels: list[int], measured: Tensor | None = None) -> Encoded:
+    features = Features(joint, joint, joint, joint[:, None, None])
+    numbers = torch.tensor(labels)
+    return Encoded([], [features], numbers, numbers, measured=measured)
 
 
 def unit(count: int, width: int = 5, seed: int = 0) -> Tensor:
@@ -153,6 +181,41 @@ class TestDefinitions:
         alike = Spread()
         alike.add(torch.ones(6, 4))
         assert (alike.spread(), alike.effective_rank()) == pytest.approx((0, 1), abs=1e-3)
+
+    def test_cross_entropy_of_a_batch_norm_and_a_classifier_is_its_definition(self):
+        term = CrossEntropy(4, 3, feature="joint", label_smoothing=0.1).train()
+        torch.nn.init.normal_(term.classifier.weight)
+        joint, labels = unit(5, 4), [0, 2, 1, 0, 2]
+        result = term(encoded(joint, labels))
+        deviations = (joint.var(dim=0, unbiased=False) + 1e-5).sqrt()
+        logits = ((joint - joint.mean(dim=0)) / deviations @ term.classifier.weight.T).tolist()
+        total = 0.0
+        for row, label in zip(logits, labels, strict=True):
+            norm = math.log(sum(math.exp(value) for value in row))
+            total -= sum((0.9 * (k == label) + 0.1 / 3) * (value - norm) for k, value in enumerate(row))
+        assert result.loss.item() == pytest.approx(total / 5, rel=1e-4)
+        right = sum(max(range(3), key=row.__getitem__) == label for row, label in zip(logits, labels, strict=True))
+        assert float(result.numbers["accuracy"]) == pytest.approx(right / 5)
+
+    def test_one_view_is_compared_without_a_projection(self):
+        arguments = {"feature": "joint", "by_photo": False, "temperature": 0.1, "hidden": 8, "width": 4}
+        term = SupCon(5, views=1, projected=False, **arguments)
+        joint, labels = unit(4), [0, 1, 0, 1]
+        assert term(encoded(joint, labels)).loss == supervised_contrast(joint, torch.tensor(labels), 0.1)
+        assert term.new_layers() == []
+
+    def test_numbers_are_scaled_and_those_that_are_equal_left_out(self):
+        photos = pl.DataFrame({"path": ["a", "b", "c"], "length": [1, 2, 3], "sizes": ["0 7 5.5", "0 7 5", "3 7 4.5"]})
+        numbers = measured_numbers(photos, ["length", "sizes"])
+        root = math.sqrt(1.5)
+        expected = [[-root, -math.sqrt(0.5), root], [0, -math.sqrt(0.5), 0], [root, math.sqrt(2), -root]]
+        torch.testing.assert_close(numbers, torch.tensor(expected))
+        term = Measurements(5, 3, feature="joint")
+        joint = unit(3)
+        error = (term.predictor(joint) - numbers).square()
+        result = term(encoded(joint, [0, 1, 2], numbers))
+        torch.testing.assert_close(result.loss, error.mean())
+        torch.testing.assert_close(result.numbers["smallest_error"], error.mean(dim=0).min())
 
     def test_a_wording_is_drawn_by_the_photos_seed(self):
         captions = Captions(torch.tensor([[1, 2], [3, 4], [5, 6]]), ((0,), (1, 2)))
@@ -284,6 +347,32 @@ class TestARun:
             train(recipe_of(MOCO), photos, tmp_path / "run")
 
 
+def test_identities_and_measurements_teach_and_resume_to_the_same_bits(measured: Path, tmp_path: Path):
+    whole, resumed = whole_and_resumed(recipe_of(IDENTITIES), measured, tmp_path, epoch=1)
+    assert whole.model.read_bytes() == resumed.model.read_bytes()
+    first, last = history(whole.folder)
+    assert {"cross_entropy", "supcon", "measurements"} <= {name.split("_", 1)[1] for name in last if name[0].isdigit()}
+    assert last["2_measurements"] < first["2_measurements"]
+    assert {"features_cross_entropy_accuracy", "features_measurements_smallest_error"} <= last.keys()
+    embedder = build_embedder(recipe_of(IDENTITIES), build_towers(recipe_of(IDENTITIES)))
+    assert Embedder.load(whole.model).state_dict().keys() == embedder.state_dict().keys()  # no classifier, no predictor
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("span", 1.0, r"reads the column 'length', but the manifest has .*; rendered hands have `anatomy`"),
+        ("length", "1 two", r"needs 2 finite number\(s\) in 'length' for every training photo, but .* has '1 two'"),
+        ("length", math.inf, r"needs 1 finite number\(s\) in 'length' .* has 'inf'"),
+        ("length", 4.0, r"measurements: length is the same for all 2 training photos"),
+    ],
+)
+def test_columns_that_hold_no_measurements_are_named(column: str, value: object, message: str):
+    photos = pl.DataFrame({"path": ["a.jpg", "b.jpg"], column: [value, value]})
+    with pytest.raises(RecipeError, match=message):
+        measured_numbers(photos, ["length"])
+
+
 def test_signs_of_collapse():
     limits = Collapse()
     good = {"features_moco_spread": 0.5, "features_moco_effective_rank": 9.0, "features_image_text_temperature": 0.07}
@@ -306,6 +395,7 @@ def test_signs_of_collapse():
         (MOCO.replace("enlarge: 1.25", "enlarge: 2}, {kind: affine"), "21% of a photo in a view"),
         (MOCO.replace("{kind: crop, enlarge: 1.25}", ""), "both views of a photo would be the same"),
         (MOCO.replace("terms: [", "terms: [{kind: moco}, "), "moco more than once"),
+        (MOCO.replace(QUEUE, "{kind: supcon, labels: photo, views: 1}"), "the only positive is the photo's other view"),
         (LIT.replace("batch_size: 8", "keep: best"), "no epoch changes the identification"),
         (f"{{kind: learn_prompts}}, {LIT}", "put it after the pre-training"),
     ],
