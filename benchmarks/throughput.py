@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from handreid.build import build_augment, build_batches, build_embedder, build_objectives, build_towers, enlargement
 from handreid.data.sampling import TrainingPhotos
+from handreid.models.tower import image_features
 from handreid.recipe import load_recipe
 from handreid.training.optimizers import build_optimizer
 from handreid.training.stages.fine_tune.module import FineTuneModule
@@ -106,7 +107,7 @@ def bare_epoch(module: FineTuneModule, device: str) -> float:
     labels = torch.arange(size, device=device) % IDENTITIES
     began = time.perf_counter()
     for step in range(len(module.photos) // size):
-        loss = F.cross_entropy(classifier(tower(batches[step % 2])), labels)
+        loss = F.cross_entropy(classifier(image_features(tower, batches[step % 2]).joint), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

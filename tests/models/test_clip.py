@@ -52,9 +52,27 @@ def test_joint_feature_and_text_feature_equal_open_clips(config: dict, tmp_path:
     towers = load_clip("own", weights=str(tmp_path / "clip.safetensors"), config=config)
     photos = torch.randn(3, 3, config["vision_cfg"]["image_size"], config["vision_cfg"]["image_size"])
     features = image_features(towers.image, photos)
-    assert torch.equal(features.joint, clip.encode_image(photos))
+    as_computed = photos.contiguous(memory_format=torch.channels_last) if config is RESNET else photos
+    assert torch.equal(features.joint, clip.encode_image(as_computed))
     tokens = open_clip.SimpleTokenizer(context_length=24)(["a hand", "the back of a right hand"])
     assert torch.equal(towers.text.encode(["a hand", "the back of a right hand"]), clip.encode_text(tokens))
+
+
+def test_a_resnet_computes_channels_last_and_keeps_its_parameters_as_they_are():
+    tower = clip_of(RESNET).visual.train()
+    optimizer = torch.optim.AdamW(tower.parameters())
+    features = image_features(tower, torch.randn(2, 3, 64, 64))
+    assert features.patches.is_contiguous()
+    features.joint.square().sum().backward()
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    assert all(value.is_contiguous() for value in [*tower.state_dict().values(), *states])
+    assert all(parameter.grad.is_contiguous() for parameter in tower.parameters() if parameter.grad is not None)
+
+
+def test_other_devices_than_a_cpu_keep_the_photos_format():
+    tower = clip_of(RESNET).visual.to("meta").eval()
+    assert not image_features(tower, torch.zeros(2, 3, 64, 64, device="meta")).patches.is_contiguous()
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-16-quickgelu", "ViT-B-32", "ViT-L-14", "RN50", "coca_ViT-B-32"])

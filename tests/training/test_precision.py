@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from handreid.errors import HandreidError, RecipeError
+from handreid.progress import NullProgress
 from handreid.recipe import Recipe, parse_recipe
 from handreid.recipe.load_sweep import parse_sweep
 from handreid.runs.dataset import load_dataset
@@ -34,6 +35,22 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
+class Said(NullProgress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, instructions: set[str], torch_uses: str = "AVX512") -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    known = dict.fromkeys(("avx512_f", "avx512_bf16", "amx_tile", "amx_bf16"), False)
+    found = known | dict.fromkeys(instructions, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+
+
 @pytest.mark.usefixtures("no_gpu")
 class TestWithoutAGpu:
     def test_fp16_is_refused_before_any_work(self, tmp_path: Path):
@@ -60,12 +77,6 @@ class TestWithoutAGpu:
         with pytest.raises(RecipeError, match=ON_A_CPU):
             train(None, photos, run.folder, resume=True)
 
-    @pytest.mark.parametrize(("asked", "was"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
-    def test_what_it_was_is_noted(self, asked: str, was: str, photos: Path, tmp_path: Path):
-        run = train(micro(f"stages.0.precision={asked}"), photos, tmp_path / "run")
-        assert run.facts["precision"] == [was]
-        assert [entry["precision"] for entry in read_metrics(run)] == [was]
-
     def test_a_sweep_is_refused_here_and_not_on_a_cluster(self, photos: Path, tmp_path: Path):
         (tmp_path / "micro.yaml").write_text(MICRO_RECIPE)
         design = parse_sweep(SWEEP, "s", tmp_path)
@@ -76,6 +87,76 @@ class TestWithoutAGpu:
         without = parse_sweep(SWEEP + "gpus: 0\n", "s", tmp_path)
         with pytest.raises(HandreidError, match=ON_A_CPU):
             check_builds(without, photos, material, tmp_path, elsewhere=True)
+
+
+@pytest.mark.usefixtures("no_gpu")
+class TestOnAProcessor:
+    @pytest.mark.parametrize(
+        ("instructions", "torch_uses", "automatic"),
+        [
+            ({"avx2"}, "AVX2", "fp32"),
+            ({"avx512_f"}, "AVX512", "fp32"),
+            ({"avx512_f", "avx512_bf16"}, "AVX512", "bf16"),
+            ({"avx512_f", "amx_tile", "amx_bf16"}, "AVX512", "bf16"),
+            ({"avx512_f", "avx512_bf16"}, "AVX2", "fp32"),  # ATEN_CPU_CAPABILITY
+            ({"bf16"}, "DEFAULT", "fp32"),  # ARM, not measured
+        ],
+    )
+    def test_auto_is_bf16_where_torch_has_instructions_for_it(
+        self, instructions: set[str], torch_uses: str, automatic: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        processor(monkeypatch, instructions, torch_uses)
+        asked = micro()
+        assert precision.precisions(asked) == [automatic]
+        assert precision.precisions(micro("stages.0.precision=fp32")) == ["fp32"]
+        notes = precision.precision_notes(asked)
+        assert [note.startswith("stages.0.precision: auto is bf16") for note in notes] == [True] * (automatic == "bf16")
+        with pytest.raises(RecipeError, match=rf"use auto \({automatic} here\)"):
+            precision.check_precision(micro("stages.0.precision=fp16"))
+
+    def test_without_onednn_it_is_fp32(self, monkeypatch: pytest.MonkeyPatch):
+        processor(monkeypatch, {"avx512_bf16"})
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert precision.precisions(micro()) == ["fp32"]
+
+    @pytest.mark.parametrize("name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+    def test_before_torch_had_a_table_of_instructions(self, name: str, monkeypatch: pytest.MonkeyPatch):
+        processor(monkeypatch, set())
+        monkeypatch.delattr(torch.cpu, "get_capabilities")
+        for other in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, other, lambda other=other: other == name, raising=False)
+        assert precision.precisions(micro()) == ["bf16"]
+        monkeypatch.delattr(torch.cpu, name)
+        assert precision.precisions(micro()) == ["fp32"]
+
+    def test_bf16_that_is_asked_for_is_noted_where_it_is_slow(self, monkeypatch: pytest.MonkeyPatch):
+        asked = micro("stages.0.precision=bf16")
+        processor(monkeypatch, {"avx512_bf16"})
+        assert precision.precision_notes(asked) == []
+        processor(monkeypatch, {"avx512_f"})
+        (note,) = precision.precision_notes(asked)
+        assert note.startswith("stages.0.precision: bf16 is probably slower than fp32 here")
+        assert precision.precisions(asked) == ["bf16"]
+
+    @pytest.mark.parametrize(
+        ("asked", "instructions", "was", "note"),
+        [
+            ("auto", {"avx512_bf16"}, "bf16", "note: stages.0.precision: auto is bf16"),
+            ("fp32", {"avx512_bf16"}, "fp32", None),
+            ("bf16", set(), "bf16", "note: stages.0.precision: bf16 is probably slower than fp32"),
+        ],
+    )
+    def test_a_run_says_and_records_what_it_was(
+        self, asked: str, instructions: set[str], was: str, note: str | None, photos: Path, tmp_path: Path, monkeypatch
+    ):
+        processor(monkeypatch, instructions)
+        said = Said()
+        run = train(micro(f"stages.0.precision={asked}"), photos, tmp_path / "run", progress=said)
+        assert run.facts["precision"] == [was]
+        assert [entry["precision"] for entry in read_metrics(run)] == [was]
+        found = [line for line in said.lines if "precision" in line]
+        assert len(found) == (note is not None)
+        assert note is None or found[0].startswith(note)
 
 
 def test_with_a_gpu_fp16_is_what_it_says(monkeypatch: pytest.MonkeyPatch):

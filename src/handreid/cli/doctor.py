@@ -63,7 +63,7 @@ def _print_environment(environment: dict[str, Any]) -> None:
     packages = [f"{name} {value}" for name, value in environment["versions"].items() if value]
     extras = [f"{name} {value}" for name, value in environment["extras"].items() if value]
     absent = [name for name, value in environment["extras"].items() if not value]
-    gpus = [f"{gpu['name']}, {_size(gpu['bytes'])}{', bf16' if gpu['bf16'] else ''}" for gpu in devices["gpus"]]
+    gpus = [f"{gpu['name']}, {_size(gpu['bytes'])}{_bf16(gpu)}" for gpu in devices["gpus"]]
     caches = [
         f"{cache['what']} {_size(cache['bytes'])} in {cache['folder']}"
         for cache in environment["caches"]
@@ -74,7 +74,7 @@ def _print_environment(environment: dict[str, Any]) -> None:
         ("python", f"{environment['python']} on {environment['platform']}"),
         ("versions", ", ".join(packages)),
         ("extras", ", ".join(extras) + (f"; not installed: {', '.join(absent)}" if absent else "")),
-        ("CPU", f"{devices['cpu']}, {devices['cores']} cores, {devices['threads']} threads"),
+        ("CPU", f"{devices['cpu']}, {devices['cores']} cores, {devices['threads']} threads{_bf16(devices)}"),
         ("GPU", "; ".join(gpus) or "none"),
         ("memory", ", ".join(ram) or "unknown"),
         (
@@ -109,6 +109,10 @@ def _content(stage: "Checked") -> dict[str, Any]:
     from dataclasses import asdict
 
     return {"where": stage.where, "checks": [asdict(check) for check in stage.checks]}
+
+
+def _bf16(device: dict[str, Any]) -> str:
+    return ", bf16" if device["bf16"] else ""
 
 
 def _size(count: int) -> str:

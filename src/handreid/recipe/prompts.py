@@ -88,7 +88,7 @@ class LearnPrompts(StageValue):
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the autocast; `auto` is bf16 on GPUs that support it, else fp32; `fp16` needs a GPU."""
+    """Precision of the autocast, as in `fine_tune`."""
     validate_every: int = Field(10, ge=1)
     """Epochs between counts of how many training photos are nearest to their own identity's text."""
 

@@ -95,8 +95,8 @@ class FineTune(StageValue):
     clip_gradients: float | None = Field(None, gt=0)
     """Largest norm of the gradient over all parameters."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the autocast; weights are always fp32. `auto` is bf16 on GPUs that support it, else fp32; `fp16`
-    needs a GPU. run.json and metrics.jsonl state what was used."""
+    """Precision of the autocast; weights are always fp32. `auto` is bf16 on GPUs that support it and on CPUs with
+    AVX512-BF16 or AMX-BF16, else fp32; `fp16` needs a GPU. run.json and metrics.jsonl state what was used."""
     validate_every: int = Field(1, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     averaging: Annotated[Ema | Swa, Field(discriminator="kind")] | None = None

@@ -18,6 +18,7 @@ PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", 
 EXTRAS = ("mlflow", "tensorboard", "wandb", "ray", "optuna", "playwright")
 COMPROMISED = {"lightning": ("2.6.2", "2.6.3")}
 LITTLE_DISK = 5e9  # bytes; a checkpoint of a ViT-B/16 with Adam's state takes 1 GB
+_BF16_BEFORE = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -52,7 +53,24 @@ def devices() -> dict[str, Any]:
         gpus.append({"name": about.name, "bytes": about.total_memory, "bf16": bf16})
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
-    return {"cpu": name, "cores": cores, "threads": torch.get_num_threads(), "gpus": gpus}
+    threads = torch.get_num_threads()
+    return {"cpu": name, "cores": cores, "threads": threads, "bf16": cpu_computes_bf16(), "gpus": gpus}
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether the processor has instructions that multiply bf16 (AVX512-BF16, AMX-BF16), and torch uses them.
+
+    Without them torch computes bf16 by other means, several times slower than fp32. ATEN_CPU_CAPABILITY=avx2 in the
+    environment, which keeps torch from AVX512, means no.
+    """
+    below = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2")
+    if below or not torch.backends.mkldnn.is_available():
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):
+        known = torch.cpu.get_capabilities()
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    # torch before 2.10; processors with AMX multiply bf16 with it
+    return any(getattr(torch.cpu, name)() for name in _BF16_BEFORE if hasattr(torch.cpu, name))
 
 
 def memory() -> dict[str, int | None]:

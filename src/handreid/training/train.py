@@ -26,7 +26,7 @@ from handreid.tracking.state import note_untold, resolve_trackers
 from handreid.training.checks import before_run
 from handreid.training.context import Handover, Job, LongCheck
 from handreid.training.custom_objectives import note_imports, recipe_to_resume
-from handreid.training.precision import check_precision, precisions
+from handreid.training.precision import check_precision, precision_notes, precisions
 from handreid.training.prototype_attributes import attach_prototypes
 from handreid.training.stages.run import check_stages, run_stage
 
@@ -90,7 +90,7 @@ def train(
             stack.enter_context(_exclusive(out, progress))
             run = start_run(out, run_recipe, facts)
         _record_exposure(run, run_recipe, material, parent, progress)
-        for note in notes:
+        for note in [*notes, *precision_notes(run_recipe)]:
             progress.say(f"note: {note}")
         with follow(run, trackers, sender, progress) as listeners:
             job = Job(run, run_recipe, handover, material, progress, (*listeners, *watch), tuple(long_checks))

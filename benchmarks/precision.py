@@ -1,0 +1,104 @@
+"""What do bf16 autocast, the channels-last memory format and torch.compile do to a training step on this CPU?
+
+Prints photos/s of forward, backward and an AdamW step of a tower alone, and the median ratio to the first variant of
+the same round. Variants take turns, so that other work on the machine slows all of them.
+
+    python benchmarks/precision.py [--towers handreid-tiny small-resnet vit-ti] [--rounds 7] [--no-compile]
+
+`channels last` converts the photos only, as `handreid.models.tower` does for a ResNet; `and parameters` converts those
+too. A ViT has one convolution.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
+import torch
+
+from handreid.models.clip import build_image_tower, clip_config
+from handreid.runs.environment import cpu_computes_bf16
+
+TEXT = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
+SMALL_RESNET = {"image_size": 128, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None}
+VIT_TI = {"image_size": 224, "patch_size": 16, "width": 192, "layers": 12, "head_width": 64}
+TOWERS: dict[str, Callable[[], tuple[dict[str, Any], int]]] = {  # config, photos in a batch
+    "handreid-tiny": lambda: (clip_config("handreid-tiny"), 32),
+    "small-resnet": lambda: ({"embed_dim": 128, "vision_cfg": SMALL_RESNET, "text_cfg": TEXT}, 32),
+    "vit-ti": lambda: ({"embed_dim": 192, "vision_cfg": VIT_TI, "text_cfg": TEXT}, 8),
+}
+VARIANTS = {
+    "fp32": (),
+    "channels last": ("channels_last",),
+    "channels last and parameters": ("channels_last", "parameters"),
+    "compiled": ("compile",),
+    "channels last, compiled": ("channels_last", "compile"),
+    "bf16": ("bf16",),
+    "bf16, channels last": ("bf16", "channels_last"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--towers", nargs="+", choices=TOWERS, default=list(TOWERS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--no-compile", action="store_true", help="without the variants that need a C++ compiler")
+    arguments = parser.parse_args()
+    native = "computes bf16 itself" if cpu_computes_bf16() else "has no bf16 instructions that torch uses"
+    print(f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; this processor {native}")
+    for name in arguments.towers:
+        compare(name, arguments.rounds, compiling=not arguments.no_compile)
+
+
+def compare(tower: str, rounds: int, *, compiling: bool) -> None:
+    config, photos = TOWERS[tower]()
+    steps = {
+        name: build_step(config, photos, options)
+        for name, options in VARIANTS.items()
+        if compiling or "compile" not in options
+    }
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if number:  # the first compiles, and allocates
+                taken[name].append(time.perf_counter() - began)
+    size = config["vision_cfg"]["image_size"]
+    print(f"{tower}, {size} px, batches of {photos}, {rounds} rounds")
+    for name, seconds in taken.items():
+        ratios = sorted(base / own for base, own in zip(taken["fp32"], seconds, strict=True))
+        rate = photos / statistics.median(seconds)
+        spread = f"from {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"  {name:30} {rate:7.1f} photos/s   x {statistics.median(ratios):.2f} ({spread})", flush=True)
+
+
+def build_step(config: dict[str, Any], photos: int, options: tuple[str, ...]) -> Callable[[], None]:
+    torch.manual_seed(0)
+    tower = build_image_tower(config).train()
+    size = config["vision_cfg"]["image_size"]
+    batch = torch.randn(photos, 3, size, size)
+    if "channels_last" in options:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    if "parameters" in options:
+        tower = tower.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(tower.parameters(), lr=1e-4)
+    called = torch.compile(tower) if "compile" in options else tower
+    return partial(one_step, called, batch, optimizer, bf16="bf16" in options)
+
+
+def one_step(tower: Any, batch: torch.Tensor, optimizer: torch.optim.Optimizer, *, bf16: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = tower(batch).float().square().sum()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
