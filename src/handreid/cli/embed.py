@@ -66,7 +66,7 @@ def embed(
 
     with resumable("the same command"):
         if packaged:
-            given = photos if data is None else read(data)
+            given = (photos or []) if data is None else read(data)
             table = embed_files_by_package(
                 given, out, landmarker=landmarker, flip_tta=bool(flip_tta), progress=progress
             )

@@ -121,6 +121,9 @@ def resize_position_embedding(config: dict[str, Any], state: State, weights: str
 
 
 def load_weights(clip: Any, state: State, towers: str, weights: str) -> None:
+    has_image, has_text = (any(key.startswith("visual.") is of_image for key in state) for of_image in (True, False))
+    if towers == "image" and has_image and has_text:
+        raise WeightsError(f"weights {weights!r} are of both towers: remove model.backbone.towers, which says image")
     if towers == "image":
         state = {key if key.startswith("visual.") else f"visual.{key}": value for key, value in state.items()}
         expected = {key: value for key, value in clip.state_dict().items() if key.startswith("visual.")}

@@ -50,7 +50,7 @@ class TowerFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     recipe: str
     seed: int
     epochs: tuple[int, ...]

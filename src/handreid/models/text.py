@@ -75,9 +75,9 @@ class TextEncoder(nn.Module):
             self.seen = seen
 
     def read_tokens(self, tokens: Int[Tensor, "texts length"]) -> Int[Tensor, " tokens"]:
-        """Those tokens of texts that a causal tower reads, each once: not the padding after the end."""
+        """Those tokens of texts that a causal tower reads: not the padding after the end."""
         ended = (tokens == self.ends[1]).int()
-        return tokens[(ended.cumsum(dim=1) - ended) == 0].unique()
+        return tokens[(ended.cumsum(dim=1) - ended) == 0]
 
     @property
     def device(self) -> torch.device:
