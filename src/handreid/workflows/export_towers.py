@@ -1,6 +1,7 @@
 """Writes both towers of a finished run into a small file, with the words of its captions; see `exported_towers`."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,24 +45,26 @@ class Exported:
     notes: tuple[str, ...]
 
 
-def export_towers(run: Run, out: Path, *, progress: Progress | None = None) -> Exported:
+def export_towers(run: Run, out: Path, *, data: Path | None = None, progress: Progress | None = None) -> Exported:
     """Writes `out`; an existing file is replaced if it holds exported towers too.
 
     Of the vocabulary it holds the tokens of the captions that the run and those before it learned from, and of the
-    sentences of this package. Raises RunError for a run without both towers, or whose manifest is missing; OutputError.
+    sentences of this package. `data` is the run's manifest, if that is not where it was. Raises RunError for a run
+    without both towers, or whose manifest is missing; OutputError.
     """
     check_writable(out, (".safetensors",))
     check_replaceable(out)
     towers, config, embedder = _towers(run)
     text = build_text_tower(config)
     _check_vocabulary(text, config)
-    seen = _seen(run, text)
+    manifests = [data] if data else []
+    seen = _seen(run, text, manifests)
     kept = tokens_in(text, package_texts())
     kept |= torch.zeros_like(kept) if seen is None else seen
     ids = kept.nonzero()[:, 0]
     known = torch.ones(len(ids), dtype=torch.bool) if seen is None else seen[ids]
     exposures, notes = exposures_of(run, progress=progress)
-    sets = dict(_people_sets(run))
+    sets = dict(_people_sets(run, manifests))
     recipe = run.recipe
     facts = TowerFacts(
         recipe=recipe.name,
@@ -111,14 +114,14 @@ def _check_vocabulary(text: TextEncoder, config: dict[str, object]) -> None:
         raise RunError("only towers with CLIP's own text tower and tokenizer can be exported, but this run has others")
 
 
-def _seen(run: Run, text: TextEncoder) -> Bool[Tensor, " vocabulary"] | None:
+def _seen(run: Run, text: TextEncoder, manifests: Sequence[Path]) -> Bool[Tensor, " vocabulary"] | None:
     """The tokens that the run's text tower learned from; None for all, if it comes from elsewhere."""
     found = read_towers(run.towers) if run.towers.is_file() else None
     if found is not None and found.seen is not None:
         return found.seen
     before = _parent(run)
-    earlier = _seen_at_first(run, text) if before is None else _seen(before, text)
-    return None if earlier is None else earlier | _captions(run, text)
+    earlier = _seen_at_first(run, text) if before is None else _seen(before, text, manifests)
+    return None if earlier is None else earlier | _captions(run, text, manifests)
 
 
 def _seen_at_first(run: Run, text: TextEncoder) -> Bool[Tensor, " vocabulary"] | None:
@@ -135,12 +138,12 @@ def _seen_at_first(run: Run, text: TextEncoder) -> Bool[Tensor, " vocabulary"] |
     )
 
 
-def _captions(run: Run, text: TextEncoder) -> Bool[Tensor, " vocabulary"]:
+def _captions(run: Run, text: TextEncoder, manifests: Sequence[Path]) -> Bool[Tensor, " vocabulary"]:
     """Tokens of the captions that the run's own stages learned from."""
     stages = [stage for stage in run.recipe.stages if isinstance(stage, Pretrain)]
     if not any(stage.image_text and stage.learns != "image" for stage in stages):
         return torch.zeros(len(text.vocabulary), dtype=torch.bool)
-    material = load_run_dataset(run)
+    material = load_run_dataset(run, manifests)
     texts = {text for parts in wordings(material.manifest, material.split.train.tolist()) for text in parts}
     return tokens_in(text, sorted(texts))
 
@@ -151,13 +154,13 @@ def _parent(run: Run) -> Run | None:
     return weights_run(run.recipe) if folder is None else open_run(Path(folder))
 
 
-def _people_sets(run: Run | None) -> Iterator[tuple[str, str]]:
+def _people_sets(run: Run | None, manifests: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """Hash of the manifest and set of people, of the run and of those before it, as far as manifests are there."""
+    paths = list(manifests)
     while run is not None:
-        try:
-            manifest = read(Path(run.facts["manifest"]))
-        except HandreidError:
-            pass
-        else:
-            yield manifest.hash, people_set(manifest)
+        paths.append(Path(run.facts["manifest"]))
         run = _parent(run)
+    for path in paths:
+        with contextlib.suppress(HandreidError):
+            manifest = read(path)
+            yield manifest.hash, people_set(manifest)
