@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import torch
 from jaxtyping import Float
 
 from handreid.data.bare_files import manifest_of_files, photos_at
-from handreid.data.loading import decode_all
 from handreid.data.manifest import Manifest
 from handreid.data.manifest import read as _read
-from handreid.data.photo_file import PhotoFile, check_hands, photo_files
+from handreid.data.photo_file import PhotoFile, photo_files
 from handreid.errors import DataError, PhotoError
 from handreid.evaluation.evaluate import evaluate as _evaluate
-from handreid.inference import find_hands, load_embedder
+from handreid.inference import embed_photo_files, find_hands, load_embedder, load_model
 from handreid.landmarks import Landmarker
+from handreid.models.embedded_weights import EMBEDDED, is_embedded
 from handreid.models.embedder import Embedder
-from handreid.models.extraction import embed_photos
 from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, Rerank, load_recipe
 from handreid.runs.folder import Run, open_run
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     AnyPath = str | PathLike[str]
 else:
     AnyPath = str | PathLike
-_AT_ONCE = 1024  # photos that are decoded at a time: 150 MB at 224 x 224
 
 
 def train(
@@ -93,11 +90,11 @@ def embed(
 ) -> Float[np.ndarray, "photos dim"]:
     """Embeddings of photos, float32 of unit length, one row per photo in the order given.
 
-    `model` is a run, its folder, a model file, or an embedder. An embedder stays on its device; the others are loaded
-    on the GPU if there is one. `photos` are files, a manifest (its rows), or a folder: all photos below it, sorted by
-    path. `flip_tta` averages each photo with its mirror image; None means the setting of the run's recipe, or False
-    without a run. Side information, such as the camera, is looked up in the manifest; without a manifest, and where a
-    value is missing, the mean is used.
+    `model` is a run, its folder, a model file, an embedder, or `"handreid"`, the model in this package. An embedder
+    stays on its device; the others are loaded on the GPU if there is one. `photos` are files, a manifest (its rows), or
+    a folder: all photos below it, sorted by path. `flip_tta` averages each photo with its mirror image; None means the
+    setting of the run's recipe, or False without a run. Side information, such as the camera, is looked up in the
+    manifest; without a manifest, and where a value is missing, the mean is used.
 
     A model that aligns or mirrors hands reads them from the manifest; on files and in folders it searches for them:
     by `landmarker`, a function from a picture to hands or the file of MediaPipe's Hand Landmarker, by default as
@@ -113,33 +110,23 @@ def embed(
         raise DataError(f"batch_size is {batch_size!r}; give how many photos the model sees at a time, 1 or more")
     quiet = progress or NullProgress()
     table, files = _photo_table(photos, embedder.preprocessing, landmarker, quiet)
-    check_hands(files, embedder.preprocessing)
     conditions, notes = side_information_of(embedder, table)
     for note in notes:
         quiet.say(f"note: {note}")
     flip = recipe is not None and recipe.evaluate.flip_tta if flip_tta is None else flip_tta
-    step = -(-_AT_ONCE // batch_size) * batch_size
-    parts = []
-    for start in range(0, len(files), step):
-        rows = slice(start, start + step)
-        decoded = decode_all(files[rows], embedder.preprocessing, cache="memory", progress=quiet)
-        batch_conditions = None if conditions is None else conditions[rows]
-        parts.append(
-            embed_photos(
-                embedder, decoded, conditions=batch_conditions, batch_size=batch_size, flip_tta=flip, progress=quiet
-            )
-        )
-    return np.concatenate(parts)
+    return embed_photo_files(embedder, files, conditions, batch_size=batch_size, flip_tta=flip, progress=quiet)
 
 
 def _loaded(model: Embedder | Run | AnyPath) -> tuple[Embedder, Recipe | None]:
     if isinstance(model, Embedder):
         return model, None
+    if is_embedded(model):
+        return load_model(EMBEDDED), None
     if not isinstance(model, Run) and Path(model).is_dir():
         model = open_run(Path(model))
     if isinstance(model, Run):
         return load_embedder(model), model.recipe
-    return Embedder.load(Path(model)).to("cuda" if torch.cuda.is_available() else "cpu"), None
+    return load_model(Path(model)), None
 
 
 def _photo_table(

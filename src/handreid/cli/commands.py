@@ -9,6 +9,7 @@ from handreid.cli import (
     doctor,
     embed,
     evaluate,
+    export,
     figures,
     ladder,
     output,
@@ -40,6 +41,7 @@ track.add_to(app)
 doctor.add_to(app)
 sweep.add_to(app)
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(export.app, name="export")
 
 
 def _version(show: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handreid.cli import early, output
-from handreid.cli.options import Data, FlipTta, Landmarker, RunFolder, begin, resumable
+from handreid.cli.options import Data, FlipTta, Landmarker, begin, resumable
 from handreid.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Part(StrEnum):
 
 
 def embed(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(help="Run folder; `handreid` is the model in this package.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write, .parquet; an existing one is replaced.")],
     photos: Annotated[
         list[Path] | None,
@@ -45,7 +45,13 @@ def embed(
     """
     from handreid.files import check_writable
 
-    early.run(run, finished=True)
+    packaged = str(run) == "handreid"
+    if not packaged:
+        early.run(run, finished=True)
+    elif split is not Part.every or not (photos or data):
+        raise DataError(
+            "handreid, the model in this package, has no photos and no splits of its own: give PHOTOS, or --data"
+        )
     early.manifests([data])
     check_writable(out, (".parquet",))
     if photos:
@@ -53,12 +59,18 @@ def embed(
     elif landmarker is not None:
         raise DataError("--landmarker is for photo files; a manifest's landmarks come from `handreid data landmarks`")
     progress = begin()
+    from handreid.data.manifest import read
     from handreid.evaluation.embed import embed as embed_run
-    from handreid.evaluation.embed_files import embed_files
+    from handreid.evaluation.embed_files import embed_files, embed_files_by_package
     from handreid.runs.folder import open_run
 
     with resumable("the same command"):
-        if photos:
+        if packaged:
+            given = (photos or []) if data is None else read(data)
+            table = embed_files_by_package(
+                given, out, landmarker=landmarker, flip_tta=bool(flip_tta), progress=progress
+            )
+        elif photos:
             table = embed_files(open_run(run), photos, out, landmarker=landmarker, flip_tta=flip_tta, progress=progress)
         else:
             table = embed_run(open_run(run), out, data=data, part=split.value, flip_tta=flip_tta, progress=progress)

@@ -31,6 +31,13 @@ TINY_LADDER = (
     "tiny-resnet-cross-entropy",
     "tiny-clip-reid-resnet",
 )
+# what --backbone may name beside open_clip's models: the backbone, and settings for it
+_OWN_SIZE = ("image_size=null", "config=null")
+OWN_BACKBONES = {
+    "handreid-tiny": ("handreid-tiny", "weights=none", "image_size=null"),
+    "handreid-small": ("handreid-small", "weights=none", *_OWN_SIZE),
+    "handreid": ("handreid-small", "weights=handreid", *_OWN_SIZE),
+}
 DEMO = {"identities": 240, "photos": 16, "size": 128, "seed": 0}
 
 
@@ -43,7 +50,11 @@ def ladder(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Backbone of all rungs: a name of open_clip, handreid-tiny, or a YAML file of model keys."),
+        typer.Option(
+            help="Backbone of all rungs: a name of open_clip; handreid-tiny or handreid-small (random weights); "
+            "handreid (handreid-small with the weights in this package); or a YAML file of model keys.",
+            show_default=False,
+        ),
     ] = None,
     set_: Set = None,
     photos: Annotated[bool, typer.Option(help="Show photos in report.html.")] = True,
@@ -51,9 +62,9 @@ def ladder(
     json: Json = False,
 ) -> None:
     """Train and evaluate recipes in order, compare each with the one before, and write a report."""
-    default = TINY_LADDER if backbone == "handreid-tiny" else LADDER
-    if backbone and default is LADDER:  # with one backbone for all rungs, the two CLIP-ReID recipes are the same
-        default = tuple(name for name in LADDER if name != "clip-reid-rn50")
+    default = TINY_LADDER if backbone in OWN_BACKBONES else LADDER
+    if backbone and backbone != "handreid-tiny":  # with one backbone for all rungs, recipes of a ResNet are the same
+        default = tuple(name for name in default if not name.endswith(("-rn50", "-resnet")) and "-resnet-" not in name)
     names = [name for text in rungs or default for name in text.split(",")]
     recipes = [_rung(name, backbone, set_ or ()) for name in names]
     backends = trackers(track)
@@ -117,10 +128,8 @@ def _backbone_overrides(backbone: str | None) -> list[str]:
         return []
     path = Path(backbone)
     if path.suffix not in (".yaml", ".yml"):
-        weights = (
-            ["model.backbone.weights=none", "model.backbone.image_size=null"] if backbone == "handreid-tiny" else []
-        )
-        return [f"model.backbone.name={backbone}", *weights]
+        name, *settings = OWN_BACKBONES.get(backbone, (backbone,))
+        return [f"model.backbone.name={name}", *(f"model.backbone.{setting}" for setting in settings)]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

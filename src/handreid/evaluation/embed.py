@@ -9,6 +9,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,12 +82,18 @@ def embed(
 
 def write_embeddings(run: Run, photos: PhotoTable, out: Path, progress: Progress | None = None) -> pl.DataFrame:
     """Writes the photos' table with a column `embedding`, and returns it."""
-    embeddings = embed_known(run, photos, progress)
+    return write_table(photos.table, embed_known(run, photos, progress), photos.facts, out)
+
+
+def write_table(
+    table: pl.DataFrame, embeddings: Float[np.ndarray, "photo dim"], facts: Mapping[str, Any], out: Path
+) -> pl.DataFrame:
+    """Writes a table with a column `embedding`, and `facts` in its metadata; returns it. Raises OutputError."""
     column = pl.Series("embedding", embeddings, dtype=pl.Array(pl.Float32, embeddings.shape[1]))
-    table = photos.table.with_columns(column)
-    facts = {**photos.facts, "dim": embeddings.shape[1], "photos": len(embeddings)}
-    write_atomic(out, lambda path: table.write_parquet(path, metadata={METADATA: json.dumps(facts)}))
-    return table
+    embedded = table.with_columns(column)
+    stated = {**facts, "dim": embeddings.shape[1], "photos": len(embeddings)}
+    write_atomic(out, lambda path: embedded.write_parquet(path, metadata={METADATA: json.dumps(stated)}))
+    return embedded
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -28,12 +28,12 @@ from torch import Tensor, nn
 
 from handreid import messages
 from handreid.errors import WeightsError
-from handreid.models.clip_weights import find_weights, load_weights, resize_position_embedding, tags_of
+from handreid.models.clip_weights import find_weights, load_weights, resize_position_embedding
+from handreid.models.embedded_weights import EMBEDDED_BACKBONE
 from handreid.models.text import TextEncoder
-from handreid.models.towers_file import towers_file
 
 TINY = "handreid-tiny"
-SMALL = "handreid-small"
+OWN = (TINY, EMBEDDED_BACKBONE)
 Config = dict[str, Any]
 
 
@@ -49,7 +49,7 @@ class ClipTowers:
 def backbone_names() -> list[str]:
     """Every model of open_clip with open_clip's own ViT or ResNet tower, and handreid's."""
     configs = ((name, open_clip.get_model_config(name)) for name in open_clip.list_models())
-    return [TINY, SMALL, *(name for name, config in configs if "timm_model_name" not in config["vision_cfg"])]
+    return [*OWN, *(name for name, config in configs if "timm_model_name" not in config["vision_cfg"])]
 
 
 def clip_config(name: str, override: Config | Path | None = None) -> Config:
@@ -61,20 +61,12 @@ def clip_config(name: str, override: Config | Path | None = None) -> Config:
             raise WeightsError(f"backbone config lacks {', '.join(sorted(absent))}; see open_clip's model configs")
         _check_own(config)
         return config
-    if name in (TINY, SMALL):
+    if name in OWN:
         return _read_json(Path(str(resources.files("handreid") / "models" / f"{name}.json")))
     if name not in backbone_names():
         raise WeightsError(f"backbone {messages.shown(name)} is not known; {_nearest(name)}")
     config = open_clip.get_model_config(name)
     return dict(config)
-
-
-def weights_file(name: str, weights: str, *, tagged: bool = True) -> Path | None:
-    """The file that `weights` names, in a run's folder that of its towers.
-
-    None for "none", for a pretrained tag of the model, and if there is no file.
-    """
-    return None if weights == "none" or (tagged and weights in tags_of(name)) else towers_file(weights)
 
 
 def load_clip(
@@ -95,16 +87,16 @@ def load_clip(
     pixels; None is the patch's side. Raises WeightsError.
     """
     complete = clip_config(name, config)
-    state, quick_gelu = (None, None) if weights == "none" else find_weights(name, weights, tagged=config is None)
-    if quick_gelu is not None:
-        complete["quick_gelu"] = quick_gelu
-    if state is not None:
-        resize_position_embedding(complete, state, weights)
+    found = None if weights == "none" else find_weights(name, weights, tagged=config is None)
+    if found is not None and found.quick_gelu is not None:
+        complete["quick_gelu"] = found.quick_gelu
+    if found is not None:
+        resize_position_embedding(complete, found.state, weights)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         clip = _build(complete, name)
-    if state is not None:
-        load_weights(clip, state, towers, weights)
+    if found is not None:
+        load_weights(clip, found.state, towers, weights)
     if image_size is not None or stride is not None:
         resize_input(clip.visual, clip.visual.image_size if image_size is None else image_size, stride)
         complete["vision_cfg"]["image_size"] = list(clip.visual.image_size)
@@ -113,6 +105,7 @@ def load_clip(
     visual = clip.visual.float().eval()
     del clip.visual
     text = TextEncoder(clip.float().eval(), _tokenizer(name, complete, config is not None))
+    text.seen = found.seen if found is not None and towers == "both" else None
     return ClipTowers(visual, text, complete)
 
 
@@ -226,7 +219,7 @@ def _simple_tokenizer(context_length: int) -> Callable[[list[str]], Tensor]:
 
 
 def _tokenizer(name: str, config: Config, own_config: bool) -> Callable[[list[str]], Tensor]:
-    if own_config or name in (TINY, SMALL):
+    if own_config or name in OWN:
         tokenizer: Callable[[list[str]], Tensor] = _simple_tokenizer(config["text_cfg"].get("context_length", 77))
     else:
         tokenizer = open_clip.get_tokenizer(name)

@@ -17,24 +17,41 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_p
 from handreid import messages
 from handreid.errors import WeightsError
 from handreid.files import TOWERS
-from handreid.models.towers_file import lacks_towers, read_towers, towers_file
+from handreid.models.embedded_weights import EMBEDDED, EMBEDDED_BACKBONE, embedded_file
+from handreid.models.exported_towers import exported_facts, is_exported
+from handreid.models.towers_file import Found, lacks_towers, read_towers, towers_file
 from handreid.models.weight_files import State, read_weights
 
 _TAGS = "by `open_clip.list_pretrained_tags_by_model('{}')`"
 
 
 def tags_of(name: str) -> list[str]:
-    """Pretrained tags of a model of open_clip."""
-    return list(list_pretrained_tags_by_model(name))
+    """Pretrained tags of a model of open_clip, or of ours."""
+    return [EMBEDDED] if name == EMBEDDED_BACKBONE else list(list_pretrained_tags_by_model(name))
 
 
-def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool | None]:
-    """Parameters, and whether they need QuickGELU (None: unknown). A tag has priority over a file of its name."""
+def weights_file(name: str, weights: str, *, tagged: bool = True) -> Path | None:
+    """The file that `weights` names, in a run's folder that of its towers; for our own tag, the package's file.
+
+    None for "none", for a pretrained tag of open_clip, and if there is no file.
+    """
+    if weights == "none" or (tagged and weights in tags_of(name)):
+        return embedded_file() if weights == EMBEDDED else None
+    return towers_file(weights)
+
+
+def find_weights(name: str, weights: str, *, tagged: bool) -> Found:
+    """The weights of a tag or a file. A tag has priority over a file of its name. Raises WeightsError."""
     tags = tags_of(name) if tagged else []
-    if weights in tags:
+    if weights in tags and weights != EMBEDDED:
         tag = get_pretrained_cfg(name, weights)
-        return read_weights(_download(name, weights, tag))[0], bool(tag.get("quick_gelu", False))
-    path = towers_file(weights)
+        return Found(read_weights(_download(name, weights, tag))[0], bool(tag.get("quick_gelu", False)))
+    path = weights_file(name, weights, tagged=tagged)
+    if path is None and weights == EMBEDDED:
+        raise WeightsError(
+            f"weights {EMBEDDED!r} are those of the backbone {EMBEDDED_BACKBONE}, not of {messages.shown(name)}: set "
+            f"model.backbone.name={EMBEDDED_BACKBONE}, and no config"
+        )
     if path is None and lacks_towers(weights):
         raise WeightsError(
             f"weights {messages.shown(weights, 200)}: the folder has no {TOWERS}, which a finished run with a stage "
@@ -48,7 +65,7 @@ def find_weights(name: str, weights: str, *, tagged: bool) -> tuple[State, bool 
     if ours is not None:
         return ours
     state, from_openai = read_weights(path)
-    return state, True if from_openai else None
+    return Found(state, True if from_openai else None)
 
 
 def _download(name: str, weights: str, tag: dict[str, Any]) -> Path:
@@ -104,6 +121,9 @@ def resize_position_embedding(config: dict[str, Any], state: State, weights: str
 
 
 def load_weights(clip: Any, state: State, towers: str, weights: str) -> None:
+    has_image, has_text = (any(key.startswith("visual.") is of_image for key in state) for of_image in (True, False))
+    if towers == "image" and has_image and has_text:
+        raise WeightsError(f"weights {weights!r} are of both towers: remove model.backbone.towers, which says image")
     if towers == "image":
         state = {key if key.startswith("visual.") else f"visual.{key}": value for key, value in state.items()}
         expected = {key: value for key, value in clip.state_dict().items() if key.startswith("visual.")}
@@ -143,6 +163,12 @@ def _shortened(keys: list[str], limit: int = 12) -> str:
 
 
 def trained_normalisation(name: str, weights: str) -> tuple[Any, Any] | None:
-    """Channel means and standard deviations that a pretrained tag was trained with; None when it is not a known tag."""
+    """Channel means and standard deviations that a pretrained tag, or a file of exported towers, was trained with;
+    None for any other weights.
+    """
+    path = weights_file(name, weights)
+    if path is not None and is_exported(path):
+        reading = exported_facts(path).preprocessing
+        return reading.mean, reading.std
     tag = get_pretrained_cfg(name, weights)
     return (tuple(tag["mean"]), tuple(tag["std"])) if tag and "mean" in tag else None

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from handreid.errors import RecipeError, WeightsError
 from handreid.models.backbone import Backbone
-from handreid.models.clip import build_text_tower
+from handreid.models.clip import build_text_tower, load_clip
+from handreid.models.embedded_weights import EMBEDDED, EMBEDDED_BACKBONE, embedded_file, is_embedded
+from handreid.models.exported_towers import exported_facts
 from handreid.models.heads import Head, build_head
 from handreid.models.lora import merged_state
 from handreid.models.promptsg_head import KINDS, JointSpace, build_semantic_head, strip_text_tower
@@ -169,10 +171,13 @@ class Embedder(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str | HasModel) -> "Embedder":
-        """The embedder of a model's file, a run or its folder, in eval mode, on the CPU.
+        """The embedder of a model's file, a run or its folder, in eval mode, on the CPU; `handreid` is that of the
+        weights in this package, whatever lies at that path.
 
         Raises WeightsError when the file was not written by `save`, or was changed since.
         """
+        if is_embedded(path):
+            return cls._embedded()
         path = _file_of(path)
         facts, state = load_sealed(path, _KEY, "handreid model", FORMAT)
         frozen = {name: state.pop(name) for name in list(state) if name.startswith(_FROZEN)}
@@ -204,6 +209,19 @@ class Embedder(nn.Module):
             reason = error if isinstance(error, RecipeError) else _line(error)
             raise WeightsError(f"model {path} cannot be built: {reason}") from None
         return embedder.eval()
+
+    @classmethod
+    def _embedded(cls) -> "Embedder":
+        """The package's image tower without a head; photos are read as it was trained."""
+        towers = load_clip(EMBEDDED_BACKBONE, weights=EMBEDDED)
+        names: tuple[FeatureName, ...] = ("pooled", "joint")
+        return cls(
+            Backbone(towers.image, towers.config),
+            exported_facts(embedded_file()).preprocessing,
+            head={"kind": "linear"},
+            features=names,
+            test_features=names,
+        ).eval()
 
     def config(self) -> dict[str, Any]:
         """What `load` builds an embedder from, before it loads the weights."""

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from handreid.errors import WeightsError
+from handreid.errors import RecipeError, WeightsError
 from handreid.models.sealed import load_sealed, save_sealed
 from handreid.models.sentences import Sentences
 from handreid.models.text import TextEncoder
@@ -172,9 +172,9 @@ def nearest_words(
 
     Cosine after subtraction of the mean of all images and the mean of all words: photos and texts lie in different
     regions (Liang et al., "Mind the Gap", 2022), and otherwise a few words would be the nearest of every photo. The
-    nearest comes first.
+    nearest comes first. Raises RecipeError if the tower knows fewer words.
     """
-    words = torch.tensor(whole_words(text), device=text.device)
+    words = words_to_rank(text, count)
     start, end = text.ends
     with torch.no_grad():
         parts = []
@@ -187,10 +187,21 @@ def nearest_words(
     return nearest
 
 
+def words_to_rank(text: TextEncoder, count: int) -> Int[Tensor, " words"]:
+    """What `whole_words` gives. Raises RecipeError if there are fewer than `count`."""
+    words = torch.tensor(whole_words(text), dtype=torch.long, device=text.device)
+    if len(words) < count:
+        raise RecipeError(
+            f"init by the nearest {count} words: the text tower knows only {len(words)}; use fewer tokens, or words"
+        )
+    return words
+
+
 def whole_words(text: TextEncoder) -> list[int]:
-    """Tokens that are a word of three letters or more by themselves."""
+    """Tokens that are a word of three letters or more by themselves, and known to the tower."""
     size = min(len(text.vocabulary), text.ends[0])
-    words = ((token, text.word(token)) for token in range(size))
+    known = range(size) if text.seen is None else text.seen[:size].nonzero()[:, 0].tolist()
+    words = ((token, text.word(token)) for token in known)
     return [token for token, word in words if word.endswith(" ") and len(word) > 3 and word[:-1].isalpha()]
 
 

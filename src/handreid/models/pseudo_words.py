@@ -75,7 +75,7 @@ class PseudoWordEncoder(nn.Module):
         self.tokens = tokens
         self.begin = int(sentence.places[0, 0])
         self.end = int(sentence.ends[0])
-        self.inversion = _inversion(width, hidden, tokens * text.width, float(text.vocabulary.detach().std()))
+        self.inversion = _inversion(width, hidden, tokens * text.width, float(text.known_vocabulary.detach().std()))
         self.embedded: Tensor
         self.register_buffer("embedded", text.embed(sentence.tokens).detach()[0])
 

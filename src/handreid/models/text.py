@@ -4,12 +4,12 @@ In a causal tower the feature at the end-of-text token does not depend on the to
 embeddings are cut after the last end-of-text token: 16 tokens instead of CLIP's 77 are five times faster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from open_clip import SimpleTokenizer
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import TextTransformer
@@ -26,12 +26,17 @@ class TextEncoder(nn.Module):
     """Words to the joint space; equal to open_clip's `encode_text`.
 
     The members below `check_promptable` need a tower that passes it: CLIP's own, causal, with CLIP's tokenizer.
+
+    `seen` marks the tokens that the tower learned from, and only these have a meaning; None: all of them, or unknown.
     """
+
+    seen: Bool[Tensor, " vocabulary"] | None
 
     def __init__(self, clip: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
         super().__init__()
         self.clip = clip
         self.tokenizer = tokenizer
+        self.seen = None
 
     def forward(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts joint"]:
         features: Tensor = self.clip.encode_text(tokens)
@@ -43,16 +48,36 @@ class TextEncoder(nn.Module):
 
     def save(self, path: Path, *, before: Callable[[Path], object] | None = None) -> None:
         """Writes the tower's weights; `before` as in `write_atomic`. Raises OutputError."""
-        save_sealed(path, self.state_dict(), _KEY, {"format": FORMAT}, before=before)
+        save_sealed(path, self.state_dict(), _KEY, {"format": FORMAT, **self.seen_facts}, before=before)
 
     def read(self, path: Path) -> None:
         """Loads the weights of a file that `save` wrote, of a tower of the same shapes. Raises WeightsError."""
-        _, state = load_sealed(path, _KEY, "text tower", FORMAT)
+        facts, state = load_sealed(path, _KEY, "text tower", FORMAT)
         try:
             self.load_state_dict(state)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise WeightsError(f"{path} is of another text tower than this backbone has: {reason}") from None
+        self.seen = seen_tokens(facts)
+
+    @property
+    def seen_facts(self) -> dict[str, Any]:
+        """`seen` for the metadata of a file, as `seen_tokens` reads it; empty if it is not known."""
+        if self.seen is None:
+            return {}
+        return {"vocabulary": len(self.seen), "seen": self.seen.nonzero()[:, 0].tolist()}
+
+    def note_seen(self, tokens: Int[Tensor, "texts length"]) -> None:
+        """Marks the tokens of texts that the tower now learns from, up to the end of each."""
+        if self.seen is not None:
+            seen = self.seen.clone()
+            seen[self.read_tokens(tokens)] = True
+            self.seen = seen
+
+    def read_tokens(self, tokens: Int[Tensor, "texts length"]) -> Int[Tensor, " tokens"]:
+        """Those tokens of texts that a causal tower reads: not the padding after the end."""
+        ended = (tokens == self.ends[1]).int()
+        return tokens[(ended.cumsum(dim=1) - ended) == 0]
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +112,12 @@ class TextEncoder(nn.Module):
         """Embeddings of all tokens."""
         weight: Tensor = self._tower.token_embedding.weight
         return weight
+
+    @property
+    def known_vocabulary(self) -> Float[Tensor, "known width"]:
+        """Embeddings of the tokens that have a meaning; of all tokens if none or one has."""
+        table = self.vocabulary
+        return table if self.seen is None or self.seen.sum() < 2 else table[self.seen.to(table.device)]
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -141,3 +172,15 @@ class TextEncoder(nn.Module):
         if isinstance(self.clip, CustomTextCLIP) and isinstance(self.clip.text, TextTransformer):
             return self.clip.text, self.clip.text.pool_type
         return self.clip, "of another kind"
+
+
+def seen_tokens(facts: Mapping[str, Any]) -> Bool[Tensor, " vocabulary"] | None:
+    """What `TextEncoder.seen_facts` gave; None for a file without it. Raises WeightsError."""
+    if "seen" not in facts:
+        return None
+    try:
+        seen = torch.zeros(int(facts["vocabulary"]), dtype=torch.bool)
+        seen[torch.tensor(facts["seen"], dtype=torch.long)] = True
+    except (LookupError, TypeError, ValueError, RuntimeError):
+        raise WeightsError("the tokens that the text tower learned from are not as handreid writes them") from None
+    return seen

@@ -22,13 +22,14 @@ class VisualPrompts(Value):
 
 
 class Backbone(Value):
-    """A CLIP image tower: by open_clip's name, by our name `handreid-tiny`, or by your own config."""
+    """A CLIP image tower: by open_clip's name, by `handreid-tiny` or `handreid-small`, or by your own config."""
 
     name: str = "ViT-B-16-quickgelu"
-    """A model of open_clip with a native ViT or ResNet tower, or `handreid-tiny`."""
+    """A model of open_clip with a native ViT or ResNet tower; `handreid-tiny`, a ViT; or `handreid-small`, a ResNet."""
     weights: str = "openai"
-    """A pretrained tag of open_clip, a file (open_clip, OpenAI or safetensors), the folder of a run that has
-    [pre-trained](pretraining.md) (for both its towers), or `none` for random weights."""
+    """A pretrained tag of open_clip, or for `handreid-small` the [weights in this
+    package](pretraining.md#the-embedded-weights), `handreid`; a file (open_clip, OpenAI or safetensors); the folder of
+    a run that has [pre-trained](pretraining.md) (for both its towers); or `none` for random weights."""
     towers: Literal["both", "image"] = "both"
     """`image` for a file that holds only the image tower; the text tower is then random."""
     image_size: Size | None = None
@@ -169,6 +170,11 @@ class SentenceValue(PartsValue):
     @property
     def makes_texts(self) -> bool:
         return True
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """The words of both sentences."""
+        return self.template.replace(CONTEXT, " "), self.fixed
 
     @model_validator(mode="after")
     def _sentences_have_their_places(self) -> "SentenceValue":

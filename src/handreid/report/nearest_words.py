@@ -38,11 +38,13 @@ def explain(run: Run, *, identities: int = 5, words: int = 3) -> tuple[list[Expl
     """The shared contexts and those of the first `identities` identities, of the run's latest prompts; and the median
     distance between a word of the vocabulary and its nearest other word, for comparison.
 
-    Raises RunError for a run without prompts.
+    Raises RunError for a run without prompts, and for one whose text tower knows fewer words.
     """
     prompts = _latest(run)
     text = towers_of(run).text
-    tokens = torch.tensor(whole_words(text))
+    tokens = torch.tensor(whole_words(text), dtype=torch.long)
+    if len(tokens) < max(words, 2):
+        raise RunError(f"{run.folder}: its text tower knows {len(tokens)} words, too few to show the nearest {words}")
     with torch.no_grad():
         vocabulary = text.vocabulary[tokens]
     vocabulary_words = [text.word(int(token)).strip() for token in tokens]

@@ -15,6 +15,7 @@ import numpy as np
 
 from handreid.data.manifest import Manifest, read
 from handreid.data.photo_hashes import PhotoHash, photo_hashes
+from handreid.data.rendered.people import is_rendered, looks_rendered, people_set
 from handreid.data.similar_names import likeness
 from handreid.data.splits import Split
 from handreid.errors import HandreidError, RunError
@@ -75,7 +76,17 @@ class Exposure:
 
     def names_people_of(self, manifest: Manifest) -> bool:
         """Whether the same subject name means the same person in both."""
-        return self.manifest_hash == manifest.hash or same_people(self.dataset, manifest.dataset)
+        if self.manifest_hash == manifest.hash:
+            return True
+        people = people_set(manifest)
+        if is_rendered(self.dataset) and not (is_rendered(people) or looks_rendered(manifest)):
+            return False  # a table of real people may have anybody's names, but not these people
+        return same_people(self.dataset, people)
+
+    @cached_property
+    def has_contents(self) -> bool:
+        """Whether photos of it can be recognised by path or content."""
+        return any(photo.path or photo.file or photo.pixels for photo in self.photos)
 
     def only(self, role: Role) -> "Exposure":
         return replace(self, photos=tuple(photo for photo in self.photos if photo.role == role))
@@ -121,7 +132,7 @@ def exposure_of(
         )
         for (row, role), digest in zip(roles.items(), hashes, strict=True)
     )
-    return Exposure(run, recipe, manifest.dataset, manifest.hash, split.protocol, photos)
+    return Exposure(run, recipe, people_set(manifest), manifest.hash, split.protocol, photos)
 
 
 def exposures_of(

@@ -9,6 +9,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from handreid.data.cross_condition import drop_rows
@@ -21,6 +22,7 @@ from handreid.data.tables import format_list
 from handreid.errors import ProtocolError
 from handreid.progress import Progress
 from handreid.runs.dataset import RunDataset
+from handreid.runs.exported_exposure import exposures_in
 from handreid.runs.exposure import Exposure, Role, exposure_of, exposures_of, validated_rows
 from handreid.runs.folder import Run
 
@@ -69,9 +71,7 @@ def find_leaks(
         if names and exposure.names_people_of(manifest):
             leaks += _by_name(exposure, remaining, manifest.table["subject"].to_list())
             remaining = _without(remaining, leaks)
-    digests = (
-        dict(zip(remaining, hashes(remaining), strict=True)) if any(exposure.photos for exposure in exposures) else {}
-    )
+    digests = dict(zip(remaining, hashes(remaining), strict=True)) if any(one.has_contents for one in exposures) else {}
     for exposure in exposures:
         leaks += _by_content(exposure, manifest, remaining, digests)
         remaining = _without(remaining, leaks)
@@ -130,13 +130,8 @@ def check_parent(
     """Notes. Raises ProtocolError if the parent run, or one before it, has seen subjects that this run tests, or was
     trained on subjects that this run validates on. `key` of the recipe names the parent.
     """
-    split, manifest = material.split, material.manifest
     exposures, notes = exposures_of(parent, [material.path], progress)
-    hashes = hashes_in(manifest, progress)
-    leaks = find_leaks(exposures, manifest, tested_people(split), hashes)
-    training = {split.subjects[row] for row in split.train}  # in a closed set they are in validation too
-    validated = [row for row in validated_rows(split) if split.subjects[row] not in training]
-    leaks += find_leaks([exposure.only("train") for exposure in exposures], manifest, validated, hashes)
+    leaks = _leaks_into(material, exposures, hashes_in(material.manifest, progress))
     if leaks:
         people = sorted({name for leak in leaks for name in leak.subjects})
         raise ProtocolError(
@@ -144,12 +139,41 @@ def check_parent(
             f"validates on (such as {people[0]}): {leaks[0].why}; give both runs the same data, protocol, view, "
             "validation and seed"
         )
-    unnamed = [exposure for exposure in exposures if not exposure.names_people_of(manifest)]
+    unnamed = [exposure for exposure in exposures if not exposure.names_people_of(material.manifest)]
     dataset_notes = [
         f"{key}: {exposure.run} was trained on other data ({exposure.dataset}): compared by photo content only"
         for exposure in unnamed
     ]
     return [f"{key}: {note}" for note in notes] + dataset_notes
+
+
+def check_exported(path: Path, material: RunDataset) -> list[str]:
+    """Notes. Raises ProtocolError if the exported towers in the file have seen rendered people that this run tests, or
+    were trained on such that it validates on. Of other people the file has no names: a note says how many they are.
+    """
+    exposures, unnamed = exposures_in(path)
+    leaks = _leaks_into(material, exposures, lambda rows: [None] * len(rows))
+    if leaks:
+        people = sorted({name for leak in leaks for name in leak.subjects})
+        raise ProtocolError(
+            f"model.backbone.weights: the towers in {path.name} were trained or chosen with {len(people)} rendered "
+            f"people that this run tests or validates on (such as {people[0]}): {leaks[0].why}; render others, with "
+            "another --seed"
+        )
+    note = (
+        f"model.backbone.weights: {path.name} was trained on {unnamed:,} people whose names are not in it: make sure "
+        "that none of them is tested, or start from the run itself, which is compared"
+    )
+    return [note] if unnamed else []
+
+
+def _leaks_into(material: RunDataset, exposures: Sequence[Exposure], hashes: Hashes) -> list[Leak]:
+    """Seen subjects among those that a run tests, and subjects of training among those that it validates on."""
+    split, manifest = material.split, material.manifest
+    leaks = find_leaks(exposures, manifest, tested_people(split), hashes)
+    training = {split.subjects[row] for row in split.train}  # in a closed set they are in validation too
+    validated = [row for row in validated_rows(split) if split.subjects[row] not in training]
+    return leaks + find_leaks([exposure.only("train") for exposure in exposures], manifest, validated, hashes)
 
 
 def unseen(

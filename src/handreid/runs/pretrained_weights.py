@@ -9,7 +9,10 @@ from handreid.build import build_towers
 from handreid.errors import RunError, WeightsError
 from handreid.files import TOWERS, file_hash
 from handreid.messages import shown
-from handreid.models.clip import ClipTowers, weights_file
+from handreid.models.clip import ClipTowers
+from handreid.models.clip_weights import weights_file
+from handreid.models.embedded_weights import EMBEDDED
+from handreid.models.exported_towers import is_exported
 from handreid.models.text import TextEncoder
 from handreid.recipe import Recipe
 from handreid.runs.folder import Run, check_finished, check_noted, open_run
@@ -18,7 +21,7 @@ _NOTED = "weights_hash"
 
 
 def weights_facts(recipe: Recipe) -> dict[str, str]:
-    """The hash of the weights file, for run.json; empty for pretrained tags and random towers."""
+    """The hash of the weights file, for run.json; empty for pretrained tags of open_clip and random towers."""
     path = _file(recipe)
     return {} if path is None else {_NOTED: _hash(path)}
 
@@ -37,7 +40,7 @@ def check_weights(run: Run, recipe: Recipe) -> None:
     if noted != _hash(path):
         raise RunError(
             f"{run.folder}: {shown(str(path), 200)} is not the weights file that the run started from (SHA-256 "
-            f"{_hash(path)[:16]}, in run.json {str(noted)[:16]}): restore that file, or start another run"
+            f"{_hash(path)[:16]}, in run.json {str(noted)[:16]}): restore {_whence(recipe)}, or start another run"
         )
 
 
@@ -52,6 +55,12 @@ def weights_run(recipe: Recipe) -> Run | None:
     check_finished(run)
     check_noted(path, noted=run.facts["files"].get(path.name), advice="copy it again, or train the run again")
     return run
+
+
+def exported_file(recipe: Recipe) -> Path | None:
+    """The file of exported towers that the recipe starts from, such as the package's; None for other weights."""
+    path = _file(recipe)
+    return path if path is not None and is_exported(path) else None
 
 
 def towers_of(run: Run, recipe: Recipe | None = None) -> ClipTowers:
@@ -77,6 +86,10 @@ def take_text(text: TextEncoder, run: Run) -> bool:
     check_noted(run.text, noted=noted, advice=advice)
     text.read(run.text)
     return True
+
+
+def _whence(recipe: Recipe) -> str:
+    return "the version of handreid that had it" if recipe.model.backbone.weights == EMBEDDED else "that file"
 
 
 def _file(recipe: Recipe) -> Path | None:

@@ -27,14 +27,15 @@ AGES = ((30, "young"), (60, "adult"))
 Attribute = tuple[str, str]  # column and phrase
 
 
-def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) -> None:
-    """Sets identities and attributes of a head with prototypes; does nothing for any other head.
+def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) -> list[str]:
+    """Sets identities and attributes of a head with prototypes; does nothing for any other head. Returns the phrases
+    of the attributes.
 
     Raises RecipeError when the recipe uses attributes and the manifest has none.
     """
     settings, head = recipe.model.head, embedder.head
     if not isinstance(settings, PromptSgGraph) or not isinstance(head, SemanticHead) or head.graph is None:
-        return
+        return []
     identities = [material.split.identities[row] for row in material.split.train]
     labels = np.unique(identities, return_inverse=True)[1]
     photos = material.manifest.table[material.split.train]
@@ -43,8 +44,10 @@ def attach_prototypes(embedder: Embedder, recipe: Recipe, material: RunDataset) 
     head.set_identities(int(labels.max()) + 1)
     if settings.edges == "attributes" and head.words is not None:
         attributes, shares = attributes_of(photos, labels, settings.phrases)
-        features = sentence_feature(head.words.text.tower, [phrase for _, phrase in attributes])
-        head.graph.describe(attributes, features, shares)
+        phrases = [phrase for _, phrase in attributes]
+        head.graph.describe(attributes, sentence_feature(head.words.text.tower, phrases), shares)
+        return phrases
+    return []
 
 
 def attributes_of(

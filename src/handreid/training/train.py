@@ -12,14 +12,17 @@ from handreid.files import BEGINNING, locked, remove_stale
 from handreid.models.towers_file import save_towers
 from handreid.progress import EpochListener, NullProgress, Progress
 from handreid.recipe import Recipe, Tracker
+from handreid.recipe.model import SentenceValue
 from handreid.runs.automatic_alignment import decide_alignment
 from handreid.runs.dataset import RunDataset, load_dataset, photos_hash, photos_of
+from handreid.runs.exported_exposure import exposures_in
 from handreid.runs.exposure import RECORD, Exposure, Role, changed_photos, exposure_of, exposures_of, write_record
 from handreid.runs.folder import Run, check_place, check_same, note_finished, open_run, start_run
-from handreid.runs.leakage import check_parent
+from handreid.runs.leakage import check_exported, check_parent
 from handreid.runs.lineage import initialise_from, parent_of, parent_record
-from handreid.runs.pretrained_weights import check_weights, take_text, weights_facts, weights_run
+from handreid.runs.pretrained_weights import check_weights, exported_file, take_text, weights_facts, weights_run
 from handreid.runs.side_information import seen_combinations
+from handreid.runs.unknown_words import unknown_words_note
 from handreid.tracking.client import Sender, follow
 from handreid.tracking.locations import check_installed
 from handreid.tracking.state import note_untold, resolve_trackers
@@ -193,6 +196,8 @@ def _record_exposure(run: Run, recipe: Recipe, material: RunDataset, parent: Run
     for before in (parent, weights_run(recipe)):
         found = exposures_of(before, [material.path], progress)[0] if before else []
         earlier += [other for other in found if other not in earlier]
+    exported = exported_file(recipe)
+    earlier += exposures_in(exported)[0] if exported else []
     write_record(run, [exposure, *earlier])
 
 
@@ -204,10 +209,15 @@ def _untrained(
     pretrained = weights_run(recipe)
     if pretrained:
         notes += check_parent(pretrained, material, progress, key="model.backbone.weights")
+    exported = exported_file(recipe)
+    notes += check_exported(exported, material) if exported else []
     towers = build_towers(recipe)
     trained = parent is not None and take_text(towers.text, parent)  # before a head reads sentences with it
     embedder = build_embedder(recipe, towers, seen_combinations(recipe, material))
-    attach_prototypes(embedder, recipe, material)
+    phrases = attach_prototypes(embedder, recipe, material)
+    head = recipe.model.head
+    if isinstance(head, SentenceValue):
+        notes += unknown_words_note(towers.text, [*head.sentences, *phrases], "model.head")
     if parent:
         notes.append(initialise_from(embedder, parent))
     return Handover(embedder, towers.text, text_trained=trained), notes

@@ -19,6 +19,7 @@ from handreid.models.extraction import joint_features
 from handreid.recipe import Prompts
 from handreid.runs.pretrained_weights import towers_of
 from handreid.runs.results import Metric, PromptResult
+from handreid.runs.unknown_words import unknown_words_note
 
 
 class ZeroShotSection:
@@ -88,6 +89,8 @@ def score_prompts(context: EvaluationContext, prompts: Prompts) -> list[PromptRe
         return []
     conditions = None if context.conditions is None else context.conditions[distinct]
     text = towers_of(context.run, recipe).text.eval()
+    sentences = [sentence for template in prompts.templates for sentence in _sentences(template)]
+    context.notes += unknown_words_note(text, sentences, "evaluate.prompts")
     with torch.inference_mode():
         size = recipe.evaluate.batch_size
         images = joint_features(

@@ -9,14 +9,22 @@ from torch import Tensor
 from handreid.data.prompt_text import attribute_phrases, fill_templates
 from handreid.errors import RecipeError
 from handreid.models.feature_cache import cached_joint_features
-from handreid.models.prompts import ContextInit, LearnedPrompts, PromptLearner, nearest_words, word_embeddings
+from handreid.models.prompts import (
+    ContextInit,
+    LearnedPrompts,
+    PromptLearner,
+    nearest_words,
+    word_embeddings,
+    words_to_rank,
+)
 from handreid.models.sealed import digest_of
-from handreid.models.sentences import make_sentences
+from handreid.models.sentences import CONTEXT, make_sentences
 from handreid.models.text import TextEncoder
 from handreid.recipe import LearnPrompts
 from handreid.recipe.prompts import AttributeWords, NearestWords
 from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import checked
+from handreid.runs.unknown_words import unknown_words_note
 from handreid.training.context import Handover, Job, labels_of
 from handreid.training.epoch_callback import ValidationSpec
 from handreid.training.phrases import counted, rate
@@ -40,6 +48,8 @@ class LearnPromptsStage(Stage[LearnPrompts, LearnPromptsModule]):
             )
         if isinstance(stage.init, AttributeWords):
             _phrases(stage.init, material)
+        if isinstance(stage.init, NearestWords) and self.number == 0:  # a stage before may teach words
+            words_to_rank(text, stage.tokens)
 
     def module(self, job: Job) -> LearnPromptsModule:
         return prompts_module(job, self.number)
@@ -89,9 +99,10 @@ def prompts_module(job: Job, number: int) -> LearnPromptsModule:
     )
     labels = labels_of(material)
     filled, notes = _sentences(stage, material)
-    for note in notes:
+    texts = [sentence for sentences in filled for sentence in sentences]
+    for note in [*notes, *unknown_words_note(job.text, _words(stage, material, texts), f"stages.{number}")]:
         job.progress.say(f"note: {note}")
-    sentences = make_sentences(job.text, [sentence for texts in filled for sentence in texts], _places(stage))
+    sentences = make_sentences(job.text, texts, _places(stage))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(job.seed(number))
         learner = PromptLearner(
@@ -118,6 +129,18 @@ def prompts_module(job: Job, number: int) -> LearnPromptsModule:
 
 def _sentences(stage: LearnPrompts, material: RunDataset) -> tuple[list[list[str]], list[str]]:
     return fill_templates(stage.placed, material.manifest.table[material.split.train], labels_of(material))
+
+
+def _words(stage: LearnPrompts, material: RunDataset, sentences: list[str]) -> list[str]:
+    """Texts with all words that are read of the recipe: the sentences, and what contexts start from."""
+    texts = [sentence.replace(CONTEXT, " ") for sentence in sentences]
+    match stage.init:
+        case AttributeWords():
+            return [*texts, *_phrases(stage.init, material)]
+        case str():
+            return [*texts, stage.init]
+        case _:
+            return texts
 
 
 def _places(stage: LearnPrompts) -> int:

@@ -23,6 +23,7 @@ from handreid.recipe.pretrain_terms import (
 )
 from handreid.runs.dataset import RunDataset
 from handreid.runs.stage_weights import belongs, checked
+from handreid.runs.unknown_words import unknown_words_note
 from handreid.training.context import Handover, Job, labels_of
 from handreid.training.epoch_callback import ValidationSpec
 from handreid.training.phrases import counted, joined, rate
@@ -75,7 +76,13 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
         stage, rows = self.settings, job.material.split.train
         captions = None
         if stage.image_text:
-            captions, notes = tokenise(wordings(job.material.manifest.table[rows]), job.text)
+            texts = wordings(job.material.manifest.table[rows])
+            captions, notes = tokenise(texts, job.text)
+            if stage.learns == "image":
+                distinct = {wording for parts in texts for wording in parts}
+                notes += unknown_words_note(job.text, distinct, f"captions of stages.{self.number}")
+            else:
+                job.text.note_seen(captions.tokens)
             for note in notes:
                 job.progress.say(f"note: {note}")
         measured = None
