@@ -76,20 +76,12 @@ def demo(
     backends = trackers(track)
     recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
     check_folder_writable(out)
-    from handreid.data import sources
-    from handreid.data.rendered import render
+    from handreid.data.rendered.prepared_folder import prepare_rendered
 
-    progress = default_progress()
     hands = out / f"hands-{identities}-{photos}"
-    with (
-        resumable(f"handreid demo --out {out}"),
-        progress.step("drawing hands", identities * photos, "photos") as advance,
-    ):
-        table = render(
-            hands, identities=identities, photos=photos, seed=DEMO["seed"], size=DEMO["size"], progress=advance
-        )
-    manifest = hands / "manifest.parquet"
-    sources.csv(table).write(manifest)
+    drawn = {**DEMO, "identities": identities, "photos": photos}
+    with resumable(f"handreid demo --out {out}"):
+        manifest = prepare_rendered(hands, **drawn, progress=default_progress())
     _run_and_report(recipes, manifest, out / "ladder", json=False, track=backends)
 
 

@@ -67,6 +67,7 @@ def caches() -> list[tuple[str, Path, int]]:
     patterns = {
         "decoded photos": (cache, "photos-*"),
         "photos' features": (cache, "features-*"),
+        "rendered photos": (cache, "rendered-*/**/*"),
         "weights from the Hugging Face hub": (hub.expanduser(), "**/blobs/*"),
         "weights from OpenAI": (Path("~/.cache/clip").expanduser(), "*"),
     }

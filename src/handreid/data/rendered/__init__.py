@@ -15,6 +15,7 @@
 * `appearance`  what is visible, as facts
 * `captions`    the photo described in words
 * `folder`      folders and processes
+* `prepared_folder`   a folder together with its manifest
 """
 
 from handreid.data.rendered.folder import VIEWS, render
