@@ -79,9 +79,11 @@ def demo(
     from handreid.data.rendered.prepared_folder import prepare_rendered
 
     hands = out / f"hands-{identities}-{photos}"
-    drawn = {**DEMO, "identities": identities, "photos": photos}
+    size, seed = DEMO["size"], DEMO["seed"]
     with resumable(f"handreid demo --out {out}"):
-        manifest = prepare_rendered(hands, **drawn, progress=default_progress())
+        manifest = prepare_rendered(
+            hands, identities=identities, photos=photos, size=size, seed=seed, progress=default_progress()
+        )
     _run_and_report(recipes, manifest, out / "ladder", json=False, track=backends)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from handreid.data.manifest import read
 from handreid.data.rendered import prepared_folder
 from handreid.data.rendered.folder import RENDERER
-from handreid.data.rendered.prepared_folder import MANIFEST, format_bytes, prepare_rendered
+from handreid.data.rendered.prepared_folder import MANIFEST, prepare_rendered
 from handreid.errors import OutputError, RunError
-from handreid.files import cache_folder
+from handreid.files import cache_folder, format_bytes
 from handreid.progress import NullProgress, Progress
 from handreid.recipe import Recipe, Rendered
 

@@ -1,6 +1,5 @@
 """A folder of rendered photos with its manifest: drawn, continued, or taken as it is."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from handreid.data import manifest
 from handreid.data.rendered.folder import missing_photos, render
 from handreid.data.sources import csv, hashed
 from handreid.errors import DataError, ManifestError, OutputError
-from handreid.files import check_folder_writable, locked
+from handreid.files import check_folder_writable, format_bytes, free_bytes, locked
 from handreid.progress import NullProgress, Progress
 
 MANIFEST = "manifest.parquet"
@@ -72,9 +71,8 @@ def room_for(folder: Path, *, identities: int, photos: int, size: int, seed: int
     if not count and (folder / MANIFEST).is_file():
         return None
     check_folder_writable(folder)
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free, needed = shutil.disk_usage(existing).free, bytes_on_disk(count, size)
-    if needed > free:
+    free, needed = free_bytes(folder), bytes_on_disk(count, size)
+    if free is not None and needed > free:
         raise OutputError(
             f"{folder}: {count:,} photos of {size} pixels take about {format_bytes(needed)}, but only "
             f"{format_bytes(free)} are free on its disk"
@@ -85,10 +83,6 @@ def room_for(folder: Path, *, identities: int, photos: int, size: int, seed: int
 def bytes_on_disk(photos: int, size: int) -> int:
     """What rendered photos take with their table, about: measured at 32 to 256 pixels, in blocks of 4,096 bytes."""
     return round(photos * (3000 + 25 * size + 0.11 * size**2))
-
-
-def format_bytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def _write_manifest(table: Path, path: Path, people: str, progress: Progress) -> None:
