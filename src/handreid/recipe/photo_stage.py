@@ -1,6 +1,6 @@
 """What stages that learn from augmented photos share: the size of their batches, and checks of it."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import model_validator
 
@@ -42,7 +42,7 @@ class PhotoStage(StageValue):
         return self.augment
 
     @model_validator(mode="after")
-    def _warm_up_and_batches_fit(self) -> Self:
+    def _warm_up_and_batches_fit(self) -> "PhotoStage":
         if self.optimizer.schedule.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
