@@ -46,6 +46,7 @@ def train(
 ) -> Run:
     """Trains a recipe (an object, a built-in name, or a YAML file) on a manifest into the folder `out`.
 
+    `data` may be None if the recipe names its photos, or renders them (`data.rendered`).
     With `resume` a run that was stopped continues and ends with the weights that an uninterrupted run would have;
     `recipe` and `data` may then be None, unless the recipe has losses of your own. Nothing is printed by default: pass
     `handreid.progress.Terminal()` to see progress. The run's `model` is the file of the trained model; its `folder`

@@ -152,15 +152,13 @@ def render(
     check_folder_writable(out)
     if out.is_dir():
         check_writable(out / "manifest.parquet")
-    from handreid.data.rendered import render as render_hands
+    from handreid.data.manifest import read
+    from handreid.data.rendered.prepared_folder import prepare_rendered
 
-    with default_progress().step("rendering", identities * photos, "photos") as advance:
-        table = render_hands(out, identities=identities, photos=photos, seed=seed, size=size, progress=advance)
-    from handreid.data import sources
-
-    manifest = sources.hashed(sources.csv(table), default_progress())
-    path = out / "manifest.parquet"
-    manifest.write(path)
+    path = prepare_rendered(
+        out, identities=identities, photos=photos, seed=seed, size=size, progress=default_progress()
+    )
+    manifest = read(path)
     output.echo(f"{printable(path)}: {len(manifest):,} photos of {identities:,} people, hash {manifest.hash[:16]}")
 
 

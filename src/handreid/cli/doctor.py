@@ -7,6 +7,7 @@ import typer
 
 from handreid.cli import early, output
 from handreid.cli.options import Data, Json, LongChecks, Set, begin, resumable
+from handreid.files import format_bytes
 
 if TYPE_CHECKING:
     from handreid.workflows.doctor import Checked
@@ -63,13 +64,13 @@ def _print_environment(environment: dict[str, Any]) -> None:
     packages = [f"{name} {value}" for name, value in environment["versions"].items() if value]
     extras = [f"{name} {value}" for name, value in environment["extras"].items() if value]
     absent = [name for name, value in environment["extras"].items() if not value]
-    gpus = [f"{gpu['name']}, {_size(gpu['bytes'])}{_bf16(gpu)}" for gpu in devices["gpus"]]
+    gpus = [f"{gpu['name']}, {format_bytes(gpu['bytes'])}{_bf16(gpu)}" for gpu in devices["gpus"]]
     caches = [
-        f"{cache['what']} {_size(cache['bytes'])} in {cache['folder']}"
+        f"{cache['what']} {format_bytes(cache['bytes'])} in {cache['folder']}"
         for cache in environment["caches"]
         if cache["bytes"]
     ]
-    ram = [f"{name} {_size(value)}" for name, value in memory.items() if value]
+    ram = [f"{name} {format_bytes(value)}" for name, value in memory.items() if value]
     rows = [
         ("python", f"{environment['python']} on {environment['platform']}"),
         ("versions", ", ".join(packages)),
@@ -79,7 +80,9 @@ def _print_environment(environment: dict[str, Any]) -> None:
         ("memory", ", ".join(ram) or "unknown"),
         (
             "free disk",
-            ", ".join(f"{name} {_size(free)}" for name, free in environment["disks"].items() if free is not None),
+            ", ".join(
+                f"{name} {format_bytes(free)}" for name, free in environment["disks"].items() if free is not None
+            ),
         ),
         ("caches", "; ".join(caches) or "empty"),
     ]
@@ -113,7 +116,3 @@ def _content(stage: "Checked") -> dict[str, Any]:
 
 def _bf16(device: dict[str, Any]) -> str:
     return ", bf16" if device["bf16"] else ""
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

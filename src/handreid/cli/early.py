@@ -31,9 +31,16 @@ def manifests(paths: Sequence[Path | None]) -> None:
 
 
 def photos(recipe: "Recipe", data: Path | None) -> None:
-    """Raises RunError if neither `data` nor the recipe gives photos, ManifestError as `manifests` does."""
+    """Raises RunError if neither `data` nor the recipe gives photos, ManifestError as `manifests` does, and OutputError
+    if photos that the recipe renders have no place.
+    """
+    if data is None and recipe.data.rendered is not None:
+        from handreid.runs.rendered_photos import room_for
+
+        room_for(recipe.data.rendered)
+        return
     if data is None and recipe.data.manifest is None:
-        raise RunError("no photos are given: use --data MANIFEST, or set data.manifest in the recipe")
+        raise RunError("no photos are given: use --data MANIFEST, or set data.manifest or data.rendered in the recipe")
     manifests([data or recipe.data.manifest])
 
 

@@ -87,20 +87,14 @@ def demo(
     backends = trackers(track)
     recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
     check_folder_writable(out)
-    from handreid.data import sources
-    from handreid.data.rendered import render
+    from handreid.data.rendered.prepared_folder import prepare_rendered
 
-    progress = default_progress()
     hands = out / f"hands-{identities}-{photos}"
-    with (
-        resumable(f"handreid demo --out {out}"),
-        progress.step("drawing hands", identities * photos, "photos") as advance,
-    ):
-        table = render(
-            hands, identities=identities, photos=photos, seed=DEMO["seed"], size=DEMO["size"], progress=advance
+    size, seed = DEMO["size"], DEMO["seed"]
+    with resumable(f"handreid demo --out {out}"):
+        manifest = prepare_rendered(
+            hands, identities=identities, photos=photos, size=size, seed=seed, progress=default_progress()
         )
-    manifest = hands / "manifest.parquet"
-    sources.csv(table).write(manifest)
     _run_and_report(recipes, manifest, out / "ladder", json=False, track=backends)
 
 

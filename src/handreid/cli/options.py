@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,11 +119,12 @@ def trackers(track: Sequence[str] | None) -> "tuple[Tracker, ...] | None":
 
 
 @contextlib.contextmanager
-def resumable(command: str) -> Iterator[None]:
+def resumable(command: str, begun: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Says how to continue after Ctrl-C: with `command`, or with the same command while `begun` is not true yet."""
     try:
         yield
     except KeyboardInterrupt:
-        output.echo(f"stopped; to continue: {command}", err=True)
+        output.echo(f"stopped; to continue: {command if begun is None or begun() else 'the same command'}", err=True)
         raise typer.Exit(130) from None
 
 

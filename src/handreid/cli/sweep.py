@@ -61,7 +61,7 @@ def sweep(
         tracked = ()
         if "tracking" in design.identity["recipe"]:
             output.echo("note: the sweep's recipe names trackers; a resumed sweep logs to them only with --track")
-    with resumable(f"handreid sweep --resume {folder}"):
+    with resumable(f"handreid sweep --resume {folder}", begun=lambda: (folder / "sweep.json").is_file()):
         content = run_sweep(design, data, folder, address=address, retry=retry, track=tracked, progress=progress)
         after_sweep(folder)
     if json:

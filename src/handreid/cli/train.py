@@ -1,12 +1,15 @@
 """`handreid recipes` and `handreid train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from handreid.cli import early, output
 from handreid.cli.options import Data, Json, LongChecks, Out, Set, Track, begin, resumable, trackers
+
+if TYPE_CHECKING:
+    from handreid.runs.folder import Run
 
 
 def recipes(json: Json = False) -> None:
@@ -47,7 +50,7 @@ def train(
     progress = begin()
     from handreid.training.train import train as train_run
 
-    with resumable(f"handreid train --resume --out {out}"):
+    with resumable(f"handreid train --resume --out {out}", begun=lambda: Run(out).begun):
         run = train_run(
             loaded,
             data,
@@ -58,7 +61,18 @@ def train(
             track=backends,
             long_checks=[name.value for name in check or ()],
         )
-    output.echo(f"{run.model} {'was' if before else 'is'} ready; next: handreid evaluate {out}")
+    output.echo(f"{run.model} {'was' if before else 'is'} ready; next: {_next_step(run)}")
+
+
+def _next_step(run: "Run") -> str:
+    """Towers that were pre-trained last are there for other recipes: their own photos may have no subject to test.
+
+    Those that are compared with sentences (`evaluate.prompts`) can be of use at once.
+    """
+    stages = run.recipe.stages
+    if stages and stages[-1].gives_towers and run.recipe.evaluate.prompts is None:
+        return f"handreid train RECIPE --data MANIFEST --set model.backbone.weights={run.folder}"
+    return f"handreid evaluate {run.folder}"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -30,6 +30,7 @@ from handreid.recipe import Recipe
 from handreid.recipe.load import override_recipe
 from handreid.runs.dataset import load_dataset
 from handreid.runs.folder import Run, check_finished, environment
+from handreid.runs.rendered_photos import recorded_manifest
 from handreid.runs.side_information import side_information_of
 from handreid.types import Reading
 
@@ -118,7 +119,7 @@ def select_photos(
     """The photos of a part with identity and role; opens no photo. Raises RunError and DataError."""
     check_finished(run)
     recipe = override_recipe(run.recipe, {}, flip_tta)
-    path = data or Path(run.facts["manifest"])
+    path = data or recorded_manifest(run.facts, progress)
     manifest = read(path)
     is_own = manifest.hash == run.facts["manifest_hash"]
     if data is None and not is_own:

@@ -24,6 +24,7 @@ from handreid.runs.dataset import RunDataset, check_tested, load_dataset
 from handreid.runs.folder import Run, check_finished, environment
 from handreid.runs.leakage import Leak, unseen
 from handreid.runs.pretrained_weights import check_weights
+from handreid.runs.rendered_photos import recorded_manifest
 from handreid.runs.results import EVALUATION_FORMAT, Evaluation, Hashes, LeftOut, Protocol, Ranking
 from handreid.runs.side_information import side_information_of
 from handreid.tracking.client import Sender, follow
@@ -52,9 +53,9 @@ def evaluate(
     check_folder_writable(run.folder, create=False)
     progress = progress or NullProgress()
     recipe = run.recipe
-    trained_on = load_dataset(recipe, Path(run.facts["manifest"])) if data is None else None
+    place = data or recorded_manifest(run.facts, progress)
+    trained_on = load_dataset(recipe, place) if data is None else None
     changed = override_recipe(recipe, changes or {}, flip_tta, rerank)
-    place = data or Path(run.facts["manifest"])
     material = trained_on if trained_on and changed.data == recipe.data else load_dataset(changed, place, trains=False)
     check_tested(material)
     material, leaks, notes = unseen(run, material, progress)

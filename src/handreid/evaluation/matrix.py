@@ -76,7 +76,7 @@ def matrix_of(
     _check_options(by, data, protocol)
     progress = progress or NullProgress()
     recipe = override_recipe(run.recipe, {"protocol": protocol, "cameras": cameras}, flip_tta)
-    trained_on = load_run_dataset(run, data)
+    trained_on = load_run_dataset(run, data, progress)
     exposures, notes = exposures_of(run, data, progress)
     if by == "dataset":
         paths = _each_once([trained_on.path, *data])

@@ -14,6 +14,7 @@ from handreid.files.json_files import read_json, write_json
 from handreid.files.locks import BEGINNING, LOCK, beginning, is_free, locked
 from handreid.files.nested import first_difference, flat
 from handreid.files.paths import TOWERS, cache_folder, check_folder_writable, check_writable, found_file, is_folder
+from handreid.files.room import format_bytes, free_bytes
 from handreid.files.temporary import remove_stale
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "file_hash",
     "first_difference",
     "flat",
+    "format_bytes",
     "found_file",
+    "free_bytes",
     "interrupted",
     "is_folder",
     "is_free",

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,16 +18,19 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str, error: type[HandreidError] = RunError) -> Iterator[bool]:
+def locked(
+    folder: Path, what: str, error: type[HandreidError] = RunError, *, waiting: Callable[[], object] | None = None
+) -> Iterator[bool]:
     """Locks a folder against other processes; a killed process leaves no lock.
 
-    Raises `error` if another process holds the lock; `what` says in the message what that process does. Yields False
-    if the file system has no locks, as some network file systems.
+    If another process holds the lock, raises `error`; `what` says in the message what that process does. With `waiting`
+    it is called once instead, and the lock waited for. Yields False if the file system has no locks, as some network
+    file systems.
     """
     lock = FileLock(folder / LOCK)
     try:
         with warnings.catch_warnings(action="ignore"):  # filelock warns where it falls back to a plain file
-            lock.acquire(blocking=False)
+            _acquire(lock, waiting)
     except Timeout:
         raise error(
             f"{folder} is in use: another process {what}; wait for it, or stop it (if there is no such process, remove "
@@ -42,6 +45,17 @@ def locked(folder: Path, what: str, error: type[HandreidError] = RunError) -> It
         yield True
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, waiting: Callable[[], object] | None) -> None:
+    """Raises Timeout if the lock is held and not waited for, and OSError."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if waiting is None:
+            raise
+        waiting()
+        lock.acquire()
 
 
 @contextlib.contextmanager

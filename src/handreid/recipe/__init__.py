@@ -28,6 +28,7 @@ from handreid.recipe.optimizer import (
 from handreid.recipe.preprocess import Preprocess
 from handreid.recipe.pretrain import Pretrain
 from handreid.recipe.prompts import LearnPrompts
+from handreid.recipe.rendered import Rendered
 from handreid.recipe.rerank import GalleryExpansion, KReciprocal, QueryExpansion, Rerank, read_rerank
 from handreid.recipe.schema import Recipe, Stage
 from handreid.recipe.stages import FineTune
@@ -60,6 +61,7 @@ __all__ = [
     "Prompts",
     "QueryExpansion",
     "Recipe",
+    "Rendered",
     "Rerank",
     "Schedule",
     "Stage",

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import model_validator
+
 from handreid.recipe.base import Seed, Share, Value
+from handreid.recipe.rendered import Rendered
 
 
 class Data(Value):
@@ -11,6 +14,9 @@ class Data(Value):
 
     manifest: Path | None = None
     """The photos; usually given as `--data`."""
+    rendered: Rendered | None = None
+    """Photos that are [rendered](data.md#photos-that-a-recipe-renders) into the cache before training, unless they are
+    there; in the place of a manifest. `--data` takes precedence."""
     protocol: Literal["auto", "hands11k", "hd", "disjoint", "prepared"] = "auto"
     """Which subjects are for training and which for the test, see [data.md](data.md#protocols). `auto`: the data set's
     own protocol, else the manifest's split, else `disjoint`."""
@@ -31,3 +37,12 @@ class Data(Value):
     """Random seed of the split, the draws, and the validation subjects."""
     cache: Literal["auto", "memory", "disk"] = "auto"
     """Where decoded photos are cached; `auto` is memory up to 2 GiB, beyond that disk."""
+
+    @model_validator(mode="after")
+    def _photos_are_of_one_place(self) -> "Data":
+        if self.manifest is not None and self.rendered is not None:
+            raise ValueError(
+                "manifest and rendered both say which photos to use: remove one of them, or give the manifest as "
+                "--data, which takes the place of rendered photos"
+            )
+        return self

@@ -1,7 +1,7 @@
 """The stage `pretrain`: the towers learn from two views of a photo, from identities, or from captions."""
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,15 +15,17 @@ from handreid.recipe.augmentations import (
     RandomErasing,
 )
 from handreid.recipe.optimizer import Optimizer
+from handreid.recipe.photo_stage import PhotoStage
 from handreid.recipe.pretrain_terms import AnyPretrainTerm, Collapse, ImageTextTerm, MeasurementsTerm
 from handreid.recipe.samplers import BalancedSampler, PkSampler, RandomSampler
-from handreid.recipe.stage_base import StageValue
 
 SMALLEST_VIEW = 0.25  # share of the photo's area that every view shows at least
 
 
-class Pretrain(StageValue):
+class Pretrain(PhotoStage):
     """The towers are trained before any identification, without labels, with identities, or with captions."""
+
+    BATCH: ClassVar[int] = 64
 
     kind: Literal["pretrain"] = "pretrain"
     epochs: int = Field(30, ge=1)
@@ -66,27 +68,12 @@ class Pretrain(StageValue):
     """Limits beyond which features count as collapsed; null never ends a run."""
 
     @property
-    def photos_per_batch(self) -> int:
-        """Largest number of photos in a batch."""
-        if isinstance(self.sampler, PkSampler):
-            return self.sampler.identities * self.sampler.images
-        return self.batch_size or 64
-
-    @property
-    def batches_per_step(self) -> int:
-        return self.accumulate
-
-    @property
     def trains_encoder(self) -> bool:
         return self.learns != "text"
 
     @property
     def validated_weights(self) -> Literal["best", "last"] | None:
         return None if self.learns == "text" else self.keep
-
-    @property
-    def augmentations(self) -> tuple[Augmentation, ...]:
-        return self.augment
 
     @property
     def gives_towers(self) -> bool:
@@ -118,15 +105,6 @@ class Pretrain(StageValue):
         twice = [kind for kind, count in Counter(term.kind for term in self.terms).items() if count > 1]
         if twice:
             raise ValueError(f"terms has {twice[0]} more than once: keep one of them")
-        if self.optimizer.schedule.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
-            )
-        if self.batch_size not in (None, self.photos_per_batch):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not the sampler's identities x images = {self.photos_per_batch}: "
-                "leave it out"
-            )
         return self
 
     @model_validator(mode="after")

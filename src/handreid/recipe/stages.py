@@ -1,6 +1,6 @@
 """The stage `fine_tune`, and its parts."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,8 +8,8 @@ from handreid.recipe.augmentations import Augmentation, Crop, Mix
 from handreid.recipe.base import Share, Value
 from handreid.recipe.objectives import AnyTerm, CrossEntropy, TextTerm
 from handreid.recipe.optimizer import Optimizer
+from handreid.recipe.photo_stage import PhotoStage
 from handreid.recipe.samplers import AnySampler, HardIdentitySampler, PkSampler, RandomSampler
-from handreid.recipe.stage_base import StageValue
 
 
 class EarlyStopping(Value):
@@ -56,8 +56,10 @@ class Lora(Value):
     """Which matrices get an adapter."""
 
 
-class FineTune(StageValue):
+class FineTune(PhotoStage):
     """The image encoder is trained; the text encoder is not used."""
+
+    BATCH: ClassVar[int] = 20
 
     kind: Literal["fine_tune"] = "fine_tune"
     epochs: int = Field(70, ge=1)
@@ -109,17 +111,6 @@ class FineTune(StageValue):
     """When to stop before `epochs`; null is never."""
 
     @property
-    def photos_per_batch(self) -> int:
-        """Largest number of photos in a batch."""
-        if isinstance(self.sampler, PkSampler | HardIdentitySampler):
-            return self.sampler.identities * self.sampler.images
-        return self.batch_size or 20
-
-    @property
-    def batches_per_step(self) -> int:
-        return self.accumulate
-
-    @property
     def trains_encoder(self) -> bool:
         return True
 
@@ -136,23 +127,10 @@ class FineTune(StageValue):
     def feature_terms(self) -> tuple[AnyTerm, ...]:
         return self.objectives
 
-    @property
-    def augmentations(self) -> tuple[Augmentation, ...]:
-        return self.augment
-
     @model_validator(mode="after")
     def _makes_sense(self) -> "FineTune":
         if not self.objectives:
             raise ValueError("objectives is empty, so nothing would be learned")
-        if self.optimizer.schedule.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs {self.optimizer.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
-            )
-        if self.batch_size not in (None, self.photos_per_batch):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not the sampler's identities x images = {self.photos_per_batch}: "
-                "leave it out"
-            )
         if self.unfreeze_every and (self.freeze_blocks or self.lora):
             raise ValueError("unfreeze_every unfreezes the whole encoder block by block: remove freeze_blocks and lora")
         return self

@@ -16,20 +16,26 @@ from handreid.errors import PhotoError, ProtocolError, RunError
 from handreid.progress import Progress
 from handreid.recipe import Recipe
 from handreid.recipe.augmentations import Background
+from handreid.runs.rendered_photos import rendered_manifest, rendered_record
 
 
 @dataclass(frozen=True)
 class RunDataset:
-    """A manifest of photos, and the split into training, validation and test."""
+    """A manifest of photos, and the split into training, validation and test.
+
+    `rendered` says how the photos were rendered, if the recipe does that.
+    """
 
     path: Path
     manifest: Manifest
     split: Split
+    rendered: Mapping[str, int] | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What every result file records of its data."""
-        return {
+        rendered = {} if self.rendered is None else {"rendered": dict(self.rendered)}
+        return rendered | {
             "manifest": str(self.path.absolute()),
             "manifest_hash": self.manifest.hash,
             "split_hash": self.split.hash,
@@ -38,13 +44,19 @@ class RunDataset:
         }
 
 
-def load_dataset(recipe: Recipe, data: Path | None, *, trains: bool | None = None) -> RunDataset:
-    """The photos, and their split by the recipe. `trains` says whether they are trained on (None: if the recipe has
-    stages); if not, a validation set that the data cannot give is no error.
+def load_dataset(
+    recipe: Recipe, data: Path | None, *, trains: bool | None = None, progress: Progress | None = None
+) -> RunDataset:
+    """The photos, and their split by the recipe. Without `data` they are the recipe's, which may render them first.
+
+    `trains` says whether they are trained on (None: if the recipe has stages); if not, a validation set that the data
+    cannot give is no error.
     """
     path = data or recipe.data.manifest
+    if path is None and recipe.data.rendered is not None:
+        path = rendered_manifest(recipe.data.rendered, progress)
     if path is None:
-        raise RunError("no photos are given: use --data MANIFEST, or set data.manifest in the recipe")
+        raise RunError("no photos are given: use --data MANIFEST, or set data.manifest or data.rendered in the recipe")
     manifest = read(path)
     settings = recipe.data
     split = make_split(
@@ -61,7 +73,7 @@ def load_dataset(recipe: Recipe, data: Path | None, *, trains: bool | None = Non
         cameras=settings.cameras,
         subjects=recipe.reads_identities,
     )
-    return RunDataset(path, manifest, split)
+    return RunDataset(path, manifest, split, rendered_record(recipe, path))
 
 
 def check_tested(material: RunDataset) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torchvision
 
-from handreid.files import cache_folder
+from handreid.files import cache_folder, free_bytes
 
 PACKAGES = ("handreid", "torch", "torchvision", "open_clip_torch", "lightning", "numpy", "pillow", "polars", "pydantic")
 EXTRAS = ("mlflow", "tensorboard", "wandb", "ray", "optuna", "playwright")
@@ -31,7 +31,7 @@ def survey(folder: Path) -> dict[str, Any]:
         "extras": {name: installed(name) for name in EXTRAS} | {"chromium": chromium()},
         "devices": devices(),
         "memory": memory(),
-        "disks": {name: _free(path) for name, path in _places(folder).items()},
+        "disks": {name: free_bytes(path) for name, path in _places(folder).items()},
         "caches": [{"what": what, "folder": str(path), "bytes": size} for what, path, size in caches()],
     }
     return facts | {"warnings": list(trouble(facts))}
@@ -85,6 +85,7 @@ def caches() -> list[tuple[str, Path, int]]:
     patterns = {
         "decoded photos": (cache, "photos-*"),
         "photos' features": (cache, "features-*"),
+        "rendered photos": (cache, "rendered-*/**/*"),
         "weights from the Hugging Face hub": (hub.expanduser(), "**/blobs/*"),
         "weights from OpenAI": (Path("~/.cache/clip").expanduser(), "*"),
     }
@@ -127,11 +128,6 @@ def _torchvision_trouble() -> str | None:
 
 def _places(folder: Path) -> dict[str, Path]:
     return {"this folder": folder, "temporary files": Path(tempfile.gettempdir()), "caches": cache_folder()}
-
-
-def _free(path: Path) -> int | None:
-    existing = next((place for place in (path.absolute(), *path.absolute().parents) if place.exists()), None)
-    return None if existing is None else shutil.disk_usage(existing).free
 
 
 def _size(folder: Path, pattern: str) -> int:

@@ -23,6 +23,7 @@ from handreid.files import read_json, write_json
 from handreid.progress import Progress
 from handreid.runs.dataset import RunDataset, load_dataset
 from handreid.runs.folder import Run, open_run
+from handreid.runs.rendered_photos import recorded_manifest
 
 RECORD = "training-photos.json"
 FORMAT = 2
@@ -145,13 +146,13 @@ def exposures_of(
     """
     if (run.folder / RECORD).exists():
         return read_record(run), []
-    exposures = [_looked_up(run, load_run_dataset(run, manifests), progress)]
+    exposures = [_looked_up(run, load_run_dataset(run, manifests, progress), progress)]
     notes = [f"{run.folder.name} has no {RECORD} (an older version wrote it): its manifest was read instead"]
     older: Run | None = run
     while older is not None:
         try:
             older = _parent(older)
-            exposures += [_looked_up(older, load_run_dataset(older, manifests), progress)] if older else []
+            exposures += [_looked_up(older, load_run_dataset(older, manifests, progress), progress)] if older else []
         except HandreidError as error:
             notes.append(
                 f"it could not be checked who was seen by the run that {run.folder.name} started from: {error}"
@@ -208,15 +209,16 @@ def changed_photos(run: Run, photos: Mapping[str, str]) -> list[str]:
     return [path for path, digest in photos.items() if recorded.get(path) not in (None, digest)]
 
 
-def load_run_dataset(run: Run, manifests: Sequence[Path] = ()) -> RunDataset:
+def load_run_dataset(run: Run, manifests: Sequence[Path] = (), progress: Progress | None = None) -> RunDataset:
     """The data set that the run was trained on, from its recorded manifest or from one of `manifests` with its hash.
 
     Raises RunError if none has the recorded hash, as then the training subjects are unknown.
     """
-    manifest_hash, recorded_path = run.facts["manifest_hash"], Path(run.facts["manifest"])
+    manifest_hash = run.facts["manifest_hash"]
     problems = []
-    for path in (recorded_path, *manifests):
+    for given in (None, *manifests):
         try:
+            path = given or recorded_manifest(run.facts, progress)
             if read(path).hash == manifest_hash:
                 return load_dataset(run.recipe, path)
             problems.append(f"{path} has changed")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from handreid.errors import HandreidError, RecipeError
+from handreid.progress import Progress
 from handreid.recipe import Recipe, dump_recipe
 from handreid.recipe.load_sweep import Design
 from handreid.runs.dataset import RunDataset, load_dataset
@@ -24,14 +25,14 @@ class SweepInputs:
     facts: dict[str, Any]
 
 
-def load_inputs(design: Design, data: Path | None) -> SweepInputs:
+def load_inputs(design: Design, data: Path | None, progress: Progress | None = None) -> SweepInputs:
     """The photos of a sweep. Raises ProtocolError when validation would use test identities, and other errors of the
     recipe's data.
     """
-    material = load_dataset(design.recipe_of(one_at_a_time(design.sweep)[0]), data)
+    material = load_dataset(design.recipe_of(one_at_a_time(design.sweep)[0]), data, progress=progress)
     check_validation_unseen(material)
-    names = ("manifest", "manifest_hash", "split_hash", "notes")
-    return SweepInputs(material, {name: material.facts[name] for name in names})
+    names = ("manifest", "manifest_hash", "split_hash", "notes", "rendered")
+    return SweepInputs(material, {name: material.facts[name] for name in names if name in material.facts})
 
 
 def check_settings(design: Design) -> None:

@@ -14,6 +14,7 @@ from handreid.progress import NullProgress, Progress
 from handreid.recipe import Tracker
 from handreid.recipe.load_sweep import Design
 from handreid.runs.records import read_sweep
+from handreid.runs.rendered_photos import recorded_manifest
 from handreid.sweep.checks import check_builds, check_settings, idle_scheduler, load_inputs
 from handreid.sweep.state import SweepState
 from handreid.sweep.summary import write_summary
@@ -43,8 +44,8 @@ def run_sweep(
         progress.say(f"note: {idle}")
     begun = (out / "sweep.json").exists()
     if begun and data is None:
-        data = Path(read_sweep(out)["manifest"])
-    ground = load_inputs(design, data)
+        data = recorded_manifest(read_sweep(out), progress)
+    ground = load_inputs(design, data, progress)
     with exclusive_lock(out):
         if begun:
             notes = open_sweep(out, design, ground.facts, retry=retry)

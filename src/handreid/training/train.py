@@ -21,6 +21,7 @@ from handreid.runs.folder import Run, check_place, check_same, note_finished, op
 from handreid.runs.leakage import check_exported, check_parent
 from handreid.runs.lineage import initialise_from, parent_of, parent_record
 from handreid.runs.pretrained_weights import check_weights, exported_file, take_text, weights_facts, weights_run
+from handreid.runs.rendered_photos import recorded_manifest
 from handreid.runs.side_information import seen_combinations
 from handreid.runs.unknown_words import unknown_words_note
 from handreid.tracking.client import Sender, follow
@@ -82,9 +83,11 @@ def train(
             handover, notes = _untrained(run_recipe, material, parent, progress)
         else:
             check_place(out, run_recipe)
-            material = load_dataset(run_recipe, data)
+            material = load_dataset(run_recipe, data, progress=progress)
             run_recipe, decided = decide_alignment(run_recipe, material.manifest)
             handover, notes = _untrained(run_recipe, material, parent, progress)
+            if data is not None and recipe is not None and recipe.data.rendered and material.rendered is None:
+                notes = [f"the photos of {data} are used, so those of data.rendered are not drawn", *notes]
             notes = [*decided, *notes]
             # before the folder is created, so that a failure leaves nothing behind
             check_stages(run_recipe, handover.embedder, handover.text, material)
@@ -117,13 +120,15 @@ def _save(job: Job) -> None:
     handover.embedder.save(run.model, before=lambda model: note_finished(run, model, beside))
 
 
-def check_recipe(recipe: Recipe, data: Path | None, *, gpu: bool | None = None) -> None:
+def check_recipe(
+    recipe: Recipe, data: Path | None, *, gpu: bool | None = None, progress: Progress | None = None
+) -> None:
     """Raises what `train` would raise before it starts, except for `init_from`, whose run may not be trained yet.
 
     `gpu`: whether it will train on one, for recipes that train on another machine; None: as on this one.
     """
     check_precision(recipe, gpu=gpu)
-    material = load_dataset(recipe, data)
+    material = load_dataset(recipe, data, progress=progress)
     recipe, _ = decide_alignment(recipe, material.manifest)
     handover, _ = _untrained(recipe, material)
     check_stages(recipe, handover.embedder, handover.text, material)
@@ -164,7 +169,7 @@ def _resumed_material(
     For a finished run, missing photos are accepted.
     """
     used = recipe or run.recipe
-    material = load_dataset(used, data or Path(run.facts["manifest"]))
+    material = load_dataset(used, data or recorded_manifest(run.facts, progress))
     given = None if recipe is None else decide_alignment(recipe, material.manifest)[0]
     check_same(run, given, material.facts | ({} if run.finished else parent_record(parent)))
     check_weights(run, used)

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from handreid.build import build_embedder, build_towers
-from handreid.data import sources
-from handreid.data.rendered import render
+from handreid.data.rendered.prepared_folder import prepare_rendered
 from handreid.errors import ProtocolError
 from handreid.files import cache_folder
 from handreid.progress import NullProgress, Progress
@@ -37,6 +36,7 @@ from handreid.training.stages.run import check_stages
 
 RECIPE = "tiny-clip-reid"  # has prompts, a classifier, triplets and texts: covers most checks, in seconds
 IDENTITIES, PHOTOS = 12, 8
+OF_RECIPE = 48  # people that are drawn for a recipe that renders its own photos
 TRAINED, EACH = 16, 8  # training identities, and photos of each, that are used
 SIZE = 96
 
@@ -87,14 +87,16 @@ def _checked(
 
 
 def _material(recipe: Recipe, data: Path | None, folder: Path, progress: Progress) -> RunDataset:
+    rendered = recipe.data.rendered
     if data is not None or recipe.data.manifest is not None:
         return load_dataset(recipe, data)
-    with progress.step("drawing hands", IDENTITIES * PHOTOS, "photos") as advance:
-        table = render(
-            folder / "hands", identities=IDENTITIES, photos=PHOTOS, size=SIZE, seed=0, workers=1, progress=advance
+    if rendered is None:
+        path = prepare_rendered(
+            folder / "hands", identities=IDENTITIES, photos=PHOTOS, size=SIZE, workers=1, progress=progress
         )
-    path = folder / "hands.parquet"
-    sources.csv(table).write(path)
+    else:
+        few = rendered.model_dump() | {"identities": min(rendered.identities, OF_RECIPE)}
+        path = prepare_rendered(folder / "hands", **few, workers=1, progress=progress)
     try:
         return load_dataset(recipe, path)
     except ProtocolError as error:

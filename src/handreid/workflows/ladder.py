@@ -40,7 +40,7 @@ def run_ladder(
     progress = progress or NullProgress()
     check_names(recipes)
     check_installed(tracker for recipe in recipes for tracker in resolve_trackers(track, recipe))
-    recipes = _buildable(recipes, data, out, None if every else progress.say)
+    recipes = _buildable(recipes, data, out, None if every else progress.say, progress)
     rungs: list[Rung] = []
     with Sender(progress) as sender:
         for number, recipe in enumerate(recipes, 1):
@@ -59,14 +59,14 @@ def run_ladder(
 
 
 def _buildable(
-    recipes: Sequence[Recipe], data: Path | None, out: Path, say: Callable[[str], None] | None
+    recipes: Sequence[Recipe], data: Path | None, out: Path, say: Callable[[str], None] | None, progress: Progress
 ) -> list[Recipe]:
     """The recipes that can be built on this data. With `say`, a RecipeError is reported and the recipe skipped."""
     buildable = []
     for recipe in recipes:
         try:
             if not (out / recipe.name / "run.json").exists():
-                check_recipe(recipe, data)
+                check_recipe(recipe, data, progress=progress)
         except HandreidError as error:
             if say is None or not isinstance(error, RecipeError):
                 raise type(error)(f"rung {recipe.name}: {error}; choose others with --rungs") from None

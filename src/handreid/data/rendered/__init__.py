@@ -16,6 +16,7 @@
 * `captions`    the photo described in words
 * `measurements` the person's anatomy as numbers
 * `folder`      folders and processes
+* `prepared_folder`   a folder together with its manifest
 """
 
 from handreid.data.rendered.folder import VIEWS, render

@@ -37,6 +37,7 @@ VIEWS: tuple[tuple[Aspect, Side], ...] = (
     ("palmar", "left"),
 )
 SMALLEST = 32
+RECORD = "rendered.json"
 FULL_COLOUR = 90  # JPEG quality from which cameras keep the colour of every pixel
 ALONE = 64  # photos below which starting processes costs more than it saves
 Row = dict[str, str | int | float]
@@ -95,6 +96,18 @@ def render(
     return table
 
 
+def missing_photos(out: Path, *, identities: int, photos: int, seed: int, size: int) -> int:
+    """Number of photos, of all four views, that are not in the folder yet; it need not exist.
+
+    Raises DataError as `render`.
+    """
+    request = _checked(identities, photos, seed, size, VIEWS)
+    if not out.is_dir():
+        return identities * photos
+    _check_recorded(out, request)
+    return sum(map(len, _missing(out, request).values()))
+
+
 def _checked(identities: int, photos: int, seed: int, size: int, views: Sequence[tuple[Aspect, Side]]) -> Request:
     for name, value, least in (
         ("identities", identities, 1),
@@ -112,7 +125,16 @@ def _checked(identities: int, photos: int, seed: int, size: int, views: Sequence
 
 def _claim(out: Path, request: Request) -> None:
     """Record the request in the folder. Raises DataError if it holds another request or other photos."""
-    record = out / "rendered.json"
+    recorded = _check_recorded(out, request)
+    if not recorded:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / RECORD, request.text().encode())
+    (out / "Hands").mkdir(exist_ok=True)
+
+
+def _check_recorded(out: Path, request: Request) -> bool:
+    """Whether the folder holds a request. Raises DataError if it is another, or if the folder holds other photos."""
+    record = out / RECORD
     if record.exists():
         stored = record.read_text(encoding="utf-8")
         if stored != request.text():
@@ -120,11 +142,10 @@ def _claim(out: Path, request: Request) -> None:
                 f"{out} was rendered with other arguments ({_short(stored)}) than now ({_short(request.text())}): "
                 "choose another folder, or delete that one"
             )
-        return
+        return True
     if (out / "hands.csv").exists() or (out / "Hands").exists():
         raise DataError(f"{out} already holds photos that were not rendered by handreid: choose another folder")
-    (out / "Hands").mkdir(parents=True, exist_ok=True)
-    _write(record, request.text().encode())
+    return False
 
 
 def _short(record: str) -> str:
@@ -133,8 +154,8 @@ def _short(record: str) -> str:
 
 def _missing(out: Path, request: Request) -> dict[int, list[int]]:
     """For each identity the photos that are not on disk yet."""
-    (out / "Hands").mkdir(exist_ok=True)
-    names = {entry.name for entry in os.scandir(out / "Hands")}
+    folder = out / "Hands"
+    names = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
     missing = {
         k: [j for j in range(request.photos) if _name(k, j, request) not in names] for k in range(request.identities)
     }
@@ -259,4 +280,4 @@ def _write(path: Path, content: bytes) -> None:
     write_atomic(path, lambda part: part.write_bytes(content))
 
 
-__all__ = ["RENDERER", "VIEWS", "render"]
+__all__ = ["RENDERER", "VIEWS", "missing_photos", "render"]

@@ -3,29 +3,29 @@
 The loss is the weighted sum of the recipe's objectives; each term is logged under its own name.
 """
 
-from functools import cached_property
 from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from handreid.data.mixing import Mix
-from handreid.data.sampling import Batches, BatchSampler, TrainingPhotos
+from handreid.data.sampling import Batches, TrainingPhotos
 from handreid.models.embedder import Embedder
 from handreid.models.lora import add_lora
 from handreid.objectives.objective import Objective
 from handreid.recipe import FineTune
 from handreid.training.optimizers import Group, Part, encoder_parts, parameter_groups
-from handreid.training.stage_module import StageModule
 from handreid.training.stages.fine_tune.weight_averaging import Averaging
+from handreid.training.stages.photo_module import PhotoModule
 from handreid.types import Batch, Targets
 
 
-class FineTuneModule(StageModule):
+class FineTuneModule(PhotoModule):
     """Trains `embedder` and the objectives' parameters on `photos`, in the batches from `batches`."""
+
+    photos: TrainingPhotos
 
     def __init__(
         self,
@@ -39,14 +39,11 @@ class FineTuneModule(StageModule):
         mix: Mix | None = None,
         workers: int = 0,
     ) -> None:
-        super().__init__(stage, stage.optimizer, seed=seed)
+        super().__init__(stage, photos, batches, seed=seed, workers=workers)
         self.embedder = embedder
         self.objectives = objectives
         self.stage = stage
-        self.photos = photos
-        self.batches = batches
         self.mix = mix
-        self.workers = workers
         embedder.head.set_identities(photos.identities)
         if stage.lora:
             with torch.random.fork_rng(devices=[]):
@@ -63,14 +60,6 @@ class FineTuneModule(StageModule):
     def result(self) -> Embedder:
         """What is validated and saved: the weight average where there is one, else the embedder itself."""
         return (self.averaging and self.averaging.result) or self.embedder
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(
-            self.photos,
-            sampler=self._batches(self.current_epoch),
-            batch_size=None,  # the sampler yields whole batches
-            num_workers=self.workers,
-        )
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -120,13 +109,8 @@ class FineTuneModule(StageModule):
         decay, factor = settings.weight_decay, settings.bias_factor
         return parameter_groups(parts, weight_decay=decay, biases=biases, bias_factor=factor)
 
-    @cached_property
-    def batches_per_epoch(self) -> int:
-        return sum(1 for _ in self._batches(0))
-
-    @cached_property
-    def photos_per_epoch(self) -> int:
-        return sum(len(batch) for batch in self._batches(0))
+    def identity_centres(self) -> np.ndarray | None:
+        return self.centres.means() if self.centres is not None else None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         photos, labels, rows = (part.to(device, non_blocking=True) for part in (batch.photos, batch.labels, batch.rows))
@@ -135,14 +119,6 @@ class FineTuneModule(StageModule):
 
     def _objectives(self) -> list[tuple[str, Objective]]:
         return [(name, cast(Objective, module)) for name, module in self.objectives.items()]
-
-    def _batches(self, epoch: int) -> BatchSampler:
-        return self.batches(
-            epoch,
-            self.trainer.global_rank if self._trainer else 0,
-            self.trainer.world_size if self._trainer else 1,
-            self.centres.means() if self.centres is not None else None,
-        )
 
 
 class Centres(nn.Module):

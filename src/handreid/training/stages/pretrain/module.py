@@ -1,20 +1,18 @@
 """Lightning module of the `pretrain` stage: towers learn from views of photos and from captions."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from handreid.data.sampling import Batches, BatchSampler
+from handreid.data.sampling import Batches
 from handreid.errors import RunError
 from handreid.models.embedder import Embedder
 from handreid.models.text import TextEncoder
 from handreid.recipe import Pretrain
 from handreid.training.optimizers import Group, Part, encoder_parts, parameter_groups
-from handreid.training.stage_module import StageModule
+from handreid.training.stages.photo_module import PhotoModule
 from handreid.training.stages.pretrain.statistics import PREFIX, Spread, signs_of_collapse
 from handreid.training.stages.pretrain.terms import PretrainTerm
 from handreid.training.stages.pretrain.terms.base import Encoded, Result
@@ -22,11 +20,13 @@ from handreid.training.stages.pretrain.views import ViewedPhotos, Views
 from handreid.types import Features
 
 
-class PretrainModule(StageModule):
+class PretrainModule(PhotoModule):
     """Trains the towers that `stage.learns` names, and the terms' projections.
 
     The head of `embedder` is for later stages and stays as it is. Parameters that do not learn here are in `held`.
     """
+
+    photos: ViewedPhotos
 
     def __init__(
         self,
@@ -40,13 +40,10 @@ class PretrainModule(StageModule):
         seed: int,
         workers: int = 0,
     ) -> None:
-        super().__init__(stage, stage.optimizer, seed=seed)
+        super().__init__(stage, photos, batches, seed=seed, workers=workers)
         self.embedder = embedder
         self.terms = nn.ModuleDict(terms)
         self.stage = stage
-        self.photos = photos
-        self.batches = batches
-        self.workers = workers
         self.learned = text if stage.learns != "image" else None
         self.held: list[nn.Parameter] = []
         self._outside = (text,)  # a frozen text tower is in no checkpoint
@@ -93,14 +90,6 @@ class PretrainModule(StageModule):
             places = term.held_places()
             if places is not None and len(places) and int(places.max()) >= len(self.photos):
                 raise RunError(f"the queue of {name} holds photos that are not this stage's: train the stage again")
-
-    def train_dataloader(self) -> DataLoader[Views]:
-        return DataLoader(
-            self.photos,
-            sampler=self._batches(self.current_epoch),
-            batch_size=None,  # the sampler yields whole batches
-            num_workers=self.workers,
-        )
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -169,16 +158,9 @@ class PretrainModule(StageModule):
             parts, weight_decay=settings.weight_decay, biases=biases, bias_factor=settings.bias_factor
         )
 
-    @cached_property
-    def batches_per_epoch(self) -> int:
-        return sum(1 for _ in self._batches(0))
-
-    @cached_property
-    def photos_per_epoch(self) -> int:
-        return self.photos.views * sum(len(batch) for batch in self._batches(0))
-
-    def photos_in(self, batch: Views) -> int:
-        return self.photos.views * len(batch)
+    @property
+    def views(self) -> int:
+        return self.photos.views
 
     def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:
         return batch.to(device)
@@ -189,7 +171,3 @@ class PretrainModule(StageModule):
     def _features(self, pixels: list[Tensor], conditions: Tensor | None) -> list[Features]:
         """View by view, so that a batch norm has the statistics of one view, as in MoCo v3."""
         return [self.embedder.backbone(view, conditions) for view in pixels]
-
-    def _batches(self, epoch: int) -> BatchSampler:
-        trainer = self._trainer
-        return self.batches(epoch, trainer.global_rank if trainer else 0, trainer.world_size if trainer else 1, None)
