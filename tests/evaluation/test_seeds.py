@@ -2,6 +2,7 @@
 
 import html
 import json
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -198,26 +199,30 @@ class TestPlan:
         zero = ("stages=[]", "model.head={kind: linear}", "model.test_feature.neck=before")
         assert [len(rung.runs) for rung in plan_rungs([micro("zero", *zero)], tmp_path, 2)] == [2]
 
-    def test_a_parent_outside_the_ladder_has_a_run_for_each_seed_or_one_for_all(self, tmp_path: Path):
-        recipe = micro("child", f"init_from={tmp_path / 'parent'}")
-        made_run(tmp_path / "parent", made_ranks(0.5))
-        (rung,) = plan_rungs([recipe], tmp_path / "out", 3)
-        assert {run.init_from for run in rung.runs} == {recipe.init_from}
-        assert "start from the one run" in rung.note
+    @pytest.mark.parametrize("key", ["init_from", "model.backbone.weights"])
+    def test_a_parent_outside_the_ladder_has_a_run_for_each_seed_or_one_for_all(self, key: str, tmp_path: Path):
+        parent = tmp_path / "parent"
+        recipe = micro("child", f"{key}={parent}")
+
+        def parents(seeds: int) -> tuple[list[object], str | None]:
+            (rung,) = plan_rungs([recipe], tmp_path / "out", seeds)
+            return [attrgetter(key)(run) for run in rung.runs], rung.note
+
+        made_run(parent, made_ranks(0.5))
+        assert parents(3)[0] == [str(parent)] * 3
+        assert f"all seeds of child start from the one run {parent}" in parents(3)[1]
         made_run(tmp_path / "parent-seed-1", made_ranks(0.5), changes=["seed=1"])
         with pytest.raises(RunError, match=r"not of all 3: there is no parent-seed-2; train it with --seeds 3"):
-            plan_rungs([recipe], tmp_path / "out", 3)
-        (rung,) = plan_rungs([recipe], tmp_path / "out", 2)
-        assert rung.runs[1].init_from == str(tmp_path / "parent-seed-1")
-        assert rung.note is None
+            parents(3)
+        assert parents(2) == ([str(parent), str(tmp_path / "parent-seed-1")], None)
 
     @pytest.mark.parametrize(
         ("recipes", "seeds", "kind", "message"),
         [
             ([micro("one")], 0, RunError, "^0 seeds: a rung is trained with one or more$"),
             ([micro("one"), micro("one-seed-1")], 2, RunError, "two rungs have the name 'one-seed-1'"),
-            ([micro("n" * 95)], 2, RecipeError, "name"),
-            ([micro("one", f"seed={2**32 - 1}")], 2, RecipeError, "seed"),
+            ([micro("n" * 95)], 2, RecipeError, "^rung n+ cannot be run with seed 1: .*at most 100"),
+            ([micro("one", f"seed={2**32 - 1}")], 2, RecipeError, "^rung one cannot be run with seed 4294967296"),
         ],
     )
     def test_what_cannot_be_run_is_refused(self, recipes, seeds, kind, message, tmp_path: Path):

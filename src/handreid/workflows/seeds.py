@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from handreid.errors import RunError
+from handreid.errors import RecipeError, RunError
 from handreid.files import TOWERS, found_file
 from handreid.recipe import Recipe
 from handreid.recipe.load import check_names
@@ -123,10 +123,15 @@ def _sibling(name: str, other: str) -> str:
 
 
 def _with_seed(recipe: Recipe, seed: int, starts: Mapping[str, str]) -> Recipe:
-    """The recipe with another seed, and with the runs that it starts from. Raises RecipeError for too long a name."""
-    values = recipe.model_dump() | {"name": f"{recipe.name}-seed-{seed}", "seed": seed}
+    """The recipe with another seed, and the runs that it starts from. Raises RecipeError if its name or seed is wrong."""
+    try:
+        named = Recipe(name=f"{recipe.name}-seed-{seed}", seed=seed)  # checked, as copies are not
+    except RecipeError as error:
+        raise RecipeError(f"rung {recipe.name} cannot be run with seed {seed}: {error}") from None
+    changes: dict[str, object] = {"name": named.name, "seed": named.seed}
     if "init_from" in starts:
-        values["init_from"] = starts["init_from"]
+        changes["init_from"] = starts["init_from"]
     if "weights" in starts:
-        values["model"]["backbone"]["weights"] = starts["weights"]
-    return Recipe(**values)
+        backbone = recipe.model.backbone.model_copy(update={"weights": starts["weights"]})
+        changes["model"] = recipe.model.model_copy(update={"backbone": backbone})
+    return recipe.model_copy(update=changes)

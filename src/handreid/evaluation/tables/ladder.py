@@ -151,7 +151,7 @@ def _seeds_captions(rungs: Sequence[Rung]) -> list[str]:
     count = _seeds(rungs)
     if not count:
         return []
-    once = ", of which one run stands for all where no seed changes it" if any(map(_runs_once, rungs)) else ""
+    once = "; a rung that no seed changes has one run" if any(map(_runs_once, rungs)) else ""
     means = f"mean of {count} training seeds on the same split and draws{once}"
     return [f"{means}; intervals by a bootstrap of subjects and of seeds; differences paired seed by seed"]
 

@@ -30,8 +30,9 @@ def _section(seed_rungs: Sequence[SeedRung]) -> dict[str, Any]:
         (rung.name, [rung.evaluation.metrics[name] for name in _DRAWN], (rung.below or {}).get(ladder.LEADING))
         for rung in rungs
     ]
+    verdicts = f"The verdict below a name compares its {title(ladder.LEADING)} with that of the rung below"
     return {
-        "caption": " ".join(map(sentence, ladder.captions(rungs))),
+        "caption": " ".join(map(sentence, [*ladder.captions(rungs), verdicts])),
         "columns": ladder.columns(rungs),
         "range": ladder.columns(rungs).index(ladder.SPREAD) if ladder.SPREAD in ladder.columns(rungs) else None,
         "rows": ladder.format_rows(rungs),
