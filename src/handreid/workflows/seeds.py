@@ -123,7 +123,7 @@ def _sibling(name: str, other: str) -> str:
 
 
 def _with_seed(recipe: Recipe, seed: int, starts: Mapping[str, str]) -> Recipe:
-    """The recipe with another seed, and the runs that it starts from. Raises RecipeError if its name or seed is wrong."""
+    """The recipe with another seed, and the runs it starts from. Raises RecipeError if its name or seed is wrong."""
     try:
         named = Recipe(name=f"{recipe.name}-seed-{seed}", seed=seed)  # checked, as copies are not
     except RecipeError as error:
