@@ -54,9 +54,9 @@ def compare(
     # not all metrics of both: ranks over identities are not always stored
     names = [name for name in scores.metrics if name in reference_scores.metrics]
     measured = [{name: side.metrics[name] for name in names} for side in (scores, reference_scores)]
-    by_metric = differences_of(differences(*measured, scores.people, scores.draws, resamples=resamples))
-    separations = ([evaluation.separation for evaluation in side] for side in (systems, references))
-    return by_metric | separation_differences(*separations, resamples)
+    gains = differences(measured[0], measured[1], scores.people, scores.draws, resamples=resamples)
+    separations = [[evaluation.separation for evaluation in side] for side in (systems, references)]
+    return differences_of(gains) | separation_differences(separations[0], separations[1], resamples)
 
 
 def check_draws(evaluations: Sequence[Evaluation]) -> None:

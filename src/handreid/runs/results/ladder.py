@@ -93,10 +93,8 @@ class SeedLadder(Result):
 
 def read_ladder(folder: Path) -> Ladder | SeedLadder:
     """ladder.json. Raises RunError."""
-    content = read_json(folder / "ladder.json")
-    return checked(
-        folder / "ladder.json",
-        content,
-        SeedLadder if content.get("format") == SEEDS_FORMAT else Ladder,
-        "give the command of the ladder again, which writes it again",
-    )
+    path, advice = folder / "ladder.json", "give the command of the ladder again, which writes it again"
+    content = read_json(path)
+    if content.get("format") == SEEDS_FORMAT:
+        return checked(path, content, SeedLadder, advice)
+    return checked(path, content, Ladder, advice)
