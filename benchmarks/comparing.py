@@ -3,6 +3,7 @@
 python benchmarks/comparing.py equal      how often any of k equal systems is called better or worse than the first
 python benchmarks/comparing.py best       the same when the best of them, by its score, is the reference
 python benchmarks/comparing.py power      how often systems that are better by some points are found
+python benchmarks/comparing.py seeds      how often two equal recipes differ, and coverage, over training seeds
 python benchmarks/comparing.py speed      seconds for 2, 8 and 25 systems of 1,000 queries and ten draws
 
 Subjects as in benchmarks/ranking.py: beta-binomial, 7 to 21 photos each; a subject that is hard for one system is hard
@@ -14,7 +15,7 @@ import time
 
 import numpy as np
 
-from handreid.metrics.intervals import differences, verdict
+from handreid.metrics.intervals import differences, intervals, verdict
 from handreid.metrics.simultaneous import simultaneous_differences
 
 RESAMPLES, TRIALS = 2000, 400
@@ -77,6 +78,39 @@ def power() -> None:
         print(f"{100 * gain:.0f} points: {rates}", flush=True)
 
 
+def seeds() -> None:
+    """Each seed of a recipe is better or worse by `spread` points as a whole, and anew for each subject."""
+    print(f"two equal recipes called better or worse, and intervals that cover the true rank-1, {TRIALS} trials each")
+    for subjects in (30, 70):
+        for spread in (0.0, 0.02, 0.05):
+            for count in (1, 2, 3, 5, 10):
+                random = np.random.default_rng([subjects, count, int(100 * spread)])
+                wrong = covered = 0
+                for _ in range(TRIALS):
+                    owner = np.repeat(np.arange(subjects), random.integers(7, 22, subjects))
+                    ability = 0.1 + 0.8 * random.beta(
+                        4, 1, subjects
+                    )  # mean 0.74, away from the ends, where seeds add up
+                    ours, theirs = (_trained(random, ability, owner, count, spread) for _ in range(2))
+                    told = differences({"rank1": ours}, {"rank1": theirs}, owner, resamples=RESAMPLES)["rank1"]
+                    wrong += verdict(told) != "within noise"
+                    found = intervals({"rank1": ours}, owner, resamples=RESAMPLES)["rank1"]
+                    covered += found.low <= 0.74 <= found.high
+                print(
+                    f"{subjects:3d} subjects, {count:2d} seeds that differ by {100 * spread:.0f} points: "
+                    f"called different {100 * wrong / TRIALS:.1f} %, covered {100 * covered / TRIALS:.1f} %",
+                    flush=True,
+                )
+
+
+def _trained(
+    random: np.random.Generator, ability: np.ndarray, owner: np.ndarray, count: int, spread: float
+) -> np.ndarray:
+    """Rank-1 of every query, a row for each seed."""
+    better = random.normal(0, spread, (count, 1)) + random.normal(0, spread, (count, len(ability)))
+    return (random.random((count, len(owner))) < np.clip(ability + better, 0, 1)[:, owner]).astype(float)
+
+
 def speed() -> None:
     random = np.random.default_rng(0)
     draws = np.repeat(np.arange(10), 1000)
@@ -91,4 +125,6 @@ def speed() -> None:
 
 
 if __name__ == "__main__":
-    {"equal": lambda: equal(False), "best": lambda: equal(True), "power": power, "speed": speed}[sys.argv[1]]()
+    {"equal": lambda: equal(False), "best": lambda: equal(True), "power": power, "seeds": seeds, "speed": speed}[
+        sys.argv[1]
+    ]()

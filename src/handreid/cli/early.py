@@ -58,14 +58,18 @@ def training(recipe: "Recipe | None", data: Path | None, out: Path, *, resume: b
     manifests([data])
 
 
-def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path) -> None:
-    """Raises RunError for two rungs of one name, errors of `photos`, and OutputError if `out` cannot be written."""
+def ladder(recipes: "Sequence[Recipe]", data: Path | None, out: Path, seeds: int = 1) -> None:
+    """Raises RunError for two rungs of one name and as `plan_rungs` does, errors of `photos`, and OutputError if `out`
+    cannot be written.
+    """
     from handreid.recipe.load import check_names
+    from handreid.workflows.seeds import plan_rungs
 
     check_names(recipes)
     for recipe in recipes:
         photos(recipe, data)
     check_folder_writable(out)
+    plan_rungs(recipes, out, seeds)
 
 
 def run(folder: Path, *, finished: bool = False, writes: bool = False) -> None:

@@ -57,6 +57,12 @@ def ladder(
         ),
     ] = None,
     set_: Set = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Training seeds of each rung: its own and those that follow. Rungs are compared over them.", min=1
+        ),
+    ] = 1,
     photos: Annotated[bool, typer.Option(help="Show photos in report.html.")] = True,
     track: Track = None,
     json: Json = False,
@@ -68,8 +74,9 @@ def ladder(
     names = [name for text in rungs or default for name in text.split(",")]
     recipes = [_rung(name, backbone, set_ or ()) for name in names]
     backends = trackers(track)
-    early.ladder(recipes, data, out)
-    _run_and_report(recipes, data, out, json=json, every=rungs is not None, photos=photos, track=backends)
+    early.ladder(recipes, data, out, seeds)
+    every = rungs is not None
+    _run_and_report(recipes, data, out, json=json, seeds=seeds, every=every, photos=photos, track=backends)
 
 
 def demo(
@@ -142,6 +149,7 @@ def _run_and_report(
     out: Path,
     *,
     json: bool,
+    seeds: int = 1,
     every: bool = True,
     photos: bool = True,
     track: "Sequence[Tracker] | None" = None,
@@ -150,7 +158,7 @@ def _run_and_report(
     from handreid.workflows.ladder import run_ladder
 
     with resumable("the same command"):
-        rungs = run_ladder(recipes, data, out, progress=progress, every=every, track=track)
+        rungs = run_ladder(recipes, data, out, seeds=seeds, progress=progress, every=every, track=track)
         page = _report(out, photos, progress)
     if json:
         output.as_json({"rungs": [_as_json(rung) for rung in rungs]})

@@ -18,7 +18,7 @@ def print_ladder(rungs: "Sequence[Rung]", out: Path, page: Path | None) -> None:
         if rung.evaluation.prompts:
             _print_prompts(rung.name, rung.evaluation.prompts)
     output.table("the ladder", ladder.columns(rungs), ladder.format_rows(rungs))
-    for line in (ladder.caption(rungs[-1]), *ladder.reranked_captions(rungs)):
+    for line in ladder.captions(rungs):
         output.echo(line)
     evaluations = [rung.evaluation for rung in rungs]
     for name in ladder.section_names(evaluations):

@@ -1,41 +1,85 @@
-"""Two evaluations on the same draws: paired differences, with intervals over subjects."""
+"""Two evaluations on the same draws: paired differences, with intervals over subjects; or two recipes, each evaluated
+for several training seeds, with intervals over subjects and seeds.
+"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from handreid.errors import RunError
 from handreid.evaluation.convert import differences_of, separation_differences
+from handreid.evaluation.sections.reranking import read_reranked
 from handreid.metrics.intervals import differences
 from handreid.metrics.query_scores import QueryScores, scores_of_ranks
-from handreid.runs.results import Difference, Evaluation
+from handreid.runs.results import Difference, Evaluation, SeedRung
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One evaluation of a ladder. `below` is its difference to the rung below, by metric."""
+    """A rung of a ladder: its evaluation, or the numbers of its training seeds. `below` is its difference to the rung
+    below, by metric.
+    """
 
     name: str
-    evaluation: Evaluation
+    evaluation: Evaluation | SeedRung
     below: dict[str, Difference] | None
 
 
-def compare(system: Evaluation, reference: Evaluation, *, resamples: int = 10_000) -> dict[str, Difference]:
+@dataclass(frozen=True, eq=False)
+class SeedScores:
+    """Scores of the same queries by one run for each training seed, for `metrics.intervals`."""
+
+    metrics: dict[str, Float[np.ndarray, "seed query"]]
+    people: Int[np.ndarray, " query"]
+    draws: Int[np.ndarray, " query"]
+
+
+def compare(
+    system: Evaluation | Sequence[Evaluation],
+    reference: Evaluation | Sequence[Evaluation],
+    *,
+    resamples: int = 10_000,
+) -> dict[str, Difference]:
     """Paired difference of two evaluations on the same draws, over subjects, by metric; those of the separation
     included where both are of the same photos. Raises RunError when the draws differ.
+
+    Several evaluations are those of a recipe's training seeds: they are paired in their order, and one, of a model
+    that no seed changes, is compared with all of the other.
     """
-    if system.hashes.draws != reference.hashes.draws:
-        raise RunError(
-            f"{system.recipe} and {reference.recipe} were evaluated on different draws "
-            f"({system.hashes.draws[:8]} and {reference.hashes.draws[:8]}), so they cannot be compared"
-        )
-    scores, reference_scores = read_scores(system), read_scores(reference)
-    people = np.unique([system.subjects[row] for row in scores.rows], return_inverse=True)[1]
+    systems, references = ([side] if isinstance(side, Evaluation) else list(side) for side in (system, reference))
+    check_draws([*references, *systems])
+    scores, reference_scores = stack_scores(systems), stack_scores(references)
     # not all metrics of both: ranks over identities are not always stored
     names = [name for name in scores.metrics if name in reference_scores.metrics]
     measured = [{name: side.metrics[name] for name in names} for side in (scores, reference_scores)]
-    by_metric = differences_of(differences(measured[0], measured[1], people, scores.draws, resamples=resamples))
-    return by_metric | separation_differences(system.separation, reference.separation, resamples)
+    gains = differences(measured[0], measured[1], scores.people, scores.draws, resamples=resamples)
+    separations = [[evaluation.separation for evaluation in side] for side in (systems, references)]
+    return differences_of(gains) | separation_differences(separations[0], separations[1], resamples)
+
+
+def check_draws(evaluations: Sequence[Evaluation]) -> None:
+    """Raises RunError if one was evaluated on other draws than the first."""
+    first = evaluations[0]
+    for other in evaluations:
+        if other.hashes.draws != first.hashes.draws:
+            raise RunError(
+                f"{other.recipe} and {first.recipe} were evaluated on different draws "
+                f"({other.hashes.draws[:8]} and {first.hashes.draws[:8]}), so they cannot be compared"
+            )
+
+
+def stack_scores(evaluations: Sequence[Evaluation], *, reranked: int | None = None) -> SeedScores:
+    """The metrics that all have; of the plain ranking, or of the re-ranking of that number."""
+    scores = [read_scores(one) if reranked is None else read_reranked(one, reranked) for one in evaluations]
+    first, subjects = scores[0], evaluations[0].subjects
+    names = [name for name in first.metrics if all(name in one.metrics for one in scores)]
+    return SeedScores(
+        {name: np.stack([one.metrics[name] for one in scores]) for name in names},
+        np.unique([subjects[row] for row in first.rows], return_inverse=True)[1],
+        first.draws,
+    )
 
 
 def read_scores(evaluation: Evaluation) -> QueryScores:

@@ -1,6 +1,6 @@
 """Values of `metrics/` as the results that are stored (`runs/results.py`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from handreid.metrics.intervals import Interval, verdict
 from handreid.metrics.query_scores import ScoreSummary
@@ -44,13 +44,15 @@ def differences_of(intervals: Mapping[str, Interval], *, confidence: bool = Fals
 
 
 def separation_differences(
-    separation: Separation | None, reference: Separation | None, resamples: int
+    separations: Sequence[Separation | None], references: Sequence[Separation | None], resamples: int
 ) -> dict[str, Difference]:
-    """Empty where the separation of one is missing, or the two are of different photos."""
-    if separation is None or reference is None:
+    """Of one run, or of one for each training seed. Empty where the separation of any is missing, or two are of
+    different photos.
+    """
+    systems, others = ([one.subjects for one in side if one is not None] for side in (separations, references))
+    if len(systems) < len(separations) or len(others) < len(references):
         return {}
-    sums, reference_sums = separation.subjects, reference.subjects
-    if any(sums[key] != reference_sums[key] for key in ("name", "photos")):
+    if any(sums[key] != systems[0][key] for sums in (*systems, *others) for key in ("name", "photos")):
         return {}
-    compared = compare_separation(sums, reference_sums, resamples=resamples)
+    compared = compare_separation(systems, others, resamples=resamples)
     return {name: Difference(**vars(difference)) for name, difference in compared.items()}

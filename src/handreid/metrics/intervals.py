@@ -12,6 +12,13 @@
   1 - 2.5 / n, and the high end is 1. A single subject gets almost all of [0, 1].
 * For a difference, the pseudo-subject has the largest absolute difference of any subject, with either sign; if all
   differences are 0, it has -1 and 1.
+* A system that was trained with several seeds has a row of values for each. Its score is their mean, and its interval
+  is over subjects and seeds, as both would be others in a repetition (Bouthillier et al., "Accounting for Variance in
+  Machine Learning Benchmarks", MLSys 2021). Every seed ranks the same queries, so the two are crossed, and each is
+  resampled by itself (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007): all seeds share the
+  weights of the subjects, and of n seeds n - 1 are drawn with replacement. With n, the variance between seeds would be
+  estimated at (n - 1) / n of its value, half with two (McCarthy and Snowden, "The bootstrap and finite population
+  sampling", 1985).
 
 Measured (`python benchmarks/ranking.py coverage`; beta-binomial subjects of 7 to 21 photos, correlation 0.02 to 0.95
 within a subject, true rank-1 0.6 to 0.99, 1,000 trials each): 95 % intervals covered the true score in 93 to 99 % with
@@ -21,7 +28,7 @@ points, and bootstrap-t gave widths of up to 70 points. Intervals of differences
 subjects and in 90 to 100 % with 5. Of two equal systems the first was called better in at most 1.5 %.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +60,13 @@ class _Resamples:
 
     subjects: Float[np.ndarray, "resample subject"]
     pseudo: Float[np.ndarray, "resample 1"]
+    seed: int
+
+    def shares(self, seeds: int) -> Float[np.ndarray, "resample seed"]:
+        """How much each training seed counts in a resample; a row sums to 1."""
+        drawn = max(1, seeds - 1)
+        random = np.random.default_rng([self.seed, 1])  # its own, so that subjects have the weights they have alone
+        return random.multinomial(drawn, [1 / seeds] * seeds, size=len(self.subjects)) / drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +80,7 @@ class _Groups:
 
 
 def intervals(
-    values: Mapping[str, Float[np.ndarray, " query"]],
+    values: Mapping[str, Float[np.ndarray, "*seed query"]],
     subjects: Int[np.ndarray, " query"],
     draws: Int[np.ndarray, " query"] | None = None,
     *,
@@ -77,8 +91,9 @@ def intervals(
     """Score and interval of each metric, from its values in [0, 1] for the queries of all draws, concatenated.
 
     NaN marks a query without a right answer: it is left out. A subject counts if it has any other value. `draws` may be
-    omitted if there is only one. Subjects and draws are any whole numbers. The same input, seed and NumPy version give
-    the same result. Raises `DataError` for values outside [0, 1], or if all are NaN.
+    omitted if there is only one. Subjects and draws are any whole numbers. Values of several training seeds are a row
+    for each. The same input, seed and NumPy version give the same result. Raises `DataError` for values outside [0, 1],
+    or if all are NaN.
     """
     groups = _group(subjects, draws)
     weights = _weights(groups.subjects, resamples, seed)
@@ -89,8 +104,8 @@ def intervals(
 
 
 def differences(
-    system: Mapping[str, Float[np.ndarray, " query"]],
-    reference: Mapping[str, Float[np.ndarray, " query"]],
+    system: Mapping[str, Float[np.ndarray, "*seed query"]],
+    reference: Mapping[str, Float[np.ndarray, "*other query"]],
     subjects: Int[np.ndarray, " query"],
     draws: Int[np.ndarray, " query"] | None = None,
     *,
@@ -100,8 +115,9 @@ def differences(
 ) -> dict[str, Interval]:
     """`system` minus `reference`, for two systems with the same queries in the same draws, paired query by query.
 
-    Values, subjects and draws as for `intervals`; each metric may have its own confidence. Raises `DataError` if the
-    two have different metrics, or values for different queries.
+    Values, subjects and draws as for `intervals`; each metric may have its own confidence. Rows of seeds are paired in
+    their order; one row is compared with every row of the other. Raises `DataError` if the two have different metrics,
+    values for different queries, or different numbers of seeds.
     """
     if system.keys() != reference.keys():
         raise DataError(f"the metrics are {sorted(system)} and {sorted(reference)}: both systems need the same")
@@ -109,8 +125,11 @@ def differences(
     weights = _weights(groups.subjects, resamples, seed)
     compared = {}
     for name in system:
-        gain = _checked(name, system[name], groups) - _checked(name, reference[name], groups)
-        if not np.array_equal(np.isnan(gain), np.isnan(system[name]) & np.isnan(reference[name])):
+        ours, theirs = _checked(name, system[name], groups), _checked(name, reference[name], groups)
+        if len({len(ours), len(theirs), 1}) > 2:
+            raise DataError(f"{name}: {len(ours)} seeds against {len(theirs)}: compare equal numbers, or one with any")
+        gain = ours - theirs
+        if not np.array_equal(np.isnan(ours[0]), np.isnan(theirs[0])):
             raise DataError(
                 f"{name}: one system has a value for a query and the other has none: compare the same queries"
             )
@@ -136,35 +155,43 @@ def bootstrap_scores(
     weights = _weights(groups.subjects, resamples, seed).subjects
     resampled = {}
     for name, scores in values.items():
-        sums, counts = _per_subject(_checked(name, scores, groups), groups)
+        sums, counts = _per_subject(_checked(name, scores, groups)[0], groups)
         resampled[name] = np.mean((weights @ sums) / (weights @ counts), axis=1)
     return resampled
 
 
 def interval_of(
-    statistic: Statistic, subjects: int, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    statistic: Statistic | Sequence[Statistic],
+    subjects: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
     """Any statistic of weighted subjects (a ratio of means, a mean over pairs), which need not lie in [0, 1].
 
     `statistic` takes a row of positive weights per resample and returns a value for each; with all weights 1 it is the
-    estimate. There is no worst or best value for a pseudo-subject here, so at each end half a copy of the subject that
-    pulls the statistic furthest that way is added. Means and ratios of skewed values (as in
-    `tests/metrics/test_separation.py`, 1,000 trials each) were covered in 95 to 96 % with 30 or 70 subjects, in 92 %
-    with 15, in 89 % with 8 and in 80 % with 5; without the added half in 92 to 94, 89 to 90, 84 to 86 and 75 to
-    78 %. Raises `DataError` for fewer than two subjects.
+    estimate. Several training seeds have one statistic each, and the estimate is their mean. There is no worst or best
+    value for a pseudo-subject here, so at each end half a copy of the subject that pulls the statistic furthest that
+    way is added. Means and ratios of skewed values (as in `tests/metrics/test_separation.py`, 1,000 trials each) were
+    covered in 95 to 96 % with 30 or 70 subjects, in 92 % with 15, in 89 % with 8 and in 80 % with 5; without the added
+    half in 92 to 94, 89 to 90, 84 to 86 and 75 to 78 %. Raises `DataError` for fewer than two subjects.
     """
     if subjects < 2:
         raise DataError(f"{subjects} subjects: an interval over subjects needs two or more")
+    statistics = [statistic] if callable(statistic) else statistic
     weights = _weights(subjects, resamples, seed)
-    pulled = _in_parts(statistic, 1 + np.eye(subjects) / 2)
+    shares = weights.shares(len(statistics))
+    pulled = np.mean([_in_parts(one, 1 + np.eye(subjects) / 2) for one in statistics], axis=0)
     tail = (1 - confidence) / 2
 
     def end(subject: int, point: float) -> float:
         heavier = weights.subjects.copy()
         heavier[:, subject] += weights.pseudo[:, 0]
-        return float(np.quantile(_in_parts(statistic, heavier), point))
+        drawn = sum(share * _in_parts(one, heavier) for share, one in zip(shares.T, statistics, strict=True))
+        return float(np.quantile(drawn, point))
 
-    value = float(statistic(np.ones((1, subjects)))[0])
+    value = float(np.mean([one(np.ones((1, subjects)))[0] for one in statistics]))
     low, high = end(int(pulled.argmin()), tail), end(int(pulled.argmax()), 1 - tail)
     return Interval(value, low, high, subjects, confidence)
 
@@ -194,19 +221,30 @@ def _group(subjects: Int[np.ndarray, " query"], draws: Int[np.ndarray, " other"]
 def _weights(subjects: int, resamples: int, seed: int) -> _Resamples:
     random = np.random.Generator(np.random.PCG64(seed))
     return _Resamples(
-        random.standard_exponential((resamples, subjects)), random.standard_gamma(_PSEUDO_SUBJECTS, (resamples, 1))
+        random.standard_exponential((resamples, subjects)),
+        random.standard_gamma(_PSEUDO_SUBJECTS, (resamples, 1)),
+        seed,
     )
 
 
-def _checked(name: str, values: Float[np.ndarray, " value"], groups: _Groups) -> Float[np.ndarray, " value"]:
-    if len(values) != len(groups.subject):
-        raise DataError(f"{name}: {len(values)} values for {len(groups.subject)} subjects: give one of each per query")
-    wrong = np.flatnonzero((values < 0) | (values > 1))
+def _checked(name: str, values: Float[np.ndarray, "*seed value"], groups: _Groups) -> Float[np.ndarray, "seeds value"]:
+    """The values with a row for each seed, one without seeds."""
+    if values.shape[-1] != len(groups.subject):
+        raise DataError(
+            f"{name}: {values.shape[-1]} values for {len(groups.subject)} subjects: give one of each per query"
+        )
+    rows = np.atleast_2d(values)
+    wrong = np.argwhere((rows < 0) | (rows > 1))
     if len(wrong):
-        raise DataError(f"{name}: the value of query {wrong[0]} (counted from 0) is {values[wrong[0]]}, not in [0, 1]")
-    if np.isnan(values).all():
-        raise DataError(f"{name}: none of {len(values)} queries has a value, so there is no score")
-    return values
+        raise DataError(
+            f"{name}: the value of query {wrong[0][1]} (counted from 0) is {rows[tuple(wrong[0])]}, not in [0, 1]"
+        )
+    missing = np.isnan(rows)
+    if missing.all():
+        raise DataError(f"{name}: none of {rows.shape[1]} queries has a value, so there is no score")
+    if (missing != missing[0]).any():
+        raise DataError(f"{name}: one seed has a value for a query and another has none: give the same queries")
+    return rows
 
 
 def _per_subject(
@@ -222,23 +260,26 @@ def _per_subject(
     return sums.reshape(shape)[:, nonempty], counts.reshape(shape)[:, nonempty]
 
 
-def _largest_difference(gain: Float[np.ndarray, " query"], groups: _Groups) -> float:
-    sums, counts = (cells.sum(axis=1) for cells in _per_subject(gain, groups))
+def _largest_difference(gain: Float[np.ndarray, "seed query"], groups: _Groups) -> float:
+    sums, counts = (cells.sum(axis=1) for cells in _per_subject(gain.mean(axis=0), groups))
     return float(np.max(np.abs(sums[counts > 0] / counts[counts > 0]))) or 1.0
 
 
 def _interval(
-    values: Float[np.ndarray, " query"],
+    values: Float[np.ndarray, "seed query"],
     groups: _Groups,
     weights: _Resamples,
     extremes: tuple[float, float],
     confidence: float,
 ) -> Interval:
-    sums, counts = _per_subject(values, groups)
+    sums = [_per_subject(row, groups)[0] for row in values]
+    counts = _per_subject(values[0], groups)[1]
     subjects = int(np.count_nonzero(counts.any(axis=1)))
-    value = float(np.mean(sums.sum(axis=0) / counts.sum(axis=0)))
+    value = float(np.mean([np.mean(of_seed.sum(axis=0) / counts.sum(axis=0)) for of_seed in sums]))
     pseudo = weights.pseudo * counts.sum(axis=0) / subjects  # as many queries as a subject has on average
-    weighted_sums, weighted_counts = weights.subjects @ sums, weights.subjects @ counts + pseudo
+    shares = weights.shares(len(sums)).T[:, :, None]
+    weighted_sums = sum(share * (weights.subjects @ of_seed) for share, of_seed in zip(shares, sums, strict=True))
+    weighted_counts = weights.subjects @ counts + pseudo
     tail = (1 - confidence) / 2
     low, high = (
         float(np.quantile(np.mean((weighted_sums + pseudo * extreme) / weighted_counts, axis=1), point))

@@ -24,6 +24,7 @@ from handreid.metrics.intervals import Interval, Statistic, Verdict, interval_of
 
 NUMBERS = metrics_of("separation")
 COMPARED = ("ratio", "silhouette")
+PerSubject = Mapping[str, Sequence[Any]]
 
 _ONE_IDENTITY = "one identity: there are no others to be far from"
 _ALL_ALONE = "no identity has two photos"
@@ -103,35 +104,71 @@ def separation_metrics(
 
 
 def compare_separation(
-    per_subject: Mapping[str, Sequence[Any]],
-    reference: Mapping[str, Sequence[Any]],
+    per_subject: PerSubject | Sequence[PerSubject],
+    reference: PerSubject | Sequence[PerSubject],
     *,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, SeparationDifference]:
     """System minus reference for ratio and silhouette of the same photos, paired by subject.
 
-    Both arguments are `SeparationMetrics.per_subject`. A number that is not defined for one of them is left out. Raises
-    DataError when the subjects or their photos differ.
+    Both arguments are `SeparationMetrics.per_subject`, or as many of them as there are training seeds: they are paired
+    in their order, and one is compared with all of the other. A number that is not defined for any of them is left out.
+    Raises DataError when the subjects or their photos differ, or the numbers of seeds.
     """
-    for name in ("name", "photos"):
-        if per_subject[name] != reference[name]:
-            raise DataError(
-                "the separation of different photos cannot be compared: evaluate both runs on the same photos"
-            )
-    subjects = len(per_subject["name"])
-    means, reference_means = (_means(_read_sums(sums)) for sums in (per_subject, reference))
+    systems, references = _each_seed(per_subject), _each_seed(reference)
+    subjects = _subjects([*systems, *references])
+    seeds = max(len(systems), len(references))
+    if {len(systems), len(references)} - {1, seeds}:
+        raise DataError(f"{len(systems)} seeds against {len(references)}: compare equal numbers, or one with any")
+    means, reference_means = (
+        [_means(_read_sums(sums)) for sums in (side * seeds if len(side) == 1 else side)]
+        for side in (systems, references)
+    )
     differences = {}
     for name in COMPARED:
-        mean, reference_mean = means[name], reference_means[name]
-        if isinstance(mean, str) or isinstance(reference_mean, str) or subjects < 2:
+        pairs = [(ours[name], theirs[name]) for ours, theirs in zip(means, reference_means, strict=True)]
+        gained = [_difference(a, b) for a, b in pairs if not isinstance(a, str) and not isinstance(b, str)]
+        if len(gained) < seeds or subjects < 2:
             continue
-        interval = interval_of(_difference(mean, reference_mean), subjects, resamples=resamples, seed=seed)
+        interval = interval_of(gained, subjects, resamples=resamples, seed=seed)
         gain = interval
         if not METRICS[name].higher_is_better:
             gain = Interval(-interval.value, -interval.high, -interval.low, interval.subjects)
         differences[name] = SeparationDifference(interval.value, interval.low, interval.high, verdict(gain))
     return differences
+
+
+def separation_over_seeds(
+    per_subject: Sequence[PerSubject], *, resamples: int = 10_000, seed: int = 0
+) -> dict[str, SeparationNumber]:
+    """Means over training seeds of the numbers that the sums per subject give, with intervals over subjects and seeds.
+
+    Arguments and errors as for `compare_separation`. A number that is undefined for a seed is undefined.
+    """
+    subjects = _subjects(per_subject)
+    means = [_means(_read_sums(sums)) for sums in per_subject]
+    numbers = {}
+    for name in means[0]:
+        of_seeds = [one[name] for one in means]
+        reason = next((one for one in of_seeds if isinstance(one, str)), None)
+        statistics = [one for one in of_seeds if not isinstance(one, str)]
+        numbers[name] = _number(reason or statistics, subjects, resamples=resamples, seed=seed)
+    return numbers
+
+
+def _each_seed(sums: PerSubject | Sequence[PerSubject]) -> list[PerSubject]:
+    return [sums] if isinstance(sums, Mapping) else list(sums)
+
+
+def _subjects(separations: Sequence[PerSubject]) -> int:
+    """The number of subjects. Raises DataError if the separations are not of the same photos."""
+    for name in ("name", "photos"):
+        if any(sums[name] != separations[0][name] for sums in separations):
+            raise DataError(
+                "the separation of different photos cannot be compared: evaluate both runs on the same photos"
+            )
+    return len(separations[0]["name"])
 
 
 def _sums(photos: GroupedPhotos, distances: PhotoDistances) -> dict[str, Float[np.ndarray, " subject"]]:
@@ -236,11 +273,14 @@ def _per_subject(photos: GroupedPhotos, values: Float[np.ndarray, " identity"]) 
     return np.bincount(photos.owner, weights=values, minlength=len(photos.names))
 
 
-def _number(statistic: Statistic | str, subjects: int, *, resamples: int, seed: int) -> SeparationNumber:
+def _number(
+    statistic: Statistic | Sequence[Statistic] | str, subjects: int, *, resamples: int, seed: int
+) -> SeparationNumber:
     if isinstance(statistic, str):
         return SeparationNumber(None, None, None, statistic)
     if subjects < 2:
-        value = float(statistic(np.ones((1, subjects)))[0])
+        statistics = [statistic] if callable(statistic) else statistic
+        value = float(np.mean([one(np.ones((1, subjects)))[0] for one in statistics]))
         return SeparationNumber(value, None, None, "one subject: there are none to resample")
     interval = interval_of(statistic, subjects, resamples=resamples, seed=seed)
     return SeparationNumber(interval.value, interval.low, interval.high)

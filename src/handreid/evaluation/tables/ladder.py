@@ -1,4 +1,6 @@
-"""A ladder as a table: a row for each rung, and one for each re-ranking of it."""
+"""A ladder as a table: a row for each rung, and one for each re-ranking of it; with the range of the training seeds,
+where there are several.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,36 +10,56 @@ from handreid.evaluation.tables.format import format_difference, format_number, 
 from handreid.messages import markdown as as_markdown
 from handreid.metric_table import METRICS, metrics_of, title
 from handreid.metrics.separation import COMPARED
-from handreid.runs.results import Difference, Evaluation, Number, Reranked
+from handreid.runs.results import Difference, Evaluation, Number, Reranked, SeedRung
 
 # columns of every table of rankings, and whether with intervals: all of them would not fit
 SHOWN = {"rank1": True, "rank5": False, "map": True, "map_trapezoid": False, "minp": False}
-LEADING = "rank1"  # whose differences a ladder shows
+LEADING = "rank1"  # whose differences, and seeds, a ladder shows; the first of SHOWN
+SPREAD = f"{title(LEADING)} of the seeds"  # lowest to highest
+Evaluated = Evaluation | SeedRung
 
 
 def columns(rungs: Sequence[Rung]) -> list[str]:
-    return ["rung", *metric_columns(_more(rungs)), f"{title(LEADING)} against the rung below"]
+    metrics = metric_columns(_more(rungs))
+    spread = [SPREAD] if _seeds(rungs) else []
+    return ["rung", metrics[0], *spread, *metrics[1:], f"{title(LEADING)} against the rung below"]
 
 
 def format_rows(rungs: Sequence[Rung]) -> list[list[str]]:
     """A row for each rung, and below it one for each of its re-rankings, compared with the rung itself."""
-    more = _more(rungs)
-    return [row for rung in rungs for row in _rows(rung, more)]
+    more, seeded = _more(rungs), bool(_seeds(rungs))
+    rows = []
+    for rung in rungs:
+        first, *cells = format_cells(rung.evaluation.metrics, more)
+        spread = [_spread(rung)] if seeded else []
+        rows.append([rung.name, first, *spread, *cells, _gain(LEADING, rung.below)])
+        for way in rung.evaluation.reranked or ():
+            first, *cells = format_cells(way.metrics, more)
+            rows.append([f"+ {way.name}", first, *([""] if seeded else []), *cells, _gain(LEADING, way.against)])
+    return rows
 
 
-def _rows(rung: Rung, more: Sequence[str]) -> list[list[str]]:
-    return [
-        [rung.name, *format_cells(rung.evaluation.metrics, more), _gain(LEADING, rung.below)],
-        *(
-            [f"+ {way.name}", *format_cells(way.metrics, more), _gain(LEADING, way.against)]
-            for way in rung.evaluation.reranked or ()
-        ),
-    ]
+def _seeds(rungs: Sequence[Rung]) -> int:
+    """With how many training seeds the ladder was run; 0 where each rung has one run."""
+    counts = [len(rung.evaluation.seeds) for rung in rungs if isinstance(rung.evaluation, SeedRung)]
+    return max((count for count in counts if count > 1), default=0)
 
 
-def tell_more(evaluations: Sequence[Evaluation]) -> list[str]:
+def _runs_once(rung: Rung) -> bool:
+    return not isinstance(rung.evaluation, SeedRung) or len(rung.evaluation.seeds) == 1
+
+
+def _spread(rung: Rung) -> str:
+    if not isinstance(rung.evaluation, SeedRung) or _runs_once(rung):
+        return "one run"
+    values = [result.metrics[LEADING] for result in rung.evaluation.seeds]
+    ends = (Number(value=end, low=None, high=None) for end in (min(values), max(values)))
+    return " to ".join(format_number(LEADING, end) for end in ends)
+
+
+def tell_more(evaluations: Sequence[Evaluated]) -> list[str]:
     """Further metrics that all evaluations have, and that differ from their twin in `SHOWN` in at least one."""
-    measured: list[Evaluation | Reranked] = [
+    measured: list[Evaluated | Reranked] = [
         part for evaluation in evaluations for part in (evaluation, *(evaluation.reranked or ()))
     ]
     tables = [result.metrics for result in measured]
@@ -77,7 +99,7 @@ def section_cells(name: str, numbers: Mapping[str, Number], *, interval: bool = 
     ]
 
 
-def section_names(evaluations: Sequence[Evaluation]) -> list[str]:
+def section_names(evaluations: Sequence[Evaluated]) -> list[str]:
     """Sections with numbers that any of the evaluations has, in order of first appearance."""
     return list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.number_sections))
 
@@ -98,7 +120,7 @@ def section_table(rungs: Sequence[Rung], name: str) -> tuple[list[str], list[lis
     return ["rung", *section_columns(name), *heads], rows
 
 
-def section_caption(evaluations: Sequence[Evaluation], name: str) -> str:
+def section_caption(evaluations: Sequence[Evaluated], name: str) -> str:
     """The caption of a section in a line, from the last evaluation that has one."""
     captions = [
         evaluation.number_sections[name].caption for evaluation in evaluations if name in evaluation.number_sections
@@ -106,12 +128,14 @@ def section_caption(evaluations: Sequence[Evaluation], name: str) -> str:
     return next(filter(None, reversed(captions)), "")
 
 
-def caption(rung: Rung) -> str:
-    return caption_of(rung.evaluation)
+def captions(rungs: Sequence[Rung]) -> list[str]:
+    """Lines that say what the table of a ladder shows."""
+    resampled = "subjects and seeds" if _seeds(rungs) else "subjects"
+    return [caption_of(rungs[-1].evaluation, resampled), *_seeds_captions(rungs), *_reranked_captions(rungs)]
 
 
-def caption_of(evaluation: Evaluation) -> str:
-    """Protocol, counts and hashes in a line."""
+def caption_of(evaluation: Evaluated, resampled: str = "subjects") -> str:
+    """Protocol, counts and hashes in a line; `resampled` is what the intervals are over."""
     counts, hashes, protocol = evaluation.counts, evaluation.hashes, evaluation.protocol
     crossed = ", cameras crossed" if protocol.cameras == "cross" else ""
     unanswerable = f" ({counts.unanswerable:,} of all draws without a right answer)" if counts.unanswerable else ""
@@ -119,23 +143,32 @@ def caption_of(evaluation: Evaluation) -> str:
         f"protocol {protocol.name}, views {protocol.view}, identity = {protocol.label}{crossed}: "
         f"{counts.most_queries} queries{unanswerable} "
         f"of {counts.subjects} subjects in {counts.gallery} gallery photos, mean of {counts.draws} draws; "
-        f"percent, 95 % intervals over subjects; manifest {hashes.manifest[:8]}, draws {hashes.draws[:8]}"
+        f"percent, 95 % intervals over {resampled}; manifest {hashes.manifest[:8]}, draws {hashes.draws[:8]}"
     )
 
 
-def reranked_captions(rungs: Sequence[Rung]) -> list[str]:
+def _seeds_captions(rungs: Sequence[Rung]) -> list[str]:
+    count = _seeds(rungs)
+    if not count:
+        return []
+    once = "; a rung that no seed changes has one run" if any(map(_runs_once, rungs)) else ""
+    means = f"mean of {count} training seeds on the same split and draws{once}"
+    return [f"{means}; intervals by a bootstrap of subjects and of seeds; differences paired seed by seed"]
+
+
+def _reranked_captions(rungs: Sequence[Rung]) -> list[str]:
     """Explains the rows that start with +, with caveats about the galleries; empty where there are none."""
     if not any(rung.evaluation.reranked for rung in rungs):
         return []
     explanation = "rows with + re-rank the same embeddings and are compared with the rung without re-ranking"
-    return [explanation, *filter(None, dict.fromkeys(rerank_caveat(rung.evaluation) for rung in rungs))]
+    evaluations = [rung.evaluation for rung in rungs if isinstance(rung.evaluation, Evaluation)]
+    return [explanation, *filter(None, dict.fromkeys(map(rerank_caveat, evaluations)))]
 
 
 def markdown(rungs: Sequence[Rung]) -> str:
-    captions = [caption(rungs[-1]), *reranked_captions(rungs)]
     names = columns(rungs)
     table = markdown_table(names, format_rows(rungs), _words(len(names), 1))
-    parts = [*table, "", as_markdown("; ".join(captions))]
+    parts = [*table, "", as_markdown("; ".join(captions(rungs)))]
     evaluations = [rung.evaluation for rung in rungs]
     for name in section_names(evaluations):
         heads, body = section_table(rungs, name)

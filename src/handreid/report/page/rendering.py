@@ -18,6 +18,7 @@ _TEMPLATES = files("handreid.report.page") / "templates"
 _SECTIONS = {
     "done": "What was done",
     "sweep": "The sweep",
+    "seeds": "Over seeds",
     "results": "Results",
     "ladder": "The ladder",
     "curve": "Match curves",
@@ -35,6 +36,7 @@ _SECTIONS = {
 # sections that may be missing, with the key of their content; the others are always there
 _OPTIONAL = {
     "sweep": "sweep",
+    "seeds": "seeds",
     "results": "table",
     "ladder": "ladder",
     "curve": "cmc",

@@ -16,7 +16,7 @@ from handreid.recipe import dump_recipe
 from handreid.report.compare.runs import Compared, Comparison, compare_runs, run_folders
 from handreid.report.compare.tables import changes_table
 from handreid.report.figures import style
-from handreid.report.page import charts, data_card, matrices, summary_text, tables
+from handreid.report.page import charts, data_card, matrices, seeds, summary_text, tables
 from handreid.report.page import photos as page_photos
 from handreid.report.page.rendering import rendered
 from handreid.report.photos.test_photos import load_test_photos
@@ -42,7 +42,7 @@ def write_report(
     """
     check_writable(out, (".html",))
     progress = progress or NullProgress()
-    folders = run_folders(paths)
+    folders = run_folders(paths, every_seed=False)
     done = [folder for folder in folders if Run(folder).evaluation.exists()]
     if not done:
         raise RunError(
@@ -51,8 +51,11 @@ def write_report(
     comparison = compare_runs(done, by=by, reference=reference, different=different, progress=progress)
     displayed = _displayed(comparison, show)
     left_out = [folder.name for folder in folders if folder not in done]
-    notes = [f"Not evaluated, and left out: {', '.join(left_out)}."] if left_out else []
+    over_seeds = seeds.ladders(paths)
+    notes = [seeds.NOTE] if over_seeds else []
+    notes += [f"Not evaluated, and left out: {', '.join(left_out)}."] if left_out else []
     content, data = _content(comparison, displayed, photos, notes, progress)
+    content["seeds"] = over_seeds
     content["title"] = title or _title(comparison)
     text = rendered(content, data)
     write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))

@@ -18,7 +18,16 @@ from handreid.runs.results.evaluation import (
     SideCounts,
     read_evaluation,
 )
-from handreid.runs.results.ladder import LADDER_FORMAT, Ladder, LadderRung, read_ladder
+from handreid.runs.results.ladder import (
+    LADDER_FORMAT,
+    SEEDS_FORMAT,
+    Ladder,
+    LadderRung,
+    SeedLadder,
+    SeedResult,
+    SeedRung,
+    read_ladder,
+)
 from handreid.runs.results.matrix import (
     MATRIX_FORMAT,
     CellCounts,
@@ -48,6 +57,7 @@ __all__ = [
     "EVALUATION_FORMAT",
     "LADDER_FORMAT",
     "MATRIX_FORMAT",
+    "SEEDS_FORMAT",
     "AlignedCounts",
     "AlignmentResult",
     "CellCounts",
@@ -76,6 +86,9 @@ __all__ = [
     "Reranked",
     "Result",
     "SectionResult",
+    "SeedLadder",
+    "SeedResult",
+    "SeedRung",
     "Separation",
     "SeparationCounts",
     "SharedCell",

@@ -12,6 +12,7 @@ from handreid.runs.results.evaluation import Evaluation, EvaluationCounts, Hashe
 from handreid.runs.results.sections import PromptResult, Reranked, SectionResult, Separation
 
 LADDER_FORMAT: Literal[3] = 3
+SEEDS_FORMAT: Literal[4] = 4  # of a ladder over several training seeds
 
 
 class LadderRung(Result):
@@ -32,10 +33,47 @@ class LadderRung(Result):
     @classmethod
     def of(cls, evaluation: Evaluation, below: dict[str, Difference] | None) -> "LadderRung":
         """The rung of an evaluation, without the ranks of its queries."""
-        fields = {name: getattr(evaluation, name) for name in cls.model_fields if name != "below"}
+        fields = {name: getattr(evaluation, name) for name in LadderRung.model_fields if name != "below"}
         ways = evaluation.reranked
         plain = None if ways is None else [way.model_copy(update={"ranks": None}) for way in ways]
         return cls.model_construct(**fields | {"reranked": plain, "below": below})
+
+    @property
+    def runs(self) -> list[str]:
+        """The folders of its runs in that of the ladder."""
+        return [self.recipe]
+
+
+class SeedResult(Result):
+    """A run of a rung: its training seed, its folder in that of the ladder, its model's hash, and its metrics."""
+
+    seed: int
+    run: FileName
+    model: str
+    metrics: dict[str, float]
+
+
+class SeedRung(LadderRung):
+    """A rung with a run for each training seed, or a single run if no seed changes it.
+
+    With several, all numbers are means over the seeds, with intervals over subjects and seeds; `hashes.model` is the
+    first seed's, and what has values of one run only (views, prompts) is in their evaluations.
+    """
+
+    protocol: Protocol
+    metrics: dict[str, Metric]
+    counts: EvaluationCounts
+    hashes: Hashes
+    seeds: list[SeedResult]
+
+    @property
+    def number_sections(self) -> dict[str, SectionResult]:
+        """As of an evaluation."""
+        return ({} if self.separation is None else {"separation": self.separation}) | (self.sections or {})
+
+    @property
+    def runs(self) -> list[str]:
+        return [result.run for result in self.seeds]
 
 
 class Ladder(Result):
@@ -45,11 +83,18 @@ class Ladder(Result):
     rungs: list[LadderRung]
 
 
-def read_ladder(folder: Path) -> Ladder:
+class SeedLadder(Result):
+    """ladder.json of a ladder over several training seeds; `seeds` is how many."""
+
+    format: Literal[4]
+    seeds: int
+    rungs: list[SeedRung]
+
+
+def read_ladder(folder: Path) -> Ladder | SeedLadder:
     """ladder.json. Raises RunError."""
-    return checked(
-        folder / "ladder.json",
-        read_json(folder / "ladder.json"),
-        Ladder,
-        "give the command of the ladder again, which writes it again",
-    )
+    path, advice = folder / "ladder.json", "give the command of the ladder again, which writes it again"
+    content = read_json(path)
+    if content.get("format") == SEEDS_FORMAT:
+        return checked(path, content, SeedLadder, advice)
+    return checked(path, content, Ladder, advice)

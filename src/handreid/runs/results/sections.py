@@ -49,11 +49,15 @@ class Separation(SectionResult):
 
     @property
     def caption(self) -> str:
+        return self.caption_of("subjects")
+
+    def caption_of(self, resampled: str) -> str:
+        """`resampled` is what the intervals are over."""
         alone = f", {self.counts.alone} of them with one photo" if self.counts.alone else ""
         return (
             f"distances are Euclidean between embeddings of unit length, of {self.counts.photos} test photos of "
             f"{self.counts.identities} identities{alone}; lower or higher is better as the columns say; a ratio under "
-            "1 is separable; 95 % intervals over subjects"
+            f"1 is separable; 95 % intervals over {resampled}"
         )
 
 
