@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from handreid.data.manifest import read
-from handreid.data.rendered.people import people_set
 from handreid.data.rendered import folder as folder_module
 from handreid.data.rendered.folder import Request
+from handreid.data.rendered.people import people_set
 from handreid.data.rendered.prepared_folder import MANIFEST, prepare_rendered
 from handreid.errors import DataError, RecipeError, RunError
 from handreid.evaluation.evaluate import evaluate

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,7 @@ TINY_LADDER = (
     "tiny-resnet-cross-entropy",
     "tiny-clip-reid-resnet",
 )
+SMALL_LADDER = ("small-zero-shot", "small-cross-entropy", "small-triplet")  # from the embedded weights
 # what --backbone may name beside open_clip's models: the backbone, and settings for it
 _OWN_SIZE = ("image_size=null", "config=null")
 OWN_BACKBONES = {
@@ -68,10 +69,10 @@ def ladder(
     json: Json = False,
 ) -> None:
     """Train and evaluate recipes in order, compare each with the one before, and write a report."""
-    default = TINY_LADDER if backbone in OWN_BACKBONES else LADDER
-    if backbone and backbone != "handreid-tiny":  # with one backbone for all rungs, recipes of a ResNet are the same
-        default = tuple(name for name in default if not name.endswith(("-rn50", "-resnet")) and "-resnet-" not in name)
-    names = [name for text in rungs or default for name in text.split(",")]
+    default = {None: LADDER, "handreid-tiny": TINY_LADDER, "handreid-small": SMALL_LADDER, "handreid": SMALL_LADDER}
+    # with one backbone for all rungs, the two CLIP-ReID recipes are the same
+    other = tuple(name for name in LADDER if name != "clip-reid-rn50")
+    names = [name for text in rungs or default.get(backbone, other) for name in text.split(",")]
     recipes = [_rung(name, backbone, set_ or ()) for name in names]
     backends = trackers(track)
     early.ladder(recipes, data, out, seeds)
@@ -85,14 +86,19 @@ def demo(
     photos: Annotated[int, typer.Option(help="Photos of each person, spread over the four views.", min=8)] = DEMO[
         "photos"
     ],
+    weights: Annotated[
+        Literal["handreid", "none"],
+        typer.Option(help="Start from the weights in this package, or from random ones, which takes longer."),
+    ] = "handreid",
     set_: Set = None,
     track: Track = None,
 ) -> None:
-    """Run a small ladder on rendered hands; needs no photos and no GPU."""
+    """Run a small ladder on rendered hands; needs no photos, no network and no GPU."""
     from handreid.files import check_folder_writable
 
     backends = trackers(track)
-    recipes = [_rung(name, None, set_ or ()) for name in TINY_LADDER[:2]]
+    rungs = SMALL_LADDER if weights == "handreid" else TINY_LADDER[:2]
+    recipes = [_rung(name, None, set_ or ()) for name in rungs]
     check_folder_writable(out)
     from handreid.data.rendered.prepared_folder import prepare_rendered
 
@@ -102,7 +108,8 @@ def demo(
         manifest = prepare_rendered(
             hands, identities=identities, photos=photos, size=size, seed=seed, progress=default_progress()
         )
-    _run_and_report(recipes, manifest, out / "ladder", json=False, track=backends)
+    ladder = out / ("ladder" if weights == "handreid" else "ladder-from-random-weights")
+    _run_and_report(recipes, manifest, ladder, json=False, track=backends)
 
 
 def add_to(app: typer.Typer) -> None:
