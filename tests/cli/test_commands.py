@@ -18,12 +18,13 @@ from PIL import Image
 
 from handreid import __version__, cli
 from handreid.cli.data import Source
-from handreid.cli.ladder import DEMO
+from handreid.cli.ladder import DEMO, SMALL_LADDER
 from handreid.cli.options import Label, Protocol, View
 from handreid.data import sources
 from handreid.data.manifest import read
 from handreid.files import read_json
 from handreid.recipe import Data, builtin_names
+from handreid.runs.folder import open_run
 from handreid.training.epoch_callback import read_checkpoint_progress
 from tests.conftest import MICRO_RECIPE
 from tests.forks import CommandLine
@@ -453,8 +454,17 @@ class TestRenderAndDemo:
         monkeypatch.setitem(DEMO, "size", 48)
         tower = yaml.safe_dump(yaml.safe_load(MICRO_RECIPE)["model"]["backbone"], default_flow_style=True, width=10**6)
         words = ("--out", tmp_path / "demo", "--identities", 12, "--photos", 8, "--set", "evaluate.resamples=100")
-        called = handreid("demo", *words, "--set", f"model.backbone={tower}", "--set", "stages.0.epochs=3")
+        random = ("--weights", "none", "--set", f"model.backbone={tower}")
+        called = handreid("demo", *words, *random, "--set", "stages.0.epochs=3")
         assert called.code == 0, called.err
         assert "tiny-cross-entropy" in called.out
         assert "rank-1 against the rung below" in called.out
         assert "drawing hands: 96 photos" in called.err
+
+    def test_the_demo_starts_from_the_weights_of_the_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(DEMO, "size", 48)
+        words = ("--out", tmp_path / "demo", "--identities", 12, "--photos", 8, "--set", "evaluate.resamples=100")
+        called = handreid("demo", *words, "--set", "stages.0.epochs=1")
+        assert called.code == 0, called.err
+        assert all(name in called.out for name in SMALL_LADDER)
+        assert open_run(tmp_path / "demo" / "ladder" / "small-triplet").facts["weights_hash"]

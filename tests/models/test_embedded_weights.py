@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import handreid
 from handreid.build import NORMALISATIONS
-from handreid.cli.ladder import TINY_LADDER, _rung
+from handreid.cli.ladder import SMALL_LADDER, TINY_LADDER, _rung
 from handreid.data.manifest import read
 from handreid.errors import RunError, WeightsError
 from handreid.files import read_json
@@ -113,7 +113,7 @@ class TestInThePackage:
         assert "give PHOTOS, or --data" in complaint("embed", "handreid", "--out", tmp_path / "x.parquet")
 
     def test_every_rung_of_its_ladder_has_the_weights(self, package: Path):
-        for name in TINY_LADDER:
+        for name in (*SMALL_LADDER, *TINY_LADDER):
             backbone = _rung(name, "handreid", ()).model.backbone
             assert (backbone.name, backbone.weights, backbone.config) == ("handreid-small", "handreid", None)
 
