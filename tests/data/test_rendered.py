@@ -35,7 +35,7 @@ from handreid.errors import DataError
 COLUMNS = (
     "path subject side aspect camera session caption "
     "skin skin_tone age nails polish moles scar accessories ring ring_finger sleeve background pose "
-    "hands landmarks handedness"
+    "hands landmarks handedness anatomy"
 )
 
 
@@ -67,6 +67,11 @@ def shot(identity: int, photo: int = 0, polish: str | None = None, **changes: ob
 def test_table(folder: Path, rows: list[dict[str, str]]) -> None:
     assert list(rows[0]) == COLUMNS.split()
     assert len(rows) == 40
+    anatomy: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        anatomy.setdefault((row["subject"], row["side"]), set()).add(row["anatomy"])
+    assert len(set.union(*anatomy.values())) == len(anatomy) == 10  # the same on all photos of a hand, and of no other
+    assert {len(cell.split()) for cells in anatomy.values() for cell in cells} == {78}
     assert len({row["subject"] for row in rows}) == 5
     assert [(row["aspect"], row["side"]) for row in rows[:8]] == [*VIEWS, *VIEWS]
     assert {row["path"] for row in rows} == {f"Hands/{path.name}" for path in (folder / "Hands").iterdir()}

@@ -99,7 +99,7 @@ def test_every_listed_tower_is_one_we_can_read():
 
 
 @pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
-@pytest.mark.parametrize("size", [(64, 32), (96, 96), (32, 128)])
+@pytest.mark.parametrize("size", [(64, 32), (96, 96), (32, 128), (48, 112)])
 def test_other_sizes_resize_the_position_embedding(config: dict, size: tuple[int, int]):
     towers = load_clip("own", config=config, image_size=size)
     photos = torch.randn(2, 3, *size)

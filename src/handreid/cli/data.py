@@ -152,6 +152,9 @@ def render(
     check_folder_writable(out)
     if out.is_dir():
         check_writable(out / "manifest.parquet")
+    from handreid.data.rendered.folder import missing_photos
+
+    missing_photos(out, identities=identities, photos=photos, seed=seed, size=size)  # refuses before polars is loaded
     from handreid.data.manifest import read
     from handreid.data.rendered.prepared_folder import prepare_rendered
 

@@ -149,7 +149,8 @@ def _check_own(config: Config) -> None:
 def resize_input(visual: Any, size: int | tuple[int, int] | list[int], stride: int | None = None) -> None:
     """Sets input size (height, width) and stride in place, position embeddings resized bicubically.
 
-    Without a stride the size is a multiple of the patch. Raises WeightsError.
+    Without a stride the size is a multiple of a ViT's patch, or for a ResNet of 16: of half a cell at the right and the
+    bottom, the last layers use nothing. Raises WeightsError.
     """
     height, width = (size, size) if isinstance(size, int) else size
     grid = _grid(visual, height, width, stride)
@@ -169,11 +170,13 @@ def _grid(visual: Any, height: int, width: int, stride: int | None) -> tuple[int
     vit = isinstance(visual, VisionTransformer)
     patch = visual.patch_size if vit else (32, 32)
     if stride is None:
-        if height % patch[0] or width % patch[1]:
-            low, high = height // patch[0] * patch[0], (height // patch[0] + 1) * patch[0]
+        # a ResNet's last pooling leaves out an odd row and column, so half a cell may remain
+        step = patch[0] if vit else 16
+        if height % step or width % step or min(height, width) < patch[0]:
+            low, high = max(height // step * step, patch[0]), max((height // step + 1) * step, patch[0])
             raise WeightsError(
                 f"image_size {height} x {width} does not fit a grid of {patch[0]}-pixel patches; "
-                f"use multiples of {patch[0]}, such as {low} or {high}"
+                f"use multiples of {step}, such as {low} or {high}"
             )
         return height // patch[0], width // patch[1]
     if not vit:

@@ -212,12 +212,14 @@ class Embedder(nn.Module):
 
     @classmethod
     def _embedded(cls) -> "Embedder":
-        """The package's image tower without a head; photos are read as it was trained."""
+        """The package's image tower without a head; photos are prepared as in training, at the backbone's own size."""
         towers = load_clip(EMBEDDED_BACKBONE, weights=EMBEDDED)
-        names: tuple[FeatureName, ...] = ("pooled", "joint")
+        backbone = Backbone(towers.image, towers.config)
+        # of real photos, which it has not seen, this feature finds more than `joint` (docs/results.md)
+        names: tuple[FeatureName, ...] = ("pooled",)
         return cls(
-            Backbone(towers.image, towers.config),
-            exported_facts(embedded_file()).preprocessing,
+            backbone,
+            dataclasses.replace(exported_facts(embedded_file()).preprocessing, size=backbone.size),
             head={"kind": "linear"},
             features=names,
             test_features=names,

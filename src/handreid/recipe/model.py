@@ -33,8 +33,8 @@ class Backbone(Value):
     towers: Literal["both", "image"] = "both"
     """`image` for a file that holds only the image tower; the text tower is then random."""
     image_size: Size | None = None
-    """Side of the input in pixels, or height and width; a multiple of the patch unless `stride` is set; null is the
-    size that the weights were trained at."""
+    """Side of the input in pixels, or height and width; a multiple of the patch (16 for a ResNet) unless `stride` is
+    set; null is the size that the weights were trained at."""
     stride: int | None = Field(None, ge=1)
     """Pixels from one patch of a ViT to the next; if less than the patch's side, patches overlap. null is the patch's
     side."""
