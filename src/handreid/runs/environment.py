@@ -64,7 +64,7 @@ def cpu_computes_bf16() -> bool:
     environment, which keeps torch from AVX512, means no.
     """
     below = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2")
-    if below or not torch.backends.mkldnn.is_available():
+    if below or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if hasattr(torch.cpu, "get_capabilities"):
         known = torch.cpu.get_capabilities()
