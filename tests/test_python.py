@@ -314,10 +314,10 @@ class TestEmbed:
         assert np.array_equal(handreid.embed(run, read(photos)), embed_known(run, select_photos(run)))
 
     def test_photos_are_decoded_some_at_a_time(self, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch):
-        import handreid.api as api
+        from handreid import inference
 
         whole = handreid.embed(run, photos, batch_size=5)
-        monkeypatch.setattr(api, "_AT_ONCE", 12)
+        monkeypatch.setattr(inference, "_AT_ONCE", 12)
         assert np.array_equal(handreid.embed(run, photos, batch_size=5), whole)
 
     def test_flip_tta_is_as_the_recipe_says(self, photos: Path, tmp_path: Path):
