@@ -1,6 +1,6 @@
-"""Who is on these photos? Hands of people who do not exist are drawn, a small model is trained on some of the people,
-and the others are found among each other. Run it as a script, or cell by cell: minutes on two cores, without photos,
-GPU or pretrained weights.
+"""Who is on these photos? Hands of people who do not exist are drawn, the small model in the package is trained on some
+of the people, and the others are found among each other. Run it as a script, or cell by cell: minutes on two cores,
+without photos, GPU or network.
 """
 
 # %% What is made, and where
@@ -15,7 +15,7 @@ from handreid.data.sources import csv
 from handreid.recipe import Recipe
 
 place = Path(sys.argv[1] if len(sys.argv) > 1 else "identify-hands")
-people, shots, epochs = (24, 8, 6) if len(sys.argv) < 3 else (10, 4, 1)  # a second argument: as little as possible
+people, shots, epochs = (24, 8, 3) if len(sys.argv) < 3 else (10, 4, 1)  # a second argument: as little as possible
 
 # %% Photos, and a table of who is on them. With photos of your own: `handreid data prepare folders`
 table = render(place / "photos", identities=people, photos=shots, size=96, workers=1)
@@ -23,7 +23,7 @@ manifest = csv(table)
 manifest.write(place / "photos.parquet")
 
 # %% A model. Any built-in recipe will do, with its keys changed
-recipe: Recipe = handreid.load_recipe("tiny-cross-entropy", [f"stages.0.epochs={epochs}", "data.label=subject"])
+recipe: Recipe = handreid.load_recipe("small-cross-entropy", [f"stages.0.epochs={epochs}", "data.label=subject"])
 run = handreid.train(recipe, place / "photos.parquet", place / "run")
 handreid.evaluate(run)
 print(f"tested on unseen subjects: {run.evaluation}")

@@ -35,6 +35,7 @@ from handreid.training.stages.pretrain.terms import CrossEntropy, ImageText, Mea
 from handreid.training.stages.pretrain.terms.base import Encoded
 from handreid.training.train import train
 from handreid.types import Features
+from handreid.workflows.export_towers import export_towers
 from tests.conftest import MICRO_RECIPE
 from tests.training.resumed import whole_and_resumed
 from tests.training.test_train import history
@@ -115,6 +116,24 @@ def test_built_in_recipes_train(name: str, captioned: Path, tmp_path: Path):
     (epoch,) = history(run.folder)
     assert math.isfinite(epoch["loss"])
     assert run.text.exists() == (stage.learns != "image")
+
+
+def test_the_recipe_of_the_embedded_weights_draws_its_photos_and_ends_with_towers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HANDREID_CACHE", str(tmp_path / "cache"))
+    small = ["data.rendered={identities: 10, photos: 8, size: 32, seed: 3}", "data.test_share=0.2"]
+    small += ["data.validation_share=0.2", "model.backbone.image_size=32", "stages.0.sampler.identities=8"]
+    small += [f"stages.{n}.{key}" for n in (0, 1) for key in ("epochs=1", "optimizer.schedule.warmup_epochs=0")]
+    run = train(load_recipe("pretrain-tiny", small), None, tmp_path / "run")
+    assert [epoch["stage"] for epoch in history(run.folder)] == [0, 1]
+    assert all(math.isfinite(epoch["loss"]) for epoch in history(run.folder))
+    exported = tmp_path / "towers.safetensors"
+    export_towers(run, exported)
+    start = ["data.seed=0", f"model.backbone.weights={exported}", "model.backbone.image_size=32"]
+    towers = build_towers(load_recipe("small-zero-shot", start))
+    own = load_file(run.towers)["visual.conv1.weight"]
+    assert torch.allclose(towers.image.conv1.weight, own, atol=1e-3)
 
 
 def encoded(joint: Tensor, labels: list[int], measured: Tensor | None = None) -> Encoded:

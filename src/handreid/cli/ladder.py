@@ -104,7 +104,7 @@ def demo(
 
     hands = out / f"hands-{identities}-{photos}"
     size, seed = DEMO["size"], DEMO["seed"]
-    with resumable(f"handreid demo --out {out}"):
+    with resumable("the same command"):
         manifest = prepare_rendered(
             hands, identities=identities, photos=photos, size=size, seed=seed, progress=default_progress()
         )

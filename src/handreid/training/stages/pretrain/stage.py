@@ -29,7 +29,7 @@ from handreid.training.epoch_callback import ValidationSpec
 from handreid.training.phrases import counted, joined, rate
 from handreid.training.stages.base import Stage, load_text
 from handreid.training.stages.photo_data import groups_of, identification, loader_workers
-from handreid.training.stages.pretrain.captions import tokenise, wordings
+from handreid.training.stages.pretrain.captions import Captions, tokenise, wordings
 from handreid.training.stages.pretrain.measured import measured_numbers
 from handreid.training.stages.pretrain.module import PretrainModule
 from handreid.training.stages.pretrain.probe import PretrainProbe
@@ -74,17 +74,7 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
 
     def module(self, job: Job) -> PretrainModule:
         stage, rows = self.settings, job.material.split.train
-        captions = None
-        if stage.image_text:
-            texts = wordings(job.material.manifest.table[rows])
-            captions, notes = tokenise(texts, job.text)
-            if stage.learns == "image":
-                distinct = {wording for parts in texts for wording in parts}
-                notes += unknown_words_note(job.text, distinct, f"captions of stages.{self.number}")
-            else:
-                job.text.note_seen(captions.tokens)
-            for note in notes:
-                job.progress.say(f"note: {note}")
+        captions = self._captions(job) if stage.image_text else None
         measured = None
         if stage.measurements:
             measured = measured_numbers(job.material.manifest.table[rows], stage.measurements.columns)
@@ -112,6 +102,20 @@ class PretrainStage(Stage[Pretrain, PretrainModule]):
         )
         self._held = module.held
         return module
+
+    def _captions(self, job: Job) -> Captions:
+        """The captions as tokens; says which are cut, and which words a text tower that stays does not know."""
+        stage = self.settings
+        texts = wordings(job.material.manifest.table[job.material.split.train])
+        captions, notes = tokenise(texts, job.text)
+        if stage.learns == "image":
+            distinct = {wording for parts in texts for wording in parts}
+            notes += unknown_words_note(job.text, distinct, f"captions of stages.{self.number}")
+        else:
+            job.text.note_seen(captions.tokens)
+        for note in notes:
+            job.progress.say(f"note: {note}")
+        return captions
 
     def validation(self, job: Job, module: PretrainModule) -> ValidationSpec:
         if not job.material.split.validation or self.settings.validated_weights is None:
